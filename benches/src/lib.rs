@@ -1,0 +1,1 @@
+//! Benches of rk beside its peers.

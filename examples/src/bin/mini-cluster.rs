@@ -1,0 +1,2 @@
+//! `mini-cluster`: rk assembled into a working cluster.
+fn main() {}

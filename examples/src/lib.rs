@@ -1,0 +1,1 @@
+//! The crates assembled: the miniature cluster and small programs to start from.

@@ -1,0 +1,17 @@
+//! The client contract: Kubernetes' API verbs, over whatever answers them.
+//!
+//! [`Client`] has three methods that an implementation writes; [`Api`] is the typed face that
+//! programs use; [`Informer`] keeps a collection at hand.
+
+mod api;
+mod contract;
+mod informer;
+mod patch;
+
+pub use api::{Api, TypedEvent, TypedList};
+pub use contract::{
+    Client, DeleteOptions, EventStream, List, ListOptions, Preconditions, Propagation, Request, Verb, WatchEvent,
+    WatchOptions, WriteOptions,
+};
+pub use informer::{Change, Informer, Informers};
+pub use patch::{Patch, PatchKind};

@@ -1,0 +1,204 @@
+//! One version of one object, encoded once and decoded at most once.
+
+use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::Error;
+
+/// The part of an object's metadata that the control plane itself reads: everything of `ObjectMeta` but
+/// `managedFields`, which only apply needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Meta {
+    /// Name, unique in the namespace.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Namespace; empty for objects of the cluster.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// Identity over time: a new object of the same name has another.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub uid: String,
+    /// The store's revision of this version, in decimal; empty before it is stored.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub resource_version: String,
+    /// Counts changes of the wanted state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    /// RFC 3339 time of creation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub creation_timestamp: Option<String>,
+    /// RFC 3339 time at which the object may go; set by a delete that has to wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_timestamp: Option<String>,
+    /// Seconds the object was given to end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_grace_period_seconds: Option<i64>,
+    /// Labels.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "null_is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Who must agree before the object goes.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
+    pub finalizers: Vec<String>,
+    /// Objects this one goes with.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_is_empty")]
+    pub owner_references: Vec<OwnerRef>,
+}
+
+/// An owner of an object.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OwnerRef {
+    /// Group and version of the owner.
+    pub api_version: String,
+    /// Kind of the owner.
+    pub kind: String,
+    /// Name of the owner.
+    pub name: String,
+    /// Uid of the owner.
+    pub uid: String,
+    /// Whether this owner manages the object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controller: Option<bool>,
+    /// Whether a foreground deletion of the owner waits for the object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block_owner_deletion: Option<bool>,
+}
+
+fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(d)?.unwrap_or_default())
+}
+
+/// One version of one object: canonical JSON, parsed metadata, and its typed forms as they are asked for.
+///
+/// It never changes; share it as `Arc<Object>`. In one process the store's cache, list answers, watch events
+/// and informers all hold the same one.
+pub struct Object {
+    json: Bytes,
+    api_version: String,
+    kind: String,
+    meta: Meta,
+    typed: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    metadata: Meta,
+}
+
+impl Object {
+    /// Parses the metadata of an object in JSON; the rest is left as it is.
+    ///
+    /// # Errors
+    /// [`Error::Decode`] if it is no JSON object or its metadata has wrong types.
+    pub fn from_json(json: impl Into<Bytes>) -> Result<Self, Error> {
+        let json = json.into();
+        let head: Head = serde_json::from_slice(&json).map_err(|e| Error::decode("object", &e))?;
+        Ok(Self { json, api_version: head.api_version, kind: head.kind, meta: head.metadata, typed: Mutex::default() })
+    }
+
+    /// Encodes an object.
+    ///
+    /// # Errors
+    /// [`Error::Decode`] if the value is not an object with metadata.
+    pub fn from_value(value: &Value) -> Result<Self, Error> {
+        Self::from_json(serde_json::to_vec(value).map_err(|e| Error::decode("object", &e))?)
+    }
+
+    /// An object whose metadata is already at hand; `json` must be its encoding.
+    pub fn from_parts(json: Bytes, api_version: String, kind: String, meta: Meta) -> Self {
+        Self { json, api_version, kind, meta, typed: Mutex::default() }
+    }
+
+    /// The canonical JSON, `resourceVersion` included.
+    pub fn json(&self) -> &Bytes {
+        &self.json
+    }
+
+    /// `v1`, or `apps/v1`.
+    pub fn api_version(&self) -> &str {
+        &self.api_version
+    }
+
+    /// Such as `Deployment`.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// The parsed metadata.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// The store's revision of this version; 0 before it is stored.
+    pub fn revision(&self) -> u64 {
+        self.meta.resource_version.parse().unwrap_or(0)
+    }
+
+    /// A tree of the whole object, parsed anew.
+    ///
+    /// # Errors
+    /// [`Error::Decode`] if the JSON is broken behind the metadata.
+    pub fn value(&self) -> Result<Value, Error> {
+        serde_json::from_slice(&self.json).map_err(|e| Error::decode(&self.kind, &e))
+    }
+
+    /// The object as a Rust type, decoded by the first who asks and shared by all others.
+    ///
+    /// # Errors
+    /// [`Error::Decode`] if the object does not fit the type.
+    pub fn typed<K: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<K>, Error> {
+        let mut typed = self.typed.lock();
+        if let Some(found) = typed.iter().find_map(|any| Arc::clone(any).downcast::<K>().ok()) {
+            return Ok(found);
+        }
+        let decoded = Arc::new(serde_json::from_slice::<K>(&self.json).map_err(|e| Error::decode(&self.kind, &e))?);
+        typed.push(decoded.clone());
+        Ok(decoded)
+    }
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {} {}/{}@{}",
+            self.api_version, self.kind, self.meta.namespace, self.meta.name, self.meta.resource_version
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    #[test]
+    fn a_typed_object_is_decoded_once() {
+        let json = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","resourceVersion":"7","labels":null},"data":{"k":"v"}}"#;
+        let object = Object::from_json(json).unwrap();
+        assert_eq!((object.kind(), object.revision(), object.meta().name.as_str()), ("ConfigMap", 7, "a"));
+        let first = object.typed::<ConfigMap>().unwrap();
+        assert!(Arc::ptr_eq(&first, &object.typed::<ConfigMap>().unwrap()));
+        assert_eq!(first.data.as_ref().unwrap()["k"], "v");
+    }
+
+    #[test]
+    fn wrong_metadata_is_an_error() {
+        assert!(Object::from_json(r#"{"metadata":{"name":5}}"#).is_err());
+        assert!(Object::from_json("[]").is_err());
+    }
+}

@@ -1,0 +1,1 @@
+//! Reconcile loops: workqueue, controller runtime, and the Kubernetes controllers built on them.

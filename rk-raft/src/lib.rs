@@ -1,0 +1,1 @@
+//! A replicated rk-store: the same contract, kept by a raft group.

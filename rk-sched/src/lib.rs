@@ -1,0 +1,1 @@
+//! The Kubernetes scheduler as a framework of plugins, and the default profile.
