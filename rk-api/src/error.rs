@@ -160,11 +160,13 @@ pub mod status {
     }
 
     /// The wording of a conflict on `resourceVersion`.
-    pub const MODIFIED: &str = "the object has been modified; please apply your changes to the latest version and try again";
+    pub const MODIFIED: &str =
+        "the object has been modified; please apply your changes to the latest version and try again";
 
     /// 403: not allowed.
     pub fn forbidden(resource: &Resource, name: &str, why: &str) -> Status {
-        let target = if name.is_empty() { resource.group_resource() } else { format!("{} {name:?}", resource.group_resource()) };
+        let target =
+            if name.is_empty() { resource.group_resource() } else { format!("{} {name:?}", resource.group_resource()) };
         about(403, "Forbidden", resource, name, format!("{target} is forbidden: {why}"))
     }
 

@@ -106,6 +106,10 @@ impl Object {
     /// [`Error::Decode`] if it is no JSON object or its metadata has wrong types.
     pub fn from_json(json: impl Into<Bytes>) -> Result<Self, Error> {
         let json = json.into();
+        // serde would take a JSON array for a struct, field by field.
+        if json.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Error::decode("object", &"expected a JSON object"));
+        }
         let head: Head = serde_json::from_slice(&json).map_err(|e| Error::decode("object", &e))?;
         Ok(Self { json, api_version: head.api_version, kind: head.kind, meta: head.metadata, typed: Mutex::default() })
     }

@@ -97,7 +97,13 @@ pub trait ResourceType:
 }
 
 impl<K> ResourceType for K where
-    K: kube_core::Resource<DynamicType = (), Scope: Scope> + Serialize + DeserializeOwned + Clone + Send + Sync + 'static
+    K: kube_core::Resource<DynamicType = (), Scope: Scope>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Send
+        + Sync
+        + 'static
 {
 }
 
@@ -109,7 +115,10 @@ mod tests {
     #[test]
     fn paths_are_those_of_the_api() {
         let deployments = Resource::of::<Deployment>();
-        assert_eq!(deployments.path("default", "web", "scale"), "/apis/apps/v1/namespaces/default/deployments/web/scale");
+        assert_eq!(
+            deployments.path("default", "web", "scale"),
+            "/apis/apps/v1/namespaces/default/deployments/web/scale"
+        );
         assert_eq!(deployments.path("", "", ""), "/apis/apps/v1/deployments");
         assert_eq!(Resource::of::<Node>().path("ignored", "n1", ""), "/api/v1/nodes/n1");
         assert_eq!(deployments.group_resource(), "deployments.apps");

@@ -161,7 +161,10 @@ fn parse_requirement(part: &str) -> Result<Requirement, SelectorError> {
         return Ok(Requirement::In(label_key(key)?, vec![label_value(value)?]));
     }
     let number = |value: &str| {
-        value.trim().parse().map_err(|_| SelectorError(format!("for 'Gt', 'Lt' operators, the value must be an integer: {value:?}")))
+        value
+            .trim()
+            .parse()
+            .map_err(|_| SelectorError(format!("for 'Gt', 'Lt' operators, the value must be an integer: {value:?}")))
     };
     if let Some((key, value)) = part.split_once('>') {
         return Ok(Requirement::GreaterThan(label_key(key)?, number(value)?));
@@ -183,7 +186,11 @@ fn name_chars(text: &str) -> bool {
 fn label_key(text: &str) -> Result<String, SelectorError> {
     let text = text.trim();
     let name = text.rsplit_once('/').map_or(text, |(_, name)| name);
-    if name_chars(name) { Ok(text.to_owned()) } else { Err(SelectorError(format!("{text:?} is not a valid label key"))) }
+    if name_chars(name) {
+        Ok(text.to_owned())
+    } else {
+        Err(SelectorError(format!("{text:?} is not a valid label key")))
+    }
 }
 
 fn label_value(text: &str) -> Result<String, SelectorError> {
@@ -269,7 +276,12 @@ fn unescape(text: &str) -> Result<String, SelectorError> {
         match (c, c == '\\') {
             (_, true) => match chars.next() {
                 Some(next @ ('\\' | ',' | '=')) => out.push(next),
-                other => return Err(SelectorError(format!("invalid field selector: invalid escape sequence: \\{}", other.map(String::from).unwrap_or_default()))),
+                other => {
+                    return Err(SelectorError(format!(
+                        "invalid field selector: invalid escape sequence: \\{}",
+                        other.map(String::from).unwrap_or_default()
+                    )));
+                }
             },
             (plain, false) => out.push(plain),
         }

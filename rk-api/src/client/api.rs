@@ -136,7 +136,10 @@ impl<K: ResourceType> Api<K> {
     ///
     /// # Errors
     /// As the API says; the stream ends after an error.
-    pub async fn watch(&self, options: WatchOptions) -> Result<BoxStream<'static, Result<TypedEvent<K>, Error>>, Error> {
+    pub async fn watch(
+        &self,
+        options: WatchOptions,
+    ) -> Result<BoxStream<'static, Result<TypedEvent<K>, Error>>, Error> {
         let events = self.client.watch(&self.resource, &self.namespace, options).await?;
         let typed = |event: Result<WatchEvent, Error>| {
             let event = match event {

@@ -13,5 +13,5 @@ pub use contract::{
     Client, DeleteOptions, EventStream, List, ListOptions, Preconditions, Propagation, Request, Verb, WatchEvent,
     WatchOptions, WriteOptions,
 };
-pub use informer::{Change, Informer, Informers};
+pub use informer::{Change, Informer, Informers, Key};
 pub use patch::{Patch, PatchKind};

@@ -1,0 +1,307 @@
+//! Shared, always current copies of collections.
+//!
+//! An [`Informer`] lists a collection once and follows its watch; readers get the very objects of
+//! the server's cache (`Arc`), and subscribers every change. [`Informers`] shares one informer
+//! among all who ask for the same collection.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::StreamExt;
+use parking_lot::{Mutex, RwLock};
+use rand::RngExt;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{Client, ListOptions, WatchEvent, WatchOptions};
+use crate::{Error, FieldSelector, LabelSelector, Object, Resource, ResourceType};
+
+/// Namespace (empty for objects of the cluster) and name.
+pub type Key = (String, String);
+
+/// One change of an informer's copy.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// The object is new in the copy; also each object there is when one subscribes.
+    Added(Arc<Object>),
+    /// The object has another version.
+    Updated {
+        /// The version before.
+        old: Arc<Object>,
+        /// The version now.
+        new: Arc<Object>,
+    },
+    /// The object is gone: its last known version.
+    Deleted(Arc<Object>),
+}
+
+impl Change {
+    /// The newest version known.
+    pub fn object(&self) -> &Arc<Object> {
+        match self {
+            Self::Added(object) | Self::Deleted(object) | Self::Updated { new: object, .. } => object,
+        }
+    }
+}
+
+/// Which part of which collection an informer follows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Scope {
+    resource: Resource,
+    namespace: String,
+    labels: LabelSelector,
+    fields: FieldSelector,
+}
+
+#[derive(Default)]
+struct Copy {
+    objects: BTreeMap<Key, Arc<Object>>,
+    subscribers: Vec<mpsc::UnboundedSender<Change>>,
+}
+
+impl Copy {
+    fn tell(&mut self, change: &Change) {
+        self.subscribers.retain(|subscriber| subscriber.send(change.clone()).is_ok());
+    }
+
+    fn put(&mut self, object: Arc<Object>) {
+        let change = match self.objects.insert(key_of(&object), Arc::clone(&object)) {
+            Some(old) if old.meta().resource_version == object.meta().resource_version => return,
+            Some(old) => Change::Updated { old, new: object },
+            None => Change::Added(object),
+        };
+        self.tell(&change);
+    }
+
+    /// Removes an object; `last` is its final state, where the deletion was seen.
+    fn remove(&mut self, key: &Key, last: Option<Arc<Object>>) {
+        if let Some(known) = self.objects.remove(key) {
+            self.tell(&Change::Deleted(last.unwrap_or(known)));
+        }
+    }
+
+    /// Takes a fresh list for the truth: what it lacks was deleted unseen.
+    fn replace(&mut self, items: Vec<Arc<Object>>) {
+        let mut gone: std::collections::BTreeSet<Key> = self.objects.keys().cloned().collect();
+        for object in items {
+            gone.remove(&key_of(&object));
+            self.put(object);
+        }
+        for key in gone {
+            self.remove(&key, None);
+        }
+    }
+}
+
+fn key_of(object: &Object) -> Key {
+    (object.meta().namespace.clone(), object.meta().name.clone())
+}
+
+/// A current copy of a collection. It follows the API until the last handle is dropped.
+#[derive(Clone)]
+pub struct Informer {
+    copy: Arc<RwLock<Copy>>,
+    synced: watch::Receiver<bool>,
+    _guard: Arc<DropGuard>,
+}
+
+impl Informer {
+    fn start(client: Arc<dyn Client>, scope: Scope) -> Self {
+        let stop = CancellationToken::new();
+        let copy = Arc::new(RwLock::new(Copy::default()));
+        let (tell_synced, synced) = watch::channel(false);
+        let follower = Follower { client, scope, copy: Arc::clone(&copy), synced: tell_synced };
+        let until = stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = until.cancelled() => {}
+                () = follower.run() => {}
+            }
+        });
+        Self { copy, synced, _guard: Arc::new(stop.drop_guard()) }
+    }
+
+    /// Waits until the first list has arrived.
+    pub async fn synced(&self) {
+        // The sender lives as long as the follower, which this handle's guard keeps alive.
+        let _ = self.synced.clone().wait_for(|synced| *synced).await;
+    }
+
+    /// Whether the first list has arrived.
+    pub fn has_synced(&self) -> bool {
+        *self.synced.borrow()
+    }
+
+    /// The object of this name; the namespace is empty for objects of the cluster.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
+        self.copy.read().objects.get(&(namespace.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// The object of this name as a Rust type.
+    ///
+    /// # Errors
+    /// [`Error::Decode`] if it does not fit the type.
+    pub fn get_as<K: ResourceType>(&self, namespace: &str, name: &str) -> Result<Option<Arc<K>>, Error> {
+        self.get(namespace, name).map(|object| object.typed()).transpose()
+    }
+
+    /// Every object, by namespace and name.
+    pub fn list(&self) -> Vec<Arc<Object>> {
+        self.copy.read().objects.values().cloned().collect()
+    }
+
+    /// Every object of a namespace, by name.
+    pub fn list_namespace(&self, namespace: &str) -> Vec<Arc<Object>> {
+        let copy = self.copy.read();
+        let from = (namespace.to_owned(), String::new());
+        copy.objects
+            .range(from..)
+            .take_while(|(key, _)| key.0 == namespace)
+            .map(|(_, object)| Arc::clone(object))
+            .collect()
+    }
+
+    /// How many objects there are.
+    pub fn len(&self) -> usize {
+        self.copy.read().objects.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Every change from now on, after an `Added` for each object there is. The channel has no bound:
+    /// take changes promptly (a controller only notes the key).
+    pub fn subscribe(&self) -> mpsc::UnboundedReceiver<Change> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let mut copy = self.copy.write();
+        for object in copy.objects.values() {
+            // The receiver is still in our hands, so this can't fail.
+            let _ = sender.send(Change::Added(Arc::clone(object)));
+        }
+        copy.subscribers.push(sender);
+        receiver
+    }
+}
+
+/// Lists, then watches, then lists again when the watch can't go on.
+struct Follower {
+    client: Arc<dyn Client>,
+    scope: Scope,
+    copy: Arc<RwLock<Copy>>,
+    synced: watch::Sender<bool>,
+}
+
+/// First and longest wait between tries, as client-go's reflector has them.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(30));
+
+impl Follower {
+    async fn run(self) {
+        let mut wait = BACKOFF.0;
+        let mut version: Option<String> = None;
+        loop {
+            let started = tokio::time::Instant::now();
+            match self.follow(&mut version).await {
+                Ok(()) => wait = BACKOFF.0,
+                Err(error) => {
+                    if error.is_expired() {
+                        version = None;
+                    } else {
+                        tracing::warn!(resource = %self.scope.resource.group_resource(), %error, "watch broke, trying again");
+                    }
+                    if started.elapsed() > BACKOFF.1 {
+                        wait = BACKOFF.0;
+                    }
+                    let jitter = rand::rng().random_range(1.0..2.0);
+                    tokio::time::sleep(wait.mul_f64(jitter)).await;
+                    wait = (wait * 2).min(BACKOFF.1);
+                }
+            }
+        }
+    }
+
+    /// One list (where no version is known) and one watch, to the watch's end.
+    async fn follow(&self, version: &mut Option<String>) -> Result<(), Error> {
+        let Scope { resource, namespace, labels, fields } = &self.scope;
+        let mut reached = match version.take() {
+            Some(known) => known,
+            None => {
+                let options = ListOptions { labels: labels.clone(), fields: fields.clone(), ..ListOptions::default() };
+                let list = self.client.list(resource, namespace, options).await?;
+                self.copy.write().replace(list.items);
+                self.synced.send_replace(true);
+                list.resource_version
+            }
+        };
+        *version = Some(reached.clone());
+        let options = WatchOptions {
+            labels: labels.clone(),
+            fields: fields.clone(),
+            resource_version: reached.clone(),
+            bookmarks: true,
+            ..WatchOptions::default()
+        };
+        let mut events = self.client.watch(resource, namespace, options).await?;
+        while let Some(event) = events.next().await {
+            let event = event?;
+            reached.clear();
+            reached.push_str(event.resource_version());
+            match event {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => self.copy.write().put(object),
+                WatchEvent::Deleted(object) => self.copy.write().remove(&key_of(&object), Some(object)),
+                WatchEvent::Bookmark { .. } => {}
+            }
+            version.get_or_insert_default().clone_from(&reached);
+        }
+        Ok(())
+    }
+}
+
+/// Informers of one client, shared by all parts of a process.
+#[derive(Clone)]
+pub struct Informers {
+    client: Arc<dyn Client>,
+    running: Arc<Mutex<HashMap<Scope, Informer>>>,
+}
+
+impl Informers {
+    /// No informers yet; each starts when it is first asked for and runs while `self` or a handle is alive.
+    pub fn new(client: Arc<dyn Client>) -> Self {
+        Self { client, running: Arc::default() }
+    }
+
+    /// The client that the informers use.
+    pub fn client(&self) -> &Arc<dyn Client> {
+        &self.client
+    }
+
+    /// All objects of a type. Must be called in a tokio runtime.
+    pub fn of<K: ResourceType>(&self) -> Informer {
+        self.resource(Resource::of::<K>())
+    }
+
+    /// All objects of a resource. Must be called in a tokio runtime.
+    pub fn resource(&self, resource: Resource) -> Informer {
+        self.selected(resource, "", LabelSelector::default(), FieldSelector::default())
+    }
+
+    /// A part of a resource: a namespace (empty for all) and selectors. Must be called in a tokio runtime.
+    pub fn selected(
+        &self,
+        resource: Resource,
+        namespace: &str,
+        labels: LabelSelector,
+        fields: FieldSelector,
+    ) -> Informer {
+        let scope = Scope { resource, namespace: namespace.to_owned(), labels, fields };
+        let mut running = self.running.lock();
+        running
+            .entry(scope)
+            .or_insert_with_key(|scope| Informer::start(Arc::clone(&self.client), scope.clone()))
+            .clone()
+    }
+}

@@ -1,0 +1,112 @@
+//! Who asks, and whether they may: the contracts.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// The caller, as the API knows them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UserInfo {
+    /// Unique name: `admin`, `system:node:n1`, `system:serviceaccount:ns:name`.
+    pub name: String,
+    /// Identity over time, where the authenticator knows one.
+    pub uid: String,
+    /// Groups: `system:authenticated`, `system:masters`, ...
+    pub groups: Vec<String>,
+    /// What else the authenticator says.
+    pub extra: BTreeMap<String, Vec<String>>,
+}
+
+impl UserInfo {
+    /// A user in groups.
+    pub fn new<'a>(name: &str, groups: impl IntoIterator<Item = &'a str>) -> Self {
+        let groups = groups.into_iter().map(str::to_owned).collect();
+        Self { name: name.to_owned(), groups, ..Self::default() }
+    }
+
+    /// Nobody known: `system:anonymous` in `system:unauthenticated`.
+    pub fn anonymous() -> Self {
+        Self::new("system:anonymous", ["system:unauthenticated"])
+    }
+
+    /// The control plane itself: may do everything.
+    pub fn loopback() -> Self {
+        Self::new("system:apiserver", ["system:masters", "system:authenticated"])
+    }
+
+    /// Whether the user is in a group.
+    pub fn in_group(&self, group: &str) -> bool {
+        self.groups.iter().any(|g| g == group)
+    }
+}
+
+/// What a request brings to prove who sends it.
+#[derive(Debug, Clone, Default)]
+pub struct Credentials {
+    /// The verified client certificate in DER, the leaf, if TLS brought one. The TLS layer checked its chain
+    /// against the client CA; its dates and usage are the authenticator's to check.
+    pub certificate: Option<Bytes>,
+    /// The bearer token, if any.
+    pub token: Option<String>,
+    /// All headers.
+    pub headers: http::HeaderMap,
+}
+
+/// Credentials that are wrong (as opposed to absent): the answer is 401.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("authentication failed: {0}")]
+pub struct AuthenticationError(pub String);
+
+/// Tells who a caller is. Authenticators are asked in order; the first that knows the caller wins.
+#[async_trait]
+pub trait Authenticator: Send + Sync + 'static {
+    /// `None` if these credentials are not of this authenticator's kind.
+    ///
+    /// # Errors
+    /// The credentials are of its kind but wrong. The others are still asked; if none knows the caller, 401.
+    async fn authenticate(&self, credentials: &Credentials) -> Result<Option<UserInfo>, AuthenticationError>;
+}
+
+/// What a caller wants to do, in the authorizers' terms
+/// (<https://kubernetes.io/docs/reference/access-authn-authz/authorization/>).
+#[derive(Debug, Clone, Default)]
+pub struct Attributes {
+    /// Who.
+    pub user: Arc<UserInfo>,
+    /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, or the lower-case HTTP method
+    /// for a path that is no resource.
+    pub verb: String,
+    /// API group.
+    pub group: String,
+    /// API version.
+    pub version: String,
+    /// Plural name; empty if the path is no resource.
+    pub resource: String,
+    /// Subresource.
+    pub subresource: String,
+    /// Namespace; empty for all, or for resources of the cluster.
+    pub namespace: String,
+    /// Object name; empty for collections.
+    pub name: String,
+    /// The URL path.
+    pub path: String,
+}
+
+/// An authorizer's word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Yes, because.
+    Allow(String),
+    /// No, whatever the others say.
+    Deny(String),
+    /// Not by this one; the reason is shown if nobody allows.
+    NoOpinion(String),
+}
+
+/// Tells whether a caller may do something. Authorizers are asked in order until one allows or denies.
+#[async_trait]
+pub trait Authorizer: Send + Sync + 'static {
+    /// The decision on one request.
+    async fn authorize(&self, attributes: &Attributes) -> Decision;
+}

@@ -1,0 +1,13 @@
+//! The API server: one registry of resources, one pipeline for every request.
+//!
+//! A request passes, in Kubernetes' order: authenticate ([`Authenticator`]), authorize
+//! ([`Authorizer`]), decode, mutating admission ([`Admit::mutate`]), default, validate, validating
+//! admission ([`Admit::validate`]), store, encode.
+
+mod admission;
+mod auth;
+mod registry;
+
+pub use admission::{AdmissionRequest, Admit, Operation};
+pub use auth::{Attributes, AuthenticationError, Authenticator, Authorizer, Credentials, Decision, UserInfo};
+pub use registry::{Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};

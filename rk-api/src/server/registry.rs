@@ -1,0 +1,175 @@
+//! The registry's row: everything the server knows of one resource.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use serde_json::Value;
+
+use super::UserInfo;
+use crate::{Error, LabelSelector, Object, Resource};
+
+/// One resource: the server serves what rows say and nothing else.
+#[derive(Clone)]
+pub struct Row {
+    /// Group, version, kind, plural name, scope.
+    pub resource: Resource,
+    /// `deployment`.
+    pub singular: String,
+    /// `deploy`.
+    pub short_names: Vec<String>,
+    /// `all`.
+    pub categories: Vec<String>,
+    /// The verbs that discovery names.
+    pub verbs: Vec<String>,
+    /// Its subresources.
+    pub subresources: Vec<Subresource>,
+    /// Whether objects are stored; if not, a create is a question that the strategy answers (`SubjectAccessReview`).
+    pub stored: bool,
+    /// The columns kubectl shows; the first is the name.
+    pub columns: Arc<[Column]>,
+    /// Fields besides `metadata.name` and `metadata.namespace` that a field selector may name, such as `status.phase`.
+    pub selectable_fields: Vec<String>,
+    /// The rules of the kind.
+    pub strategy: Arc<dyn Strategy>,
+}
+
+impl fmt::Debug for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Row").field("resource", &self.resource).field("verbs", &self.verbs).finish_non_exhaustive()
+    }
+}
+
+/// A subresource as discovery shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subresource {
+    /// `status`, `scale`, ...
+    pub name: String,
+    /// Kind of the bodies: `Pod` for its status, `Scale`, `Eviction`.
+    pub kind: String,
+    /// Group of that kind, where it differs.
+    pub group: String,
+    /// Version of that kind, where it differs.
+    pub version: String,
+    /// Verbs.
+    pub verbs: Vec<String>,
+}
+
+/// A column of kubectl's tables.
+#[derive(Clone)]
+pub struct Column {
+    /// The heading.
+    pub name: &'static str,
+    /// OpenAPI type: `string`, `integer`, `date`, ...
+    pub kind: &'static str,
+    /// Shown only with `-o wide` if above 0.
+    pub priority: i32,
+    /// What it shows.
+    pub description: &'static str,
+    /// The cell.
+    pub cell: fn(&Value) -> Value,
+}
+
+/// One broken rule: Kubernetes' reason, the field's path, and what is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldError {
+    /// `FieldValueInvalid`, `FieldValueRequired`, `FieldValueNotSupported`, `FieldValueForbidden`,
+    /// `FieldValueDuplicate`, `FieldValueTypeInvalid`, `FieldValueTooLong`, ...
+    pub reason: &'static str,
+    /// Such as `spec.containers[0].name`.
+    pub field: String,
+    /// In Kubernetes' words, such as `Invalid value: "Bad_Name": ...` or `Required value`.
+    pub message: String,
+}
+
+/// The broken rules of one object; empty is valid.
+pub type FieldErrors = Vec<FieldError>;
+
+/// What a strategy may know of the write it serves.
+pub struct WriteContext<'a> {
+    /// Who writes.
+    pub user: &'a UserInfo,
+    /// The subresource written to; empty for the object itself.
+    pub subresource: &'a str,
+    /// Nothing will be stored.
+    pub dry_run: bool,
+    /// The server's current objects.
+    pub reader: &'a dyn Reader,
+}
+
+/// The rules of one kind that its schema does not say. Every method has a default that does nothing;
+/// defaulting and typing by schema, metadata rules, generation, and the split of spec and status are the pipeline's own.
+#[async_trait]
+pub trait Strategy: Send + Sync + 'static {
+    /// Sets defaults that the schema does not hold (`spec.strategy` of a Deployment).
+    fn default(&self, _object: &mut Value) {}
+
+    /// Readies a new object: drops fields a client may not set, sets the first status.
+    fn prepare_create(&self, _object: &mut Value, _context: &WriteContext<'_>) {}
+
+    /// Readies a changed object; `new` comes with what the written subresource may not change already put back.
+    fn prepare_update(&self, _new: &mut Value, _old: &Value, _context: &WriteContext<'_>) {}
+
+    /// The broken rules of a new object.
+    fn validate_create(&self, _object: &Value) -> FieldErrors {
+        Vec::new()
+    }
+
+    /// The broken rules of a change.
+    fn validate_update(&self, _new: &Value, _old: &Value, _subresource: &str) -> FieldErrors {
+        Vec::new()
+    }
+
+    /// Takes what the object needs from the outside (a cluster IP, a node port) just before it is stored; a failure of the store calls
+    /// `release` with the same object.
+    ///
+    /// # Errors
+    /// A [`Status`] refuses the write.
+    async fn allocate(
+        &self,
+        _new: &mut Value,
+        _old: Option<&Value>,
+        _context: &WriteContext<'_>,
+    ) -> Result<(), Status> {
+        Ok(())
+    }
+
+    /// Gives back what `allocate` took, or what a deleted object held.
+    fn release(&self, _object: &Value) {}
+
+    /// Whether a delete with this grace period (seconds) removes the object at once; `None` is the kind's default.
+    /// A kind that ends gracefully (Pod) answers the seconds to wait; 0 is at once.
+    fn grace_period(&self, _object: &Value, _asked: Option<i64>) -> i64 {
+        0
+    }
+
+    /// Answers a question that is not stored (`SubjectAccessReview`, `TokenReview`, `Binding`).
+    ///
+    /// # Errors
+    /// A [`Status`] refuses it.
+    async fn answer(&self, _question: Value, _context: &WriteContext<'_>) -> Result<Value, Status> {
+        Err(crate::status::method_not_allowed())
+    }
+}
+
+/// The server's current objects, from its own cache, with nobody's permissions asked.
+#[async_trait]
+pub trait Reader: Send + Sync {
+    /// One object, `None` if there is none. The namespace is empty for objects of the cluster.
+    ///
+    /// # Errors
+    /// The store failed, or the resource is not served.
+    async fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Error>;
+
+    /// The objects of a namespace (empty for all) with such labels.
+    ///
+    /// # Errors
+    /// The store failed, or the resource is not served.
+    async fn list(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        labels: &LabelSelector,
+    ) -> Result<Vec<Arc<Object>>, Error>;
+}
