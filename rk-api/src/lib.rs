@@ -6,9 +6,11 @@
 //! - [`Client`]: the contract of anything that answers Kubernetes' API verbs: the server in this
 //!   process, or (feature `remote`) any API server over HTTP. [`Api`] is its typed face.
 //! - [`Informer`]: a shared, always current copy of a collection.
+//! - [`EventRecorder`]: tells people what happens to an object.
 //! - `server` (feature): the API server, a `tower::Service`.
 
 mod client;
+mod clock;
 mod error;
 mod object;
 mod resource;
@@ -17,6 +19,7 @@ mod selector;
 pub mod server;
 
 pub use client::*;
+pub use clock::now;
 pub use error::{Error, StatusExt, status};
 pub use object::{Meta, Object, OwnerRef};
 pub use resource::{Resource, ResourceType, Scope};

@@ -5,6 +5,7 @@
 
 mod api;
 mod contract;
+mod events;
 mod informer;
 mod patch;
 
@@ -13,5 +14,6 @@ pub use contract::{
     Client, DeleteOptions, EventStream, List, ListOptions, Preconditions, Propagation, Request, Verb, WatchEvent,
     WatchOptions, WriteOptions,
 };
+pub use events::{EventRecorder, EventType, object_reference};
 pub use informer::{Change, Informer, Informers, Key};
 pub use patch::{Patch, PatchKind};

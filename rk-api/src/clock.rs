@@ -1,0 +1,38 @@
+//! The time of day, on tokio's clock.
+
+use jiff::{SignedDuration, Timestamp};
+
+/// The time of day, to write into objects and to compare with what they say.
+///
+/// It follows tokio's clock: where a test or a simulation has paused that clock and moves it on by itself, the time
+/// of day moves with it. On an unpaused clock it is the system's time, corrections included.
+pub fn now() -> Timestamp {
+    let (real, tokio) = (std::time::Instant::now(), tokio::time::Instant::now().into_std());
+    let ahead = match tokio.checked_duration_since(real) {
+        Some(ahead) => SignedDuration::try_from(ahead).unwrap_or(SignedDuration::MAX),
+        None => -SignedDuration::try_from(real.duration_since(tokio)).unwrap_or(SignedDuration::MAX),
+    };
+    let now = Timestamp::now();
+    // Unpaused, the two readings are some nanoseconds apart: that is no shift of the clock.
+    if ahead.abs() < SignedDuration::from_millis(1) { now } else { now.saturating_add(ahead).unwrap_or(now) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_day_passes_with_the_paused_clock() {
+        let before = now();
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        let passed = now().duration_since(before).as_millis();
+        assert!((3_599_900..3_600_100).contains(&passed), "{passed}");
+    }
+
+    #[test]
+    fn elsewhere_it_is_the_system_time() {
+        assert!(now().duration_since(Timestamp::now()).abs() < SignedDuration::from_millis(100));
+    }
+}
