@@ -5,6 +5,7 @@
 //! - [`Resource`]: which collection of which API an object belongs to.
 //! - [`Client`]: the contract of anything that answers Kubernetes' API verbs: the server in this
 //!   process, or (feature `remote`) any API server over HTTP. [`Api`] is its typed face.
+//! - [`Quantity`]: amounts of resources, in exact arithmetic.
 //! - [`Informer`]: a shared, always current copy of a collection.
 //! - [`EventRecorder`]: tells people what happens to an object.
 //! - `server` (feature): the API server, a `tower::Service`.
@@ -13,6 +14,7 @@ mod client;
 mod clock;
 mod error;
 mod object;
+mod quantity;
 mod resource;
 mod selector;
 #[cfg(feature = "server")]
@@ -22,6 +24,7 @@ pub use client::*;
 pub use clock::now;
 pub use error::{Error, StatusExt, status};
 pub use object::{Meta, Object, OwnerRef};
+pub use quantity::{Quantity, QuantityError, QuantityFormat};
 pub use resource::{Resource, ResourceType, Scope};
 pub use selector::{FieldSelector, LabelSelector, Requirement, SelectorError};
 
