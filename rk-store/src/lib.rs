@@ -5,12 +5,32 @@
 //! revision, compaction and leases, as the etcd v3 API defines them
 //! (<https://etcd.io/docs/v3.6/learning/api/>).
 
+mod codec;
+mod command;
 mod engine;
 mod error;
+mod hub;
+mod lease;
+mod memory;
+mod mvcc;
+mod replica;
 mod store;
 mod types;
+mod watch;
 
-pub use engine::{Batch, Engine, EngineError, Write};
+pub use codec::DecodeError;
+pub use command::{Command, Outcome};
+#[cfg(feature = "sled")]
+pub use engine::SledEngine;
+pub use engine::{Batch, Engine, EngineError, MemoryEngine, Write};
 pub use error::Error;
+pub use lease::LeaseClock;
+pub use memory::MemoryStore;
+pub use mvcc::{
+    Applied, Commit, MAX_LEASE_TTL, MAX_REQUEST_BYTES, MAX_TXN_OPS, Machine, Position, SnapshotChunk, SnapshotHead,
+    is_read_only, remove_records, snapshot_records, validate,
+};
+pub use replica::{DEFAULT_WATCH_BUFFER, Replica, SnapshotGuard};
 pub use store::{Store, WatchStream};
 pub use types::*;
+pub use watch::PROGRESS_INTERVAL;

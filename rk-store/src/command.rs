@@ -1,0 +1,238 @@
+//! The commands of the state machine, and their bytes: the entries of a log.
+
+use bytes::{BufMut, Bytes};
+
+use crate::{
+    Compare, CompareOp, CompareTarget, DeleteRequest, KeyRange, LeaseId, Op, PutRequest, RangeRequest, Revision, Txn,
+    TxnResponse,
+    codec::{DecodeError, Reader, put_bytes},
+};
+
+/// How deep txns may nest.
+pub(crate) const MAX_DEPTH: usize = 16;
+
+/// Everything that changes a store. Commands hold no time and no chance: applied in the same order they make the
+/// same state everywhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Command {
+    /// Runs a transaction.
+    Txn(Txn),
+    /// Forgets history before a revision.
+    Compact(Revision),
+    /// Adds a lease.
+    LeaseGrant {
+        /// The id, not 0: whoever proposes the command has chosen one.
+        id: LeaseId,
+        /// Time to live in seconds.
+        ttl: i64,
+    },
+    /// Ends a lease and deletes its keys: on request or because its time is over.
+    LeaseRevoke {
+        /// The lease.
+        id: LeaseId,
+    },
+}
+
+/// What a [`Command`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// A txn ran.
+    Txn(TxnResponse),
+    /// History was compacted, or a lease granted or revoked.
+    Done,
+}
+
+const TXN: u8 = 1;
+const COMPACT: u8 = 2;
+const LEASE_GRANT: u8 = 3;
+const LEASE_REVOKE: u8 = 4;
+
+impl Command {
+    /// Appends the command's bytes to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Txn(txn) => {
+                out.put_u8(TXN);
+                put_txn(out, txn);
+            }
+            Self::Compact(revision) => {
+                out.put_u8(COMPACT);
+                out.put_u64_le(*revision);
+            }
+            Self::LeaseGrant { id, ttl } => {
+                out.put_u8(LEASE_GRANT);
+                out.put_i64_le(*id);
+                out.put_i64_le(*ttl);
+            }
+            Self::LeaseRevoke { id } => {
+                out.put_u8(LEASE_REVOKE);
+                out.put_i64_le(*id);
+            }
+        }
+    }
+
+    /// Reads a command from exactly its bytes; keys and values share their memory.
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let command = match reader.u8()? {
+            TXN => Self::Txn(read_txn(&mut reader, 0)?),
+            COMPACT => Self::Compact(reader.u64()?),
+            LEASE_GRANT => Self::LeaseGrant { id: reader.i64()?, ttl: reader.i64()? },
+            LEASE_REVOKE => Self::LeaseRevoke { id: reader.i64()? },
+            _ => return Err(DecodeError("an unknown command")),
+        };
+        reader.end()?;
+        Ok(command)
+    }
+}
+
+fn put_count(out: &mut Vec<u8>, count: usize) {
+    out.put_u32_le(u32::try_from(count).expect("a txn has fewer than 2^32 parts"));
+}
+
+fn put_range(out: &mut Vec<u8>, range: &KeyRange) {
+    put_bytes(out, &range.start);
+    out.put_u8(u8::from(range.end.is_some()));
+    if let Some(end) = &range.end {
+        put_bytes(out, end);
+    }
+}
+
+fn read_range(reader: &mut Reader) -> Result<KeyRange, DecodeError> {
+    let start = reader.bytes()?;
+    let end = if reader.bool()? { Some(reader.bytes()?) } else { None };
+    Ok(KeyRange { start, end })
+}
+
+fn put_txn(out: &mut Vec<u8>, txn: &Txn) {
+    put_count(out, txn.compare.len());
+    for compare in &txn.compare {
+        put_compare(out, compare);
+    }
+    for ops in [&txn.success, &txn.failure] {
+        put_count(out, ops.len());
+        for op in ops {
+            put_op(out, op);
+        }
+    }
+}
+
+fn read_txn(reader: &mut Reader, depth: usize) -> Result<Txn, DecodeError> {
+    if depth > MAX_DEPTH {
+        return Err(DecodeError("txns nest too deep"));
+    }
+    let mut txn = Txn::default();
+    for _ in 0..reader.count()? {
+        txn.compare.push(read_compare(reader)?);
+    }
+    for ops in [&mut txn.success, &mut txn.failure] {
+        for _ in 0..reader.count()? {
+            ops.push(read_op(reader, depth)?);
+        }
+    }
+    Ok(txn)
+}
+
+fn put_compare(out: &mut Vec<u8>, compare: &Compare) {
+    put_range(out, &compare.range);
+    out.put_u8(match compare.op {
+        CompareOp::Equal => 0,
+        CompareOp::Greater => 1,
+        CompareOp::Less => 2,
+        CompareOp::NotEqual => 3,
+    });
+    match &compare.target {
+        CompareTarget::Version(version) => {
+            out.put_u8(0);
+            out.put_u64_le(*version);
+        }
+        CompareTarget::CreateRevision(revision) => {
+            out.put_u8(1);
+            out.put_u64_le(*revision);
+        }
+        CompareTarget::ModRevision(revision) => {
+            out.put_u8(2);
+            out.put_u64_le(*revision);
+        }
+        CompareTarget::Value(value) => {
+            out.put_u8(3);
+            put_bytes(out, value);
+        }
+        CompareTarget::Lease(lease) => {
+            out.put_u8(4);
+            out.put_i64_le(*lease);
+        }
+    }
+}
+
+fn read_compare(reader: &mut Reader) -> Result<Compare, DecodeError> {
+    let range = read_range(reader)?;
+    let op = match reader.u8()? {
+        0 => CompareOp::Equal,
+        1 => CompareOp::Greater,
+        2 => CompareOp::Less,
+        3 => CompareOp::NotEqual,
+        _ => return Err(DecodeError("an unknown relation in a compare")),
+    };
+    let target = match reader.u8()? {
+        0 => CompareTarget::Version(reader.u64()?),
+        1 => CompareTarget::CreateRevision(reader.u64()?),
+        2 => CompareTarget::ModRevision(reader.u64()?),
+        3 => CompareTarget::Value(reader.bytes()?),
+        4 => CompareTarget::Lease(reader.i64()?),
+        _ => return Err(DecodeError("an unknown target in a compare")),
+    };
+    Ok(Compare { range, op, target })
+}
+
+fn put_op(out: &mut Vec<u8>, op: &Op) {
+    match op {
+        Op::Range(range) => {
+            out.put_u8(0);
+            put_range(out, &range.range);
+            out.put_u64_le(range.revision);
+            out.put_u64_le(range.limit as u64);
+            out.put_u8(u8::from(range.keys_only));
+            out.put_u8(u8::from(range.count_only));
+        }
+        Op::Put(put) => {
+            out.put_u8(1);
+            put_bytes(out, &put.key);
+            put_bytes(out, &put.value);
+            out.put_i64_le(put.lease);
+            out.put_u8(u8::from(put.prev_kv));
+        }
+        Op::Delete(delete) => {
+            out.put_u8(2);
+            put_range(out, &delete.range);
+            out.put_u8(u8::from(delete.prev_kv));
+        }
+        Op::Txn(txn) => {
+            out.put_u8(3);
+            put_txn(out, txn);
+        }
+    }
+}
+
+fn read_op(reader: &mut Reader, depth: usize) -> Result<Op, DecodeError> {
+    Ok(match reader.u8()? {
+        0 => Op::Range(RangeRequest {
+            range: read_range(reader)?,
+            revision: reader.u64()?,
+            limit: usize::try_from(reader.u64()?).unwrap_or(usize::MAX),
+            keys_only: reader.bool()?,
+            count_only: reader.bool()?,
+        }),
+        1 => Op::Put(PutRequest {
+            key: reader.bytes()?,
+            value: reader.bytes()?,
+            lease: reader.i64()?,
+            prev_kv: reader.bool()?,
+        }),
+        2 => Op::Delete(DeleteRequest { range: read_range(reader)?, prev_kv: reader.bool()? }),
+        3 => Op::Txn(read_txn(reader, depth + 1)?),
+        _ => return Err(DecodeError("an unknown operation")),
+    })
+}

@@ -1,0 +1,327 @@
+//! The MVCC state machine: [`Command`]s in, revisions out.
+//!
+//! A [`Machine`] is deterministic and synchronous: it knows neither disk, clock nor network, so the same commands in the
+//! same order make the same state in a store on a log and in each member of a raft group. A command is first
+//! executed against the current state, giving the changes; then the changes go to the engine as one batch, and last
+//! to the index in memory. A command that fails has changed nothing.
+//!
+//! ```text
+//! Command ─ txn::execute ─► changes ─┬─► Engine   position → record (key, value, versions)
+//!                                    ├─► Index    key → positions since the compact revision
+//!                                    └─► Commit   the events, for watchers
+//! ```
+
+mod index;
+mod leases;
+mod record;
+mod snapshot;
+mod txn;
+mod validate;
+
+use std::sync::Arc;
+
+use self::{index::Index, leases::Leases};
+pub use self::{
+    record::Position,
+    snapshot::{SnapshotChunk, SnapshotHead, snapshot_records},
+    validate::{MAX_REQUEST_BYTES, MAX_TXN_OPS, is_read_only, validate},
+};
+use crate::{
+    Batch, Command, Engine, EngineError, Error, Event, EventKind, KeyRange, KeyValue, LeaseId, Outcome, RangeRequest,
+    RangeResponse, Revision, Txn, TxnResponse, Write, codec::DecodeError,
+};
+
+/// Most seconds a lease may live: etcd's `MaxLeaseTTL`.
+pub const MAX_LEASE_TTL: i64 = 9_000_000_000;
+
+/// What one revision changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Commit {
+    /// The revision.
+    pub revision: Revision,
+    /// Its changes in order, each with the pair before, where there was one.
+    pub events: Arc<[Event]>,
+}
+
+/// What applying a [`Command`] led to.
+#[derive(Debug)]
+pub struct Applied {
+    /// The answer for whoever sent the command.
+    pub result: Result<Outcome, Error>,
+    /// The revision made, if the command changed keys.
+    pub commit: Option<Commit>,
+}
+
+/// The state machine. See the module's description.
+pub struct Machine {
+    engine: Arc<dyn Engine>,
+    index: Index,
+    leases: Leases,
+    revision: Revision,
+    compacted: Revision,
+    garbage: Vec<Position>,
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Machine")
+            .field("revision", &self.revision)
+            .field("compacted", &self.compacted)
+            .field("keys", &self.index.live())
+            .finish_non_exhaustive()
+    }
+}
+
+impl From<EngineError> for Error {
+    fn from(error: EngineError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+impl From<DecodeError> for Error {
+    fn from(error: DecodeError) -> Self {
+        Self::Unavailable(format!("a record in the engine: {error}"))
+    }
+}
+
+impl Machine {
+    /// The empty state, at revision 1, over an engine that is emptied.
+    pub fn new(engine: Arc<dyn Engine>) -> Result<Self, Error> {
+        engine.clear()?;
+        Ok(Self {
+            engine,
+            index: Index::default(),
+            leases: Leases::default(),
+            revision: 1,
+            compacted: 0,
+            garbage: Vec::new(),
+        })
+    }
+
+    /// The current revision.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// History at and below it is gone, except the state at it; 0 if nothing was compacted.
+    pub fn compacted(&self) -> Revision {
+        self.compacted
+    }
+
+    /// Keys there now.
+    pub fn keys(&self) -> u64 {
+        self.index.live()
+    }
+
+    /// The engine's records.
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    /// Applies a command. [`Error::Unavailable`] means that the engine failed: the state here is unchanged but no
+    /// longer that of others who applied the same command, so no more commands may follow.
+    pub fn apply(&mut self, command: &Command) -> Applied {
+        match self.try_apply(command) {
+            Ok((outcome, commit)) => Applied { result: Ok(outcome), commit },
+            Err(error) => Applied { result: Err(error), commit: None },
+        }
+    }
+
+    fn try_apply(&mut self, command: &Command) -> Result<(Outcome, Option<Commit>), Error> {
+        match command {
+            Command::Txn(txn) => {
+                validate(txn)?;
+                let (mut response, events) = txn::execute(self, txn)?;
+                let commit = self.commit(events)?;
+                response.revision = self.revision;
+                Ok((Outcome::Txn(response), commit))
+            }
+            Command::Compact(revision) => self.compact(*revision).map(|()| (Outcome::Done, None)),
+            Command::LeaseGrant { id, ttl } => {
+                if *id == 0 {
+                    return Err(Error::Invalid("a lease's id is not 0".into()));
+                }
+                if !(1..=MAX_LEASE_TTL).contains(ttl) {
+                    return Err(Error::Invalid(format!(
+                        "a lease's time to live is 1 to {MAX_LEASE_TTL} seconds, not {ttl}"
+                    )));
+                }
+                self.leases.grant(*id, *ttl)?;
+                Ok((Outcome::Done, None))
+            }
+            Command::LeaseRevoke { id } => {
+                let events = txn::delete_keys(self, self.leases.keys(*id)?)?;
+                let commit = self.commit(events)?;
+                self.leases.revoke(*id);
+                Ok((Outcome::Done, commit))
+            }
+        }
+    }
+
+    /// Makes the next revision of these changes, if there are any.
+    fn commit(&mut self, mut events: Vec<Event>) -> Result<Option<Commit>, Error> {
+        if events.is_empty() {
+            return Ok(None);
+        }
+        let revision = self.revision + 1;
+        let mut batch = Batch::default();
+        for (rank, event) in (0..).zip(&mut events) {
+            let at = Position { revision, rank };
+            let record = record::encode(event.kind, &event.kv);
+            // The event shares the record's memory from here on, instead of the request's.
+            event.kv = record::decode(at, &record)?.kv;
+            batch.writes.push(Write::Put(bytes::Bytes::copy_from_slice(&at.to_key()), record));
+        }
+        self.engine.apply(batch)?;
+        for (rank, event) in (0..).zip(&events) {
+            self.note(Position { revision, rank }, event);
+        }
+        self.revision = revision;
+        Ok(Some(Commit { revision, events: events.into() }))
+    }
+
+    /// Takes a change that the engine holds into the index and the leases.
+    fn note(&mut self, at: Position, event: &Event) {
+        self.index.insert(&event.kv.key, at, event.kind == EventKind::Delete);
+        self.leases.bind(&event.kv.key, event.kv.lease);
+    }
+
+    fn compact(&mut self, revision: Revision) -> Result<(), Error> {
+        if revision <= self.compacted {
+            return Err(Error::Compacted { requested: revision, compacted: self.compacted });
+        }
+        if revision > self.revision {
+            return Err(Error::FutureRevision { requested: revision, current: self.revision });
+        }
+        self.compacted = revision;
+        self.garbage.extend(self.index.compact(revision));
+        Ok(())
+    }
+
+    /// Takes the positions of records that no read will see any more. Whoever applies commands gives them to
+    /// [`remove_records`] when it suits.
+    pub fn take_garbage(&mut self) -> Vec<Position> {
+        std::mem::take(&mut self.garbage)
+    }
+
+    /// The revision a read asks for, 0 being now.
+    fn resolve(&self, revision: Revision) -> Result<Revision, Error> {
+        match revision {
+            0 => Ok(self.revision),
+            _ if revision < self.compacted => Err(Error::Compacted { requested: revision, compacted: self.compacted }),
+            _ if revision > self.revision => Err(Error::FutureRevision { requested: revision, current: self.revision }),
+            _ => Ok(revision),
+        }
+    }
+
+    /// Reads keys in order.
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+        let at = self.resolve(request.revision)?;
+        let mut found = self.index.range(&request.range, at);
+        let mut response = RangeResponse { revision: self.revision, ..RangeResponse::default() };
+        if !request.count_only {
+            let limit = if request.limit == 0 { usize::MAX } else { request.limit };
+            for (_, position) in found.by_ref().take(limit) {
+                let mut kv = self.load(position)?;
+                if request.keys_only {
+                    kv.value = bytes::Bytes::new();
+                }
+                response.kvs.push(kv);
+            }
+        }
+        let taken = response.kvs.len() as u64;
+        response.count = taken + found.count() as u64;
+        response.more = !request.count_only && response.count > taken;
+        Ok(response)
+    }
+
+    /// Runs a txn that [`is_read_only`].
+    pub fn read_txn(&self, txn: &Txn) -> Result<TxnResponse, Error> {
+        validate(txn)?;
+        if !is_read_only(txn) {
+            return Err(Error::Invalid("a txn with writes where only reads are possible".into()));
+        }
+        Ok(txn::execute(self, txn)?.0)
+    }
+
+    /// The pair of a key as it was at a revision that is not compacted.
+    fn at(&self, key: &[u8], revision: Revision) -> Result<Option<KeyValue>, Error> {
+        self.index.find(key, revision).map(|position| self.load(position)).transpose()
+    }
+
+    fn load(&self, at: Position) -> Result<KeyValue, Error> {
+        let record = self.engine.get(&at.to_key())?.ok_or_else(|| {
+            Error::Unavailable(format!("the engine has lost the change {} of revision {}", at.rank, at.revision))
+        })?;
+        Ok(record::decode(at, &record)?.kv)
+    }
+
+    /// The changes of `range` from the revision `from` on: those of whole revisions, until about `budget`
+    /// records were looked at. The revision reached comes with them.
+    pub fn history(
+        &self,
+        range: &KeyRange,
+        from: Revision,
+        prev_kv: bool,
+        budget: usize,
+    ) -> Result<(Revision, Vec<Event>), Error> {
+        if from <= self.compacted {
+            return Err(Error::Compacted { requested: from, compacted: self.compacted });
+        }
+        let (mut events, mut looked, mut reached) = (Vec::new(), 0, self.revision);
+        let mut failure = None;
+        let end = Position::first(self.revision + 1).to_key();
+        self.engine.scan(&Position::first(from).to_key(), Some(&end), &mut |key, record| {
+            let event = Position::from_key(key).and_then(|at| Ok((at, record::decode(at, record)?)));
+            let (at, event) = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    failure = Some(error);
+                    return false;
+                }
+            };
+            if looked >= budget && at.rank == 0 {
+                reached = at.revision - 1;
+                return false;
+            }
+            looked += 1;
+            if range.contains(&event.kv.key) {
+                events.push(event);
+            }
+            true
+        })?;
+        if let Some(error) = failure {
+            return Err(error.into());
+        }
+        if prev_kv {
+            for event in &mut events {
+                event.prev_kv = self.at(&event.kv.key, event.kv.mod_revision - 1)?;
+            }
+        }
+        Ok((reached, events))
+    }
+
+    /// A lease's time to live as granted, in seconds.
+    pub fn lease_ttl(&self, id: LeaseId) -> Result<i64, Error> {
+        self.leases.ttl(id)
+    }
+
+    /// The keys bound to a lease, in order.
+    pub fn lease_keys(&self, id: LeaseId) -> Result<Vec<bytes::Bytes>, Error> {
+        self.leases.keys(id)
+    }
+
+    /// The leases alive, each with its granted time to live in seconds.
+    pub fn leases(&self) -> impl Iterator<Item = (LeaseId, i64)> + '_ {
+        self.leases.iter()
+    }
+}
+
+/// Removes records from an engine, in batches, so that no reader waits long.
+pub fn remove_records(engine: &dyn Engine, positions: &[Position]) -> Result<(), Error> {
+    for chunk in positions.chunks(512) {
+        let delete = |at: &Position| Write::Delete(bytes::Bytes::copy_from_slice(&at.to_key()));
+        engine.apply(Batch { writes: chunk.iter().map(delete).collect() })?;
+    }
+    Ok(())
+}

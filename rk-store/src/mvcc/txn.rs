@@ -1,0 +1,186 @@
+//! Executes a txn against the current state. Nothing is changed here: the changes are handed back as events.
+
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use bytes::Bytes;
+
+use super::{Machine, record::tombstone};
+use crate::{
+    Compare, CompareOp, CompareTarget, DeleteRequest, Error, Event, EventKind, KeyValue, Op, OpResponse, PutRequest,
+    RangeRequest, RangeResponse, Txn, TxnResponse,
+};
+
+/// Runs a valid txn: its answer, and the changes it makes in order.
+pub(crate) fn execute(machine: &Machine, txn: &Txn) -> Result<(TxnResponse, Vec<Event>), Error> {
+    let mut execution = Execution { machine, events: Vec::new(), staged: BTreeMap::new() };
+    let response = execution.txn(txn)?;
+    Ok((response, execution.events))
+}
+
+/// The changes that delete these keys, those of them that are there.
+pub(crate) fn delete_keys(machine: &Machine, keys: Vec<Bytes>) -> Result<Vec<Event>, Error> {
+    let mut execution = Execution { machine, events: Vec::new(), staged: BTreeMap::new() };
+    for key in keys {
+        execution.delete_key(&key)?;
+    }
+    Ok(execution.events)
+}
+
+struct Execution<'a> {
+    machine: &'a Machine,
+    events: Vec<Event>,
+    /// Index into `events` of each key's change. A valid txn changes a key once.
+    staged: BTreeMap<Bytes, usize>,
+}
+
+impl Execution<'_> {
+    /// The revision that reads inside the txn report: the next one, once something has changed.
+    fn revision(&self) -> u64 {
+        self.machine.revision + u64::from(!self.events.is_empty())
+    }
+
+    /// A key's pair as the operations so far have left it.
+    fn current(&self, key: &[u8]) -> Result<Option<KeyValue>, Error> {
+        match self.staged.get(key).map(|&i| &self.events[i]) {
+            Some(event) => Ok((event.kind == EventKind::Put).then(|| event.kv.clone())),
+            None => self.machine.at(key, self.machine.revision),
+        }
+    }
+
+    fn txn(&mut self, txn: &Txn) -> Result<TxnResponse, Error> {
+        let mut succeeded = true;
+        for compare in &txn.compare {
+            succeeded = succeeded && holds(self.machine, compare)?;
+        }
+        let mut responses = Vec::new();
+        for op in if succeeded { &txn.success } else { &txn.failure } {
+            responses.push(match op {
+                Op::Range(range) => OpResponse::Range(self.range(range)?),
+                Op::Put(put) => self.put(put)?,
+                Op::Delete(delete) => self.delete(delete)?,
+                Op::Txn(txn) => OpResponse::Txn(self.txn(txn)?),
+            });
+        }
+        Ok(TxnResponse { succeeded, responses, revision: self.revision() })
+    }
+
+    fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+        let now = request.revision == 0 || request.revision == self.revision();
+        if !now || self.staged.is_empty() {
+            return Ok(RangeResponse { revision: self.revision(), ..self.machine.range(request)? });
+        }
+        let before = self.machine.range(&RangeRequest::new(request.range.clone()))?;
+        let mut pairs: BTreeMap<_, _> = before.kvs.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
+        for (key, &i) in self.staged.iter().filter(|(key, _)| request.range.contains(key)) {
+            match self.events[i].kind {
+                EventKind::Put => pairs.insert(key.clone(), self.events[i].kv.clone()),
+                EventKind::Delete => pairs.remove(key),
+            };
+        }
+        let count = pairs.len();
+        let wanted = match (request.count_only, request.limit) {
+            (true, _) => 0,
+            (false, 0) => count,
+            (false, limit) => limit,
+        };
+        let mut kvs: Vec<_> = pairs.into_values().take(wanted).collect();
+        if request.keys_only {
+            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
+        }
+        Ok(RangeResponse {
+            more: !request.count_only && kvs.len() < count,
+            kvs,
+            count: count as u64,
+            revision: self.revision(),
+        })
+    }
+
+    fn put(&mut self, put: &PutRequest) -> Result<OpResponse, Error> {
+        if put.lease != 0 {
+            self.machine.leases.ttl(put.lease)?;
+        }
+        let before = self.current(&put.key)?;
+        let revision = self.machine.revision + 1;
+        let kv = KeyValue {
+            key: put.key.clone(),
+            value: put.value.clone(),
+            create_revision: before.as_ref().map_or(revision, |kv| kv.create_revision),
+            mod_revision: revision,
+            version: before.as_ref().map_or(0, |kv| kv.version) + 1,
+            lease: put.lease,
+        };
+        let prev_kv = if put.prev_kv { before.clone() } else { None };
+        self.stage(Event { kind: EventKind::Put, kv, prev_kv: before });
+        Ok(OpResponse::Put { prev_kv })
+    }
+
+    fn delete(&mut self, delete: &DeleteRequest) -> Result<OpResponse, Error> {
+        let stored = self.machine.index.range(&delete.range, self.machine.revision).map(|(key, _)| key.clone());
+        let staged = self.staged.keys().filter(|key| delete.range.contains(key)).cloned();
+        let keys: BTreeSet<_> = stored.chain(staged).collect();
+        let mut deleted = Vec::new();
+        for key in keys {
+            deleted.extend(self.delete_key(&key)?);
+        }
+        let count = deleted.len() as u64;
+        Ok(OpResponse::Delete { deleted: count, prev_kvs: if delete.prev_kv { deleted } else { Vec::new() } })
+    }
+
+    fn delete_key(&mut self, key: &Bytes) -> Result<Option<KeyValue>, Error> {
+        let Some(before) = self.current(key)? else { return Ok(None) };
+        let kv = tombstone(before.key.clone(), self.machine.revision + 1);
+        self.stage(Event { kind: EventKind::Delete, kv, prev_kv: Some(before.clone()) });
+        Ok(Some(before))
+    }
+
+    fn stage(&mut self, event: Event) {
+        self.staged.insert(event.kv.key.clone(), self.events.len());
+        self.events.push(event);
+    }
+}
+
+/// Whether a guard holds. All guards of a txn, of nested ones too, are about the state before it, as in etcd.
+fn holds(machine: &Machine, compare: &Compare) -> Result<bool, Error> {
+    let mut any = false;
+    for (_, position) in machine.index.range(&compare.range, machine.revision) {
+        any = true;
+        let ordering = match &compare.target {
+            // The index knows this one: the guard of every update need not touch the engine.
+            CompareTarget::ModRevision(wanted) => position.revision.cmp(wanted),
+            target => ordering(&machine.load(position)?, target),
+        };
+        if !relation_holds(ordering, compare.op) {
+            return Ok(false);
+        }
+    }
+    if any {
+        return Ok(true);
+    }
+    // Nothing there: compared as zeros, except a value, which nothing equals or differs from.
+    Ok(match &compare.target {
+        CompareTarget::Value(_) => false,
+        target => relation_holds(ordering(&tombstone(Bytes::new(), 0), target), compare.op),
+    })
+}
+
+fn ordering(kv: &KeyValue, target: &CompareTarget) -> Ordering {
+    match target {
+        CompareTarget::Version(wanted) => kv.version.cmp(wanted),
+        CompareTarget::CreateRevision(wanted) => kv.create_revision.cmp(wanted),
+        CompareTarget::ModRevision(wanted) => kv.mod_revision.cmp(wanted),
+        CompareTarget::Value(wanted) => kv.value.cmp(wanted),
+        CompareTarget::Lease(wanted) => kv.lease.cmp(wanted),
+    }
+}
+
+fn relation_holds(ordering: Ordering, op: CompareOp) -> bool {
+    match op {
+        CompareOp::Equal => ordering == Ordering::Equal,
+        CompareOp::Greater => ordering == Ordering::Greater,
+        CompareOp::Less => ordering == Ordering::Less,
+        CompareOp::NotEqual => ordering != Ordering::Equal,
+    }
+}

@@ -1,0 +1,197 @@
+//! One copy of a store's state and all that serves from it: the state machine, the watch hub and the clock of leases.
+//!
+//! Every store of this kind is a replica plus a way for commands to get to it: straight (in memory), through a
+//! write-ahead log, or through raft. Whoever feeds a replica gives it only commands that are durable; by the time
+//! `apply` returns, readers and watchers see what it changed.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+
+use crate::{
+    Command, Error, Lease, LeaseClock, LeaseId, Machine, Outcome, RangeRequest, RangeResponse, SnapshotChunk,
+    SnapshotHead, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
+    hub::Hub,
+    mvcc::{Applied, Position, remove_records},
+    watch,
+};
+
+/// Revisions that a watcher may fall behind before it is cut.
+pub const DEFAULT_WATCH_BUFFER: usize = 16_384;
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Replica {
+    machine: RwLock<Machine>,
+    hub: Hub,
+    leases: LeaseClock,
+    /// Records that no read sees any more, and that are still in the engine.
+    garbage: Mutex<Vec<Position>>,
+    /// Snapshots being read, which garbage must wait for.
+    snapshots: AtomicUsize,
+}
+
+/// A snapshot that may be read: while it lives, no record leaves the engine.
+#[derive(Debug)]
+pub struct SnapshotGuard {
+    replica: Arc<Replica>,
+    head: SnapshotHead,
+}
+
+impl SnapshotGuard {
+    /// The state's head.
+    pub fn head(&self) -> &SnapshotHead {
+        &self.head
+    }
+
+    /// About `bytes` bytes of the records from `from` on, and where to go on: see [`snapshot_records`](crate::snapshot_records).
+    pub fn records(&self, from: Position, bytes: usize) -> Result<SnapshotChunk, Error> {
+        let engine = self.replica.machine.read().engine().clone();
+        crate::snapshot_records(&*engine, &self.head, from, bytes)
+    }
+}
+
+impl Drop for SnapshotGuard {
+    fn drop(&mut self) {
+        self.replica.snapshots.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Replica {
+    /// A replica of this state. Its leases get their whole time from now on.
+    pub fn new(machine: Machine, watch_buffer: usize) -> Arc<Self> {
+        let leases = LeaseClock::default();
+        leases.replace(machine.leases());
+        let hub = Hub::new(machine.revision(), watch_buffer);
+        Arc::new(Self {
+            machine: RwLock::new(machine),
+            hub,
+            leases,
+            garbage: Mutex::default(),
+            snapshots: AtomicUsize::new(0),
+        })
+    }
+
+    /// Applies a durable command and shows what it changed. After [`Error::Unavailable`] the engine has failed and
+    /// no more commands may follow (see [`Machine::apply`]).
+    pub fn apply(&self, command: &Command) -> Result<Outcome, Error> {
+        let (result, garbage) = {
+            let mut machine = self.machine.write();
+            let Applied { result, commit } = machine.apply(command);
+            // Published before the lock is given up: whoever reads a revision can watch from the next one.
+            if let Some(commit) = commit {
+                self.hub.publish(commit);
+            }
+            match (command, &result) {
+                (Command::LeaseGrant { id, ttl }, Ok(_)) => self.leases.start(*id, *ttl),
+                (Command::LeaseRevoke { id }, Ok(_)) => self.leases.remove(*id),
+                _ => {}
+            }
+            (result, machine.take_garbage())
+        };
+        if !garbage.is_empty() {
+            self.garbage.lock().extend(garbage);
+        }
+        self.collect_garbage()?;
+        result
+    }
+
+    /// Removes what compaction has left in the engine, unless a snapshot is being read.
+    fn collect_garbage(&self) -> Result<(), Error> {
+        let garbage = {
+            let mut garbage = self.garbage.lock();
+            if garbage.is_empty() || self.snapshots.load(Ordering::Acquire) > 0 {
+                return Ok(());
+            }
+            std::mem::take(&mut *garbage)
+        };
+        let engine = self.machine.read().engine().clone();
+        remove_records(&*engine, &garbage)
+    }
+
+    /// The state after the last command, for reading at leisure while more commands are applied.
+    pub fn snapshot(self: &Arc<Self>) -> SnapshotGuard {
+        // Counted before the head is taken, so that nothing the head needs is removed in between.
+        self.snapshots.fetch_add(1, Ordering::AcqRel);
+        SnapshotGuard { head: self.machine.read().snapshot_head(), replica: self.clone() }
+    }
+
+    /// Puts another state in the place of this one. Watches are cut; their watchers may resume where they are.
+    pub fn restore(&self, machine: Machine) {
+        let mut current = self.machine.write();
+        self.garbage.lock().clear();
+        self.leases.replace(machine.leases());
+        self.hub.reset(machine.revision());
+        *current = machine;
+    }
+
+    /// The state, for reading. Nothing is applied while the guard lives.
+    pub fn machine(&self) -> RwLockReadGuard<'_, Machine> {
+        self.machine.read()
+    }
+
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// The deadlines of leases.
+    pub fn lease_clock(&self) -> &LeaseClock {
+        &self.leases
+    }
+
+    /// Reads keys in order.
+    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+        self.machine.read().range(request)
+    }
+
+    /// Runs a txn that [`is_read_only`](crate::is_read_only).
+    pub fn read_txn(&self, txn: &Txn) -> Result<TxnResponse, Error> {
+        self.machine.read().read_txn(txn)
+    }
+
+    /// Watches a range from a revision.
+    pub fn watch(self: &Arc<Self>, request: WatchRequest) -> Result<WatchStream, Error> {
+        watch::watch(self.clone(), request)
+    }
+
+    /// Gives a lease its whole time again.
+    pub fn lease_keep_alive(&self, id: LeaseId) -> Result<Lease, Error> {
+        let ttl = self.leases.renew(id)?;
+        Ok(Lease { id, granted_ttl: ttl, ttl, keys: Vec::new() })
+    }
+
+    /// A lease's remaining time, and its keys if asked for.
+    pub fn lease_time_to_live(&self, id: LeaseId, keys: bool) -> Result<Lease, Error> {
+        let machine = self.machine.read();
+        Ok(Lease {
+            id,
+            granted_ttl: machine.lease_ttl(id)?,
+            ttl: self.leases.remaining(id).ok_or(Error::LeaseNotFound(id))?,
+            keys: if keys { machine.lease_keys(id)? } else { Vec::new() },
+        })
+    }
+
+    /// The ids of the leases alive.
+    pub fn leases(&self) -> Vec<LeaseId> {
+        self.machine.read().leases().map(|(id, _)| id).collect()
+    }
+
+    /// The numbers of the state now; the size is the engine's.
+    pub fn status(&self) -> StoreStatus {
+        let machine = self.machine.read();
+        StoreStatus {
+            revision: machine.revision(),
+            compact_revision: machine.compacted(),
+            keys: machine.keys(),
+            disk_size: machine.engine().disk_size(),
+        }
+    }
+
+    /// Ends all watches with [`Error::Unavailable`], once they have delivered what they have.
+    pub fn close(&self, reason: &str) {
+        self.hub.close(reason);
+    }
+}
