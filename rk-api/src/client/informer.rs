@@ -5,7 +5,7 @@
 //! among all who ask for the same collection.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -59,6 +59,8 @@ struct Scope {
 #[derive(Default)]
 struct Copy {
     objects: BTreeMap<Key, Arc<Object>>,
+    /// Keys by the uid of the object's controller; empty for objects without one.
+    controlled: HashMap<String, BTreeSet<Key>>,
     subscribers: Vec<mpsc::UnboundedSender<Change>>,
 }
 
@@ -68,24 +70,40 @@ impl Copy {
     }
 
     fn put(&mut self, object: Arc<Object>) {
-        let change = match self.objects.insert(key_of(&object), Arc::clone(&object)) {
+        let key = key_of(&object);
+        let change = match self.objects.insert(key.clone(), Arc::clone(&object)) {
             Some(old) if old.meta().resource_version == object.meta().resource_version => return,
-            Some(old) => Change::Updated { old, new: object },
+            Some(old) => {
+                self.unindex(&key, &old);
+                Change::Updated { old, new: object }
+            }
             None => Change::Added(object),
         };
+        self.controlled.entry(controller_uid(change.object()).to_owned()).or_default().insert(key);
         self.tell(&change);
     }
 
     /// Removes an object; `last` is its final state, where the deletion was seen.
     fn remove(&mut self, key: &Key, last: Option<Arc<Object>>) {
         if let Some(known) = self.objects.remove(key) {
+            self.unindex(key, &known);
             self.tell(&Change::Deleted(last.unwrap_or(known)));
+        }
+    }
+
+    fn unindex(&mut self, key: &Key, object: &Object) {
+        let uid = controller_uid(object);
+        if let Some(keys) = self.controlled.get_mut(uid) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.controlled.remove(uid);
+            }
         }
     }
 
     /// Takes a fresh list for the truth: what it lacks was deleted unseen.
     fn replace(&mut self, items: Vec<Arc<Object>>) {
-        let mut gone: std::collections::BTreeSet<Key> = self.objects.keys().cloned().collect();
+        let mut gone: BTreeSet<Key> = self.objects.keys().cloned().collect();
         for object in items {
             gone.remove(&key_of(&object));
             self.put(object);
@@ -98,6 +116,11 @@ impl Copy {
 
 fn key_of(object: &Object) -> Key {
     (object.meta().namespace.clone(), object.meta().name.clone())
+}
+
+fn controller_uid(object: &Object) -> &str {
+    let controller = object.meta().owner_references.iter().find(|owner| owner.controller == Some(true));
+    controller.map_or("", |owner| &owner.uid)
 }
 
 /// A current copy of a collection. It follows the API until the last handle is dropped.
@@ -162,6 +185,14 @@ impl Informer {
             .take_while(|(key, _)| key.0 == namespace)
             .map(|(_, object)| Arc::clone(object))
             .collect()
+    }
+
+    /// Every object that the object of this uid controls (`ownerReferences` with `controller: true`), by namespace
+    /// and name; for an empty uid, every object that nobody controls.
+    pub fn controlled_by(&self, uid: &str) -> Vec<Arc<Object>> {
+        let copy = self.copy.read();
+        let keys = copy.controlled.get(uid).into_iter().flatten();
+        keys.filter_map(|key| copy.objects.get(key).cloned()).collect()
     }
 
     /// How many objects there are.
@@ -303,5 +334,35 @@ impl Informers {
             .entry(scope)
             .or_insert_with_key(|scope| Informer::start(Arc::clone(&self.client), scope.clone()))
             .clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str, version: u32, controller: Option<&str>) -> Arc<Object> {
+        let owners = controller.map(|uid| serde_json::json!({"uid": uid, "controller": true}));
+        let meta = serde_json::json!({
+            "name": name, "resourceVersion": version.to_string(), "ownerReferences": Vec::from_iter(owners)
+        });
+        Arc::new(Object::from_value(&serde_json::json!({"metadata": meta})).unwrap())
+    }
+
+    #[test]
+    fn the_index_by_controller_follows_every_change() {
+        let mut copy = Copy::default();
+        let names = |copy: &Copy, uid: &str| -> Vec<String> {
+            copy.controlled.get(uid).into_iter().flatten().map(|key| key.1.clone()).collect()
+        };
+        copy.put(pod("a", 1, Some("u1")));
+        copy.put(pod("b", 2, Some("u1")));
+        copy.put(pod("c", 3, None));
+        assert_eq!((names(&copy, "u1"), names(&copy, "")), (vec!["a".into(), "b".into()], vec!["c".to_owned()]));
+        copy.put(pod("a", 4, None));
+        copy.put(pod("c", 5, Some("u2")));
+        assert_eq!((names(&copy, "u1"), names(&copy, "")), (vec!["b".into()], vec!["a".to_owned()]));
+        copy.replace(vec![pod("a", 4, None)]);
+        assert_eq!(copy.controlled.len(), 1, "{:?}", copy.controlled);
     }
 }
