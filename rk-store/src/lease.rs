@@ -5,13 +5,14 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{Error, LeaseId};
+use crate::{Command, Error, LeaseId, Outcome, Replica};
 
 #[derive(Debug)]
 struct Timer {
@@ -152,6 +153,31 @@ impl Timers {
             }
         }
         (ended, None)
+    }
+}
+
+/// How long a lease that could not be ended waits for the next try.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Ends the leases of a replica as their time comes, for ever: `propose` gets the commands. Leases that can't be
+/// ended now, for want of space, say, are tried again.
+pub async fn end_leases<F>(replica: Arc<Replica>, propose: impl Fn(Command) -> F)
+where
+    F: Future<Output = Result<Outcome, Error>>,
+{
+    loop {
+        let ended = replica.lease_clock().ended().await;
+        let proposals = ended.iter().map(|&id| propose(Command::LeaseRevoke { id }));
+        let results = futures::future::join_all(proposals).await;
+        for (id, result) in ended.into_iter().zip(results) {
+            match result {
+                Ok(_) | Err(Error::LeaseNotFound(_)) => {}
+                Err(error) => {
+                    tracing::warn!(lease = id, %error, "a lease could not be ended yet");
+                    replica.lease_clock().retry(id, RETRY_DELAY);
+                }
+            }
+        }
     }
 }
 

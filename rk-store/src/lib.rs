@@ -7,6 +7,8 @@
 
 mod codec;
 mod command;
+#[cfg(feature = "log")]
+mod durable;
 mod engine;
 mod error;
 mod hub;
@@ -20,11 +22,13 @@ mod watch;
 
 pub use codec::DecodeError;
 pub use command::{Command, Outcome};
+#[cfg(feature = "log")]
+pub use durable::{Disk, DurableOptions, DurableStore, LogFile, OsDisk};
 #[cfg(feature = "sled")]
 pub use engine::SledEngine;
 pub use engine::{Batch, Engine, EngineError, MemoryEngine, Write};
 pub use error::Error;
-pub use lease::LeaseClock;
+pub use lease::{LeaseClock, end_leases};
 pub use memory::MemoryStore;
 pub use mvcc::{
     Applied, Commit, MAX_LEASE_TTL, MAX_REQUEST_BYTES, MAX_TXN_OPS, Machine, Position, SnapshotChunk, SnapshotHead,

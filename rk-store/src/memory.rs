@@ -1,6 +1,6 @@
 //! The store in memory.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -8,7 +8,8 @@ use tokio::task::JoinHandle;
 
 use crate::{
     Command, DEFAULT_WATCH_BUFFER, Error, Lease, LeaseId, Machine, MemoryEngine, Outcome, RangeRequest, RangeResponse,
-    Replica, Revision, Store, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream, is_read_only, lease::choose_id,
+    Replica, Revision, Store, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream, is_read_only,
+    lease::{choose_id, end_leases},
 };
 
 /// A [`Store`] in memory, gone with its last handle. Clones are handles of one store.
@@ -73,19 +74,11 @@ impl MemoryStore {
         let mut expiry = self.inner.expiry.lock();
         if expiry.as_ref().is_none_or(JoinHandle::is_finished) {
             let replica = self.replica().clone();
-            *expiry = Some(tokio::spawn(async move {
-                loop {
-                    for id in replica.lease_clock().ended().await {
-                        match replica.apply(&Command::LeaseRevoke { id }) {
-                            Ok(_) | Err(Error::LeaseNotFound(_)) => {}
-                            Err(error) => {
-                                tracing::warn!(lease = id, %error, "a lease could not be ended yet");
-                                replica.lease_clock().retry(id, Duration::from_secs(1));
-                            }
-                        }
-                    }
-                }
-            }));
+            let feed = replica.clone();
+            *expiry = Some(tokio::spawn(end_leases(replica, move |command| {
+                let result = feed.apply(&command);
+                async move { result }
+            })));
         }
     }
 }

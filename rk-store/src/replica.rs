@@ -4,15 +4,12 @@
 //! write-ahead log, or through raft. Whoever feeds a replica gives it only commands that are durable; by the time
 //! `apply` returns, readers and watchers see what it changed.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::{
-    Command, Error, Lease, LeaseClock, LeaseId, Machine, Outcome, RangeRequest, RangeResponse, SnapshotChunk,
+    Command, Engine, Error, Lease, LeaseClock, LeaseId, Machine, Outcome, RangeRequest, RangeResponse, SnapshotChunk,
     SnapshotHead, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
     hub::Hub,
     mvcc::{Applied, Position, remove_records},
@@ -28,17 +25,28 @@ pub struct Replica {
     machine: RwLock<Machine>,
     hub: Hub,
     leases: LeaseClock,
+    garbage: Mutex<Garbage>,
+}
+
+#[derive(Debug, Default)]
+struct Garbage {
     /// Records that no read sees any more, and that are still in the engine.
-    garbage: Mutex<Vec<Position>>,
+    positions: Vec<Position>,
     /// Snapshots being read, which garbage must wait for.
-    snapshots: AtomicUsize,
+    snapshots: usize,
 }
 
 /// A snapshot that may be read: while it lives, no record leaves the engine.
-#[derive(Debug)]
 pub struct SnapshotGuard {
     replica: Arc<Replica>,
+    engine: Arc<dyn Engine>,
     head: SnapshotHead,
+}
+
+impl std::fmt::Debug for SnapshotGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SnapshotGuard").field("head", &self.head).finish_non_exhaustive()
+    }
 }
 
 impl SnapshotGuard {
@@ -49,14 +57,13 @@ impl SnapshotGuard {
 
     /// About `bytes` bytes of the records from `from` on, and where to go on: see [`snapshot_records`](crate::snapshot_records).
     pub fn records(&self, from: Position, bytes: usize) -> Result<SnapshotChunk, Error> {
-        let engine = self.replica.machine.read().engine().clone();
-        crate::snapshot_records(&*engine, &self.head, from, bytes)
+        crate::snapshot_records(&*self.engine, &self.head, from, bytes)
     }
 }
 
 impl Drop for SnapshotGuard {
     fn drop(&mut self) {
-        self.replica.snapshots.fetch_sub(1, Ordering::AcqRel);
+        self.replica.garbage.lock().snapshots -= 1;
     }
 }
 
@@ -66,13 +73,7 @@ impl Replica {
         let leases = LeaseClock::default();
         leases.replace(machine.leases());
         let hub = Hub::new(machine.revision(), watch_buffer);
-        Arc::new(Self {
-            machine: RwLock::new(machine),
-            hub,
-            leases,
-            garbage: Mutex::default(),
-            snapshots: AtomicUsize::new(0),
-        })
+        Arc::new(Self { machine: RwLock::new(machine), hub, leases, garbage: Mutex::default() })
     }
 
     /// Applies a durable command and shows what it changed. After [`Error::Unavailable`] the engine has failed and
@@ -92,37 +93,34 @@ impl Replica {
             }
             (result, machine.take_garbage())
         };
-        if !garbage.is_empty() {
-            self.garbage.lock().extend(garbage);
-        }
-        self.collect_garbage()?;
+        self.remove_garbage(garbage)?;
         result
     }
 
-    /// Removes what compaction has left in the engine, unless a snapshot is being read.
-    fn collect_garbage(&self) -> Result<(), Error> {
-        let garbage = {
-            let mut garbage = self.garbage.lock();
-            if garbage.is_empty() || self.snapshots.load(Ordering::Acquire) > 0 {
-                return Ok(());
-            }
-            std::mem::take(&mut *garbage)
-        };
+    /// Removes from the engine what compaction has left there, unless a snapshot is being read.
+    fn remove_garbage(&self, new: Vec<Position>) -> Result<(), Error> {
+        let mut garbage = self.garbage.lock();
+        garbage.positions.extend(new);
+        if garbage.positions.is_empty() || garbage.snapshots > 0 {
+            return Ok(());
+        }
         let engine = self.machine.read().engine().clone();
-        remove_records(&*engine, &garbage)
+        // Under the lock: a snapshot begins before all of it is gone or after, never in between.
+        remove_records(&*engine, &std::mem::take(&mut garbage.positions))
     }
 
     /// The state after the last command, for reading at leisure while more commands are applied.
     pub fn snapshot(self: &Arc<Self>) -> SnapshotGuard {
-        // Counted before the head is taken, so that nothing the head needs is removed in between.
-        self.snapshots.fetch_add(1, Ordering::AcqRel);
-        SnapshotGuard { head: self.machine.read().snapshot_head(), replica: self.clone() }
+        let mut garbage = self.garbage.lock();
+        garbage.snapshots += 1;
+        let machine = self.machine.read();
+        SnapshotGuard { head: machine.snapshot_head(), engine: machine.engine().clone(), replica: self.clone() }
     }
 
     /// Puts another state in the place of this one. Watches are cut; their watchers may resume where they are.
     pub fn restore(&self, machine: Machine) {
+        self.garbage.lock().positions.clear();
         let mut current = self.machine.write();
-        self.garbage.lock().clear();
         self.leases.replace(machine.leases());
         self.hub.reset(machine.revision());
         *current = machine;

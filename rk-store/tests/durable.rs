@@ -1,0 +1,92 @@
+//! The durable store: what it writes, it has again.
+
+#![cfg(feature = "log")]
+
+use std::os::unix::fs::PermissionsExt;
+
+use rk_store::*;
+
+fn small() -> DurableOptions {
+    let mut options = DurableOptions::default();
+    (options.segment_bytes, options.checkpoint_bytes) = (2_000, 10_000);
+    options
+}
+
+async fn dump(store: &dyn Store) -> RangeResponse {
+    store.range(RangeRequest::new(KeyRange::all())).await.unwrap()
+}
+
+#[tokio::test]
+async fn everything_is_there_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DurableStore::open(dir.path(), small()).await.unwrap();
+    for i in 0..200 {
+        store.put(format!("key-{:03}", i % 50).into(), format!("value {i}").into()).await.unwrap();
+    }
+    store.delete(KeyRange::prefix("key-01")).await.unwrap();
+    store.compact(120).await.unwrap();
+    let lease = store.lease_grant(7, 100).await.unwrap();
+    let put = Op::Put(PutRequest { key: "leased".into(), value: "x".into(), lease: lease.id, prev_kv: false });
+    store.txn(Txn { success: vec![put], ..Txn::default() }).await.unwrap();
+    let before = dump(&store).await;
+    let past = RangeRequest { revision: 150, ..RangeRequest::new(KeyRange::all()) };
+    let history = store.range(past.clone()).await.unwrap();
+    store.close().await;
+
+    let store = DurableStore::open(dir.path(), small()).await.unwrap();
+    assert_eq!(dump(&store).await, before);
+    assert_eq!(store.range(past).await.unwrap(), history);
+    let old = RangeRequest { revision: 119, ..RangeRequest::new(KeyRange::all()) };
+    assert!(matches!(store.range(old).await, Err(Error::Compacted { compacted: 120, .. })));
+    assert_eq!(store.lease_time_to_live(7, true).await.unwrap().keys, ["leased"]);
+    assert_eq!(store.status().await.unwrap().keys, 41);
+}
+
+#[tokio::test]
+async fn a_checkpoint_takes_the_place_of_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DurableStore::open(dir.path(), small()).await.unwrap();
+    for i in 0..300 {
+        store.put("key".into(), format!("value {i}").into()).await.unwrap();
+    }
+    store.compact(301).await.unwrap();
+    store.checkpoint().await.unwrap();
+    let mut files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let names: Vec<_> = files.iter().map(|path| path.file_name().unwrap().to_str().unwrap()).collect();
+    // 301 commands came before.
+    assert_eq!(names, ["checkpoint-000000000000012e", "lock", "log-000000000000012e"]);
+    assert!(files[0].metadata().unwrap().len() < 1_000);
+    let before = dump(&store).await;
+    store.close().await;
+    let store = DurableStore::open(dir.path(), small()).await.unwrap();
+    assert_eq!(dump(&store).await, before);
+    assert_eq!(store.put("key".into(), "more".into()).await.unwrap(), 302);
+}
+
+#[tokio::test]
+async fn a_second_opening_says_who_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DurableStore::open(dir.path(), DurableOptions::default()).await.unwrap();
+    let error = DurableStore::open(dir.path(), DurableOptions::default()).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::InUse { holder, .. } if *holder == format!("pid {}", std::process::id())),
+        "{error}"
+    );
+    store.close().await;
+    DurableStore::open(dir.path(), DurableOptions::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn files_are_for_their_owner_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().join("made/by/open");
+    let store = DurableStore::open(&dir, small()).await.unwrap();
+    store.put("key".into(), "value".into()).await.unwrap();
+    store.checkpoint().await.unwrap();
+    assert_eq!(std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
+    }
+}
