@@ -6,8 +6,16 @@
 
 mod admission;
 mod auth;
+mod builtin;
+mod catalog;
+mod convert;
+mod embed;
+mod pipeline;
 mod registry;
+mod storage;
 
 pub use admission::{AdmissionRequest, Admit, Operation};
 pub use auth::{Attributes, AuthenticationError, Authenticator, Authorizer, Credentials, Decision, UserInfo};
 pub use registry::{Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};
+
+pub use embed::{Server, ServerBuilder};

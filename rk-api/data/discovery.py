@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""Writes discovery.json, the built-in resources, from a folder of Kubernetes' published discovery documents.
+
+usage: discovery.py FOLDER > discovery.json
+(FOLDER holds api__v1.json and apis__GROUP__VERSION.json: the APIResourceLists of one release.)
+"""
+import json
+import pathlib
+import sys
+
+# In the order in which `kubectl api-resources` and the aggregated document show them.
+GROUP_VERSIONS = [
+    "v1", "apps/v1", "events.k8s.io/v1", "authentication.k8s.io/v1", "authorization.k8s.io/v1", "autoscaling/v2",
+    "autoscaling/v1", "batch/v1", "certificates.k8s.io/v1", "networking.k8s.io/v1", "policy/v1",
+    "rbac.authorization.k8s.io/v1", "storage.k8s.io/v1", "admissionregistration.k8s.io/v1", "apiextensions.k8s.io/v1",
+    "scheduling.k8s.io/v1", "coordination.k8s.io/v1", "node.k8s.io/v1", "discovery.k8s.io/v1",
+    "flowcontrol.apiserver.k8s.io/v1",
+]
+
+folder = pathlib.Path(sys.argv[1])
+rows = []
+for gv in GROUP_VERSIONS:
+    group, _, version = gv.rpartition("/")
+    name = f"apis__{group}__{version}.json" if group else f"api__{version}.json"
+    listed = json.loads((folder / name).read_text())["resources"]
+    for resource in (r for r in listed if "/" not in r["name"]):
+        row = {
+            "group": group, "version": version, "kind": resource["kind"], "plural": resource["name"],
+            "singular": resource["singularName"], "namespaced": resource["namespaced"], "verbs": resource["verbs"],
+        }
+        for theirs, ours in (("shortNames", "shortNames"), ("categories", "categories")):
+            if resource.get(theirs):
+                row[ours] = resource[theirs]
+        subresources = [
+            {
+                "name": s["name"].split("/")[1], "kind": s["kind"], "group": s.get("group", ""),
+                "version": s.get("version", ""), "verbs": s["verbs"],
+            }
+            for s in listed if s["name"].startswith(resource["name"] + "/")
+        ]
+        if subresources:
+            row["subresources"] = subresources
+        rows.append(row)
+print("[")
+print(",\n".join(json.dumps(row, separators=(",", ":")) for row in rows))
+print("]")

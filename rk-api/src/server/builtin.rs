@@ -1,0 +1,95 @@
+//! The built-in resources: rows made from the published discovery documents and the rules of each kind.
+
+use std::sync::{Arc, OnceLock};
+
+use serde::Deserialize;
+
+use super::{Row, Strategy, Subresource};
+use crate::Resource;
+
+/// A line of `data/discovery.json`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Line {
+    group: String,
+    version: String,
+    kind: String,
+    plural: String,
+    singular: String,
+    namespaced: bool,
+    verbs: Vec<String>,
+    #[serde(default)]
+    short_names: Vec<String>,
+    #[serde(default)]
+    categories: Vec<String>,
+    #[serde(default)]
+    subresources: Vec<SubresourceLine>,
+}
+
+#[derive(Deserialize)]
+struct SubresourceLine {
+    name: String,
+    kind: String,
+    group: String,
+    version: String,
+    verbs: Vec<String>,
+}
+
+fn lines() -> &'static [Line] {
+    static LINES: OnceLock<Vec<Line>> = OnceLock::new();
+    LINES.get_or_init(|| {
+        serde_json::from_str(include_str!("../../data/discovery.json"))
+            .expect("the built-in discovery data is well-formed")
+    })
+}
+
+/// The rows of every built-in resource, in discovery's order.
+pub fn rows() -> Vec<Row> {
+    lines().iter().map(row).collect()
+}
+
+fn row(line: &Line) -> Row {
+    Row {
+        resource: Resource::new(&line.group, &line.version, &line.kind, &line.plural, line.namespaced),
+        singular: line.singular.clone(),
+        short_names: line.short_names.clone(),
+        categories: line.categories.clone(),
+        verbs: line.verbs.clone(),
+        subresources: line
+            .subresources
+            .iter()
+            .map(|sub| Subresource {
+                name: sub.name.clone(),
+                kind: sub.kind.clone(),
+                group: sub.group.clone(),
+                version: sub.version.clone(),
+                verbs: sub.verbs.clone(),
+            })
+            .collect(),
+        stored: line.verbs.iter().any(|verb| verb == "get"),
+        columns: Arc::new([]),
+        selectable_fields: selectable(&line.kind),
+        strategy: Arc::new(Plain),
+    }
+}
+
+struct Plain;
+impl Strategy for Plain {}
+
+fn selectable(kind: &str) -> Vec<String> {
+    let fields: &[&str] = match kind {
+        "Pod" => &["spec.nodeName", "status.phase", "spec.schedulerName", "spec.restartPolicy"],
+        "Event" => &[
+            "involvedObject.name",
+            "involvedObject.namespace",
+            "involvedObject.kind",
+            "involvedObject.uid",
+            "reason",
+            "type",
+        ],
+        "Node" => &["spec.unschedulable"],
+        "Secret" => &["type"],
+        _ => &[],
+    };
+    fields.iter().map(|&field| field.to_owned()).collect()
+}

@@ -1,0 +1,175 @@
+//! What is served now: the registry's rows, joined with the collections that hold their objects.
+
+use std::{collections::HashMap, sync::Arc};
+
+use serde_json::Value;
+
+use super::{Row, convert, storage::Collection};
+use crate::{Error, Object, Resource};
+
+/// Where a kind keeps what its `scale` subresource shows, as dotted paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ScalePaths {
+    pub(crate) spec_replicas: String,
+    pub(crate) status_replicas: String,
+    /// Empty if there is none.
+    pub(crate) selector: String,
+}
+
+/// A row in service.
+pub(crate) struct Served {
+    pub(crate) row: Row,
+    pub(crate) collection: Arc<Collection>,
+    /// The `apiVersion` in which objects are stored.
+    pub(crate) stored_as: String,
+    pub(crate) scale: Option<ScalePaths>,
+    /// Whether a CustomResourceDefinition (or the embedder) brought it.
+    pub(crate) custom: bool,
+}
+
+impl Served {
+    pub(crate) fn resource(&self) -> &Resource {
+        &self.row.resource
+    }
+
+    /// Whether there is a subresource of this name (`""` is the object itself).
+    pub(crate) fn has(&self, subresource: &str) -> bool {
+        subresource.is_empty() || self.row.subresources.iter().any(|sub| sub.name == subresource)
+    }
+
+    /// Whether discovery names this verb for the object or a subresource.
+    pub(crate) fn allows(&self, subresource: &str, verb: &str) -> bool {
+        let verbs = match self.row.subresources.iter().find(|sub| sub.name == subresource) {
+            Some(sub) => &sub.verbs,
+            None => &self.row.verbs,
+        };
+        verbs.iter().any(|v| v == verb)
+    }
+
+    /// A stored object in the version of this row.
+    ///
+    /// # Errors
+    /// The object can't be converted.
+    pub(crate) fn read(&self, stored: &Arc<Object>) -> Result<Arc<Object>, Error> {
+        let wanted = self.resource().api_version();
+        if stored.api_version() == wanted {
+            return Ok(Arc::clone(stored));
+        }
+        let mut value = stored.value()?;
+        convert::convert(&mut value, &wanted);
+        Ok(Arc::new(Object::from_value(&value)?))
+    }
+
+    /// Turns an object of this row's version into the stored one.
+    pub(crate) fn to_stored(&self, value: &mut Value) {
+        if value["apiVersion"] != self.stored_as.as_str() {
+            convert::convert(value, &self.stored_as);
+        }
+    }
+}
+
+/// Every row in service. It never changes: a change makes another.
+#[derive(Default, Clone)]
+pub(crate) struct Catalog {
+    served: HashMap<(String, String, String), Arc<Served>>,
+    /// In discovery's order: group, then version, then its resources.
+    groups: Vec<(String, Vec<(String, Vec<Arc<Served>>)>)>,
+}
+
+impl Catalog {
+    /// Adds or replaces a row.
+    pub(crate) fn insert(&mut self, served: Arc<Served>) {
+        let resource = served.resource().clone();
+        let (group, version, plural) = (resource.group.as_ref(), resource.version.as_ref(), resource.plural.as_ref());
+        self.served.insert((group.to_owned(), version.to_owned(), plural.to_owned()), Arc::clone(&served));
+        let at = self.groups.iter().position(|(g, _)| g == group).unwrap_or_else(|| {
+            self.groups.push((group.to_owned(), Vec::new()));
+            self.groups.len() - 1
+        });
+        let versions = &mut self.groups[at].1;
+        let at = versions.iter().position(|(v, _)| v == version).unwrap_or_else(|| {
+            versions.push((version.to_owned(), Vec::new()));
+            if served.custom {
+                versions.sort_by_key(|(version, _)| std::cmp::Reverse(version_priority(version)));
+            }
+            versions.iter().position(|(v, _)| v == version).unwrap_or_default()
+        });
+        let rows = &mut versions[at].1;
+        match rows.iter_mut().find(|row| row.resource().plural == plural) {
+            Some(row) => *row = served,
+            None => rows.push(served),
+        }
+    }
+
+    /// Takes every version of a resource out of service.
+    pub(crate) fn remove(&mut self, group: &str, plural: &str) {
+        self.served.retain(|(g, _, p), _| g != group || p != plural);
+        for (g, versions) in &mut self.groups {
+            if g == group {
+                for (_, rows) in versions.iter_mut() {
+                    rows.retain(|row| row.resource().plural != plural);
+                }
+                versions.retain(|(_, rows)| !rows.is_empty());
+            }
+        }
+        self.groups.retain(|(_, versions)| !versions.is_empty());
+    }
+
+    /// The row of a resource.
+    pub(crate) fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Served>> {
+        self.served.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+    }
+
+    /// A row of a resource in any version, the one it is stored in if that is served.
+    pub(crate) fn any_version(&self, group: &str, plural: &str) -> Option<&Arc<Served>> {
+        let mut rows = self.rows().filter(|row| row.resource().group == group && row.resource().plural == plural);
+        let first = rows.next()?;
+        if first.stored_as == first.resource().api_version() {
+            return Some(first);
+        }
+        rows.find(|row| row.stored_as == row.resource().api_version()).or(Some(first))
+    }
+
+    /// Every row, in discovery's order.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &Arc<Served>> {
+        self.groups.iter().flat_map(|(_, versions)| versions.iter().flat_map(|(_, rows)| rows))
+    }
+
+    /// Groups, their versions by preference, and their rows.
+    pub(crate) fn groups(&self) -> &[(String, Vec<(String, Vec<Arc<Served>>)>)] {
+        &self.groups
+    }
+}
+
+/// Orders versions as Kubernetes does: `v2` before `v1` before `v1beta2` before `v1alpha1` before anything else
+/// (apimachinery's `CompareKubeAwareVersionStrings`).
+pub(crate) fn version_priority(version: &str) -> (u8, u64, u64, std::cmp::Reverse<String>) {
+    let other = (0, 0, 0, std::cmp::Reverse(version.to_owned()));
+    let Some(rest) = version.strip_prefix('v') else { return other };
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let Ok(major) = rest[..digits].parse::<u64>() else { return other };
+    let none = std::cmp::Reverse(String::new());
+    let (stage, number) = match &rest[digits..] {
+        "" => return (3, major, 0, none),
+        tail => match (tail.strip_prefix("beta"), tail.strip_prefix("alpha")) {
+            (Some(number), _) => (2, number),
+            (_, Some(number)) => (1, number),
+            _ => return other,
+        },
+    };
+    number.parse().map_or(other, |number| (stage, major, number, none))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version_priority;
+
+    #[test]
+    fn versions_are_ordered_as_kubernetes_does() {
+        let mut versions =
+            ["v1", "v11alpha2", "foo1", "v3beta1", "v12alpha1", "v2", "v10", "v10beta3", "foo10", "v11beta2"];
+        versions.sort_by_key(|version| std::cmp::Reverse(version_priority(version)));
+        let wanted = ["v10", "v2", "v1", "v11beta2", "v10beta3", "v3beta1", "v12alpha1", "v11alpha2", "foo1", "foo10"];
+        assert_eq!(versions, wanted);
+    }
+}

@@ -1,0 +1,154 @@
+//! The server as a value: built over a store, called through clients in the same process.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use parking_lot::Mutex;
+use rk_store::Store;
+
+use super::{
+    Admit, Authenticator, Authorizer, Reader, Row, UserInfo, builtin,
+    catalog::{Catalog, ScalePaths, Served},
+    pipeline::Core,
+    storage::{Cache, key},
+};
+use crate::{Client, DeleteOptions, Error, EventStream, List, ListOptions, Object, Request, Resource, WatchOptions};
+
+/// An API server over a store. Clones are the same server; it runs until the last one and the last client are dropped.
+#[derive(Clone)]
+pub struct Server {
+    pub(crate) core: Arc<Core>,
+}
+
+/// The parts of a [`Server`] before it starts.
+#[must_use]
+pub struct ServerBuilder {
+    store: Arc<dyn Store>,
+    authenticators: Vec<Arc<dyn Authenticator>>,
+    authorizers: Vec<Arc<dyn Authorizer>>,
+    admission: Vec<Arc<dyn Admit>>,
+    rows: Vec<Row>,
+}
+
+impl ServerBuilder {
+    /// Asks this authenticator too, after those before it.
+    pub fn authenticator(mut self, authenticator: Arc<dyn Authenticator>) -> Self {
+        self.authenticators.push(authenticator);
+        self
+    }
+
+    /// Asks this authorizer too, after those before it. With none at all everybody may do everything.
+    pub fn authorizer(mut self, authorizer: Arc<dyn Authorizer>) -> Self {
+        self.authorizers.push(authorizer);
+        self
+    }
+
+    /// Shows writes to this plugin too, after those before it.
+    pub fn admission(mut self, plugin: Arc<dyn Admit>) -> Self {
+        self.admission.push(plugin);
+        self
+    }
+
+    /// Serves this resource too, or in place of the built-in one of the same name.
+    pub fn row(mut self, row: Row) -> Self {
+        self.rows.push(row);
+        self
+    }
+
+    /// Reads the store and serves.
+    ///
+    /// # Errors
+    /// The store fails, or holds something that is no object.
+    pub async fn build(self) -> Result<Server, Error> {
+        let cache = Cache::start(self.store).await?;
+        let mut catalog = Catalog::default();
+        for row in builtin::rows().into_iter().chain(self.rows) {
+            catalog.insert(Arc::new(serve(row, &cache)));
+        }
+        let core = Arc::new(Core {
+            cache,
+            catalog: ArcSwap::from_pointee(catalog),
+            authenticators: self.authenticators,
+            authorizers: self.authorizers,
+            admission: self.admission,
+            event_lease: Mutex::default(),
+        });
+        Ok(Server { core })
+    }
+}
+
+/// Puts a row in service. Two resources that show the same objects share a collection.
+fn serve(row: Row, cache: &Cache) -> Served {
+    let resource = &row.resource;
+    let (group, stored_as) = match (resource.group.as_ref(), resource.plural.as_ref()) {
+        ("events.k8s.io", "events") => ("", "v1".to_owned()),
+        ("autoscaling", _) => ("autoscaling", "autoscaling/v2".to_owned()),
+        (group, _) => (group, resource.api_version()),
+    };
+    let scale = row.subresources.iter().any(|sub| sub.name == "scale").then(|| ScalePaths {
+        spec_replicas: "spec.replicas".to_owned(),
+        status_replicas: "status.replicas".to_owned(),
+        selector: "spec.selector".to_owned(),
+    });
+    let collection = cache.collection(&key::collection(group, &resource.plural));
+    Served { collection, stored_as, scale, custom: false, row }
+}
+
+impl Server {
+    /// Starts to put a server together; all built-in resources are served.
+    pub fn builder(store: Arc<dyn Store>) -> ServerBuilder {
+        ServerBuilder {
+            store,
+            authenticators: Vec::new(),
+            authorizers: Vec::new(),
+            admission: Vec::new(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// A client in this process that acts as `user`: every request passes authorization and admission, and answers
+    /// are the very objects of the server's cache.
+    pub fn client(&self, user: UserInfo) -> Arc<dyn Client> {
+        Arc::new(LocalClient { core: Arc::clone(&self.core), user: Arc::new(user) })
+    }
+
+    /// The server's current objects, with nobody's permissions asked.
+    pub fn reader(&self) -> Arc<dyn Reader> {
+        Arc::clone(&self.core) as Arc<dyn Reader>
+    }
+}
+
+/// A [`Client`] that calls the server in its own process.
+struct LocalClient {
+    core: Arc<Core>,
+    user: Arc<UserInfo>,
+}
+
+#[async_trait]
+impl Client for LocalClient {
+    async fn request(&self, request: Request) -> Result<Arc<Object>, Error> {
+        self.core.request(&self.user, request).await
+    }
+
+    async fn list(&self, resource: &Resource, namespace: &str, options: ListOptions) -> Result<List, Error> {
+        let call = self.core.call(&self.user, resource, namespace, "", "", "list").await?;
+        self.core.list(&call, &options).await
+    }
+
+    async fn watch(&self, resource: &Resource, namespace: &str, options: WatchOptions) -> Result<EventStream, Error> {
+        let call = self.core.call(&self.user, resource, namespace, "", "", "watch").await?;
+        self.core.watch(&call, options).await
+    }
+
+    async fn delete_collection(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        delete: DeleteOptions,
+        list: ListOptions,
+    ) -> Result<(), Error> {
+        let call = self.core.call(&self.user, resource, namespace, "", "", "deletecollection").await?;
+        self.core.delete_collection(&call, &delete, &list).await.map(|_| ())
+    }
+}

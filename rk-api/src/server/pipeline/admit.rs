@@ -1,0 +1,92 @@
+//! Admission: the chain of plugins around a write.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Call, Core};
+use crate::{
+    DeleteOptions, Error, Object, WriteOptions,
+    server::{AdmissionRequest, Operation},
+};
+
+impl Core {
+    /// Lets the mutating plugins change a write's object; whether any had a look.
+    ///
+    /// # Errors
+    /// A plugin refuses the write.
+    pub(super) async fn mutate(&self, request: &mut AdmissionRequest, call: &Call) -> Result<bool, Error> {
+        let mut seen = false;
+        for plugin in &self.admission {
+            if plugin.handles(request.operation, &request.resource, &request.attributes.subresource) {
+                plugin.mutate(request, self).await?;
+                seen = true;
+            }
+        }
+        call.warn(std::mem::take(&mut request.warnings));
+        Ok(seen)
+    }
+
+    /// Shows the final object to the validating plugins.
+    ///
+    /// # Errors
+    /// A plugin refuses the write.
+    pub(super) async fn admit(&self, request: &AdmissionRequest) -> Result<(), Error> {
+        for plugin in &self.admission {
+            if plugin.handles(request.operation, &request.resource, &request.attributes.subresource) {
+                plugin.validate(request, self).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A write as the plugins see it.
+pub(super) fn request(
+    call: &Call,
+    verb: &str,
+    operation: Operation,
+    object: Option<Value>,
+    old_object: Option<Arc<Object>>,
+    options: (Value, bool),
+) -> AdmissionRequest {
+    AdmissionRequest {
+        attributes: call.attributes(verb),
+        resource: call.resource().clone(),
+        operation,
+        object,
+        old_object,
+        options: options.0,
+        dry_run: options.1,
+        warnings: Vec::new(),
+    }
+}
+
+/// `CreateOptions`, `UpdateOptions` or `PatchOptions`, and whether it is a dry run.
+pub(super) fn write_options(kind: &str, options: &WriteOptions) -> (Value, bool) {
+    let mut value = json!({"apiVersion": "meta.k8s.io/v1", "kind": kind});
+    if options.dry_run {
+        value["dryRun"] = json!(["All"]);
+    }
+    for (field, text) in [("fieldManager", &options.field_manager), ("fieldValidation", &options.field_validation)] {
+        if !text.is_empty() {
+            value[field] = text.as_str().into();
+        }
+    }
+    (value, options.dry_run)
+}
+
+/// `DeleteOptions`, and whether it is a dry run.
+pub(super) fn delete_options(options: &DeleteOptions) -> (Value, bool) {
+    let mut value = json!({"apiVersion": "meta.k8s.io/v1", "kind": "DeleteOptions"});
+    if options.dry_run {
+        value["dryRun"] = json!(["All"]);
+    }
+    if let Some(seconds) = options.grace_period_seconds {
+        value["gracePeriodSeconds"] = seconds.into();
+    }
+    if let Some(propagation) = options.propagation {
+        value["propagationPolicy"] = propagation.as_str().into();
+    }
+    (value, options.dry_run)
+}

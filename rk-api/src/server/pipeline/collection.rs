@@ -1,0 +1,112 @@
+//! Requests about collections: list, watch, delete all.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+
+use super::{Call, Core};
+use crate::{
+    DeleteOptions, Error, EventStream, FieldSelector, LabelSelector, List, ListOptions, WatchEvent, WatchOptions,
+    server::storage::{Selection, WatchSpec, watch},
+    status,
+};
+
+impl Core {
+    /// Lists what an authorized call names.
+    ///
+    /// # Errors
+    /// 400, 410, 504: see [`crate::server::storage`].
+    pub(crate) async fn list(&self, call: &Call, options: &ListOptions) -> Result<List, Error> {
+        let selection = selection(call, &options.labels, &options.fields)?;
+        let mut list = self.cache.list(&call.served.collection, &selection, options).await?;
+        for object in &mut list.items {
+            if let Some(converted) = converted(call, object)? {
+                *object = converted;
+            }
+        }
+        Ok(list)
+    }
+
+    /// Watches what an authorized call names.
+    ///
+    /// # Errors
+    /// 400, 410, 504: see [`crate::server::storage`].
+    pub(crate) async fn watch(&self, call: &Call, options: WatchOptions) -> Result<EventStream, Error> {
+        let spec = WatchSpec {
+            selection: selection(call, &options.labels, &options.fields)?,
+            resource_version: options.resource_version,
+            bookmarks: options.bookmarks,
+            send_initial_events: options.send_initial_events,
+            timeout_seconds: options.timeout_seconds,
+        };
+        let events = watch(&self.cache, &call.served.collection, spec).await?;
+        if call.served.stored_as == call.resource().api_version() {
+            return Ok(events);
+        }
+        let served = Arc::clone(&call.served);
+        Ok(events
+            .map(move |event| {
+                Ok(match event? {
+                    WatchEvent::Added(object) => WatchEvent::Added(served.read(&object)?),
+                    WatchEvent::Modified(object) => WatchEvent::Modified(served.read(&object)?),
+                    WatchEvent::Deleted(object) => WatchEvent::Deleted(served.read(&object)?),
+                    bookmark @ WatchEvent::Bookmark { .. } => bookmark,
+                })
+            })
+            .boxed())
+    }
+
+    /// Deletes everything that is listed; what is gone already is no failure. The objects are those deleted.
+    ///
+    /// # Errors
+    /// As a list and as a delete; the first failure ends it.
+    pub(crate) async fn delete_collection(
+        &self,
+        call: &Call,
+        delete: &DeleteOptions,
+        list: &ListOptions,
+    ) -> Result<List, Error> {
+        let found = self.list(call, list).await?;
+        for object in &found.items {
+            let one = Call {
+                user: Arc::clone(&call.user),
+                served: Arc::clone(&call.served),
+                namespace: object.meta().namespace.clone(),
+                name: object.meta().name.clone(),
+                subresource: String::new(),
+                warnings: parking_lot::Mutex::default(),
+            };
+            match self.delete(&one, delete).await {
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn converted(call: &Call, object: &Arc<crate::Object>) -> Result<Option<Arc<crate::Object>>, Error> {
+    if call.served.stored_as == call.resource().api_version() {
+        return Ok(None);
+    }
+    call.served.read(object).map(Some)
+}
+
+/// The selection of a request; the fields must be selectable.
+fn selection(call: &Call, labels: &LabelSelector, fields: &FieldSelector) -> Result<Selection, Error> {
+    for (path, ..) in &fields.terms {
+        let known = matches!(path.as_str(), "metadata.name" | "metadata.namespace")
+            || call.served.row.selectable_fields.iter().any(|field| field == path);
+        if !known {
+            let gvk = call.resource();
+            return Err(status::bad_request(format!(
+                "Unable to find {:?} that match label selector {:?}, field selector {:?}: field label not supported: {path}",
+                format!("{}, Kind={}", gvk.api_version(), gvk.kind),
+                labels.to_string(),
+                fields.to_string()
+            ))
+            .into());
+        }
+    }
+    Ok(Selection { namespace: call.namespace.clone(), labels: labels.clone(), fields: fields.clone() })
+}

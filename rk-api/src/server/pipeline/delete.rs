@@ -1,0 +1,174 @@
+//! Objects that go: at once, after a grace period, or when the last finalizer lets them.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Call, Core, Outcome, admit, meta};
+use crate::{
+    DeleteOptions, Error, Object, Propagation,
+    server::{
+        Operation,
+        storage::{Write, encode},
+    },
+    status,
+};
+
+const FOREGROUND: &str = "foregroundDeletion";
+const ORPHAN: &str = "orphan";
+/// Tries against other writers.
+const TRIES: usize = 64;
+
+/// Whether nothing holds an object back any more that is to be deleted.
+pub(super) fn is_done(object: &Value) -> bool {
+    let metadata = &object["metadata"];
+    !metadata["deletionTimestamp"].is_null()
+        && metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+        && metadata["finalizers"].as_array().is_none_or(Vec::is_empty)
+        // A namespace goes when its own finalizers are gone too.
+        && (object["kind"] != "Namespace" || object["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty))
+}
+
+impl Core {
+    /// Deletes an object. Where it waits for something the answer is the object as it is now; else a `Status`, but for
+    /// kinds that end gracefully: there it is the last version.
+    ///
+    /// # Errors
+    /// 404, 409 (a precondition failed), and whatever admission and the store say.
+    pub(crate) async fn delete(&self, call: &Call, options: &DeleteOptions) -> Result<Outcome, Error> {
+        if options.grace_period_seconds.is_some_and(|seconds| seconds < 0) {
+            // As Kubernetes: negative means at once... for the smallest grace there is.
+            let options = DeleteOptions { grace_period_seconds: Some(1), ..options.clone() };
+            return Box::pin(self.delete(call, &options)).await;
+        }
+        let mut admitted = false;
+        for _ in 0..TRIES {
+            let Some(current) = call.served.collection.get(&call.item()) else {
+                self.cache.sync().await?;
+                if call.served.collection.get(&call.item()).is_some() {
+                    continue;
+                }
+                return Err(call.not_found());
+            };
+            if !std::mem::replace(&mut admitted, true) {
+                let old = call.served.read(&current.object)?;
+                let admission = admit::delete_options(options);
+                let mut request = admit::request(call, "delete", Operation::Delete, None, Some(old), admission);
+                self.mutate(&mut request, call).await?;
+                self.admit(&request).await?;
+            }
+            if let Some(outcome) = self.try_delete(call, options, &current.object).await? {
+                return Ok(outcome);
+            }
+        }
+        Err(status::conflict(call.resource(), &call.name, status::MODIFIED).into())
+    }
+
+    async fn try_delete(
+        &self,
+        call: &Call,
+        options: &DeleteOptions,
+        stored: &Arc<Object>,
+    ) -> Result<Option<Outcome>, Error> {
+        let strategy = &call.served.row.strategy;
+        check_preconditions(call, options, stored)?;
+        let mut object = stored.value()?;
+        let grace = strategy.grace_period(&object, options.grace_period_seconds).max(0);
+        set_finalizers(&mut object, options.propagation)?;
+        let waiting = !object["metadata"]["deletionTimestamp"].is_null();
+        let left = object["metadata"]["deletionGracePeriodSeconds"].as_i64();
+        // A later delete may only shorten the wait.
+        if !waiting || left.is_none_or(|left| grace < left) {
+            let metadata = meta::fields(&mut object)?;
+            let ends = crate::now() + std::time::Duration::from_secs(grace.unsigned_abs());
+            let at = ends.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            metadata.insert("deletionTimestamp".to_owned(), at.into());
+            metadata.insert("deletionGracePeriodSeconds".to_owned(), grace.into());
+            if let Some(generation) = metadata.get("generation").and_then(Value::as_i64).filter(|_| !waiting) {
+                metadata.insert("generation".to_owned(), (generation + 1).into());
+            }
+            if object["kind"] == "Namespace" {
+                object["status"]["phase"] = "Terminating".into();
+            }
+        }
+        if options.dry_run {
+            return Ok(Some(self.deleted(call, &Arc::new(Object::from_value(&object)?))?));
+        }
+        let collection = &call.served.collection;
+        if is_done(&object) {
+            return match self.cache.remove(collection, &call.item(), stored.json(), stored.revision()).await? {
+                Write::Done(last) => {
+                    strategy.release(&object);
+                    Ok(Some(self.deleted(call, &last)?))
+                }
+                Write::Raced => Ok(None),
+            };
+        }
+        let lease = self.lease_for(call).await?;
+        match self.cache.put(collection, &call.item(), encode(&object), stored.revision(), lease).await? {
+            Write::Done(object) => Ok(Some(Outcome::ok(call.served.read(&object)?))),
+            Write::Raced => Ok(None),
+        }
+    }
+
+    /// The answer to a delete that was done at once.
+    fn deleted(&self, call: &Call, last: &Arc<Object>) -> Result<Outcome, Error> {
+        let resource = call.resource();
+        if matches!(
+            (resource.group.as_ref(), resource.plural.as_ref()),
+            (
+                "",
+                "pods"
+                    | "services"
+                    | "persistentvolumeclaims"
+                    | "persistentvolumes"
+                    | "serviceaccounts"
+                    | "resourcequotas"
+                    | "podtemplates"
+            )
+        ) {
+            return Ok(Outcome::ok(call.served.read(last)?));
+        }
+        let mut details = json!({"name": call.name, "kind": resource.plural, "uid": last.meta().uid});
+        if !resource.group.is_empty() {
+            details["group"] = resource.group.as_ref().into();
+        }
+        let status =
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+        Ok(Outcome::ok(Arc::new(Object::from_value(&status)?)))
+    }
+}
+
+fn check_preconditions(call: &Call, options: &DeleteOptions, object: &Object) -> Result<(), Error> {
+    let meta = object.meta();
+    let pairs = [
+        (&options.preconditions.uid, &meta.uid, "UID"),
+        (&options.preconditions.resource_version, &meta.resource_version, "ResourceVersion"),
+    ];
+    for (wanted, found, what) in pairs {
+        if let Some(wanted) = wanted.as_ref().filter(|wanted| *wanted != found) {
+            let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
+            return Err(status::conflict(call.resource(), &call.name, &why).into());
+        }
+    }
+    Ok(())
+}
+
+/// The finalizers that make the garbage collector do as the propagation policy says.
+fn set_finalizers(object: &mut Value, propagation: Option<Propagation>) -> Result<(), Error> {
+    let Some(propagation) = propagation else { return Ok(()) };
+    let metadata = meta::fields(object)?;
+    let mut finalizers: Vec<Value> = metadata.get("finalizers").and_then(Value::as_array).cloned().unwrap_or_default();
+    finalizers.retain(|finalizer| finalizer != FOREGROUND && finalizer != ORPHAN);
+    match propagation {
+        Propagation::Foreground => finalizers.push(FOREGROUND.into()),
+        Propagation::Orphan => finalizers.push(ORPHAN.into()),
+        Propagation::Background => {}
+    }
+    if finalizers.is_empty() {
+        metadata.remove("finalizers");
+    } else {
+        metadata.insert("finalizers".to_owned(), finalizers.into());
+    }
+    Ok(())
+}

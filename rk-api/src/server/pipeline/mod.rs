@@ -1,0 +1,224 @@
+//! The one way of every request, in Kubernetes' order: authorize, mutate, default, validate, validating admission,
+//! store. Authentication and decoding come before (a client in this process brings an identity and a tree instead),
+//! encoding after.
+//!
+//! [`Core::request`] takes requests about one object apart by verb and subresource; `create`, `update` and `delete` are
+//! the three kinds of writes that all of them end in.
+
+mod admit;
+mod authorize;
+mod collection;
+mod create;
+mod delete;
+mod meta;
+mod rules;
+mod scale;
+mod subresource;
+mod update;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+pub(crate) use update::Change;
+
+use super::{
+    Admit, Authenticator, Authorizer, FieldErrors, Reader, UserInfo,
+    catalog::{Catalog, Served},
+    storage::{Cache, key},
+};
+use crate::{Error, LabelSelector, Object, Request, Resource, Status, StatusExt, Verb, status};
+
+/// The server's parts, shared by every way into it.
+pub(crate) struct Core {
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) catalog: ArcSwap<Catalog>,
+    pub(crate) authenticators: Vec<Arc<dyn Authenticator>>,
+    pub(crate) authorizers: Vec<Arc<dyn Authorizer>>,
+    pub(crate) admission: Vec<Arc<dyn Admit>>,
+    /// The lease that new Events share, and when it was granted.
+    pub(crate) event_lease: Mutex<Option<(tokio::time::Instant, rk_store::LeaseId)>>,
+}
+
+/// Who asks what of which resource.
+pub(crate) struct Call {
+    pub(crate) user: Arc<UserInfo>,
+    pub(crate) served: Arc<Served>,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) subresource: String,
+    /// For the client, in `Warning` headers.
+    pub(crate) warnings: Mutex<Vec<String>>,
+}
+
+impl Call {
+    pub(crate) fn resource(&self) -> &Resource {
+        self.served.resource()
+    }
+
+    /// The object's name in its collection.
+    pub(crate) fn item(&self) -> String {
+        key::item(&self.namespace, &self.name)
+    }
+
+    pub(crate) fn not_found(&self) -> Error {
+        status::not_found(self.resource(), &self.name).into()
+    }
+
+    pub(crate) fn warn(&self, warnings: impl IntoIterator<Item = String>) {
+        self.warnings.lock().extend(warnings);
+    }
+}
+
+/// What a request about one object came to.
+pub(crate) struct Outcome {
+    pub(crate) object: Arc<Object>,
+    /// The HTTP code: 200, or 201 for what is new.
+    pub(crate) code: u16,
+}
+
+impl Outcome {
+    pub(crate) fn ok(object: Arc<Object>) -> Self {
+        Self { object, code: 200 }
+    }
+
+    pub(crate) fn created(object: Arc<Object>) -> Self {
+        Self { object, code: 201 }
+    }
+}
+
+impl Core {
+    /// Opens a call: the resource must be served and the caller be allowed to.
+    ///
+    /// # Errors
+    /// 404 for a resource that is not served, 403.
+    pub(crate) async fn call(
+        &self,
+        user: &Arc<UserInfo>,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        verb: &str,
+    ) -> Result<Call, Error> {
+        let catalog = self.catalog.load();
+        let served = catalog
+            .get(&resource.group, &resource.version, &resource.plural)
+            .filter(|served| served.has(subresource))
+            .ok_or_else(status::no_such_path)?;
+        let call = Call {
+            user: Arc::clone(user),
+            served: Arc::clone(served),
+            namespace: if resource.namespaced { namespace.to_owned() } else { String::new() },
+            name: name.to_owned(),
+            subresource: subresource.to_owned(),
+            warnings: Mutex::default(),
+        };
+        self.authorize(&call, verb).await?;
+        if !served.allows(subresource, verb) {
+            return Err(status::method_not_allowed().into());
+        }
+        if served.resource().namespaced && namespace.is_empty() && (!name.is_empty() || verb == "create") {
+            return Err(status::bad_request(
+                "an empty namespace may not be set during creation or when naming an object",
+            )
+            .into());
+        }
+        Ok(call)
+    }
+
+    /// Answers a request about one object from a client in this process.
+    pub(crate) async fn request(&self, user: &Arc<UserInfo>, request: Request) -> Result<Arc<Object>, Error> {
+        let verb = match &request.verb {
+            Verb::Get => "get",
+            Verb::Create(..) => "create",
+            Verb::Update(..) => "update",
+            Verb::Patch(..) => "patch",
+            Verb::Delete(_) => "delete",
+        };
+        let Request { resource, namespace, name, subresource, verb: asked } = request;
+        let named = name.is_empty() && verb == "create" && subresource.is_empty();
+        if name.is_empty() && !named {
+            return Err(status::bad_request("the name of the object is required").into());
+        }
+        let call = self.call(user, &resource, &namespace, &name, &subresource, verb).await?;
+        Ok(self.answer(&call, asked).await?.object)
+    }
+
+    /// Does what an authorized call asks.
+    pub(crate) async fn answer(&self, call: &Call, verb: Verb) -> Result<Outcome, Error> {
+        match verb {
+            Verb::Get => self.get(call, "").await.map(Outcome::ok),
+            Verb::Create(body, options) if call.subresource.is_empty() => self.create(call, body, &options).await,
+            Verb::Create(body, options) => self.create_subresource(call, body, &options).await,
+            Verb::Update(body, options) => self.update(call, Change::Replace(body), &options).await,
+            Verb::Patch(patch, options) => self.update(call, Change::Patch(patch), &options).await,
+            Verb::Delete(options) => self.delete(call, &options).await,
+        }
+    }
+
+    /// Reads an object or the subresource that shows it.
+    pub(crate) async fn get(&self, call: &Call, resource_version: &str) -> Result<Arc<Object>, Error> {
+        match resource_version {
+            "" => {
+                self.cache.sync().await?;
+            }
+            "0" => {}
+            text => {
+                let revision =
+                    text.parse().map_err(|_| status::bad_request(format!("invalid resource version {text:?}")))?;
+                self.cache.wait_for(revision).await?;
+            }
+        }
+        let found = call.served.collection.get(&call.item()).ok_or_else(|| call.not_found())?;
+        let object = call.served.read(&found.object)?;
+        match (call.subresource.as_str(), &call.served.scale) {
+            ("scale", Some(paths)) => Ok(Arc::new(Object::from_value(&scale::scale_of(&object.value()?, paths))?)),
+            _ => Ok(object),
+        }
+    }
+}
+
+/// 422 with every broken rule.
+pub(crate) fn invalid(resource: &Resource, name: &str, errors: FieldErrors) -> Error {
+    let lines: Vec<_> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
+    let what = match lines.as_slice() {
+        [one] => one.clone(),
+        many => format!("[{}]", many.join(", ")),
+    };
+    let kind = if resource.group.is_empty() {
+        resource.kind.to_string()
+    } else {
+        format!("{}.{}", resource.kind, resource.group)
+    };
+    let mut status: Status = status::failure(422, "Invalid", format!("{kind} {name:?} is invalid: {what}")).about(
+        &resource.group,
+        &resource.kind,
+        name,
+    );
+    for error in errors {
+        status = status.cause(error.reason, &error.field, &error.message);
+    }
+    status.into()
+}
+
+#[async_trait]
+impl Reader for Core {
+    async fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Error> {
+        let collection = self.cache.collection(&key::collection(group, plural));
+        Ok(collection.get(&key::item(namespace, name)).map(|item| Arc::clone(&item.object)))
+    }
+
+    async fn list(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        labels: &LabelSelector,
+    ) -> Result<Vec<Arc<Object>>, Error> {
+        let collection = self.cache.collection(&key::collection(group, plural));
+        Ok(collection.select(namespace, labels))
+    }
+}

@@ -1,0 +1,72 @@
+//! The `scale` subresource: an `autoscaling/v1` Scale that shows, and sets, an object's replicas.
+
+use serde_json::{Value, json};
+
+use crate::{Error, server::catalog::ScalePaths, status};
+
+/// What a dotted path (with or without a leading dot) leads to.
+fn at<'a>(object: &'a Value, path: &str) -> &'a Value {
+    path.split('.').filter(|part| !part.is_empty()).fold(object, |value, part| &value[part])
+}
+
+/// A label selector as text: it may be kept as text or as an object.
+fn selector(value: &Value) -> String {
+    if let Some(text) = value.as_str() {
+        return text.to_owned();
+    }
+    if value.get("matchLabels").is_none() && value.get("matchExpressions").is_none() {
+        // A ReplicationController's plain map.
+        let pairs = value.as_object().into_iter().flatten();
+        return pairs.map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect::<Vec<_>>().join(",");
+    }
+    serde_json::from_value(value.clone())
+        .ok()
+        .and_then(|spec| crate::LabelSelector::from_spec(&spec).ok())
+        .map(|selector| selector.to_string())
+        .unwrap_or_default()
+}
+
+/// The Scale of an object.
+pub(super) fn scale_of(object: &Value, paths: &ScalePaths) -> Value {
+    let mut metadata = json!({});
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object["metadata"].get(field) {
+            metadata[field] = value.clone();
+        }
+    }
+    let mut status = json!({"replicas": at(object, &paths.status_replicas).as_i64().unwrap_or(0)});
+    if !paths.selector.is_empty() {
+        status["selector"] = selector(at(object, &paths.selector)).into();
+    }
+    json!({
+        "apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata,
+        "spec": {"replicas": at(object, &paths.spec_replicas).as_i64().unwrap_or(0)}, "status": status,
+    })
+}
+
+/// The object with a Scale's replicas, and with the version that the Scale names.
+///
+/// # Errors
+/// 422 for negative replicas.
+pub(super) fn apply_scale(object: &Value, scale: &Value, paths: &ScalePaths) -> Result<Value, Error> {
+    let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    if replicas < 0 {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let message = format!("Invalid value: {replicas}: must be greater than or equal to 0");
+        use crate::StatusExt;
+        return Err(status::failure(
+            422,
+            "Invalid",
+            format!("Scale.autoscaling {name:?} is invalid: spec.replicas: {message}"),
+        )
+        .about("autoscaling", "Scale", name)
+        .cause("FieldValueInvalid", "spec.replicas", &message)
+        .into());
+    }
+    let mut changed = object.clone();
+    let parts = paths.spec_replicas.split('.').filter(|part| !part.is_empty());
+    let target = parts.fold(&mut changed, |value, part| &mut value[part]);
+    *target = replicas.into();
+    changed["metadata"]["resourceVersion"] = scale["metadata"]["resourceVersion"].clone();
+    Ok(changed)
+}

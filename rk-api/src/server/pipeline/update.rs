@@ -1,0 +1,356 @@
+//! Changed objects: update, patch and apply, on the object and on its subresources.
+//!
+//! The change is made on the version in the cache and written if that still is the current one; if somebody was
+//! faster it is made anew on theirs, so a change that names no version never conflicts.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use super::{Call, Core, Outcome, admit, invalid, meta, scale};
+use crate::{
+    Error, Object, Patch, PatchKind, WriteOptions,
+    server::{
+        Operation, WriteContext,
+        storage::{Write, encode, is_same},
+    },
+    status,
+};
+
+/// Tries against other writers before a change that names no version is given up.
+const TRIES: usize = 64;
+
+/// How an object shall change.
+pub(crate) enum Change<'a> {
+    /// It becomes this.
+    Replace(Value),
+    /// It is patched or applied.
+    Patch(Patch),
+    /// It becomes what the function makes of it.
+    With(&'a (dyn Fn(&Value) -> Result<Value, Error> + Sync)),
+}
+
+/// What a try came to.
+enum Try {
+    Done(Outcome),
+    Again,
+}
+
+impl Core {
+    /// Changes an object.
+    ///
+    /// # Errors
+    /// 400, 403, 404, 409 (another version than the one named), 422, and whatever admission and the store say.
+    pub(crate) async fn update(
+        &self,
+        call: &Call,
+        change: Change<'_>,
+        options: &WriteOptions,
+    ) -> Result<Outcome, Error> {
+        for _ in 0..TRIES {
+            let Some(current) = call.served.collection.get(&call.item()) else {
+                // Another server on the same store may have made it just now.
+                self.cache.sync().await?;
+                if call.served.collection.get(&call.item()).is_some() {
+                    continue;
+                }
+                return self.create_by_update(call, change, options).await;
+            };
+            if let Try::Done(outcome) = self.try_update(call, &change, options, &current.object).await? {
+                return Ok(outcome);
+            }
+        }
+        Err(status::conflict(call.resource(), &call.name, status::MODIFIED).into())
+    }
+
+    /// An apply, and for some kinds an update, of what is not there makes it.
+    async fn create_by_update(
+        &self,
+        call: &Call,
+        change: Change<'_>,
+        options: &WriteOptions,
+    ) -> Result<Outcome, Error> {
+        match change {
+            Change::Patch(Patch { kind: PatchKind::Apply, mut body, .. }) if call.subresource.is_empty() => {
+                self.authorize(call, "create").await?;
+                let name = meta::fields(&mut body)?.entry("name").or_insert_with(|| call.name.as_str().into());
+                if name != call.name.as_str() {
+                    return Err(self.wrong_name(call, &body));
+                }
+                self.create(call, body, options).await
+            }
+            Change::Replace(body) if call.subresource.is_empty() && created_by_update(call) => {
+                self.authorize(call, "create").await?;
+                self.create(call, body, options).await
+            }
+            _ => Err(call.not_found()),
+        }
+    }
+
+    fn wrong_name(&self, call: &Call, body: &Value) -> Error {
+        status::bad_request(format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            meta::text(body, "name"),
+            call.name
+        ))
+        .into()
+    }
+
+    async fn try_update(
+        &self,
+        call: &Call,
+        change: &Change<'_>,
+        options: &WriteOptions,
+        stored: &Arc<Object>,
+    ) -> Result<Try, Error> {
+        let row = &call.served.row;
+        let current = call.served.read(stored)?;
+        let old = current.value()?;
+        let mut new = match (call.subresource.as_str(), &call.served.scale) {
+            ("scale", Some(paths)) => {
+                let scale = self.changed(call, change, options, &scale::scale_of(&old, paths))?;
+                scale::apply_scale(&old, &scale, paths)?
+            }
+            _ => self.changed(call, change, options, &old)?,
+        };
+        meta::check_kind(&mut new, &row.resource.api_version(), &row.resource.kind)?;
+        meta::check_namespace(&mut new, call)?;
+        match meta::text(&new, "name") {
+            "" => {
+                meta::fields(&mut new)?.insert("name".to_owned(), call.name.as_str().into());
+            }
+            name if name == call.name => {}
+            _ => return Err(self.wrong_name(call, &new)),
+        }
+        if let Err(error) = check_identity(call, &new, &old) {
+            // The cache may be behind the client: it may have seen a version that this server has not.
+            let before = self.cache.reached();
+            return if self.cache.sync().await? > before && self.moved_on(call, stored) {
+                Ok(Try::Again)
+            } else {
+                Err(error)
+            };
+        }
+        keep(&mut new, &old, call)?;
+        self.default(call, &mut new);
+        let verb = if matches!(change, Change::Patch(_)) { "patch" } else { "update" };
+        let admission = admit::write_options(if verb == "patch" { "PatchOptions" } else { "UpdateOptions" }, options);
+        let old_object = Some(Arc::clone(&current));
+        let mut request = admit::request(call, verb, Operation::Update, Some(new), old_object, admission);
+        let mutated = self.mutate(&mut request, call).await?;
+        let mut new = request.object.take().ok_or_else(|| status::internal("admission removed the object"))?;
+        if mutated {
+            self.default(call, &mut new);
+        }
+
+        let context =
+            WriteContext { user: &call.user, subresource: &call.subresource, dry_run: options.dry_run, reader: self };
+        row.strategy.prepare_update(&mut new, &old, &context);
+        if meta::counts_generation(call) && call.subresource != "status" && meta::spec_differs(&new, &old) {
+            let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+            meta::fields(&mut new)?.insert("generation".to_owned(), generation.into());
+        }
+        let errors = self.errors_of(call, &new, Some(&old));
+        if !errors.is_empty() {
+            return Err(invalid(&row.resource, &call.name, errors));
+        }
+        if !matches!(change, Change::Patch(Patch { kind: PatchKind::Apply, .. })) {
+            self.track(call, Some(&old), &mut new, options, &call.subresource);
+        }
+        request.object = Some(new);
+        self.admit(&request).await?;
+        let mut new = request.object.take().unwrap_or_default();
+        row.strategy.allocate(&mut new, Some(&old), &context).await?;
+        let outcome = self.write(call, new, stored, options.dry_run).await?;
+        match outcome {
+            Some(object) if call.subresource == "scale" => match &call.served.scale {
+                Some(paths) => {
+                    let scale = scale::scale_of(&object.value()?, paths);
+                    Ok(Try::Done(Outcome::ok(Arc::new(Object::from_value(&scale)?))))
+                }
+                None => Ok(Try::Done(Outcome::ok(object))),
+            },
+            Some(object) => Ok(Try::Done(Outcome::ok(object))),
+            None => Ok(Try::Again),
+        }
+    }
+
+    /// Whether the cache holds another version by now.
+    fn moved_on(&self, call: &Call, seen: &Arc<Object>) -> bool {
+        call.served.collection.get(&call.item()).is_none_or(|item| item.object.revision() != seen.revision())
+    }
+
+    /// Stores the new version; `None` if somebody was faster. Nothing is written where nothing changed, and the object
+    /// goes if this took the last finalizer from what is being deleted.
+    async fn write(
+        &self,
+        call: &Call,
+        new: Value,
+        stored: &Arc<Object>,
+        dry_run: bool,
+    ) -> Result<Option<Arc<Object>>, Error> {
+        let strategy = &call.served.row.strategy;
+        if dry_run {
+            return Ok(Some(Arc::new(Object::from_value(&new)?)));
+        }
+        let mut to_store = new.clone();
+        call.served.to_stored(&mut to_store);
+        let json = encode(&to_store);
+        let collection = &call.served.collection;
+        let gone = super::delete::is_done(&new);
+        let written = if gone {
+            self.cache.remove(collection, &call.item(), &json, stored.revision()).await
+        } else if is_same(&json, stored) {
+            return Ok(Some(call.served.read(stored)?));
+        } else {
+            let lease = self.lease_for(call).await?;
+            self.cache.put(collection, &call.item(), json, stored.revision(), lease).await
+        };
+        match written {
+            Ok(Write::Done(object)) => {
+                if gone {
+                    strategy.release(&new);
+                }
+                Ok(Some(call.served.read(&object)?))
+            }
+            Ok(Write::Raced) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The object after the change itself.
+    fn changed(&self, _call: &Call, change: &Change<'_>, _options: &WriteOptions, old: &Value) -> Result<Value, Error> {
+        match change {
+            Change::Replace(new) => Ok(new.clone()),
+            Change::With(change) => change(old),
+            Change::Patch(patch) => {
+                let mut new = old.clone();
+                match patch.kind {
+                    PatchKind::Json => {
+                        let operations = serde_json::from_value::<json_patch::Patch>(patch.body.clone())
+                            .map_err(|error| status::bad_request(error.to_string()))?;
+                        json_patch::patch(&mut new, &operations)
+                            .map_err(|error| status::failure(422, "Invalid", error.to_string()))?;
+                    }
+                    _ => json_patch::merge(&mut new, &patch.body),
+                }
+                Ok(new)
+            }
+        }
+    }
+}
+
+/// Kinds that an update makes where they are absent.
+fn created_by_update(call: &Call) -> bool {
+    let resource = call.resource();
+    matches!(
+        (resource.group.as_ref(), resource.plural.as_ref()),
+        ("coordination.k8s.io", "leases")
+            | ("rbac.authorization.k8s.io", _)
+            | ("", "events" | "endpoints" | "services" | "limitranges" | "replicationcontrollers" | "nodes")
+            | ("events.k8s.io", "events")
+    ) && !matches!(resource.plural.as_ref(), "services" | "replicationcontrollers" | "nodes")
+}
+
+/// Checks that the change is of the same object and, if it names one, of the current version.
+fn check_identity(call: &Call, new: &Value, old: &Value) -> Result<(), Error> {
+    let conflict = |why: &str| Error::from(status::conflict(call.resource(), &call.name, why));
+    let (uid, current) = (meta::text(new, "uid"), meta::text(old, "uid"));
+    if !uid.is_empty() && uid != current {
+        return Err(conflict(&format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {current}"
+        )));
+    }
+    match meta::text(new, "resourceVersion") {
+        "" | "0" => {
+            let plural = call.resource().plural.as_ref();
+            let strict =
+                call.served.custom || matches!(plural, "leases" | "customresourcedefinitions" | "poddisruptionbudgets");
+            if strict && matches!(call.subresource.as_str(), "" | "status") {
+                let error = crate::server::FieldError {
+                    reason: "FieldValueInvalid",
+                    field: "metadata.resourceVersion".to_owned(),
+                    message: "Invalid value: 0: must be specified for an update".to_owned(),
+                };
+                return Err(invalid(call.resource(), &call.name, vec![error]));
+            }
+            Ok(())
+        }
+        version if version == meta::text(old, "resourceVersion") => Ok(()),
+        _ => Err(conflict(status::MODIFIED)),
+    }
+}
+
+/// Puts back what this write may not change: metadata that is the server's, and what another subresource owns.
+fn keep(new: &mut Value, old: &Value, call: &Call) -> Result<(), Error> {
+    let old_meta = &old["metadata"];
+    let restore = |metadata: &mut Map<String, Value>, names: &[&str]| {
+        for &name in names {
+            match old_meta.get(name) {
+                Some(value) => metadata.insert(name.to_owned(), value.clone()),
+                None => metadata.remove(name),
+            };
+        }
+    };
+    let metadata = meta::fields(new)?;
+    restore(metadata, &SERVER_META);
+    metadata.remove("selfLink");
+    if !matches!(call.subresource.as_str(), "" | "scale") {
+        restore(metadata, &["finalizers", "ownerReferences"]);
+        // Kubelets set annotations and labels through the status of their own objects.
+        if !matches!(call.resource().kind.as_ref(), "Pod" | "Node") {
+            restore(metadata, &["labels", "annotations"]);
+        }
+    }
+    match call.subresource.as_str() {
+        "" if call.served.has("status") => set(new, "status", old.get("status").cloned()),
+        "status" => only(new, old, &["status"]),
+        "approval" => {
+            let conditions = new["status"]["conditions"].take();
+            only(new, old, &[]);
+            new["status"]["conditions"] = conditions;
+        }
+        "finalize" => {
+            let finalizers = new["spec"]["finalizers"].take();
+            only(new, old, &[]);
+            new["spec"]["finalizers"] = finalizers;
+        }
+        "ephemeralcontainers" => {
+            let containers = new["spec"]["ephemeralContainers"].take();
+            only(new, old, &[]);
+            new["spec"]["ephemeralContainers"] = containers;
+        }
+        "resize" => set(new, "status", old.get("status").cloned()),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Metadata that only the server sets.
+const SERVER_META: [&str; 7] = [
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "generateName",
+    "resourceVersion",
+];
+
+/// Leaves of a change its metadata and the named fields; all else is as it was.
+fn only(new: &mut Value, old: &Value, names: &[&str]) {
+    let mut changed = std::mem::replace(new, old.clone());
+    new["metadata"] = changed["metadata"].take();
+    for name in names {
+        set(new, name, changed.as_object_mut().and_then(|fields| fields.remove(*name)));
+    }
+}
+
+/// Sets a field, or removes it.
+fn set(object: &mut Value, field: &str, value: Option<Value>) {
+    let Some(fields) = object.as_object_mut() else { return };
+    match value {
+        Some(value) => fields.insert(field.to_owned(), value),
+        None => fields.remove(field),
+    };
+}

@@ -1,0 +1,229 @@
+//! The watch cache: every collection, fed by one watch of the store.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use parking_lot::RwLock;
+use rk_store::{Event, EventKind, KeyRange, RangeRequest, Revision, Store, WatchBatch, WatchRequest, WatchStream};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{
+    collection::{Change, Collection},
+    encode,
+    item::Item,
+    key, store_error, too_large,
+};
+use crate::{Error, status};
+
+/// How long a reader waits for the cache to reach a revision, as kube-apiserver does.
+const CATCH_UP: Duration = Duration::from_secs(3);
+/// Keys read at once when the cache is loaded.
+const PAGE: usize = 1000;
+/// Wait before the feed is set up anew after the store broke it.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// All objects of a store, in memory.
+pub(crate) struct Cache {
+    pub(crate) store: Arc<dyn Store>,
+    collections: RwLock<HashMap<String, Arc<Collection>>>,
+    reached: watch::Sender<Revision>,
+    /// Why the feed is down; empty while it runs.
+    broken: RwLock<String>,
+    _feed: DropGuard,
+}
+
+impl Cache {
+    /// Loads the store and follows it until the cache is dropped.
+    ///
+    /// # Errors
+    /// The store fails, or holds something under the root that is no object.
+    pub(crate) async fn start(store: Arc<dyn Store>) -> Result<Arc<Self>, Error> {
+        let stop = CancellationToken::new();
+        let cache = Arc::new(Self {
+            store,
+            collections: RwLock::default(),
+            reached: watch::channel(0).0,
+            broken: RwLock::default(),
+            _feed: stop.clone().drop_guard(),
+        });
+        let events = cache.load().await?;
+        let weak = Arc::downgrade(&cache);
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = follow(weak, events) => {}
+            }
+        });
+        Ok(cache)
+    }
+
+    /// Reads everything at one revision and starts to watch behind it.
+    async fn load(&self) -> Result<WatchStream, Error> {
+        let mut range = KeyRange::prefix(key::ROOT);
+        let mut revision = 0;
+        let mut loaded = Vec::new();
+        loop {
+            let request = RangeRequest { revision, limit: PAGE, ..RangeRequest::new(range.clone()) };
+            let page = self.store.range(request).await.map_err(store_error)?;
+            if revision == 0 {
+                revision = page.revision;
+            }
+            for kv in &page.kvs {
+                if let Some((collection, name)) = key::split(&kv.key) {
+                    let object = encode::decode(&kv.key, &kv.value, kv.mod_revision)?;
+                    loaded.push((collection.to_owned(), name.to_owned(), Item::new(object)));
+                }
+            }
+            match page.kvs.last() {
+                Some(last) if page.more => range.start = [&last.key[..], &[0]].concat().into(),
+                _ => break,
+            }
+        }
+        for collection in self.collections.read().values() {
+            collection.reset(revision);
+        }
+        self.reached.send_replace(revision);
+        for (collection, name, item) in loaded {
+            self.collection(&collection).load(&name, item);
+        }
+        let request =
+            WatchRequest { prev_kv: false, progress: true, ..WatchRequest::new(KeyRange::all(), revision + 1) };
+        self.store.watch(request).await.map_err(store_error)
+    }
+
+    /// The collection of this name; it comes to be when it is first asked for.
+    pub(crate) fn collection(&self, name: &str) -> Arc<Collection> {
+        if let Some(found) = self.collections.read().get(name) {
+            return Arc::clone(found);
+        }
+        let mut collections = self.collections.write();
+        let new = || Arc::new(Collection::new(name, self.reached()));
+        Arc::clone(collections.entry(name.to_owned()).or_insert_with(new))
+    }
+
+    /// Every collection's name and size.
+    pub(crate) fn sizes(&self) -> Vec<(String, usize)> {
+        self.collections.read().values().map(|collection| (collection.name.clone(), collection.len())).collect()
+    }
+
+    /// The revision up to which the cache holds every change.
+    pub(crate) fn reached(&self) -> Revision {
+        *self.reached.borrow()
+    }
+
+    /// Told whenever the cache has gone on.
+    pub(crate) fn progress(&self) -> watch::Receiver<Revision> {
+        self.reached.subscribe()
+    }
+
+    /// Why the cache does not follow the store; `None` while it does.
+    pub(crate) fn broken(&self) -> Option<String> {
+        let broken = self.broken.read();
+        (!broken.is_empty()).then(|| broken.clone())
+    }
+
+    /// Waits until the cache has reached a revision.
+    ///
+    /// # Errors
+    /// 504 if it takes too long: the revision is not there yet, or the store does not answer.
+    pub(crate) async fn wait_for(&self, revision: Revision) -> Result<(), Error> {
+        if self.reached() >= revision {
+            return Ok(());
+        }
+        let mut progress = self.progress();
+        let caught_up = progress.wait_for(|reached| *reached >= revision);
+        match tokio::time::timeout(CATCH_UP, caught_up).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(too_large(revision, self.reached()).into()),
+        }
+    }
+
+    /// Waits until the cache shows everything that was acknowledged before this call.
+    ///
+    /// # Errors
+    /// The store fails, or the cache does not catch up in time.
+    pub(crate) async fn sync(&self) -> Result<Revision, Error> {
+        // A read of nothing, for the revision that comes with the answer (the store's reads are linearizable).
+        let nothing = RangeRequest { count_only: true, ..RangeRequest::new(KeyRange::key(key::ROOT)) };
+        let revision = self.store.range(nothing).await.map_err(store_error)?.revision;
+        self.wait_for(revision).await?;
+        Ok(revision)
+    }
+
+    fn apply(&self, batch: &WatchBatch) -> Result<(), Error> {
+        let mut changes: HashMap<&str, Vec<(String, Change)>> = HashMap::new();
+        // What this very batch already did to a key, which the collection does not show yet.
+        let mut fresh: HashMap<&[u8], Option<Arc<Item>>> = HashMap::new();
+        for event in batch.events.iter() {
+            let Some((collection, name)) = key::split(&event.kv.key) else { continue };
+            let previous = match fresh.get(&event.kv.key[..]) {
+                Some(item) => item.clone(),
+                None => self.collection(collection).get(name),
+            };
+            let Some(change) = change_of(event, previous)? else { continue };
+            fresh.insert(&event.kv.key, (!change.deleted).then(|| Arc::clone(&change.item)));
+            changes.entry(collection).or_default().push((name.to_owned(), change));
+        }
+        for (collection, changes) in changes {
+            self.collection(collection).apply(changes);
+        }
+        self.reached.send_replace(batch.revision);
+        Ok(())
+    }
+}
+
+/// An event of the store as a change of the collection; `None` for the deletion of what was not there.
+pub(super) fn change_of(event: &Event, previous: Option<Arc<Item>>) -> Result<Option<Change>, Error> {
+    let revision = event.kv.mod_revision;
+    match event.kind {
+        EventKind::Put => {
+            let item = Item::new(encode::decode(&event.kv.key, &event.kv.value, revision)?);
+            Ok(Some(Change::new(revision, item, previous, false)))
+        }
+        EventKind::Delete => {
+            let Some(previous) = previous else { return Ok(None) };
+            let item = Item::new(encode::decode(&event.kv.key, previous.object.json(), revision)?);
+            Ok(Some(Change::new(revision, item, Some(previous), true)))
+        }
+    }
+}
+
+/// Feeds the cache; when the store breaks the watch, the cache is loaded anew. Ends when the cache is dropped.
+async fn follow(cache: Weak<Cache>, mut events: WatchStream) {
+    loop {
+        let failure = loop {
+            let next = events.next().await;
+            let Some(cache) = cache.upgrade() else { return };
+            match next {
+                Some(Ok(batch)) => {
+                    if let Err(error) = cache.apply(&batch) {
+                        break error;
+                    }
+                }
+                Some(Err(error)) => break store_error(error),
+                None => break Error::from(status::unavailable("the store ended its watch")),
+            }
+        };
+        let mut failure = failure;
+        events = loop {
+            tracing::error!(error = %failure, "the watch cache lost the store, loading it anew");
+            let Some(alive) = cache.upgrade() else { return };
+            *alive.broken.write() = failure.to_string();
+            drop(alive);
+            tokio::time::sleep(RETRY).await;
+            let Some(alive) = cache.upgrade() else { return };
+            match alive.load().await {
+                Ok(events) => {
+                    alive.broken.write().clear();
+                    break events;
+                }
+                Err(error) => failure = error,
+            }
+        };
+    }
+}

@@ -1,0 +1,222 @@
+//! Lists: snapshots of a collection, page by page.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use rk_store::{KeyRange, RangeRequest, Revision};
+use serde::{Deserialize, Serialize};
+
+use super::{Cache, Collection, encode, item::Item, key, store_error};
+use crate::{Error, FieldSelector, LabelSelector, List, ListOptions, status};
+
+const BASE64: base64::engine::GeneralPurpose = base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+/// Which objects of a collection.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Selection {
+    /// Empty for all.
+    pub(crate) namespace: String,
+    pub(crate) labels: LabelSelector,
+    pub(crate) fields: FieldSelector,
+}
+
+impl Selection {
+    /// Whether an object of the namespace matches.
+    pub(super) fn matches(&self, item: &Item) -> bool {
+        item.matches(&self.labels, &self.fields)
+    }
+
+    /// Whether an object is in the namespace and matches.
+    pub(super) fn covers(&self, item: &Item) -> bool {
+        (self.namespace.is_empty() || item.object.meta().namespace == self.namespace) && self.matches(item)
+    }
+}
+
+/// What a continue token says: the snapshot's revision and the last key of the page before.
+#[derive(Serialize, Deserialize)]
+struct Token {
+    v: String,
+    rv: Revision,
+    start: String,
+}
+
+fn encode_token(revision: Revision, start: &str) -> String {
+    let token = Token { v: "meta.k8s.io/v1".to_owned(), rv: revision, start: start.to_owned() };
+    BASE64.encode(serde_json::to_vec(&token).expect("a token encodes"))
+}
+
+fn decode_token(token: &str) -> Result<Token, Error> {
+    let invalid = |why: String| Error::from(status::bad_request(format!("continue key is not valid: {why}")));
+    let bytes = BASE64.decode(token.trim_end_matches('=')).map_err(|error| invalid(error.to_string()))?;
+    let token: Token = serde_json::from_slice(&bytes).map_err(|error| invalid(error.to_string()))?;
+    if token.v != "meta.k8s.io/v1" || token.start.is_empty() {
+        return Err(invalid(format!("server does not recognize this encoded version {:?}", token.v)));
+    }
+    Ok(token)
+}
+
+fn version(text: &str) -> Result<Revision, Error> {
+    if text.is_empty() {
+        return Ok(0);
+    }
+    text.parse().map_err(|_| status::bad_request(format!("invalid resource version {text:?}")).into())
+}
+
+/// Checks `resourceVersion` and `resourceVersionMatch` as apimachinery's `ValidateListOptions` does.
+fn validate(options: &ListOptions) -> Result<(), Error> {
+    let refuse = |field: &str, message: &str| {
+        use crate::StatusExt;
+        let status =
+            status::failure(422, "Invalid", format!("ListOptions.meta.k8s.io \"\" is invalid: {field}: {message}"));
+        Err(status.about("meta.k8s.io", "ListOptions", "").cause("FieldValueForbidden", field, message).into())
+    };
+    match options.resource_version_match.as_str() {
+        "" => {}
+        _ if options.resource_version.is_empty() => {
+            return refuse(
+                "resourceVersionMatch",
+                "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+            );
+        }
+        _ if !options.continue_token.is_empty() => {
+            return refuse(
+                "resourceVersionMatch",
+                "Forbidden: resourceVersionMatch is forbidden when continue is provided",
+            );
+        }
+        "Exact" if options.resource_version == "0" => {
+            return refuse(
+                "resourceVersionMatch",
+                "Forbidden: resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
+            );
+        }
+        "Exact" | "NotOlderThan" => {}
+        other => {
+            let message = format!("Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\"");
+            return refuse("resourceVersionMatch", &message);
+        }
+    }
+    if !options.continue_token.is_empty() && !matches!(options.resource_version.as_str(), "" | "0") {
+        return Err(status::bad_request("specifying resource version is not allowed when using continue").into());
+    }
+    Ok(())
+}
+
+impl Cache {
+    /// A page of a collection, with Kubernetes' meaning of `resourceVersion`, its match, limit and continue
+    /// (<https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-get-and-list>).
+    ///
+    /// # Errors
+    /// 400 for a bad token or version, 410 for a compacted one, 504 for one in the future.
+    pub(crate) async fn list(
+        &self,
+        collection: &Collection,
+        selection: &Selection,
+        options: &ListOptions,
+    ) -> Result<List, Error> {
+        validate(options)?;
+        if !options.continue_token.is_empty() {
+            let token = decode_token(&options.continue_token)?;
+            return self.page(collection, selection, options.limit, token.rv, Some(&token.start)).await;
+        }
+        let asked = version(&options.resource_version)?;
+        match (options.resource_version.as_str(), options.resource_version_match.as_str()) {
+            ("", _) => {
+                self.sync().await?;
+            }
+            ("0", _) => {}
+            (_, "Exact") => return self.page(collection, selection, options.limit, asked, None).await,
+            _ => self.wait_for(asked).await?,
+        }
+        Ok(self.cached(collection, selection, options.limit, None, self.reached()))
+    }
+
+    /// A page of the current objects behind a key.
+    fn cached(
+        &self,
+        collection: &Collection,
+        selection: &Selection,
+        limit: usize,
+        behind: Option<&str>,
+        reached: Revision,
+    ) -> List {
+        let (mut items, revision, _) = collection.snapshot(&selection.namespace, reached);
+        if let Some(behind) = behind {
+            let at = items.partition_point(|item| name_of(item).as_str() <= behind);
+            items.drain(..at);
+        }
+        fill(items.into_iter(), selection, limit, revision)
+    }
+
+    /// A page of the objects as they were at a revision, behind a key.
+    async fn page(
+        &self,
+        collection: &Collection,
+        selection: &Selection,
+        limit: usize,
+        revision: Revision,
+        behind: Option<&str>,
+    ) -> Result<List, Error> {
+        self.wait_for(revision).await?;
+        // While nothing changed since, the cache holds just that snapshot. A compaction leaves it valid.
+        if collection.last() <= revision {
+            let page = self.cached(collection, selection, limit, behind, revision);
+            if page.resource_version == revision.to_string() {
+                return Ok(page);
+            }
+        }
+        let below = if selection.namespace.is_empty() { String::new() } else { format!("{}/", selection.namespace) };
+        let mut range = KeyRange::prefix(key::full(&collection.name, &below));
+        if let Some(behind) = behind {
+            range.start = [&key::full(&collection.name, behind)[..], &[0]].concat().into();
+        }
+        let request = RangeRequest { revision, ..RangeRequest::new(range) };
+        let found = match self.store.range(request).await {
+            Err(rk_store::Error::Compacted { .. }) => return Err(self.inconsistent(behind).await),
+            other => other.map_err(store_error)?,
+        };
+        let decode = |kv: &rk_store::KeyValue| encode::decode(&kv.key, &kv.value, kv.mod_revision).map(Item::new);
+        let items = found.kvs.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
+        Ok(fill(items.into_iter(), selection, limit, revision))
+    }
+
+    /// 410 for a token that is too old, with one that goes on at the newest state.
+    async fn inconsistent(&self, behind: Option<&str>) -> Error {
+        let mut status = status::expired(
+            "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+             without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+             results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+             modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+        );
+        match behind {
+            Some(start) => status.metadata.continue_ = Some(encode_token(self.reached(), start)),
+            None => {
+                status = status::expired("The resourceVersion for the provided list is too old.");
+            }
+        }
+        status.into()
+    }
+}
+
+fn name_of(item: &Item) -> String {
+    key::item(&item.object.meta().namespace, &item.object.meta().name)
+}
+
+/// Takes the first `limit` that match.
+fn fill(items: impl Iterator<Item = Arc<Item>>, selection: &Selection, limit: usize, revision: Revision) -> List {
+    let mut list = List { resource_version: revision.to_string(), ..List::default() };
+    let mut items = items.filter(|item| selection.matches(item));
+    if limit == 0 {
+        list.items = items.map(|item| Arc::clone(&item.object)).collect();
+        return list;
+    }
+    let page: Vec<_> = items.by_ref().take(limit).collect();
+    let left = items.count() as u64;
+    if left > 0 {
+        list.continue_token = page.last().map(|last| encode_token(revision, &name_of(last))).unwrap_or_default();
+        // Kubernetes does not count what a selector may leave out.
+        list.remaining = (selection.labels.is_empty() && selection.fields.is_empty()).then_some(left);
+    }
+    list.items = page.iter().map(|item| Arc::clone(&item.object)).collect();
+    list
+}

@@ -1,0 +1,46 @@
+//! Objects in the store, and the watch cache in front of it.
+//!
+//! One watch of the whole store feeds every [`Collection`]: a map of the current objects and a ring of the recent
+//! changes, both of shared, once encoded objects. Lists are snapshots of the map, watches read the ring at their own
+//! pace, writes go to the store and come back through the watch. What is too old for the ring is read from the
+//! store's history.
+
+mod cache;
+mod collection;
+mod encode;
+mod item;
+pub(crate) mod key;
+mod list;
+mod watch;
+mod write;
+
+pub(crate) use cache::Cache;
+pub(crate) use collection::Collection;
+pub(crate) use encode::{encode, is_same};
+pub(crate) use list::Selection;
+pub(crate) use watch::{WatchSpec, start as watch};
+pub(crate) use write::Write;
+
+use crate::{Error, status};
+
+/// A store's failure in the API's terms.
+pub(crate) fn store_error(error: rk_store::Error) -> Error {
+    use rk_store::Error as Store;
+    match error {
+        Store::Compacted { .. } => status::expired(format!("The resourceVersion is too old: {error}")),
+        Store::FutureRevision { requested, current } => too_large(requested, current),
+        Store::NoSpace(message) => status::no_space(&message),
+        Store::Unavailable(_) => status::unavailable(error.to_string()),
+        other => status::internal(other),
+    }
+    .into()
+}
+
+/// 504: a version that this store has not reached, as Kubernetes words it.
+pub(crate) fn too_large(asked: u64, current: u64) -> crate::Status {
+    use crate::StatusExt;
+    let message = format!("Too large resource version: {asked}, current: {current}");
+    status::failure(504, "Timeout", message)
+        .cause("ResourceVersionTooLarge", "", "Too large resource version")
+        .retry_after(1)
+}

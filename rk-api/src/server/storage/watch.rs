@@ -1,0 +1,236 @@
+//! Watches: a collection's changes from a version on, as one selection sees them.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use futures::StreamExt;
+use rand::RngExt;
+use rk_store::{KeyRange, Revision, WatchRequest, WatchStream};
+use tokio::time::Instant;
+
+use super::{
+    Cache, Collection, Selection,
+    cache::change_of,
+    collection::{Change, Cursor},
+    encode,
+    item::Item,
+    key, store_error,
+};
+use crate::{Error, EventStream, WatchEvent, status};
+
+/// How often an idle watch tells the version it has reached, if asked to.
+const BOOKMARK: Duration = Duration::from_secs(60);
+/// The shortest watch that the server chooses itself; the longest is twice that (`--min-request-timeout`).
+const TIMEOUT: Duration = Duration::from_secs(1800);
+/// Changes taken from the ring at once.
+const BATCH: usize = 256;
+
+/// Where a watch starts and what it tells.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WatchSpec {
+    pub(crate) selection: Selection,
+    /// Empty or `0`: from the current state.
+    pub(crate) resource_version: String,
+    pub(crate) bookmarks: bool,
+    pub(crate) send_initial_events: bool,
+    /// 0: the server's choice.
+    pub(crate) timeout_seconds: u64,
+}
+
+/// Where the changes come from.
+enum Source {
+    /// The ring of recent changes.
+    Ring(Cursor),
+    /// The store's history, from which a watch of an old version catches up.
+    History(WatchStream),
+}
+
+struct Watcher {
+    cache: Arc<Cache>,
+    collection: Arc<Collection>,
+    selection: Selection,
+    source: Source,
+    grown: tokio::sync::watch::Receiver<u64>,
+    ready: VecDeque<WatchEvent>,
+    /// Everything up to here was delivered (or does not concern this watch).
+    reached: Revision,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    ends: Instant,
+    failed: bool,
+}
+
+/// Starts a watch.
+///
+/// # Errors
+/// 400 for a bad version, 410 for one that was compacted, 504 for one that is not there yet.
+pub(crate) async fn start(
+    cache: &Arc<Cache>,
+    collection: &Arc<Collection>,
+    spec: WatchSpec,
+) -> Result<EventStream, Error> {
+    let asked: Revision = match spec.resource_version.as_str() {
+        "" => 0,
+        text => {
+            text.parse().map_err(|_| Error::from(status::bad_request(format!("invalid resource version {text:?}"))))?
+        }
+    };
+    let timeout = match spec.timeout_seconds {
+        0 => TIMEOUT.mul_f64(rand::rng().random_range(1.0..2.0)),
+        seconds => Duration::from_secs(seconds),
+    };
+    // Before the snapshot, so that no change is missed between the two.
+    let grown = collection.grown();
+    let mut ready = VecDeque::new();
+    let (source, reached) = if asked == 0 || spec.send_initial_events {
+        if spec.resource_version.is_empty() {
+            cache.sync().await?;
+        } else {
+            cache.wait_for(asked).await?;
+        }
+        let (items, revision, cursor) = collection.snapshot(&spec.selection.namespace, cache.reached());
+        let matching = items.iter().filter(|item| spec.selection.matches(item));
+        ready.extend(matching.map(|item| WatchEvent::Added(Arc::clone(&item.object))));
+        if spec.send_initial_events && spec.bookmarks {
+            ready.push_back(WatchEvent::Bookmark { resource_version: revision.to_string(), initial_end: true });
+        }
+        (Source::Ring(cursor), revision)
+    } else {
+        // A version that this server has not seen yet is waited for by the changes themselves: none is older.
+        cache.wait_for(asked).await?;
+        match collection.cursor_after(asked) {
+            Some(cursor) => (Source::Ring(cursor), asked),
+            None => {
+                let range = KeyRange::prefix(key::full(&collection.name, ""));
+                let request = WatchRequest { prev_kv: true, progress: true, ..WatchRequest::new(range, asked + 1) };
+                (Source::History(cache.store.watch(request).await.map_err(store_error)?), asked)
+            }
+        }
+    };
+    let now = Instant::now();
+    let watcher = Watcher {
+        cache: Arc::clone(cache),
+        collection: Arc::clone(collection),
+        selection: spec.selection,
+        source,
+        grown,
+        ready,
+        reached,
+        bookmarks: spec.bookmarks,
+        next_bookmark: now + BOOKMARK,
+        ends: now + timeout,
+        failed: false,
+    };
+    let events = futures::stream::unfold(watcher, |mut watcher| async move {
+        let event = watcher.next().await?;
+        Some((event, watcher))
+    });
+    Ok(events.boxed())
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Option<Result<WatchEvent, Error>> {
+        loop {
+            if self.failed {
+                return None;
+            }
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Ok(event));
+            }
+            let wake = if self.bookmarks { self.next_bookmark.min(self.ends) } else { self.ends };
+            let filled = tokio::select! {
+                biased;
+                filled = self.fill() => filled,
+                () = tokio::time::sleep_until(wake) => {
+                    if wake == self.ends {
+                        return None;
+                    }
+                    self.next_bookmark = wake + BOOKMARK;
+                    if let Some(bookmark) = self.bookmark() {
+                        return Some(Ok(bookmark));
+                    }
+                    continue;
+                }
+            };
+            if let Err(error) = filled {
+                self.failed = true;
+                return Some(Err(error));
+            }
+        }
+    }
+
+    /// The version reached; `None` while there are changes to deliver first.
+    fn bookmark(&mut self) -> Option<WatchEvent> {
+        if let Source::Ring(cursor) = &mut self.source {
+            // Read before the changes: all up to here are in the ring already.
+            let reached = self.cache.reached();
+            if !self.collection.is_read(cursor) {
+                return None;
+            }
+            self.reached = self.reached.max(reached);
+        }
+        Some(WatchEvent::Bookmark { resource_version: self.reached.to_string(), initial_end: false })
+    }
+
+    /// Waits for changes and makes the events of them. Dropped in between it loses nothing.
+    async fn fill(&mut self) -> Result<(), Error> {
+        match &mut self.source {
+            Source::Ring(cursor) => {
+                self.grown.borrow_and_update();
+                let Some(changes) = self.collection.read(cursor, BATCH) else {
+                    return Err(status::expired(format!(
+                        "too old resource version: {}: the watch was too slow and the changes it lacks are gone",
+                        self.reached
+                    ))
+                    .into());
+                };
+                if changes.is_empty() {
+                    // The collection, and with it the sender, lives as long as this watcher.
+                    let _ = self.grown.changed().await;
+                    return Ok(());
+                }
+                for change in changes {
+                    self.reached = self.reached.max(change.revision);
+                    self.ready.extend(event_of(&self.selection, &change));
+                }
+            }
+            Source::History(batches) => {
+                let batch = match batches.next().await {
+                    Some(batch) => batch.map_err(store_error)?,
+                    None => return Err(status::unavailable("the store ended the watch").into()),
+                };
+                for event in batch.events.iter() {
+                    let decode = |kv: &rk_store::KeyValue| encode::decode(&kv.key, &kv.value, kv.mod_revision);
+                    let previous = event.prev_kv.as_ref().map(decode).transpose()?.map(Item::new);
+                    if let Some(change) = change_of(event, previous)? {
+                        self.ready.extend(event_of(&self.selection, &change));
+                    }
+                }
+                self.reached = self.reached.max(batch.revision);
+                if let Some(cursor) = self.collection.cursor_after(self.reached) {
+                    self.source = Source::Ring(cursor);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A change as a selection sees it: what comes to match is added, what ceases to is deleted.
+fn event_of(selection: &Selection, change: &Change) -> Option<WatchEvent> {
+    let object = || Arc::clone(&change.item.object);
+    let before = change.previous.as_ref().is_some_and(|previous| selection.covers(previous));
+    if change.deleted {
+        return before.then(|| WatchEvent::Deleted(object()));
+    }
+    match (before, selection.covers(&change.item)) {
+        (true, true) => Some(WatchEvent::Modified(object())),
+        (false, true) => Some(WatchEvent::Added(object())),
+        // Kubernetes tells the state that last matched, at the version of the change.
+        (true, false) => {
+            let previous = change.previous.as_ref()?;
+            let last = encode::decode(b"", previous.object.json(), change.revision).ok()?;
+            Some(WatchEvent::Deleted(Arc::new(last)))
+        }
+        (false, false) => None,
+    }
+}

@@ -1,0 +1,223 @@
+//! The server in one process, through its client: the verbs, watches, and what guards them.
+#![cfg(feature = "server")]
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{ConfigMap, Namespace, Pod},
+};
+use rk_api::{
+    Api, Client, DeleteOptions, ListOptions, Patch, Preconditions, Propagation, Request, Resource, TypedEvent, Verb,
+    WatchEvent, WatchOptions, WriteOptions,
+    server::{Server, UserInfo},
+};
+use rk_store::MemoryStore;
+use serde_json::{Value, json};
+
+async fn server() -> (Server, Arc<dyn Client>) {
+    let server = Server::builder(Arc::new(MemoryStore::new())).build().await.unwrap();
+    let client = server.client(UserInfo::loopback());
+    for namespace in ["default", "other"] {
+        let body = json!({"metadata": {"name": namespace}});
+        let _ = send::<Namespace>(&client, "", "", "", Verb::Create(body, WriteOptions::default())).await;
+    }
+    (server, client)
+}
+
+/// Sends a request about one object and reads the answer as a tree.
+async fn send<K: rk_api::ResourceType>(
+    client: &Arc<dyn Client>,
+    namespace: &str,
+    name: &str,
+    subresource: &str,
+    verb: Verb,
+) -> Result<Value, rk_api::Error> {
+    let request = Request {
+        resource: Resource::of::<K>(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        subresource: subresource.to_owned(),
+        verb,
+    };
+    client.request(request).await?.value()
+}
+
+fn config_map(name: &str, value: &str) -> ConfigMap {
+    serde_json::from_value(json!({"metadata": {"name": name, "labels": {"v": value}}, "data": {"k": value}})).unwrap()
+}
+
+#[tokio::test]
+async fn an_object_lives_through_all_verbs() {
+    let (_server, client) = server().await;
+    let api = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    let made = api.create(&config_map("a", "1")).await.unwrap();
+    assert!(made.metadata.uid.is_some() && made.metadata.creation_timestamp.is_some());
+    assert!(api.create(&config_map("a", "1")).await.unwrap_err().is_already_exists());
+    assert!(Arc::ptr_eq(&made, &api.get("a").await.unwrap()), "one decode for all readers");
+
+    let mut changed = (*made).clone();
+    changed.data = Some([("k".to_owned(), "2".to_owned())].into());
+    let changed = api.update(&changed).await.unwrap();
+    assert!(api.update(&made).await.unwrap_err().is_conflict());
+    let same = api.update(&changed).await.unwrap();
+    assert_eq!(same.metadata.resource_version, changed.metadata.resource_version, "no change, no write");
+
+    let patched = api.patch("a", Patch::merge(json!({"data": {"k": null, "l": "3"}}))).await.unwrap();
+    assert_eq!(patched.data.as_ref().unwrap().iter().next().unwrap(), (&"l".to_owned(), &"3".to_owned()));
+    let gone = DeleteOptions {
+        preconditions: Preconditions { uid: Some("other".to_owned()), resource_version: None },
+        ..DeleteOptions::default()
+    };
+    assert!(api.delete("a", gone).await.unwrap_err().is_conflict());
+    api.delete("a", DeleteOptions::default()).await.unwrap();
+    assert!(api.get("a").await.unwrap_err().is_not_found());
+    assert!(api.delete("a", DeleteOptions::default()).await.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn lists_are_snapshots_in_pages() {
+    let (_server, client) = server().await;
+    let api = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    for i in 0..10 {
+        api.create(&config_map(&format!("c{i}"), if i % 2 == 0 { "even" } else { "odd" })).await.unwrap();
+    }
+    let first = api.list(ListOptions { limit: 4, ..ListOptions::default() }).await.unwrap();
+    assert_eq!(first.items.len(), 4);
+    api.delete("c5", DeleteOptions::default()).await.unwrap();
+    api.create(&config_map("c44", "new")).await.unwrap();
+    let mut names: Vec<_> = first.items.iter().map(|c| c.metadata.name.clone().unwrap()).collect();
+    let mut token = first.continue_token;
+    while !token.is_empty() {
+        let page = api.list(ListOptions { limit: 4, continue_token: token, ..ListOptions::default() }).await.unwrap();
+        assert_eq!(page.resource_version, first.resource_version);
+        names.extend(page.items.iter().map(|c| c.metadata.name.clone().unwrap()));
+        token = page.continue_token;
+    }
+    assert_eq!(names, (0..10).map(|i| format!("c{i}")).collect::<Vec<_>>(), "the state of the first page");
+    let odd = api.list(ListOptions::labels("v=odd".parse().unwrap())).await.unwrap();
+    assert_eq!(odd.items.len(), 4);
+    let bad = api.list(ListOptions { continue_token: "x".to_owned(), ..ListOptions::default() }).await.unwrap_err();
+    assert_eq!(bad.code(), 400);
+}
+
+#[tokio::test]
+async fn watches_see_every_change_and_crossings_of_selectors() {
+    let (_server, client) = server().await;
+    let api = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    api.create(&config_map("a", "1")).await.unwrap();
+    let options = WatchOptions { labels: "v=1".parse().unwrap(), ..WatchOptions::default() };
+    let mut events = api.watch(options).await.unwrap();
+    assert!(matches!(events.next().await, Some(Ok(TypedEvent::Added(_)))));
+    api.patch("a", Patch::merge(json!({"data": {"x": "y"}}))).await.unwrap();
+    assert!(matches!(events.next().await, Some(Ok(TypedEvent::Modified(_)))));
+    let left = api.patch("a", Patch::merge(json!({"metadata": {"labels": {"v": "2"}}}))).await.unwrap();
+    match events.next().await {
+        Some(Ok(TypedEvent::Deleted(last))) => {
+            assert_eq!(last.metadata.resource_version, left.metadata.resource_version);
+            assert_eq!(last.metadata.labels.as_ref().unwrap()["v"], "1");
+        }
+        other => panic!("{other:?}"),
+    }
+    api.patch("a", Patch::merge(json!({"metadata": {"labels": {"v": "1"}}}))).await.unwrap();
+    assert!(matches!(events.next().await, Some(Ok(TypedEvent::Added(_)))));
+    api.delete("a", DeleteOptions::default()).await.unwrap();
+    assert!(matches!(events.next().await, Some(Ok(TypedEvent::Deleted(_)))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_send_initial_events_bookmarks_and_end() {
+    let (_server, client) = server().await;
+    let api = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    api.create(&config_map("a", "1")).await.unwrap();
+    let options =
+        WatchOptions { bookmarks: true, send_initial_events: true, timeout_seconds: 90, ..WatchOptions::default() };
+    let events = client.watch(&Resource::of::<ConfigMap>(), "", options).await.unwrap();
+    let seen: Vec<_> = events.map(Result::unwrap).collect().await;
+    assert!(matches!(&seen[0], WatchEvent::Added(object) if object.meta().name == "a"));
+    assert!(matches!(&seen[1], WatchEvent::Bookmark { initial_end: true, .. }));
+    assert!(matches!(&seen[2], WatchEvent::Bookmark { initial_end: false, .. }));
+    assert_eq!(seen.len(), 3);
+}
+
+#[tokio::test]
+async fn status_and_spec_are_apart_and_generation_counts_the_spec() {
+    let (_server, client) = server().await;
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let body = json!({"metadata": {"name": "d"}, "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}},
+        "template": template}});
+    let options = WriteOptions::default;
+    let made = send::<Deployment>(&client, "default", "", "", Verb::Create(body, options())).await.unwrap();
+    assert_eq!(made["metadata"]["generation"], 1);
+    let patch = Patch::merge(json!({"spec": {"replicas": 7}, "status": {"replicas": 2}}));
+    let status = send::<Deployment>(&client, "default", "d", "status", Verb::Patch(patch, options())).await.unwrap();
+    assert_eq!((&status["spec"]["replicas"], &status["status"]["replicas"]), (&json!(1), &json!(2)));
+    assert_eq!(status["metadata"]["generation"], 1);
+    let patch = Patch::merge(json!({"spec": {"replicas": 5}, "status": {"replicas": 9}}));
+    let spec = send::<Deployment>(&client, "default", "d", "", Verb::Patch(patch, options())).await.unwrap();
+    assert_eq!((&spec["spec"]["replicas"], &spec["status"]["replicas"]), (&json!(5), &json!(2)));
+    assert_eq!(spec["metadata"]["generation"], 2);
+    let scale = Patch::merge(json!({"spec": {"replicas": 3}}));
+    let scale = send::<Deployment>(&client, "default", "d", "scale", Verb::Patch(scale, options())).await.unwrap();
+    assert_eq!((&scale["kind"], &scale["spec"]["replicas"]), (&json!("Scale"), &json!(3)));
+    assert_eq!(scale["status"]["selector"], "a=b");
+    let read = send::<Deployment>(&client, "default", "d", "scale", Verb::Get).await.unwrap();
+    assert_eq!(read["metadata"]["resourceVersion"], scale["metadata"]["resourceVersion"]);
+}
+
+#[tokio::test]
+async fn finalizers_hold_an_object_back() {
+    let (_server, client) = server().await;
+    let api = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    api.create(&config_map("a", "1")).await.unwrap();
+    let foreground = DeleteOptions { propagation: Some(Propagation::Foreground), ..DeleteOptions::default() };
+    api.delete("a", foreground).await.unwrap();
+    let waiting = api.get("a").await.unwrap();
+    assert!(waiting.metadata.deletion_timestamp.is_some());
+    assert_eq!(waiting.metadata.finalizers.as_deref(), Some(&["foregroundDeletion".to_owned()][..]));
+    api.patch("a", Patch::merge(json!({"metadata": {"finalizers": null}}))).await.unwrap();
+    assert!(api.get("a").await.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_once() {
+    let (_server, client) = server().await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let options = WriteOptions::default;
+    send::<Pod>(&client, "default", "", "", Verb::Create(pod, options())).await.unwrap();
+    let binding = json!({"target": {"kind": "Node", "name": "n1"}});
+    send::<Pod>(&client, "default", "p", "binding", Verb::Create(binding.clone(), options())).await.unwrap();
+    let pod = send::<Pod>(&client, "default", "p", "", Verb::Get).await.unwrap();
+    assert_eq!(pod["spec"]["nodeName"], "n1");
+    assert_eq!(pod["status"]["conditions"][0]["type"], "PodScheduled");
+    let again = send::<Pod>(&client, "default", "p", "binding", Verb::Create(binding, options())).await.unwrap_err();
+    assert!(again.is_conflict());
+    let on_node = ListOptions { fields: "spec.nodeName=n1".parse().unwrap(), ..ListOptions::default() };
+    assert_eq!(client.list(&Resource::of::<Pod>(), "", on_node).await.unwrap().items.len(), 1);
+}
+
+#[tokio::test]
+async fn names_are_generated() {
+    let (_server, client) = server().await;
+    let body = json!({"metadata": {"generateName": "a-"}});
+    let made =
+        send::<ConfigMap>(&client, "default", "", "", Verb::Create(body, WriteOptions::default())).await.unwrap();
+    let name = made["metadata"]["name"].as_str().unwrap();
+    assert!(name.starts_with("a-") && name.len() == 7, "{name}");
+}
+
+#[tokio::test]
+async fn many_writers_of_one_object_lose_nothing() {
+    let (_server, client) = server().await;
+    let api = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    api.create(&config_map("a", "1")).await.unwrap();
+    let writers = (0..20).map(|i| {
+        let api = api.clone();
+        tokio::spawn(
+            async move { api.patch("a", Patch::merge(json!({"data": {format!("w{i}"): "x"}}))).await.unwrap() },
+        )
+    });
+    futures::future::join_all(writers).await;
+    assert_eq!(api.get("a").await.unwrap().data.as_ref().unwrap().len(), 21);
+}
