@@ -16,6 +16,7 @@ use rk_api::{Api, Client, EventRecorder, Informers, Key, ResourceType, WriteOpti
 use crate::Error;
 
 pub use controller::Controller;
+pub(crate) use controller::controller_key;
 pub use expectations::Expectations;
 
 /// Brings the world to what one kind of object says.

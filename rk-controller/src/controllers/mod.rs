@@ -1,0 +1,7 @@
+//! Kubernetes' controllers, one module each.
+
+pub mod deployment;
+pub mod endpoints;
+pub mod namespace;
+pub mod replicaset;
+pub mod service_account;

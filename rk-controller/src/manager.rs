@@ -1,0 +1,116 @@
+//! All controllers of a cluster in one process, with shared informers.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::{FutureExt, future::BoxFuture};
+use rk_api::{Client, Informers, Resource};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    controllers::{deployment, endpoints, namespace, replicaset, service_account},
+    resources,
+};
+
+/// What the controllers need to know.
+#[derive(Debug, Clone)]
+pub struct ManagerConfig {
+    /// Which controllers run, as `kube-controller-manager --controllers`: `*` for all, a name of [`controllers`], or
+    /// `-name` for all but that.
+    pub controllers: Vec<String>,
+    /// The resources, beside custom ones, that namespace deletion and the garbage collector look at.
+    pub resources: Vec<Resource>,
+    /// The certificate, in PEM, of the authority that signed the API server's; without it nothing is published.
+    pub root_ca: Option<String>,
+    /// How long a node may be silent before it is taken for dead.
+    pub node_monitor_grace_period: Duration,
+}
+
+impl Default for ManagerConfig {
+    /// All controllers, Kubernetes' own resources, and kube-controller-manager's default times.
+    fn default() -> Self {
+        Self {
+            controllers: vec!["*".to_owned()],
+            resources: resources::builtin(),
+            root_ca: None,
+            node_monitor_grace_period: Duration::from_secs(50),
+        }
+    }
+}
+
+impl ManagerConfig {
+    /// Whether a controller of this name is to run.
+    pub fn runs(&self, name: &str) -> bool {
+        let named = |prefix: &str| self.controllers.iter().any(|listed| listed.strip_prefix(prefix) == Some(name));
+        !named("-") && (named("") || self.controllers.iter().any(|listed| listed == "*"))
+    }
+}
+
+type Run = fn(Informers, ManagerConfig, CancellationToken) -> BoxFuture<'static, ()>;
+
+/// A controller: its name, as kube-controller-manager has it, and how it is run.
+const TABLE: &[(&str, Run)] = &[
+    ("deployment-controller", |i, _, s| async move { deployment::run(&i, s).await }.boxed()),
+    ("endpoints-controller", |i, _, s| async move { endpoints::run_endpoints(&i, s).await }.boxed()),
+    ("endpointslice-controller", |i, _, s| async move { endpoints::run_slices(&i, s).await }.boxed()),
+    ("namespace-controller", |i, c, s| async move { namespace::run(&i, c.resources, s).await }.boxed()),
+    ("replicaset-controller", |i, _, s| async move { replicaset::run_replica_sets(&i, s).await }.boxed()),
+    ("replicationcontroller-controller", |i, _, s| {
+        async move { replicaset::run_replication_controllers(&i, s).await }.boxed()
+    }),
+    ("root-ca-certificate-publisher-controller", |i, c, s| {
+        async move {
+            if let Some(certificate) = c.root_ca {
+                service_account::run_root_ca(&i, certificate, s).await;
+            }
+        }
+        .boxed()
+    }),
+    ("serviceaccount-controller", |i, _, s| async move { service_account::run(&i, s).await }.boxed()),
+];
+
+/// The names of all controllers.
+pub fn controllers() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().map(|(name, _)| *name)
+}
+
+/// The controllers of a cluster.
+pub struct ControllerManager {
+    client: Arc<dyn Client>,
+    config: ManagerConfig,
+}
+
+impl ControllerManager {
+    /// Controllers that will work through this client.
+    pub fn new(client: Arc<dyn Client>, config: ManagerConfig) -> Self {
+        Self { client, config }
+    }
+
+    /// Runs all that the configuration names until `shutdown`, and finishes what they have begun. A panic in one of them goes on here.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let informers = Informers::new(self.client);
+        let mut running = JoinSet::new();
+        for (name, run) in TABLE.iter().filter(|(name, _)| self.config.runs(name)) {
+            tracing::debug!(name, "starting controller");
+            running.spawn(run(informers.clone(), self.config.clone(), shutdown.clone()));
+        }
+        running.join_all().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controllers_are_chosen_by_name() {
+        let config = |list: &[&str]| ManagerConfig {
+            controllers: list.iter().map(|name| (*name).to_owned()).collect(),
+            ..ManagerConfig::default()
+        };
+        assert!(config(&["*"]).runs("deployment-controller"));
+        assert!(!config(&["*", "-deployment-controller"]).runs("deployment-controller"));
+        assert!(config(&["deployment-controller"]).runs("deployment-controller"));
+        assert!(!config(&["deployment-controller"]).runs("namespace-controller"));
+    }
+}

@@ -1,0 +1,96 @@
+//! All collections of a cluster: Kubernetes' own and those that CustomResourceDefinitions add.
+
+use k8s_openapi::{
+    api::{
+        admissionregistration::v1 as admission, apps::v1 as apps, autoscaling::v2 as autoscaling, batch::v1 as batch,
+        certificates::v1 as certificates, coordination::v1 as coordination, core::v1 as core,
+        discovery::v1 as discovery, networking::v1 as networking, policy::v1 as policy, rbac::v1 as rbac,
+        scheduling::v1 as scheduling, storage::v1 as storage,
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use rk_api::{Informer, Resource};
+
+macro_rules! resources {
+    ($($kind:ty),* $(,)?) => { vec![$(Resource::of::<$kind>()),*] };
+}
+
+/// The stored resources that Kubernetes itself defines, as far as rk's API server has them; each once, in its stable
+/// version. Events are among them.
+pub fn builtin() -> Vec<Resource> {
+    resources![
+        core::ConfigMap,
+        core::Endpoints,
+        core::Event,
+        core::LimitRange,
+        core::Namespace,
+        core::Node,
+        core::PersistentVolume,
+        core::PersistentVolumeClaim,
+        core::Pod,
+        core::PodTemplate,
+        core::ReplicationController,
+        core::ResourceQuota,
+        core::Secret,
+        core::Service,
+        core::ServiceAccount,
+        apps::ControllerRevision,
+        apps::DaemonSet,
+        apps::Deployment,
+        apps::ReplicaSet,
+        apps::StatefulSet,
+        autoscaling::HorizontalPodAutoscaler,
+        batch::CronJob,
+        batch::Job,
+        certificates::CertificateSigningRequest,
+        coordination::Lease,
+        discovery::EndpointSlice,
+        networking::Ingress,
+        networking::IngressClass,
+        networking::NetworkPolicy,
+        policy::PodDisruptionBudget,
+        rbac::ClusterRole,
+        rbac::ClusterRoleBinding,
+        rbac::Role,
+        rbac::RoleBinding,
+        scheduling::PriorityClass,
+        storage::CSIDriver,
+        storage::CSINode,
+        storage::CSIStorageCapacity,
+        storage::StorageClass,
+        storage::VolumeAttachment,
+        admission::MutatingWebhookConfiguration,
+        admission::ValidatingAdmissionPolicy,
+        admission::ValidatingAdmissionPolicyBinding,
+        admission::ValidatingWebhookConfiguration,
+        CustomResourceDefinition,
+    ]
+}
+
+/// The resources that the definitions in this informer add, each in its storage version. A definition that does not
+/// decode is reported and left out.
+pub fn custom(definitions: &Informer) -> Vec<Resource> {
+    definitions
+        .list()
+        .iter()
+        .filter_map(|object| match object.typed::<CustomResourceDefinition>() {
+            Ok(definition) => of_definition(&definition),
+            Err(error) => {
+                tracing::warn!(?object, %error, "can't read a CustomResourceDefinition");
+                None
+            }
+        })
+        .collect()
+}
+
+/// The resource of a definition that the server has begun to serve.
+fn of_definition(definition: &CustomResourceDefinition) -> Option<Resource> {
+    let conditions = definition.status.as_ref()?.conditions.as_ref()?;
+    if !conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True") {
+        return None;
+    }
+    let spec = &definition.spec;
+    let version = spec.versions.iter().find(|version| version.storage && version.served);
+    let version = version.or_else(|| spec.versions.iter().find(|version| version.served))?;
+    Some(Resource::new(&spec.group, &version.name, &spec.names.kind, &spec.names.plural, spec.scope == "Namespaced"))
+}
