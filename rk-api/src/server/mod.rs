@@ -12,6 +12,7 @@ mod convert;
 mod embed;
 mod pipeline;
 mod registry;
+pub mod schema;
 mod storage;
 
 pub use admission::{AdmissionRequest, Admit, Operation};

@@ -1,0 +1,219 @@
+//! The schemas of kinds: what fields there are, their types, defaults and merge rules.
+//!
+//! The schemas of the built-in kinds come from Kubernetes' published OpenAPI documents, kept in
+//! `rk-api/data/schemas.json.gz` and read at the first use; those of custom resources from their definitions
+//! ([`Schema::from_crd`]). Both become one tree of [`Schema`] nodes, which everything else reads:
+//!
+//! ```text
+//! body -> parse (JSON, YAML) -> normalize (types, unknown fields, nulls, quantities) -> object   = decode
+//! object -> apply_defaults -> validate (custom resources) -> object
+//! patch and apply: merge keys, list and map types
+//! ```
+
+mod builtin;
+mod crd;
+mod decode;
+mod defaults;
+mod formats;
+mod normalize;
+mod parse;
+mod rules;
+mod validate;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+pub use decode::{decode, decode_value};
+pub use normalize::Normalized;
+pub use parse::{ParseError, Parsed, parse_json, parse_yaml};
+use rules::Rules;
+use serde_json::Value;
+
+/// A node of a schema: the type of one value, and how values of it are defaulted, merged and owned.
+#[derive(Debug, Default)]
+pub struct Schema {
+    shape: Shape,
+    /// Set where an object has the parent but not this field.
+    default: Option<Value>,
+    list_type: ListType,
+    /// The value is owned and replaced as one (`x-kubernetes-map-type: atomic`).
+    atomic: bool,
+    merge: Option<Merge>,
+    /// Fields that are not specified are kept (`x-kubernetes-preserve-unknown-fields`).
+    preserve_unknown: bool,
+    /// The value is itself an object with `apiVersion`, `kind` and `metadata` (`x-kubernetes-embedded-resource`).
+    embedded: bool,
+    /// Null is a value.
+    nullable: bool,
+    /// Go's name of the type, such as `v1.PodSpec`; of built-in definitions.
+    go_name: Option<Box<str>>,
+    /// What else a custom resource's values must fulfil; its presence marks a node of a custom resource's schema.
+    rules: Option<Box<Rules>>,
+}
+
+/// The type of a value.
+#[derive(Debug, Default)]
+enum Shape {
+    /// Whatever JSON there is.
+    #[default]
+    Any,
+    Bool,
+    Integer {
+        wide: bool,
+    },
+    Number,
+    String,
+    /// Base64.
+    Bytes,
+    /// RFC 3339 in UTC, to the second, or to the microsecond.
+    Time {
+        micro: bool,
+    },
+    Quantity,
+    IntOrString,
+    /// Named fields, and values of other keys if there is a schema for those.
+    Object {
+        fields: BTreeMap<Box<str>, Schema>,
+        others: Option<Box<Schema>>,
+    },
+    List(Box<Schema>),
+    /// A built-in definition, by number: definitions may contain themselves.
+    Definition(usize),
+}
+
+/// How a list is merged by server-side apply (`x-kubernetes-list-type`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum ListType {
+    /// As one value.
+    #[default]
+    Atomic,
+    /// Each scalar is an item of its own.
+    Set,
+    /// Items are told apart by these fields.
+    Map(Box<[Box<str>]>),
+}
+
+/// How a field is merged by a strategic merge patch (`x-kubernetes-patch-strategy`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Merge {
+    /// A list is merged, not replaced.
+    pub(crate) merge: bool,
+    /// `$retainKeys` may be given.
+    pub(crate) retain_keys: bool,
+    /// A map is replaced.
+    pub(crate) replace: bool,
+    /// What tells items of a merged list apart; `None` for lists of scalars.
+    pub(crate) key: Option<Box<str>>,
+}
+
+impl Schema {
+    /// The schema of a built-in kind.
+    pub fn builtin(group: &str, version: &str, kind: &str) -> Option<Arc<Self>> {
+        builtin::kind(group, version, kind)
+    }
+
+    /// The schema of a custom resource: the `openAPIV3Schema` of a version of its definition.
+    ///
+    /// # Errors
+    /// What is wrong with it and where, if it is no structural schema.
+    pub fn from_crd(open_api_v3_schema: &Value) -> Result<Arc<Self>, String> {
+        crd::schema(open_api_v3_schema).map(Arc::new)
+    }
+
+    /// Sets what is missing and has a default, in all parents that are there.
+    pub fn apply_defaults(&self, object: &mut Value) {
+        defaults::apply(self, object);
+    }
+
+    /// Removes the fields that the schema does not know and answers their paths.
+    pub fn prune(&self, object: &mut Value) -> Vec<String> {
+        self.normalize(object).unknown
+    }
+
+    /// The first value of a wrong type, as Kubernetes words it.
+    pub fn type_error(&self, object: &Value) -> Option<String> {
+        self.normalize(&mut object.clone()).error
+    }
+
+    /// Brings an object into the form that Kubernetes stores: unknown fields and nulls go, quantities and times become
+    /// canonical.
+    pub fn normalize(&self, object: &mut Value) -> Normalized {
+        normalize::normalize(self, object)
+    }
+
+    /// The broken rules of a custom resource; built-in kinds have theirs in their strategies.
+    pub fn validate(&self, object: &Value) -> super::FieldErrors {
+        validate::validate(self, object)
+    }
+
+    /// Whether this is the schema of a custom resource.
+    pub fn is_custom(&self) -> bool {
+        self.rules.is_some()
+    }
+
+    /// The node that says the type: the definition where this one refers to one.
+    fn resolve(&self) -> &Self {
+        match &self.shape {
+            Shape::Definition(number) => builtin::definition(*number),
+            _ => self,
+        }
+    }
+
+    /// The schema of a field, or of a key of a map.
+    pub(crate) fn field(&self, name: &str) -> Option<&Self> {
+        match &self.resolve().shape {
+            Shape::Object { fields, others } => fields.get(name).or(others.as_deref()),
+            _ => None,
+        }
+    }
+
+    /// The schema of a list's items.
+    pub(crate) fn items(&self) -> Option<&Self> {
+        match &self.resolve().shape {
+            Shape::List(items) => Some(items),
+            _ => None,
+        }
+    }
+
+    /// How a list is merged and owned.
+    pub(crate) fn list_type(&self) -> &ListType {
+        &self.list_type
+    }
+
+    /// How a strategic merge patch merges the field.
+    pub(crate) fn merge(&self) -> Option<&Merge> {
+        self.merge.as_ref()
+    }
+
+    /// Whether the value is owned and replaced as one.
+    pub(crate) fn is_atomic(&self) -> bool {
+        let resolved = self.resolve();
+        self.atomic
+            || resolved.atomic
+            || match &resolved.shape {
+                Shape::Object { fields, others } => {
+                    fields.is_empty() && others.is_none() && !resolved.preserve_unknown && resolved.rules.is_none()
+                }
+                _ => false,
+            }
+    }
+
+    /// Whether the type is an object with fields or a map, so that its parts can be owned by different managers.
+    pub(crate) fn is_object(&self) -> bool {
+        matches!(self.resolve().shape, Shape::Object { .. })
+    }
+
+    /// Whether nothing is known of the type: its parts are then typed by what they are.
+    pub(crate) fn is_any(&self) -> bool {
+        matches!(self.resolve().shape, Shape::Any)
+    }
+
+    /// Whether fields that are not specified are kept.
+    pub(crate) fn preserves_unknown(&self) -> bool {
+        self.preserve_unknown || self.resolve().preserve_unknown
+    }
+
+    /// The default of the value.
+    pub(crate) fn default_value(&self) -> Option<&Value> {
+        self.default.as_ref()
+    }
+}
