@@ -11,6 +11,7 @@ mod catalog;
 mod convert;
 mod embed;
 mod pipeline;
+pub mod kinds;
 mod registry;
 pub mod schema;
 mod storage;

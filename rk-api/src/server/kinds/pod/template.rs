@@ -1,0 +1,48 @@
+//! The pod templates of workloads.
+
+use serde_json::Value;
+
+use super::{
+    super::{
+        field::{Errors, Path},
+        meta,
+        value::{Peek, object_mut},
+    },
+    defaults, spec,
+};
+
+/// Defaults of the template at a path of a workload.
+pub fn default(workload: &mut Value, path: &str) {
+    if let Some(template) = object_mut(workload, path)
+        && let Some(spec) = object_mut(template, "spec")
+    {
+        defaults::pod_spec(spec);
+    }
+}
+
+/// The rules of a template: its labels and annotations, and its pod's spec.
+pub fn validate(template: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let metadata = path.child("metadata");
+    meta::labels(template.at("metadata"), &metadata.child("labels"), errors);
+    meta::annotations(template.at("metadata"), &metadata.child("annotations"), errors);
+    let spec_path = path.child("spec");
+    spec::validate(template.at("spec"), &spec_path, errors);
+    if !template.list("spec.ephemeralContainers").is_empty() {
+        errors.forbidden(&spec_path.child("ephemeralContainers"), "ephemeral containers not allowed in pod template");
+    }
+}
+
+/// The rules of the template of a workload that keeps its pods running: they must restart, and may not have a deadline.
+pub fn validate_lasting(template: &Value, path: &Path<'_>, errors: &mut Errors) {
+    validate(template, path, errors);
+    let policy = template.text("spec.restartPolicy");
+    if policy != "Always" {
+        errors.not_supported(&path.child("spec.restartPolicy"), policy, &["Always"]);
+    }
+    if template.has("spec.activeDeadlineSeconds") {
+        errors.forbidden(
+            &path.child("spec.activeDeadlineSeconds"),
+            "activeDeadlineSeconds in ReplicaSet is not Supported",
+        );
+    }
+}

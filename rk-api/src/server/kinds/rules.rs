@@ -1,0 +1,82 @@
+//! A kind's rules as plain functions in a table, and the [`Strategy`] that calls them.
+
+use serde_json::Value;
+
+use super::{field::Errors, value};
+use crate::server::{FieldErrors, Strategy, WriteContext};
+
+/// The rules of a kind. What is not given does nothing.
+#[derive(Clone, Copy)]
+pub struct Rules {
+    /// Sets defaults that the schema does not hold.
+    pub default: fn(&mut Value),
+    /// Readies a new object, after the status a client sent was dropped.
+    pub create: fn(&mut Value),
+    /// Readies a changed object: new, old, subresource.
+    pub update: fn(&mut Value, &Value, &str),
+    /// The rules that hold for new and changed objects alike.
+    pub validate: fn(&Value, &mut Errors),
+    /// The rules of a new object only.
+    pub validate_new: fn(&Value, &mut Errors),
+    /// The rules of a change: new, old, subresource.
+    pub validate_change: fn(&Value, &Value, &str, &mut Errors),
+    /// The seconds a delete waits.
+    pub grace_period: fn(&Value, Option<i64>) -> i64,
+    /// Whether the kind has a status, which a create does not take from the client.
+    pub has_status: bool,
+}
+
+impl Rules {
+    /// No rules.
+    pub const NONE: Self = Self {
+        default: |_| {},
+        create: |_| {},
+        update: |_, _, _| {},
+        validate: |_, _| {},
+        validate_new: |_, _| {},
+        validate_change: |_, _, _, _| {},
+        grace_period: |_, _| 0,
+        has_status: false,
+    };
+
+    /// No rules, for a kind whose status only `/status` writes.
+    pub const STATUS: Self = Self { has_status: true, ..Self::NONE };
+}
+
+impl Strategy for Rules {
+    fn default(&self, object: &mut Value) {
+        (self.default)(object);
+    }
+
+    fn prepare_create(&self, object: &mut Value, _context: &WriteContext<'_>) {
+        if self.has_status {
+            value::remove(object, "status");
+        }
+        (self.create)(object);
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value, context: &WriteContext<'_>) {
+        (self.update)(new, old, context.subresource);
+    }
+
+    fn validate_create(&self, object: &Value) -> FieldErrors {
+        let mut errors = Errors::default();
+        (self.validate)(object, &mut errors);
+        (self.validate_new)(object, &mut errors);
+        errors.into_inner()
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value, subresource: &str) -> FieldErrors {
+        let mut errors = Errors::default();
+        // A subresource writes what `validate_change` knows of it; the rest was valid when it was written.
+        if subresource.is_empty() {
+            (self.validate)(new, &mut errors);
+        }
+        (self.validate_change)(new, old, subresource, &mut errors);
+        errors.into_inner()
+    }
+
+    fn grace_period(&self, object: &Value, asked: Option<i64>) -> i64 {
+        (self.grace_period)(object, asked)
+    }
+}

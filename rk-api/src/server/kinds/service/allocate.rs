@@ -1,0 +1,303 @@
+//! Cluster IPs and node ports: what is free, and who holds what.
+//!
+//! What Services hold is read from the server's current objects each time; only what was given out to a write that those do not show
+//! yet is remembered here. So nothing is lost with the process, and nothing has to be repaired. Two servers of one cluster choose at
+//! random, and so rarely collide.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use k8s_openapi::api::core::v1::Service;
+use parking_lot::Mutex;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use serde_json::{Value, json};
+
+use super::{
+    Ranges,
+    defaults::{has_cluster_ip, has_node_ports},
+};
+use crate::{
+    LabelSelector, Status,
+    server::{
+        WriteContext,
+        kinds::{
+            field::{self, Errors, Path},
+            value::{Peek, at_mut, fill, object_mut, set},
+        },
+    },
+    status,
+};
+
+/// Gives out cluster IPs and node ports.
+pub struct Allocator {
+    ranges: Ranges,
+    state: Mutex<State>,
+}
+
+struct State {
+    random: StdRng,
+    /// Given out to writes that may not be visible yet, by the Service they are for (`namespace/name`).
+    held: HashMap<String, Held>,
+}
+
+#[derive(Default, Clone)]
+struct Held {
+    ips: HashSet<IpAddr>,
+    ports: HashSet<u16>,
+}
+
+/// What all Services but one hold.
+#[derive(Default)]
+struct Taken {
+    ips: HashSet<IpAddr>,
+    ports: HashSet<u16>,
+}
+
+impl Allocator {
+    /// Gives out of these ranges.
+    pub fn new(ranges: Ranges) -> Self {
+        let state = State { random: StdRng::seed_from_u64(ranges.seed), held: HashMap::new() };
+        Self { ranges, state: Mutex::new(state) }
+    }
+
+    /// Fills in or checks the cluster IPs and the node ports of a Service about to be stored.
+    pub async fn allocate(
+        &self,
+        new: &mut Value,
+        old: Option<&Value>,
+        context: &WriteContext<'_>,
+    ) -> Result<(), Status> {
+        let objects =
+            context.reader.list("", "services", "", &LabelSelector::everything()).await.map_err(status::internal)?;
+        let key = key(new);
+        let mut state = self.state.lock();
+        let mut taken = Taken::default();
+        for object in &objects {
+            let service = object.typed::<Service>().map_err(status::internal)?;
+            let owner = format!("{}/{}", object.meta().namespace, object.meta().name);
+            // What is visible needs no memory.
+            let shown = held(&service);
+            if let Some(held) = state.held.get_mut(&owner) {
+                held.ips.retain(|ip| !shown.ips.contains(ip));
+                held.ports.retain(|port| !shown.ports.contains(port));
+            }
+            if owner != key {
+                taken.ips.extend(shown.ips);
+                taken.ports.extend(shown.ports);
+            }
+        }
+        state.held.retain(|_, held| !held.ips.is_empty() || !held.ports.is_empty());
+        for (_, held) in state.held.iter().filter(|(owner, _)| **owner != key) {
+            taken.ips.extend(&held.ips);
+            taken.ports.extend(&held.ports);
+        }
+        let mut errors = Errors::default();
+        let mut given = Held::default();
+        let failed = self
+            .ips(new, old, &taken, &mut state, &mut given, &mut errors)
+            .and_then(|()| self.ports(new, &mut taken, &mut state, &mut given, &mut errors));
+        failed?;
+        let errors = errors.into_inner();
+        if !errors.is_empty() {
+            return Err(field::invalid("", "Service", new.text("metadata.name"), &errors));
+        }
+        if !context.dry_run && !(given.ips.is_empty() && given.ports.is_empty()) {
+            let held = state.held.entry(key).or_default();
+            held.ips.extend(given.ips);
+            held.ports.extend(given.ports);
+        }
+        Ok(())
+    }
+
+    /// Forgets what a Service was given.
+    pub fn release(&self, service: &Value) {
+        self.state.lock().held.remove(&key(service));
+    }
+
+    fn ips(
+        &self,
+        new: &mut Value,
+        old: Option<&Value>,
+        taken: &Taken,
+        state: &mut State,
+        given: &mut Held,
+        errors: &mut Errors,
+    ) -> Result<(), Status> {
+        let is_kubernetes = key(new) == "default/kubernetes";
+        let Some(spec) = at_mut(new, "spec") else { return Ok(()) };
+        if !has_cluster_ip(spec.text("type")) {
+            return Ok(());
+        }
+        let family = if self.ranges.cluster_ips.0.is_ipv4() { "IPv4" } else { "IPv6" };
+        match spec.text("clusterIP") {
+            "None" => set(spec, "clusterIPs", json!(["None"])),
+            "" => {
+                let ip = if is_kubernetes { self.address(1) } else { self.free_ip(taken, state) };
+                let ip = ip.ok_or_else(|| status::internal("failed to allocate a serviceIP: range is full"))?;
+                given.ips.insert(ip);
+                set(spec, "clusterIP", ip.to_string());
+                set(spec, "clusterIPs", json!([ip.to_string()]));
+            }
+            text => {
+                let text = text.to_owned();
+                let before = old.is_some_and(|old| old.text("spec.clusterIP") == text);
+                let path = Path::Root.child("spec.clusterIPs");
+                if let Ok(ip) = text.parse::<IpAddr>().map(|ip| ip.to_canonical())
+                    && !before
+                {
+                    let failed = |why: &str| format!("failed to allocate IP {text}: {why}");
+                    if !self.contains(ip) {
+                        let (network, bits) = self.ranges.cluster_ips;
+                        let why = format!(
+                            "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {network}/{bits}"
+                        );
+                        errors.invalid(&path, &json!([text]), &failed(&why));
+                    } else if taken.ips.contains(&ip) {
+                        errors.invalid(&path, &json!([text]), &failed("provided IP is already allocated"));
+                    } else {
+                        given.ips.insert(ip);
+                    }
+                }
+                fill(spec, "clusterIPs", json!([text]));
+            }
+        }
+        if spec.list("ipFamilies").is_empty() {
+            set(spec, "ipFamilies", json!([family]));
+        }
+        fill(spec, "ipFamilyPolicy", "SingleStack");
+        Ok(())
+    }
+
+    fn ports(
+        &self,
+        new: &mut Value,
+        taken: &mut Taken,
+        state: &mut State,
+        given: &mut Held,
+        errors: &mut Errors,
+    ) -> Result<(), Status> {
+        let Some(spec) = object_mut(new, "spec") else { return Ok(()) };
+        if !has_node_ports(spec) {
+            return Ok(());
+        }
+        let list = Path::Root.child("spec.ports");
+        let range = &self.ranges.node_ports;
+        // Named ports first, so that none of them is chosen for another.
+        for (i, port) in spec.list("ports").iter().enumerate() {
+            let Some(number) = port.int("nodePort").filter(|number| *number != 0) else { continue };
+            let path = list.index(i);
+            match u16::try_from(number).ok().filter(|number| range.contains(number)) {
+                None => {
+                    let detail = format!(
+                        "provided port is not in the valid range. The range of valid ports is {}-{}",
+                        range.start(),
+                        range.end()
+                    );
+                    errors.invalid(&path.child("nodePort"), &number, &detail);
+                }
+                Some(port) if taken.ports.contains(&port) => {
+                    errors.invalid(&path.child("nodePort"), &number, "provided port is already allocated");
+                }
+                Some(port) => {
+                    given.ports.insert(port);
+                }
+            }
+        }
+        taken.ports.extend(&given.ports);
+        let Some(Value::Array(ports)) = spec.get_mut("ports") else { return Ok(()) };
+        for i in 0..ports.len() {
+            if ports[i].int("nodePort").unwrap_or(0) != 0 {
+                continue;
+            }
+            // One number serves all protocols of a port.
+            let twin = ports.iter().find(|other| {
+                other.at("port") == ports[i].at("port")
+                    && other.text("protocol") != ports[i].text("protocol")
+                    && other.int("nodePort").unwrap_or(0) != 0
+            });
+            let number = match twin.and_then(|twin| twin.int("nodePort")) {
+                Some(number) => number,
+                None => {
+                    let free = self.free_port(taken, state);
+                    let free = free.ok_or_else(|| status::internal("failed to allocate a nodePort: range is full"))?;
+                    given.ports.insert(free);
+                    taken.ports.insert(free);
+                    i64::from(free)
+                }
+            };
+            set(&mut ports[i], "nodePort", number);
+        }
+        Ok(())
+    }
+
+    fn free_port(&self, taken: &Taken, state: &mut State) -> Option<u16> {
+        let range = &self.ranges.node_ports;
+        let count = u32::from(range.end().saturating_sub(*range.start())) + 1;
+        let start = state.random.random_range(0..count);
+        let number = |i: u32| u16::try_from(u32::from(*range.start()) + (start + i) % count).ok();
+        (0..count).filter_map(number).find(|port| !taken.ports.contains(port))
+    }
+
+    /// A free address, of the upper part of the range first: people choose from the lower (KEP 3070).
+    fn free_ip(&self, taken: &Taken, state: &mut State) -> Option<IpAddr> {
+        let count = self.count();
+        let band = if count < 16 { 0 } else { (count / 16).clamp(16, 256) };
+        // Number 0 is the network's own, 1 that of `default/kubernetes`.
+        let lower = 2..band.max(2);
+        let upper = lower.end..count.max(lower.end);
+        let mut pick = |range: std::ops::Range<u64>| {
+            let size = range.end.checked_sub(range.start).filter(|size| *size > 0)?;
+            let start = state.random.random_range(0..size);
+            (0..size).filter_map(|i| self.address(range.start + (start + i) % size)).find(|ip| !taken.ips.contains(ip))
+        };
+        pick(upper).or_else(|| pick(lower))
+    }
+
+    /// How many addresses may be given out, the network's own included; the broadcast address is not one.
+    fn count(&self) -> u64 {
+        let (network, bits) = self.ranges.cluster_ips;
+        let width = if network.is_ipv4() { 32 } else { 128 };
+        let free = u32::from(width - bits.min(width)).min(20);
+        let all = 1_u64 << free;
+        if network.is_ipv4() { all.saturating_sub(1) } else { all }
+    }
+
+    fn address(&self, number: u64) -> Option<IpAddr> {
+        if number >= self.count() {
+            return None;
+        }
+        Some(match self.ranges.cluster_ips.0 {
+            IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits().checked_add(u32::try_from(number).ok()?)?).into(),
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits().checked_add(u128::from(number))?).into(),
+        })
+    }
+
+    fn contains(&self, ip: IpAddr) -> bool {
+        let bits = u32::from(self.ranges.cluster_ips.1);
+        match (self.ranges.cluster_ips.0, ip) {
+            (IpAddr::V4(net), IpAddr::V4(ip)) => {
+                (net.to_bits() ^ ip.to_bits()).checked_shr(32 - bits.min(32)).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(net), IpAddr::V6(ip)) => {
+                (net.to_bits() ^ ip.to_bits()).checked_shr(128 - bits.min(128)).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+fn key(service: &Value) -> String {
+    format!("{}/{}", service.text("metadata.namespace"), service.text("metadata.name"))
+}
+
+fn held(service: &Service) -> Held {
+    let Some(spec) = &service.spec else { return Held::default() };
+    let ips = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
+    let ports = spec.ports.iter().flatten().filter_map(|port| port.node_port).chain(spec.health_check_node_port);
+    Held {
+        ips: ips.filter_map(|ip| ip.parse().ok()).collect(),
+        ports: ports.filter_map(|port| u16::try_from(port).ok()).filter(|port| *port != 0).collect(),
+    }
+}

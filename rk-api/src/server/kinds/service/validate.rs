@@ -1,0 +1,255 @@
+//! The rules of Services.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use super::defaults::has_cluster_ip;
+use crate::server::kinds::{
+    field::{Errors, Path},
+    meta, names,
+    value::Peek,
+};
+
+const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+const FAMILIES: &[&str] = &["IPv4", "IPv6"];
+const FAMILY_POLICIES: &[&str] = &["PreferDualStack", "RequireDualStack", "SingleStack"];
+
+/// The rules of a Service.
+pub fn service(service: &Value, errors: &mut Errors) {
+    let (spec, path) = (service.at("spec"), Path::Root.child("spec"));
+    let kind = spec.text("type");
+    errors.required_one_of(&path.child("type"), kind, TYPES);
+    let headless = spec.text("clusterIP") == "None";
+    if spec.list("ports").is_empty() && !headless && kind != "ExternalName" {
+        errors.required(&path.child("ports"), "");
+    }
+    match kind {
+        "LoadBalancer" | "NodePort" if headless => {
+            let detail = format!("may not be set to 'None' for {kind} services");
+            errors.invalid(&path.child("clusterIPs").index(0), "None", &detail);
+        }
+        "ExternalName" => external_name(spec, &path, errors),
+        _ => {}
+    }
+    ports(spec, &path.child("ports"), errors);
+    if spec.has("selector") {
+        meta::label_map(spec.at("selector"), &path.child("selector"), errors);
+    }
+    affinity(spec, &path, errors);
+    cluster_ips(spec, &path, errors);
+    families(spec, &path, errors);
+    let list = path.child("externalIPs");
+    for (i, ip) in spec.list("externalIPs").iter().filter_map(Value::as_str).enumerate() {
+        if let Some(detail) = names::ip(ip) {
+            errors.invalid(&list.index(i), ip, detail);
+        }
+    }
+    traffic(spec, kind, &path, errors);
+    balancer(spec, kind, &path, errors);
+}
+
+fn external_name(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let ips = spec.at("clusterIPs");
+    if !spec.list("clusterIPs").is_empty() {
+        errors.forbidden(&path.child("clusterIPs"), "may not be set for ExternalName services");
+    } else if !spec.text("clusterIP").is_empty() && ips.is_null() {
+        errors.forbidden(&path.child("clusterIP"), "may not be set for ExternalName services");
+    }
+    for field in ["ipFamilies", "ipFamilyPolicy"] {
+        if !crate::server::kinds::value::is_empty(spec.at(field)) {
+            errors.forbidden(&path.child(field), "may not be set for ExternalName services");
+        }
+    }
+    let name = spec.text("externalName");
+    let plain = name.strip_suffix('.').unwrap_or(name);
+    if name.is_empty() {
+        errors.required(&path.child("externalName"), "");
+    } else {
+        errors.invalid_all(&path.child("externalName"), name, names::dns_subdomain(plain));
+    }
+}
+
+fn ports(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let list = spec.list("ports");
+    let (mut seen_names, mut seen, mut seen_node) = (HashSet::new(), HashSet::new(), HashSet::new());
+    let node_ports = matches!(spec.text("type"), "NodePort" | "LoadBalancer");
+    for (i, port) in list.iter().enumerate() {
+        let path = path.index(i);
+        let (name, protocol) = (port.text("name"), port.text("protocol"));
+        if name.is_empty() {
+            if list.len() > 1 {
+                errors.required(&path.child("name"), "");
+            }
+        } else {
+            errors.invalid_all(&path.child("name"), name, names::dns_label(name));
+            if !seen_names.insert(name) {
+                errors.duplicate(&path.child("name"), name);
+            }
+        }
+        let number = port.int("port").unwrap_or(0);
+        if let Some(detail) = names::port_number(number) {
+            errors.invalid(&path.child("port"), &number, detail);
+        }
+        errors.required_one_of(&path.child("protocol"), protocol, &["SCTP", "TCP", "UDP"]);
+        target_port(port.at("targetPort"), &path.child("targetPort"), errors);
+        if !seen.insert((protocol, number)) {
+            errors.duplicate(&path, &serde_json::json!({"protocol": protocol, "port": number}));
+        }
+        let node = port.int("nodePort").unwrap_or(0);
+        if node != 0 {
+            if !node_ports {
+                errors.forbidden(&path.child("nodePort"), "may not be used when `type` is 'ClusterIP'");
+            } else if !seen_node.insert((protocol, node)) {
+                errors.duplicate(&path.child("nodePort"), &node);
+            }
+        }
+    }
+}
+
+fn target_port(target: &Value, path: &Path<'_>, errors: &mut Errors) {
+    match target {
+        Value::String(name) => errors.invalid_all(path, name, names::port_name(name)),
+        other => {
+            let number = other.as_i64().unwrap_or(0);
+            if let Some(detail) = names::port_number(number) {
+                errors.invalid(path, &number, detail);
+            }
+        }
+    }
+}
+
+fn affinity(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let affinity = spec.text("sessionAffinity");
+    errors.required_one_of(&path.child("sessionAffinity"), affinity, &["ClientIP", "None"]);
+    let config = path.child("sessionAffinityConfig");
+    if affinity == "ClientIP" {
+        let seconds = spec.int("sessionAffinityConfig.clientIP.timeoutSeconds").unwrap_or(0);
+        if !(1..=86_400).contains(&seconds) {
+            errors.invalid(
+                &config.child("clientIP.timeoutSeconds"),
+                &seconds,
+                "must be greater than 0 and less than 86400",
+            );
+        }
+    } else if affinity == "None" && spec.has("sessionAffinityConfig") {
+        errors.forbidden(&config, "must not be set when session affinity is None");
+    }
+}
+
+fn cluster_ips(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let ips: Vec<&str> = spec.list("clusterIPs").iter().filter_map(Value::as_str).collect();
+    let list = path.child("clusterIPs");
+    let first = spec.text("clusterIP");
+    if !ips.is_empty() && first.is_empty() {
+        errors.required(&path.child("clusterIP"), "must be set when clusterIPs are set");
+    } else if ips.first().is_some_and(|ip| *ip != first) {
+        errors.invalid(&list, spec.at("clusterIPs"), "first value must match `clusterIP`");
+    }
+    for (i, ip) in ips.iter().enumerate() {
+        if *ip == "None" {
+            if ips.len() > 1 {
+                errors.invalid(&list, spec.at("clusterIPs"), "'None' must be the first and only value");
+            }
+        } else if let Some(detail) = names::ip(ip) {
+            errors.invalid(&list.index(i), *ip, detail);
+        }
+    }
+    if ips.len() > 2 {
+        errors.invalid(&list, spec.at("clusterIPs"), "may only hold up to 2 values");
+    }
+}
+
+fn families(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let list = path.child("ipFamilies");
+    let families: Vec<&str> = spec.list("ipFamilies").iter().filter_map(Value::as_str).collect();
+    for (i, family) in families.iter().enumerate() {
+        errors.one_of(&list.index(i), family, FAMILIES);
+        if families[..i].contains(family) {
+            errors.duplicate(&list.index(i), *family);
+        }
+    }
+    errors.one_of(&path.child("ipFamilyPolicy"), spec.text("ipFamilyPolicy"), FAMILY_POLICIES);
+    let list = path.child("clusterIPs");
+    for (i, (ip, family)) in spec.list("clusterIPs").iter().filter_map(Value::as_str).zip(&families).enumerate() {
+        if ip != "None" && ip.contains(':') != (*family == "IPv6") {
+            let detail = format!("expected an {family} value as indicated by `ipFamilies[{i}]`");
+            errors.invalid(&list.index(i), ip, &detail);
+        }
+    }
+}
+
+fn traffic(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
+    let external = path.child("externalTrafficPolicy");
+    let policy = spec.text("externalTrafficPolicy");
+    let reachable =
+        matches!(kind, "NodePort" | "LoadBalancer") || (kind == "ClusterIP" && !spec.list("externalIPs").is_empty());
+    if !policy.is_empty() && !reachable {
+        errors.invalid(&external, policy, "may only be set for externally-accessible services");
+    } else if reachable {
+        errors.required_one_of(&external, policy, &["Cluster", "Local"]);
+    }
+    let port = spec.int("healthCheckNodePort").unwrap_or(0);
+    if port != 0 && !(kind == "LoadBalancer" && policy == "Local") {
+        errors.invalid(
+            &path.child("healthCheckNodePort"),
+            &port,
+            "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'",
+        );
+    }
+    let internal = spec.text("internalTrafficPolicy");
+    if has_cluster_ip(kind) {
+        errors.required_one_of(&path.child("internalTrafficPolicy"), internal, &["Cluster", "Local"]);
+    } else if !internal.is_empty() {
+        errors.forbidden(&path.child("internalTrafficPolicy"), "may not be set when `type` is 'ExternalName'");
+    }
+    let spread = spec.text("trafficDistribution");
+    errors.one_of(&path.child("trafficDistribution"), spread, &["PreferClose", "PreferSameNode", "PreferSameZone"]);
+}
+
+fn balancer(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
+    let ranges = spec.list("loadBalancerSourceRanges");
+    let list = path.child("loadBalancerSourceRanges");
+    if kind == "LoadBalancer" {
+        if !spec.has("allocateLoadBalancerNodePorts") {
+            errors.required(&path.child("allocateLoadBalancerNodePorts"), "");
+        }
+        for (i, range) in ranges.iter().filter_map(Value::as_str).enumerate() {
+            if let Some(detail) = names::cidr(range.trim()) {
+                errors.invalid(&list.index(i), range, detail);
+            }
+        }
+        return;
+    }
+    if !ranges.is_empty() {
+        errors.forbidden(&list, "may only be used when `type` is 'LoadBalancer'");
+    }
+    for field in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
+        if spec.has(field) {
+            errors.forbidden(&path.child(field), "may only be used when `type` is 'LoadBalancer'");
+        }
+    }
+}
+
+/// The rules of a change: a cluster IP stays while the type has one.
+pub fn change(new: &Value, old: &Value, errors: &mut Errors) {
+    let (new, old, path) = (new.at("spec"), old.at("spec"), Path::Root.child("spec"));
+    if !has_cluster_ip(new.text("type")) || !has_cluster_ip(old.text("type")) {
+        return;
+    }
+    let (before, after) = (old.list("clusterIPs"), new.list("clusterIPs"));
+    let list = path.child("clusterIPs");
+    if let Some(first) = before.first().and_then(Value::as_str) {
+        if first != "None" && after.is_empty() {
+            errors.invalid(&list.index(0), new.at("clusterIPs"), "primary clusterIP can not be unset");
+        } else if after.first().and_then(Value::as_str) != Some(first) {
+            errors.invalid(&list.index(0), new.at("clusterIPs"), "may not change once set");
+        }
+    }
+    if old.text("type") == "LoadBalancer"
+        && new.text("type") == "LoadBalancer"
+        && old.at("loadBalancerClass") != new.at("loadBalancerClass")
+    {
+        errors.invalid(&path.child("loadBalancerClass"), new.at("loadBalancerClass"), "may not change once set");
+    }
+}

@@ -1,0 +1,1 @@
+//! Wrong objects, and what is said of them.
