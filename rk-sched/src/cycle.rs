@@ -1,0 +1,350 @@
+//! The scheduling cycle of one pod: from the pod and the snapshot to a node, or to why there is none.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use rand::{RngExt, rngs::StdRng};
+
+use crate::{
+    framework::{CycleState, Diagnosis, Filter, NodeScore, Profile, Status},
+    model::{NodeIndex, NodeInfo, PodInfo, Snapshot},
+};
+
+/// A node for a pod.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    pub(crate) node: NodeIndex,
+    pub(crate) state: CycleState,
+}
+
+/// Why a pod got no node.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// No node would do; the state is for PostFilter.
+    Unfit(Box<Diagnosis>, CycleState),
+    /// A plugin failed.
+    Error(Status),
+}
+
+/// Kubernetes' bounds of how many nodes are enough: at least 100, and 5 percent.
+const MIN_FEASIBLE: usize = 100;
+const MIN_PERCENT: usize = 5;
+
+/// How many nodes have to fit before no more are tried (`numFeasibleNodesToFind`). 0 percent is adaptive: 50 for small
+/// clusters, 5 for those of thousands of nodes.
+pub(crate) fn enough(nodes: usize, percent: u8) -> usize {
+    if nodes < MIN_FEASIBLE {
+        return nodes;
+    }
+    let percent = match usize::from(percent) {
+        0 => 50_usize.saturating_sub(nodes / 125).max(MIN_PERCENT),
+        percent => percent,
+    };
+    if percent >= 100 { nodes } else { (nodes * percent / 100).max(MIN_FEASIBLE) }
+}
+
+/// Pods that have been promised room on a node, where other pods are making it.
+#[derive(Debug, Default)]
+pub(crate) struct Nominated {
+    by_node: HashMap<Arc<str>, Vec<Arc<PodInfo>>>,
+    nodes: HashMap<Arc<str>, Arc<str>>,
+}
+
+impl Nominated {
+    /// Promises room; an earlier promise to the pod is void.
+    pub(crate) fn insert(&mut self, pod: Arc<PodInfo>, node: Arc<str>) {
+        self.remove(&pod.uid);
+        self.nodes.insert(Arc::clone(&pod.uid), Arc::clone(&node));
+        self.by_node.entry(node).or_default().push(pod);
+    }
+
+    /// The pod is placed or gone.
+    pub(crate) fn remove(&mut self, uid: &str) {
+        let Some(node) = self.nodes.remove(uid) else { return };
+        if let Some(pods) = self.by_node.get_mut(&node) {
+            pods.retain(|pod| pod.uid.as_ref() != uid);
+            if pods.is_empty() {
+                self.by_node.remove(&node);
+            }
+        }
+    }
+
+    /// The node promised to a pod.
+    pub(crate) fn node_of(&self, uid: &str) -> Option<&Arc<str>> {
+        self.nodes.get(uid)
+    }
+
+    /// Pods promised room on a node.
+    fn on(&self, node: &str) -> &[Arc<PodInfo>] {
+        self.by_node.get(node).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// What is tried against.
+#[derive(Clone, Copy)]
+pub(crate) struct Cluster<'a> {
+    pub(crate) profile: &'a Profile,
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) nominated: &'a Nominated,
+}
+
+/// Bit of a plugin in the skip sets.
+fn bit(plugin: usize) -> u64 {
+    1_u64.checked_shl(u32::try_from(plugin).unwrap_or(u32::MAX)).unwrap_or(0)
+}
+
+impl Cluster<'_> {
+    /// Runs the cycle. `start` is where the last one stopped trying nodes; it moves on.
+    pub(crate) fn schedule(
+        self,
+        pod: &PodInfo,
+        percent: u8,
+        start: &mut usize,
+        random: &mut StdRng,
+    ) -> Result<Chosen, Failure> {
+        let mut state = CycleState::default();
+        let mut diagnosis = Diagnosis::new(self.snapshot.len());
+        if self.snapshot.is_empty() {
+            return Err(Failure::Unfit(Box::new(diagnosis), state));
+        }
+        let nodes = match self.pre_filter(&mut state, pod, &mut diagnosis) {
+            Ok(nodes) => nodes,
+            Err(Some(error)) => return Err(Failure::Error(error)),
+            Err(None) => return Err(Failure::Unfit(Box::new(diagnosis), state)),
+        };
+        let feasible = self.filter(&state, pod, nodes, percent, start, &mut diagnosis).map_err(Failure::Error)?;
+        match feasible[..] {
+            [] => Err(Failure::Unfit(Box::new(diagnosis), state)),
+            [node] => Ok(Chosen { node, state }),
+            _ => {
+                let scores = self.score(&mut state, pod, &feasible).map_err(Failure::Error)?;
+                Ok(Chosen { node: best(&scores, random), state })
+            }
+        }
+    }
+
+    /// Runs PreFilter. The nodes to try, `None` for all.
+    fn pre_filter(
+        self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        diagnosis: &mut Diagnosis,
+    ) -> Result<Option<Vec<NodeIndex>>, Option<Status>> {
+        let mut only: Option<BTreeSet<Arc<str>>> = None;
+        let mut limiting = Vec::new();
+        for (index, enabled) in self.profile.enabled().iter().enumerate() {
+            let Some(plugin) = &enabled.points.pre_filter else { continue };
+            match plugin.pre_filter(state, pod, self.snapshot) {
+                Ok(None) => {}
+                Ok(Some(names)) => {
+                    limiting.push(plugin.name());
+                    let names: BTreeSet<_> = names.into_iter().collect();
+                    only = Some(only.map_or_else(|| names.clone(), |only| only.intersection(&names).cloned().collect()));
+                }
+                Err(status) if status.is_skip() => state.skip_filter |= bit(index),
+                Err(status) if status.is_rejected() => {
+                    let status = status.from_plugin(plugin.name());
+                    diagnosis.blame(&status);
+                    diagnosis.pre_filter = status.message();
+                    diagnosis.others = status;
+                    return Err(None);
+                }
+                Err(status) => {
+                    return Err(Some(status.from_plugin(plugin.name())));
+                }
+            }
+        }
+        let Some(only) = only else { return Ok(None) };
+        limiting.sort_unstable();
+        diagnosis.others = Status::unresolvable(format!("node(s) didn't satisfy plugin(s) [{}]", limiting.join(" ")));
+        diagnosis.plugins.extend(limiting);
+        Ok(Some(only.iter().filter_map(|name| self.snapshot.find(name)).collect()))
+    }
+
+    /// Runs Filter on nodes until enough fit.
+    fn filter(
+        self,
+        state: &CycleState,
+        pod: &PodInfo,
+        only: Option<Vec<NodeIndex>>,
+        percent: u8,
+        start: &mut usize,
+        diagnosis: &mut Diagnosis,
+    ) -> Result<Vec<NodeIndex>, Status> {
+        let filters = self.filters(state);
+        let mut try_node = |index: NodeIndex| -> Result<bool, Status> {
+            let status = self.fits_with(&filters, state, pod, self.snapshot.node(index));
+            if status.is_success() {
+                return Ok(true);
+            }
+            if !status.is_rejected() {
+                return Err(status);
+            }
+            diagnosis.blame(&status);
+            diagnosis.tried.push((index, status));
+            Ok(false)
+        };
+        // A promised node goes before all others, so that the room made is used.
+        let promised = self.nominated.node_of(&pod.uid).map(AsRef::as_ref).or(pod.nominated_node_name());
+        let promised = promised.and_then(|name| self.snapshot.find(name));
+        let promised = promised.filter(|index| only.as_ref().is_none_or(|only| only.contains(index)));
+        if let Some(index) = promised {
+            if try_node(index)? {
+                return Ok(vec![index]);
+            }
+        }
+        let order = only.as_deref().unwrap_or(self.snapshot.order());
+        let mut feasible = Vec::new();
+        if order.is_empty() {
+            return Ok(feasible);
+        }
+        let wanted = enough(order.len(), percent);
+        let first = *start % order.len();
+        let mut tried = 0;
+        for index in order[first..].iter().chain(&order[..first]) {
+            tried += 1;
+            if Some(*index) != promised && try_node(*index)? {
+                feasible.push(*index);
+                if feasible.len() >= wanted {
+                    break;
+                }
+            }
+        }
+        if only.is_none() {
+            *start = (first + tried) % order.len();
+        }
+        Ok(feasible)
+    }
+
+    /// The filters that have something to do in this cycle.
+    pub(crate) fn filters(&self, state: &CycleState) -> Vec<&dyn Filter> {
+        let enabled = self.profile.enabled().iter().enumerate();
+        enabled
+            .filter(|(index, _)| state.skip_filter & bit(*index) == 0)
+            .filter_map(|(_, enabled)| enabled.points.filter.as_deref())
+            .collect()
+    }
+
+    /// Whether the pod fits a node: with the pods that were promised room there if they matter as much as it does, and without
+    /// them, as they may not come (`RunFilterPluginsWithNominatedPods`).
+    pub(crate) fn fits_with(
+        &self,
+        filters: &[&dyn Filter],
+        state: &CycleState,
+        pod: &PodInfo,
+        node: &NodeInfo,
+    ) -> Status {
+        let promised = self.nominated.on(&node.name);
+        let mut matter = promised.iter().filter(|other| other.priority >= pod.priority && other.uid != pod.uid).peekable();
+        if matter.peek().is_some() {
+            let (mut state, mut node) = (state.clone(), node.clone());
+            for other in matter {
+                node.add_pod(Arc::clone(other), crate::model::ClassId::MAX);
+                self.add_pod(&mut state, pod, other, &node);
+            }
+            let status = run(filters, &state, pod, &node);
+            if !status.is_success() {
+                return status;
+            }
+        }
+        run(filters, state, pod, node)
+    }
+
+    /// Tells the plugins that a pod is to be thought of as on the node.
+    pub(crate) fn add_pod(&self, state: &mut CycleState, pod: &PodInfo, added: &PodInfo, node: &NodeInfo) {
+        for plugin in self.profile.enabled().iter().filter_map(|enabled| enabled.points.pre_filter.as_ref()) {
+            plugin.add_pod(state, pod, added, node);
+        }
+    }
+
+    /// Tells the plugins that a pod is to be thought of as gone from the node.
+    pub(crate) fn remove_pod(&self, state: &mut CycleState, pod: &PodInfo, removed: &PodInfo, node: &NodeInfo) {
+        for plugin in self.profile.enabled().iter().filter_map(|enabled| enabled.points.pre_filter.as_ref()) {
+            plugin.remove_pod(state, pod, removed, node);
+        }
+    }
+
+    /// Runs PreScore and Score: the weighted sums.
+    pub(crate) fn score(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        feasible: &[NodeIndex],
+    ) -> Result<Vec<NodeScore>, Status> {
+        for (index, enabled) in self.profile.enabled().iter().enumerate() {
+            let Some(plugin) = &enabled.points.pre_score else { continue };
+            let status = plugin.pre_score(state, pod, self.snapshot, feasible);
+            if status.is_skip() {
+                state.skip_score |= bit(index);
+            } else if !status.is_success() {
+                return Err(status.from_plugin(plugin.name()));
+            }
+        }
+        let mut totals: Vec<NodeScore> = feasible.iter().map(|node| NodeScore { node: *node, score: 0 }).collect();
+        let mut scores = totals.clone();
+        for (index, enabled) in self.profile.enabled().iter().enumerate() {
+            let Some((plugin, weight)) = &enabled.points.score else { continue };
+            if state.skip_score & bit(index) != 0 {
+                continue;
+            }
+            let named = |status: Status| status.from_plugin(plugin.name());
+            for score in &mut scores {
+                score.score = plugin.score(state, pod, self.snapshot.node(score.node)).map_err(named)?;
+            }
+            plugin.normalize(state, pod, &mut scores).map_err(named)?;
+            for (total, score) in totals.iter_mut().zip(&scores) {
+                if !(crate::framework::MIN_SCORE..=crate::framework::MAX_SCORE).contains(&score.score) {
+                    let reason = format!("returned an invalid score {}, it should be in the range of [0, 100] after normalizing", score.score);
+                    return Err(named(Status::error(reason)));
+                }
+                total.score += score.score * weight;
+            }
+        }
+        Ok(totals)
+    }
+}
+
+fn run(filters: &[&dyn Filter], state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Status {
+    for filter in filters {
+        let status = filter.filter(state, pod, node);
+        if !status.is_success() {
+            return status.from_plugin(filter.name());
+        }
+    }
+    Status::success()
+}
+
+/// One of the nodes with the highest score, all alike likely.
+fn best(scores: &[NodeScore], random: &mut StdRng) -> NodeIndex {
+    let mut best = scores[0];
+    let mut ties = 1_u32;
+    for score in &scores[1..] {
+        if score.score > best.score {
+            (best, ties) = (*score, 1);
+        } else if score.score == best.score {
+            ties += 1;
+            if random.random_range(0..ties) == 0 {
+                best = *score;
+            }
+        }
+    }
+    best.node
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_clusters_try_fewer_nodes() {
+        // The values of Kubernetes' TestNumFeasibleNodesToFind.
+        let cases = [(0, 10, 10), (40, 10, 10), (0, 1000, 420), (40, 1000, 400), (0, 6000, 300), (40, 6000, 2400)];
+        for (percent, nodes, found) in cases {
+            assert_eq!(enough(nodes, percent), found, "{nodes} nodes, {percent} %");
+        }
+        assert_eq!(enough(100, 1), 100);
+        assert_eq!(enough(5000, 100), 5000);
+    }
+}

@@ -1,0 +1,61 @@
+//! Changes of the cluster that may make room for a pod.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Node;
+use rk_api::Object;
+
+use crate::model::PodInfo;
+
+/// A change of the cluster that unschedulable pods may have waited for.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ClusterEvent {
+    /// A pod is on a node now.
+    AssignedPodAdd(Arc<PodInfo>),
+    /// A pod on a node changed: labels, requests, or it is being deleted now.
+    AssignedPodUpdate {
+        /// Before.
+        old: Arc<PodInfo>,
+        /// Now.
+        new: Arc<PodInfo>,
+    },
+    /// A pod on a node is gone or has ended.
+    AssignedPodDelete(Arc<PodInfo>),
+    /// The unschedulable pod itself changed.
+    UnscheduledPodUpdate {
+        /// Before.
+        old: Arc<PodInfo>,
+        /// Now.
+        new: Arc<PodInfo>,
+    },
+    /// A node is new.
+    NodeAdd(Arc<Node>),
+    /// A node changed: allocatable resources, labels, taints or whether it is cordoned. Mere heartbeats are no event.
+    NodeUpdate {
+        /// Before.
+        old: Arc<Node>,
+        /// Now.
+        new: Arc<Node>,
+    },
+    /// A node is gone.
+    NodeDelete(Arc<Node>),
+    /// An object of another watched kind (a Namespace, a volume, a claim) is new, changed or gone: its newest version.
+    Object(Arc<Object>),
+}
+
+/// Whether an event is worth another try of a pod that a plugin refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hint {
+    /// It may have changed the plugin's mind.
+    Queue,
+    /// It has not.
+    Skip,
+}
+
+impl Hint {
+    /// [`Hint::Queue`] if `yes`.
+    pub fn queue_if(yes: bool) -> Self {
+        if yes { Self::Queue } else { Self::Skip }
+    }
+}

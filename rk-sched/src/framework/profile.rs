@@ -1,0 +1,182 @@
+//! Which plugins are in use where.
+
+use std::{fmt, sync::Arc};
+
+use super::{
+    Bind, ClusterEvent, Filter, Hint, Permit, Plugin, PostBind, PostFilter, PreBind, PreEnqueue, PreFilter, PreScore,
+    QueueSort, Reserve, Score,
+};
+use crate::{model::PodInfo, plugins};
+
+/// One plugin and the extension points it is used at; each method names one.
+///
+/// ```ignore
+/// profile.with(Registration::new(MyPlugin).pre_score().score(2))
+/// ```
+pub struct Registration<P> {
+    plugin: Arc<P>,
+    points: Points,
+}
+
+/// A plugin's extension points.
+#[derive(Default, Clone)]
+pub(crate) struct Points {
+    pub(crate) pre_enqueue: Option<Arc<dyn PreEnqueue>>,
+    pub(crate) pre_filter: Option<Arc<dyn PreFilter>>,
+    pub(crate) filter: Option<Arc<dyn Filter>>,
+    pub(crate) post_filter: Option<Arc<dyn PostFilter>>,
+    pub(crate) pre_score: Option<Arc<dyn PreScore>>,
+    pub(crate) score: Option<(Arc<dyn Score>, i64)>,
+    pub(crate) reserve: Option<Arc<dyn Reserve>>,
+    pub(crate) permit: Option<Arc<dyn Permit>>,
+    pub(crate) pre_bind: Option<Arc<dyn PreBind>>,
+    pub(crate) bind: Option<Arc<dyn Bind>>,
+    pub(crate) post_bind: Option<Arc<dyn PostBind>>,
+}
+
+macro_rules! points {
+    ($($(#[$doc:meta])* $method:ident: $bound:ident,)*) => {$(
+        $(#[$doc])*
+        #[must_use]
+        pub fn $method(mut self) -> Self where P: $bound {
+            self.points.$method = Some(Arc::clone(&self.plugin) as Arc<dyn $bound>);
+            self
+        }
+    )*};
+}
+
+impl<P: Plugin> Registration<P> {
+    /// A plugin, used nowhere yet.
+    pub fn new(plugin: P) -> Self {
+        Self { plugin: Arc::new(plugin), points: Points::default() }
+    }
+
+    points! {
+        /// At PreEnqueue.
+        pre_enqueue: PreEnqueue,
+        /// At PreFilter.
+        pre_filter: PreFilter,
+        /// At Filter.
+        filter: Filter,
+        /// At PostFilter.
+        post_filter: PostFilter,
+        /// At PreScore.
+        pre_score: PreScore,
+        /// At Reserve.
+        reserve: Reserve,
+        /// At Permit.
+        permit: Permit,
+        /// At PreBind.
+        pre_bind: PreBind,
+        /// At Bind.
+        bind: Bind,
+        /// At PostBind.
+        post_bind: PostBind,
+    }
+
+    /// At Score, with this weight (1 or more).
+    #[must_use]
+    pub fn score(mut self, weight: i64) -> Self
+    where
+        P: Score,
+    {
+        self.points.score = Some((Arc::clone(&self.plugin) as Arc<dyn Score>, weight.max(1)));
+        self
+    }
+}
+
+/// A plugin in use.
+#[derive(Clone)]
+pub(crate) struct Enabled {
+    pub(crate) plugin: Arc<dyn Plugin>,
+    pub(crate) points: Points,
+}
+
+/// A set of plugins that schedules the pods whose `schedulerName` is the profile's.
+#[derive(Clone)]
+pub struct Profile {
+    scheduler_name: String,
+    queue_sort: Arc<dyn QueueSort>,
+    enabled: Vec<Enabled>,
+    pub(crate) percentage_of_nodes_to_score: Option<u8>,
+}
+
+impl fmt::Debug for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plugins: Vec<_> = self.enabled.iter().map(|enabled| enabled.plugin.name()).collect();
+        f.debug_struct("Profile").field("scheduler_name", &self.scheduler_name).field("plugins", &plugins).finish()
+    }
+}
+
+impl Profile {
+    /// A profile that only sorts (by priority, then by age) and binds.
+    pub fn empty(scheduler_name: &str) -> Self {
+        Self {
+            scheduler_name: scheduler_name.to_owned(),
+            queue_sort: Arc::new(plugins::PrioritySort),
+            enabled: Vec::new(),
+            percentage_of_nodes_to_score: None,
+        }
+        .with(Registration::new(plugins::DefaultBinder).bind())
+    }
+
+    /// Kubernetes' default plugins with their default weights.
+    pub fn kubernetes(scheduler_name: &str) -> Self {
+        plugins::kubernetes(Self::empty(scheduler_name))
+    }
+
+    /// Adds a plugin behind those there are; one of the same name is replaced in its place.
+    #[must_use]
+    pub fn with<P: Plugin>(mut self, registration: Registration<P>) -> Self {
+        let enabled = Enabled { plugin: registration.plugin, points: registration.points };
+        match self.enabled.iter_mut().find(|other| other.plugin.name() == enabled.plugin.name()) {
+            Some(other) => *other = enabled,
+            None => self.enabled.push(enabled),
+        }
+        self
+    }
+
+    /// Leaves a plugin out.
+    #[must_use]
+    pub fn without(mut self, name: &str) -> Self {
+        self.enabled.retain(|enabled| enabled.plugin.name() != name);
+        self
+    }
+
+    /// Sorts the queue by another plugin. All profiles of a scheduler share the first one's.
+    #[must_use]
+    pub fn sorted_by(mut self, plugin: impl QueueSort) -> Self {
+        self.queue_sort = Arc::new(plugin);
+        self
+    }
+
+    /// How many percent of the nodes must fit before no more are tried; see
+    /// [`SchedulerConfig::percentage_of_nodes_to_score`](crate::SchedulerConfig::percentage_of_nodes_to_score), which this overrides.
+    #[must_use]
+    pub fn percentage_of_nodes_to_score(mut self, percent: u8) -> Self {
+        self.percentage_of_nodes_to_score = Some(percent);
+        self
+    }
+
+    /// The `schedulerName` it answers to.
+    pub fn scheduler_name(&self) -> &str {
+        &self.scheduler_name
+    }
+
+    /// The plugin that sorts the queue.
+    pub fn queue_sort(&self) -> &Arc<dyn QueueSort> {
+        &self.queue_sort
+    }
+
+    pub(crate) fn enabled(&self) -> &[Enabled] {
+        &self.enabled
+    }
+
+    /// Whether an event may change the mind of one of the named plugins. One that is not known may always.
+    pub(crate) fn hint(&self, plugins: impl IntoIterator<Item = &'static str>, pod: &PodInfo, event: &ClusterEvent) -> bool {
+        plugins.into_iter().any(|name| {
+            let known = self.enabled.iter().find(|enabled| enabled.plugin.name() == name);
+            known.is_none_or(|enabled| enabled.plugin.hint(pod, event) == Hint::Queue)
+        })
+    }
+}

@@ -1,0 +1,113 @@
+//! Pods that a Permit plugin holds back.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::oneshot, time::Instant};
+
+use super::Status;
+use crate::model::PodInfo;
+
+/// The pods that have a node and wait for a permit. Clones are one; give one to the plugin that permits and the same to
+/// [`SchedulerConfig::waiting`](crate::SchedulerConfig::waiting).
+#[derive(Clone, Default)]
+pub struct WaitingPods {
+    pods: Arc<Mutex<HashMap<Arc<str>, Waiting>>>,
+}
+
+struct Waiting {
+    pod: Arc<PodInfo>,
+    node: Arc<str>,
+    /// Plugins that have not allowed it yet, with the end of their patience.
+    plugins: BTreeMap<&'static str, Instant>,
+    decide: oneshot::Sender<Status>,
+}
+
+impl WaitingPods {
+    /// Every waiting pod with its node.
+    pub fn list(&self) -> Vec<(Arc<PodInfo>, Arc<str>)> {
+        self.pods.lock().values().map(|waiting| (Arc::clone(&waiting.pod), Arc::clone(&waiting.node))).collect()
+    }
+
+    /// A plugin allows a pod; it goes on once all plugins that held it back did. `false` if it does not wait.
+    pub fn allow(&self, uid: &str, plugin: &str) -> bool {
+        let mut pods = self.pods.lock();
+        let Some(waiting) = pods.get_mut(uid) else { return false };
+        waiting.plugins.remove(plugin);
+        if waiting.plugins.is_empty() {
+            Self::decide(&mut pods, uid, Status::success());
+        }
+        true
+    }
+
+    /// A plugin rejects a pod; its node is given back. `false` if it does not wait.
+    pub fn reject(&self, uid: &str, plugin: &'static str, reason: &str) -> bool {
+        let status = Status::unschedulable(reason.to_owned()).from_plugin(plugin);
+        Self::decide(&mut self.pods.lock(), uid, status)
+    }
+
+    fn decide(pods: &mut HashMap<Arc<str>, Waiting>, uid: &str, status: Status) -> bool {
+        // The binding task may have gone with the scheduler; then nobody asks.
+        pods.remove(uid).is_some_and(|waiting| waiting.decide.send(status).is_ok())
+    }
+
+    /// Notes a pod that has to wait for these plugins.
+    pub(crate) fn insert(
+        &self,
+        pod: Arc<PodInfo>,
+        node: Arc<str>,
+        plugins: impl IntoIterator<Item = (&'static str, Duration)>,
+    ) -> Waited {
+        let now = Instant::now();
+        let plugins: BTreeMap<_, _> = plugins.into_iter().map(|(name, patience)| (name, now + patience)).collect();
+        let (decide, decided) = oneshot::channel();
+        let uid = Arc::clone(&pod.uid);
+        self.pods.lock().insert(Arc::clone(&uid), Waiting { pod, node, plugins, decide });
+        Waited { waiting: self.clone(), uid, decided }
+    }
+
+    /// The plugin whose patience ends first.
+    fn next(&self, uid: &str) -> Option<(&'static str, Instant)> {
+        let pods = self.pods.lock();
+        let first = pods.get(uid)?.plugins.iter().min_by_key(|(_, until)| **until);
+        first.map(|(plugin, until)| (*plugin, *until))
+    }
+}
+
+/// A pod's wait.
+pub(crate) struct Waited {
+    waiting: WaitingPods,
+    uid: Arc<str>,
+    decided: oneshot::Receiver<Status>,
+}
+
+impl Waited {
+    /// Waits for the word of the plugins, or the end of the patience of one that has not said it.
+    pub(crate) async fn decided(mut self) -> Status {
+        while let Some((plugin, until)) = self.waiting.next(&self.uid) {
+            tokio::select! {
+                biased;
+                status = &mut self.decided => return status.unwrap_or_else(|_| Status::unschedulable("rejected")),
+                () = tokio::time::sleep_until(until) => {
+                    let mut pods = self.waiting.pods.lock();
+                    if pods.get(&self.uid).is_some_and(|waiting| waiting.plugins.contains_key(plugin)) {
+                        pods.remove(&self.uid);
+                        let reason = format!("timeout waiting for permit of {plugin}");
+                        return Status::unschedulable(reason).from_plugin(plugin);
+                    }
+                }
+            }
+        }
+        (&mut self.decided).await.unwrap_or_else(|_| Status::unschedulable("rejected"))
+    }
+}
+
+impl Drop for Waited {
+    fn drop(&mut self) {
+        self.waiting.pods.lock().remove(&self.uid);
+    }
+}

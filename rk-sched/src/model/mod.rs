@@ -1,0 +1,23 @@
+//! The scheduler's picture of the cluster.
+//!
+//! [`PodInfo`] and [`NodeInfo`] hold what plugins ask of a pod or a node, computed once. The
+//! [`Snapshot`] holds them all and is changed in place as pods and nodes come and go (its cost is
+//! that of the change): a scheduling cycle borrows it, nothing is copied. Pods that look alike to
+//! other pods share a [`PodClass`], so that questions about "all pods with such labels" are asked
+//! once per class.
+
+mod affinity;
+mod class;
+mod node;
+mod pod;
+mod resources;
+mod snapshot;
+
+pub use affinity::{NamespaceLabels, NodeAffinity, NodeTerm, PodAffinity, PodTerm, tolerates, untolerated};
+pub use class::{ClassId, ClassKey, PodClass};
+pub use node::{NodeInfo, PodEntry};
+pub use pod::{HostPort, PodInfo};
+pub use resources::{DEFAULT_MEMORY, DEFAULT_MILLI_CPU, Resources, pod_requests, pod_requests_nonzero};
+pub use snapshot::{NodeIndex, Snapshot};
+
+pub(crate) use class::Classes;

@@ -1,0 +1,80 @@
+//! NodeAffinity, `spec.nodeSelector` included.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Node;
+
+use crate::{
+    framework::{
+        ClusterEvent, CycleState, Filter, Hint, NodeScore, Plugin, PreFilter, PreScore, Score, Status,
+        normalize_to_max,
+    },
+    model::{NodeIndex, NodeInfo, PodInfo, Snapshot},
+};
+
+/// Only nodes that the pod's `nodeSelector` and required node affinity allow; better those that it prefers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NodeAffinity;
+
+const REASON: &str = "node(s) didn't match Pod's node affinity/selector";
+
+impl Plugin for NodeAffinity {
+    fn name(&self) -> &'static str {
+        "NodeAffinity"
+    }
+
+    fn hint(&self, pod: &PodInfo, event: &ClusterEvent) -> Hint {
+        let allows = |node: &Node| {
+            let name = node.metadata.name.as_deref().unwrap_or_default();
+            pod.node_affinity.allows(name, node.metadata.labels.as_ref().unwrap_or(&Default::default()))
+        };
+        Hint::queue_if(match event {
+            ClusterEvent::NodeAdd(node) => allows(node),
+            ClusterEvent::NodeUpdate { old, new } => !allows(old) && allows(new),
+            ClusterEvent::UnscheduledPodUpdate { old, new } => old.node_affinity != new.node_affinity,
+            _ => false,
+        })
+    }
+}
+
+impl PreFilter for NodeAffinity {
+    fn pre_filter(
+        &self,
+        _state: &mut CycleState,
+        pod: &PodInfo,
+        _snapshot: &Snapshot,
+    ) -> Result<Option<Vec<Arc<str>>>, Status> {
+        if pod.node_affinity.requires_nothing() {
+            return Err(Status::skip());
+        }
+        let names = pod.node_affinity.only_names();
+        if names.as_ref().is_some_and(|names| names.is_empty()) {
+            return Err(Status::unresolvable("pod affinity terms conflict"));
+        }
+        Ok(names.map(|names| names.into_iter().map(Arc::from).collect()))
+    }
+}
+
+impl Filter for NodeAffinity {
+    fn filter(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Status {
+        if pod.node_affinity.allows(&node.name, node.labels()) { Status::success() } else { Status::unresolvable(REASON) }
+    }
+}
+
+impl PreScore for NodeAffinity {
+    fn pre_score(&self, _state: &mut CycleState, pod: &PodInfo, _snapshot: &Snapshot, _nodes: &[NodeIndex]) -> Status {
+        if pod.node_affinity.preferred.is_empty() { Status::skip() } else { Status::success() }
+    }
+}
+
+impl Score for NodeAffinity {
+    fn score(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<i64, Status> {
+        let preferred = pod.node_affinity.preferred.iter();
+        Ok(preferred.filter(|(_, term)| term.matches(&node.name, node.labels())).map(|(weight, _)| weight).sum())
+    }
+
+    fn normalize(&self, _state: &CycleState, _pod: &PodInfo, scores: &mut [NodeScore]) -> Result<(), Status> {
+        normalize_to_max(scores, false);
+        Ok(())
+    }
+}

@@ -1,0 +1,298 @@
+//! The pods that want a node.
+//!
+//! A pod is *active* (to be tried next, ordered by the QueueSort plugin), in *back-off* (to be tried again after a
+//! time that doubles with its attempts), *unschedulable* (waiting for an event that a plugin's hint wants,
+//! gated pods among them), or in flight (popped). What is unschedulable for five minutes is tried again anyway.
+
+mod heap;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use self::heap::Heap;
+use crate::{
+    framework::{ClusterEvent, Profile, QueueSort},
+    model::PodInfo,
+};
+
+/// A pod that wants a node, and how it went so far.
+#[derive(Debug, Clone)]
+pub struct QueuedPod {
+    /// The pod.
+    pub pod: Arc<PodInfo>,
+    /// When it was last put into the queue.
+    pub since: Instant,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// The plugins that refused it last.
+    pub plugins: BTreeSet<&'static str>,
+    /// The plugins that refused it until something outside of the scheduler is done.
+    pub pending: BTreeSet<&'static str>,
+}
+
+impl QueuedPod {
+    fn new(pod: Arc<PodInfo>) -> Self {
+        Self { pod, since: Instant::now(), attempts: 0, plugins: BTreeSet::new(), pending: BTreeSet::new() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct BackoffKey {
+    until: Instant,
+    sequence: u64,
+}
+
+enum Place {
+    Active,
+    Backoff(BackoffKey),
+    Unschedulable,
+    InFlight,
+}
+
+struct BackedOff {
+    pod: QueuedPod,
+    /// After a failure, as opposed to a refusal, the wait is never cut short.
+    failed: bool,
+}
+
+/// The lengths of the queue's waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Waits {
+    pub(crate) initial_backoff: Duration,
+    pub(crate) max_backoff: Duration,
+    pub(crate) unschedulable: Duration,
+}
+
+/// The queue of one scheduler, for all its profiles.
+pub(crate) struct Queue {
+    profiles: Arc<HashMap<String, Arc<Profile>>>,
+    waits: Waits,
+    places: HashMap<Arc<str>, Place>,
+    active: Heap,
+    backoff: BTreeMap<BackoffKey, BackedOff>,
+    unschedulable: HashMap<Arc<str>, QueuedPod>,
+    sequence: u64,
+}
+
+impl Queue {
+    pub(crate) fn new(profiles: Arc<HashMap<String, Arc<Profile>>>, sort: Arc<dyn QueueSort>, waits: Waits) -> Self {
+        Self {
+            profiles,
+            waits,
+            places: HashMap::new(),
+            active: Heap::new(sort),
+            backoff: BTreeMap::new(),
+            unschedulable: HashMap::new(),
+            sequence: 0,
+        }
+    }
+
+    fn profile(&self, pod: &PodInfo) -> Option<Arc<Profile>> {
+        self.profiles.get(pod.scheduler_name()).cloned()
+    }
+
+    /// A new pod.
+    pub(crate) fn add(&mut self, pod: Arc<PodInfo>) {
+        if !self.places.contains_key(&pod.uid) {
+            self.activate(QueuedPod::new(pod));
+        }
+    }
+
+    /// Makes a pod active, unless a PreEnqueue plugin is against it.
+    fn activate(&mut self, mut queued: QueuedPod) {
+        let uid = Arc::clone(&queued.pod.uid);
+        let profile = self.profile(&queued.pod);
+        let enabled = profile.as_ref().map(|profile| profile.enabled()).unwrap_or_default();
+        let refused = enabled.iter().filter_map(|enabled| enabled.points.pre_enqueue.as_ref()).find_map(|plugin| {
+            let status = plugin.pre_enqueue(&queued.pod);
+            (!status.is_success()).then(|| plugin.name())
+        });
+        queued.since = Instant::now();
+        if let Some(plugin) = refused {
+            queued.plugins = BTreeSet::from([plugin]);
+            self.places.insert(Arc::clone(&uid), Place::Unschedulable);
+            self.unschedulable.insert(uid, queued);
+        } else {
+            self.places.insert(uid, Place::Active);
+            self.active.push(queued);
+        }
+    }
+
+    /// The pod to try next. It is in flight until it is forgotten, put back or refused.
+    pub(crate) fn pop(&mut self) -> Option<QueuedPod> {
+        self.flush();
+        let mut pod = match self.active.pop() {
+            Some(pod) => pod,
+            None => {
+                // Nothing better to do: those in back-off that were merely refused need not wait (KEP-5142).
+                let key = self.backoff.iter().find(|(_, waiting)| !waiting.failed).map(|(key, _)| *key)?;
+                self.backoff.remove(&key)?.pod
+            }
+        };
+        self.places.insert(Arc::clone(&pod.pod.uid), Place::InFlight);
+        pod.attempts += 1;
+        Some(pod)
+    }
+
+    /// Moves on what has waited long enough.
+    fn flush(&mut self) {
+        let now = Instant::now();
+        while let Some(first) = self.backoff.first_entry() {
+            if first.key().until > now {
+                break;
+            }
+            let waited = first.remove();
+            self.activate(waited.pod);
+        }
+    }
+
+    /// Tries again those that have been unschedulable for too long; answers when to call this again.
+    pub(crate) fn flush_unschedulable(&mut self) {
+        let long = self.waits.unschedulable;
+        let stale = |queued: &&QueuedPod| queued.since.elapsed() >= long;
+        let stale: Vec<Arc<str>> =
+            self.unschedulable.values().filter(stale).map(|queued| Arc::clone(&queued.pod.uid)).collect();
+        for uid in stale {
+            if let Some(queued) = self.unschedulable.remove(&uid) {
+                self.requeue(queued);
+            }
+        }
+    }
+
+    fn backoff_of(&self, queued: &QueuedPod) -> Duration {
+        if queued.attempts == 0 {
+            return Duration::ZERO;
+        }
+        let doubled = 1_u32.checked_shl(queued.attempts - 1).filter(|factor| *factor > 0).unwrap_or(u32::MAX);
+        self.waits.initial_backoff.saturating_mul(doubled).min(self.waits.max_backoff)
+    }
+
+    fn back_off(&mut self, queued: QueuedPod, until: Instant, failed: bool) {
+        self.sequence += 1;
+        let key = BackoffKey { until, sequence: self.sequence };
+        self.places.insert(Arc::clone(&queued.pod.uid), Place::Backoff(key));
+        self.backoff.insert(key, BackedOff { pod: queued, failed });
+    }
+
+    /// Out of the unschedulable ones: active, or in back-off if that is not over.
+    fn requeue(&mut self, queued: QueuedPod) {
+        let until = queued.since + self.backoff_of(&queued);
+        if until > Instant::now() { self.back_off(queued, until, false) } else { self.activate(queued) }
+    }
+
+    /// A pod in flight failed for no fault of its own: again after its back-off.
+    pub(crate) fn failed(&mut self, mut queued: QueuedPod) {
+        queued.since = Instant::now();
+        let until = queued.since + self.backoff_of(&queued);
+        self.back_off(queued, until, true);
+    }
+
+    /// A pod in flight was refused by `queued.plugins` and `queued.pending`: it waits for an event.
+    pub(crate) fn refused(&mut self, mut queued: QueuedPod) {
+        queued.since = Instant::now();
+        let uid = Arc::clone(&queued.pod.uid);
+        self.places.insert(Arc::clone(&uid), Place::Unschedulable);
+        self.unschedulable.insert(uid, queued);
+    }
+
+    /// Removes a pod, wherever it is.
+    pub(crate) fn remove(&mut self, uid: &str) {
+        match self.places.remove(uid) {
+            Some(Place::Active) => drop(self.active.remove(uid)),
+            Some(Place::Backoff(key)) => drop(self.backoff.remove(&key)),
+            Some(Place::Unschedulable) => drop(self.unschedulable.remove(uid)),
+            Some(Place::InFlight) | None => {}
+        }
+    }
+
+    /// The version of a pod that waits; `None` for one that is unknown or in flight.
+    pub(crate) fn waiting(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        let queued = match self.places.get(uid)? {
+            Place::Active => self.active.get(uid)?,
+            Place::Backoff(key) => &self.backoff.get(key)?.pod,
+            Place::Unschedulable => self.unschedulable.get(uid)?,
+            Place::InFlight => return None,
+        };
+        Some(&queued.pod)
+    }
+
+    /// A waiting pod has a new version that changes nothing for its scheduling.
+    pub(crate) fn refresh(&mut self, pod: Arc<PodInfo>) {
+        let queued = match self.places.get(&pod.uid) {
+            Some(Place::Active) => self.active.get_mut(&pod.uid),
+            Some(Place::Backoff(key)) => self.backoff.get_mut(key).map(|waiting| &mut waiting.pod),
+            Some(Place::Unschedulable) => self.unschedulable.get_mut(&pod.uid),
+            Some(Place::InFlight) | None => None,
+        };
+        if let Some(queued) = queued {
+            queued.pod = pod;
+        }
+    }
+
+    /// A waiting pod has a new version.
+    pub(crate) fn update(&mut self, pod: Arc<PodInfo>) {
+        match self.places.get(&pod.uid) {
+            None => self.add(pod),
+            Some(Place::InFlight) => {}
+            Some(Place::Active) => {
+                if let Some(mut queued) = self.active.remove(&pod.uid) {
+                    queued.pod = pod;
+                    self.active.push(queued);
+                }
+            }
+            Some(Place::Backoff(key)) => {
+                if let Some(waiting) = self.backoff.get_mut(key) {
+                    waiting.pod.pod = pod;
+                }
+            }
+            Some(Place::Unschedulable) => {
+                let Some(mut queued) = self.unschedulable.remove(&pod.uid) else { return };
+                let old = std::mem::replace(&mut queued.pod, Arc::clone(&pod));
+                let event = ClusterEvent::UnscheduledPodUpdate { old, new: pod };
+                if self.wants(&queued, &event) {
+                    self.requeue(queued);
+                } else {
+                    self.unschedulable.insert(Arc::clone(&queued.pod.uid), queued);
+                }
+            }
+        }
+    }
+
+    fn wants(&self, queued: &QueuedPod, event: &ClusterEvent) -> bool {
+        // A pod that no plugin is to blame for waits for any event.
+        let blamed = queued.plugins.iter().chain(&queued.pending).copied();
+        queued.plugins.is_empty() && queued.pending.is_empty()
+            || self.profile(&queued.pod).is_none_or(|profile| profile.hint(blamed, &queued.pod, event))
+    }
+
+    /// The cluster changed: those that may fit now are tried again.
+    pub(crate) fn on_event(&mut self, event: &ClusterEvent) {
+        let wanting = self.unschedulable.values().filter(|queued| self.wants(queued, event));
+        let uids: Vec<Arc<str>> = wanting.map(|queued| Arc::clone(&queued.pod.uid)).collect();
+        for uid in uids {
+            let Some(queued) = self.unschedulable.remove(&uid) else { continue };
+            let profile = self.profile(&queued.pod);
+            let pending = queued.pending.iter().copied();
+            if !queued.pending.is_empty() && profile.is_some_and(|p| p.hint(pending, &queued.pod, event)) {
+                self.activate(queued);
+            } else {
+                self.requeue(queued);
+            }
+        }
+    }
+
+    /// When the next back-off ends.
+    pub(crate) fn next_backoff(&self) -> Option<Instant> {
+        self.backoff.first_key_value().map(|(key, _)| key.until)
+    }
+
+    /// How many pods are active, in back-off and unschedulable.
+    pub(crate) fn counts(&self) -> (usize, usize, usize) {
+        (self.active.len(), self.backoff.len(), self.unschedulable.len())
+    }
+}
