@@ -8,7 +8,7 @@ use std::{
 use rand::{RngExt, rngs::StdRng};
 
 use crate::{
-    framework::{CycleState, Diagnosis, Filter, NodeScore, Profile, Status},
+    framework::{Code, CycleState, Diagnosis, Filter, NodeScore, PostFilterContext, Profile, Status},
     model::{NodeIndex, NodeInfo, PodInfo, Snapshot},
 };
 
@@ -27,6 +27,9 @@ pub(crate) enum Failure {
     /// A plugin failed.
     Error(Status),
 }
+
+/// A node on which there is room once these pods have gone.
+pub(crate) type Room = (Arc<str>, Vec<Arc<PodInfo>>);
 
 /// Kubernetes' bounds of how many nodes are enough: at least 100, and 5 percent.
 const MIN_FEASIBLE: usize = 100;
@@ -141,7 +144,8 @@ impl Cluster<'_> {
                 Ok(Some(names)) => {
                     limiting.push(plugin.name());
                     let names: BTreeSet<_> = names.into_iter().collect();
-                    only = Some(only.map_or_else(|| names.clone(), |only| only.intersection(&names).cloned().collect()));
+                    only =
+                        Some(only.map_or_else(|| names.clone(), |only| only.intersection(&names).cloned().collect()));
                 }
                 Err(status) if status.is_skip() => state.skip_filter |= bit(index),
                 Err(status) if status.is_rejected() => {
@@ -190,10 +194,10 @@ impl Cluster<'_> {
         let promised = self.nominated.node_of(&pod.uid).map(AsRef::as_ref).or(pod.nominated_node_name());
         let promised = promised.and_then(|name| self.snapshot.find(name));
         let promised = promised.filter(|index| only.as_ref().is_none_or(|only| only.contains(index)));
-        if let Some(index) = promised {
-            if try_node(index)? {
-                return Ok(vec![index]);
-            }
+        if let Some(index) = promised
+            && try_node(index)?
+        {
+            return Ok(vec![index]);
         }
         let order = only.as_deref().unwrap_or(self.snapshot.order());
         let mut feasible = Vec::new();
@@ -237,7 +241,8 @@ impl Cluster<'_> {
         node: &NodeInfo,
     ) -> Status {
         let promised = self.nominated.on(&node.name);
-        let mut matter = promised.iter().filter(|other| other.priority >= pod.priority && other.uid != pod.uid).peekable();
+        let mut matter =
+            promised.iter().filter(|other| other.priority >= pod.priority && other.uid != pod.uid).peekable();
         if matter.peek().is_some() {
             let (mut state, mut node) = (state.clone(), node.clone());
             for other in matter {
@@ -259,11 +264,22 @@ impl Cluster<'_> {
         }
     }
 
-    /// Tells the plugins that a pod is to be thought of as gone from the node.
-    pub(crate) fn remove_pod(&self, state: &mut CycleState, pod: &PodInfo, removed: &PodInfo, node: &NodeInfo) {
-        for plugin in self.profile.enabled().iter().filter_map(|enabled| enabled.points.pre_filter.as_ref()) {
-            plugin.remove_pod(state, pod, removed, node);
+    /// Runs PostFilter: a node with the pods to evict there, and what the plugins said that found none.
+    pub(crate) fn post_filter(&self, context: &PostFilterContext<'_>) -> (Option<Room>, String) {
+        let mut said = Vec::new();
+        for plugin in self.profile.enabled().iter().filter_map(|enabled| enabled.points.post_filter.as_ref()) {
+            let status = match plugin.post_filter(context) {
+                Ok(room) => return (Some(room), String::new()),
+                Err(status) => status,
+            };
+            if !status.message().is_empty() {
+                said.push(status.message());
+            }
+            if status.code() == Code::UnschedulableAndUnresolvable {
+                break;
+            }
         }
+        (None, said.join(", "))
     }
 
     /// Runs PreScore and Score: the weighted sums.
@@ -296,7 +312,10 @@ impl Cluster<'_> {
             plugin.normalize(state, pod, &mut scores).map_err(named)?;
             for (total, score) in totals.iter_mut().zip(&scores) {
                 if !(crate::framework::MIN_SCORE..=crate::framework::MAX_SCORE).contains(&score.score) {
-                    let reason = format!("returned an invalid score {}, it should be in the range of [0, 100] after normalizing", score.score);
+                    let reason = format!(
+                        "returned an invalid score {}, it should be in the range of [0, 100] after normalizing",
+                        score.score
+                    );
                     return Err(named(Status::error(reason)));
                 }
                 total.score += score.score * weight;

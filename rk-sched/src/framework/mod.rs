@@ -18,9 +18,8 @@ mod waiting;
 
 pub use event::{ClusterEvent, Hint};
 pub use plugin::{
-    Bind, BindContext, Filter, MAX_SCORE, MIN_SCORE, NodeScore, Permit, PermitAnswer, Plugin, PostBind,
-    PostFilter, PostFilterContext, PreBind, PreEnqueue, PreFilter, PreScore, QueueSort, Reserve, Score,
-    normalize_to_max,
+    Bind, BindContext, Filter, MAX_SCORE, MIN_SCORE, NodeScore, Permit, PermitAnswer, Plugin, PostBind, PostFilter,
+    PostFilterContext, PreBind, PreEnqueue, PreFilter, PreScore, QueueSort, Reserve, Score, normalize_to_max,
 };
 pub use profile::{Profile, Registration};
 pub use state::CycleState;

@@ -9,10 +9,6 @@ use super::{
 use crate::{model::PodInfo, plugins};
 
 /// One plugin and the extension points it is used at; each method names one.
-///
-/// ```ignore
-/// profile.with(Registration::new(MyPlugin).pre_score().score(2))
-/// ```
 pub struct Registration<P> {
     plugin: Arc<P>,
     points: Points,
@@ -173,7 +169,12 @@ impl Profile {
     }
 
     /// Whether an event may change the mind of one of the named plugins. One that is not known may always.
-    pub(crate) fn hint(&self, plugins: impl IntoIterator<Item = &'static str>, pod: &PodInfo, event: &ClusterEvent) -> bool {
+    pub(crate) fn hint(
+        &self,
+        plugins: impl IntoIterator<Item = &'static str>,
+        pod: &PodInfo,
+        event: &ClusterEvent,
+    ) -> bool {
         plugins.into_iter().any(|name| {
             let known = self.enabled.iter().find(|enabled| enabled.plugin.name() == name);
             known.is_none_or(|enabled| enabled.plugin.hint(pod, event) == Hint::Queue)

@@ -180,8 +180,7 @@ impl PodAffinity {
     pub(crate) fn new(affinity: Option<&Affinity>, namespace: &str, labels: &BTreeMap<String, String>) -> Self {
         let one = |term: &PodAffinityTerm| PodTerm::new(term, namespace, labels);
         let weighted = |t: &WeightedPodAffinityTerm| (i64::from(t.weight), one(&t.pod_affinity_term));
-        let (near, far) =
-            affinity.map_or((None, None), |a| (a.pod_affinity.as_ref(), a.pod_anti_affinity.as_ref()));
+        let (near, far) = affinity.map_or((None, None), |a| (a.pod_affinity.as_ref(), a.pod_anti_affinity.as_ref()));
         let near_required = near.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
         let near_preferred = near.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
         let far_required = far.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());

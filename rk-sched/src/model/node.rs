@@ -71,9 +71,9 @@ impl NodeInfo {
         let pods = allocatable.and_then(|list| list.get("pods")).and_then(|text| text.0.parse::<Quantity>().ok());
         self.allowed_pods = pods.map_or(0, |pods| pods.value());
         let images = status.and_then(|status| status.images.as_deref()).unwrap_or_default();
-        let sized = images.iter().flat_map(|image| {
-            image.names.iter().flatten().map(|name| (name.clone(), image.size_bytes.unwrap_or(0)))
-        });
+        let sized = images
+            .iter()
+            .flat_map(|image| image.names.iter().flatten().map(|name| (name.clone(), image.size_bytes.unwrap_or(0))));
         self.images = Arc::new(sized.collect());
         self.node = node;
     }

@@ -1,6 +1,9 @@
 //! What the scheduler knows of a pod.
 
-use std::{collections::BTreeMap, sync::{Arc, LazyLock}};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Toleration};
 

@@ -102,7 +102,8 @@ impl Plugin for NodeResourcesFit {
         Hint::queue_if(match event {
             ClusterEvent::NodeAdd(node) => self.could_fit(pod, &allocatable(node)),
             ClusterEvent::NodeUpdate { old, new } => {
-                let status = |node: &k8s_openapi::api::core::v1::Node| node.status.clone().unwrap_or_default().allocatable;
+                let status =
+                    |node: &k8s_openapi::api::core::v1::Node| node.status.clone().unwrap_or_default().allocatable;
                 status(old) != status(new) && self.could_fit(pod, &allocatable(new))
             }
             // Any pod that goes makes room for one more.
@@ -134,7 +135,8 @@ impl Filter for NodeResourcesFit {
         if wanted.memory > 0 && wanted.memory > free(all.memory, used.memory) {
             refuse("Insufficient memory".into());
         }
-        if wanted.ephemeral_storage > 0 && wanted.ephemeral_storage > free(all.ephemeral_storage, used.ephemeral_storage)
+        if wanted.ephemeral_storage > 0
+            && wanted.ephemeral_storage > free(all.ephemeral_storage, used.ephemeral_storage)
         {
             refuse("Insufficient ephemeral-storage".into());
         }

@@ -6,8 +6,7 @@ use k8s_openapi::api::core::v1::Node;
 
 use crate::{
     framework::{
-        ClusterEvent, CycleState, Filter, Hint, NodeScore, Plugin, PreFilter, PreScore, Score, Status,
-        normalize_to_max,
+        ClusterEvent, CycleState, Filter, Hint, NodeScore, Plugin, PreFilter, PreScore, Score, Status, normalize_to_max,
     },
     model::{NodeIndex, NodeInfo, PodInfo, Snapshot},
 };
@@ -57,7 +56,11 @@ impl PreFilter for NodeAffinity {
 
 impl Filter for NodeAffinity {
     fn filter(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Status {
-        if pod.node_affinity.allows(&node.name, node.labels()) { Status::success() } else { Status::unresolvable(REASON) }
+        if pod.node_affinity.allows(&node.name, node.labels()) {
+            Status::success()
+        } else {
+            Status::unresolvable(REASON)
+        }
     }
 }
 

@@ -19,9 +19,7 @@ impl Plugin for NodeName {
     }
 
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent) -> Hint {
-        Hint::queue_if(
-            matches!(event, ClusterEvent::NodeAdd(node) if pod.node_name() == node.metadata.name.as_deref()),
-        )
+        Hint::queue_if(matches!(event, ClusterEvent::NodeAdd(node) if pod.node_name() == node.metadata.name.as_deref()))
     }
 }
 

@@ -3,9 +3,7 @@
 use k8s_openapi::api::core::v1::{Node, Toleration};
 
 use crate::{
-    framework::{
-        ClusterEvent, CycleState, Filter, Hint, NodeScore, Plugin, PreScore, Score, Status, normalize_to_max,
-    },
+    framework::{ClusterEvent, CycleState, Filter, Hint, NodeScore, Plugin, PreScore, Score, Status, normalize_to_max},
     model::{NodeIndex, NodeInfo, PodInfo, Snapshot, tolerates, untolerated},
 };
 

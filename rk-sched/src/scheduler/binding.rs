@@ -13,7 +13,6 @@ use crate::{
 /// How a binding cycle ended.
 pub(super) struct Outcome {
     pub(super) uid: Arc<str>,
-    pub(super) node: Arc<str>,
     pub(super) status: Status,
 }
 
@@ -45,7 +44,7 @@ impl Binding {
         if !status.is_success() {
             unreserve(&self.profile, &self.state, &self.pod, &self.node);
         }
-        let outcome = Outcome { uid: Arc::clone(&self.pod.uid), node: self.node, status };
+        let outcome = Outcome { uid: Arc::clone(&self.pod.uid), status };
         // The scheduler that would hear it may have stopped; the API knows it all.
         let _ = self.outcome.send(outcome);
     }

@@ -21,7 +21,7 @@ pub use config::{ConfigError, SchedulerConfig};
 use self::binding::{Binding, Outcome};
 use crate::{
     cycle::{Cluster, Failure, Nominated},
-    framework::{Code, Diagnosis, PermitAnswer, PostFilterContext, Profile, Status},
+    framework::{Diagnosis, PermitAnswer, PostFilterContext, Profile, Status},
     model::{PodInfo, Snapshot},
     queue::{Queue, QueuedPod, Waits},
 };
@@ -122,11 +122,8 @@ impl Running {
         nodes.synced().await;
         pods.synced().await;
         namespaces.synced().await;
-        let mut changes = Changes {
-            nodes: nodes.subscribe(),
-            namespaces: namespaces.subscribe(),
-            pods: pods.subscribe(),
-        };
+        let mut changes =
+            Changes { nodes: nodes.subscribe(), namespaces: namespaces.subscribe(), pods: pods.subscribe() };
         let mut cycles = 0;
         let mut flush = Instant::now() + FLUSH;
         loop {
@@ -218,23 +215,8 @@ impl Running {
         }
         let offset = self.random.random_range(0..diagnosis.nodes);
         let cluster = Cluster { profile, snapshot: &self.snapshot, nominated: &self.nominated };
-        let mut said = Vec::new();
-        let mut room = None;
-        for plugin in profile.enabled().iter().filter_map(|enabled| enabled.points.post_filter.as_ref()) {
-            let context = PostFilterContext { pod, state, diagnosis, offset, cluster };
-            match plugin.post_filter(&context) {
-                Ok(found) => {
-                    room = Some(found);
-                    break;
-                }
-                Err(status) if status.code() == Code::UnschedulableAndUnresolvable => {
-                    said.push(status.message());
-                    break;
-                }
-                Err(status) => said.push(status.message()),
-            }
-        }
-        diagnosis.post_filter = said.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(", ");
+        let (room, said) = cluster.post_filter(&PostFilterContext { pod, state, diagnosis, offset, cluster });
+        diagnosis.post_filter = said;
         match room {
             Some((node, victims)) => {
                 self.evict(pod, &node, victims);
@@ -277,11 +259,11 @@ impl Running {
         self.assumed.insert(Arc::clone(&pod.uid), Assumed { queued });
         if !verdict.is_success() {
             binding::unreserve(profile, &state, &pod, &node);
-            self.bound(Outcome { uid: Arc::clone(&pod.uid), node, status: verdict });
+            self.bound(Outcome { uid: Arc::clone(&pod.uid), status: verdict });
             return;
         }
-        let waited = (!waits.is_empty())
-            .then(|| self.config.waiting.insert(Arc::clone(&pod), Arc::clone(&node), waits));
+        let waited =
+            (!waits.is_empty()).then(|| self.config.waiting.insert(Arc::clone(&pod), Arc::clone(&node), waits));
         let binding = Binding {
             client: Arc::clone(&self.client),
             events: self.recorder(&pod),

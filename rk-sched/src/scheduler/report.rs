@@ -84,7 +84,9 @@ impl Running {
                     Ok(()) => recorder.normal(&about, "Preempted", message),
                     Err(error) if error.is_not_found() => {}
                     // The pod that wanted the room is tried again, and so is the preemption.
-                    Err(error) => tracing::warn!(%error, pod = %victim.name, namespace = %victim.namespace, "not preempted"),
+                    Err(error) => {
+                        tracing::warn!(%error, pod = %victim.name, namespace = %victim.namespace, "not preempted")
+                    }
                 }
             });
         }
@@ -109,7 +111,7 @@ fn status_patch(pod: &PodInfo, nominated: Option<&Arc<str>>, reason: &str, messa
         return None;
     }
     let since = condition.filter(|condition| condition.status == "False").and_then(|c| c.last_transition_time.clone());
-    let since = since.map_or_else(|| rk_api::now(), |time| time.0);
+    let since = since.map_or_else(rk_api::now, |time| time.0);
     let mut patch = json!({"status": {"conditions": [{
         "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
         "observedGeneration": pod.pod.metadata.generation,
