@@ -6,12 +6,19 @@
 
 mod admission;
 mod auth;
+pub mod authn;
+pub mod authz;
+pub mod bootstrap;
 mod builtin;
 mod catalog;
 mod convert;
 mod embed;
+#[cfg(test)]
+mod fixture;
 mod pipeline;
 pub mod kinds;
+#[cfg(feature = "serve")]
+pub mod pki;
 mod registry;
 pub mod schema;
 mod storage;

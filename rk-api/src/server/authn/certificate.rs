@@ -1,0 +1,116 @@
+//! Who a client certificate names.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use x509_parser::{
+    oid_registry::Oid,
+    prelude::{FromDer, X509Certificate},
+    time::ASN1Time,
+};
+
+use crate::server::{AuthenticationError, Authenticator, Credentials, UserInfo};
+
+/// Takes the common name of a client certificate for the user and its organizations for the groups
+/// (<https://kubernetes.io/docs/reference/access-authn-authz/authentication/#x509-client-certificates>).
+///
+/// The TLS layer has checked that the cluster's client CA signed it; dates and usage are checked here.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ClientCertificates;
+
+/// The attribute of a subject that holds the user's uid, as Kubernetes has it: 1.3.6.1.4.1.57683.2.
+const UID: &[u64] = &[1, 3, 6, 1, 4, 1, 57683, 2];
+
+impl ClientCertificates {
+    /// The user that a certificate in DER names at a point in time; `None` if it has no common name.
+    ///
+    /// # Errors
+    /// It is no certificate, not valid at that time, or not for clients.
+    pub fn user(der: &[u8], now: Timestamp) -> Result<Option<UserInfo>, AuthenticationError> {
+        let refuse = |why: String| Err(AuthenticationError(format!("x509: {why}")));
+        let certificate = match X509Certificate::from_der(der) {
+            Ok((_, certificate)) => certificate,
+            Err(error) => return refuse(format!("malformed certificate: {error}")),
+        };
+        let validity = certificate.validity();
+        let at = |time: &ASN1Time| Timestamp::from_second(time.timestamp()).unwrap_or_default();
+        if now < at(&validity.not_before) || now > at(&validity.not_after) {
+            let side = if now < at(&validity.not_before) {
+                format!("before {}", at(&validity.not_before))
+            } else {
+                format!("after {}", at(&validity.not_after))
+            };
+            return refuse(format!(
+                "certificate has expired or is not yet valid: current time {} is {side}",
+                Timestamp::from_second(now.as_second()).unwrap_or(now)
+            ));
+        }
+        match certificate.extended_key_usage() {
+            Ok(None) => {}
+            Ok(Some(usage)) if usage.value.client_auth || usage.value.any => {}
+            Ok(Some(_)) => return refuse("certificate specifies an incompatible key usage".to_owned()),
+            Err(error) => return refuse(format!("malformed extended key usage: {error}")),
+        }
+        let subject = certificate.subject();
+        let texts = |values: Vec<&str>| values.into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let names = texts(subject.iter_common_name().filter_map(|value| value.as_str().ok()).collect());
+        let Some(name) = names.into_iter().next().filter(|name| !name.is_empty()) else { return Ok(None) };
+        let groups = texts(subject.iter_organization().filter_map(|value| value.as_str().ok()).collect());
+        let oid = Oid::from(UID).expect("a valid object identifier");
+        let uid = subject.iter_by_oid(&oid).find_map(|value| value.as_str().ok()).unwrap_or_default().to_owned();
+        let digest: String = Sha256::digest(der).iter().map(|byte| format!("{byte:02x}")).collect();
+        let credential =
+            ("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("X509SHA256={digest}")]);
+        Ok(Some(UserInfo { name, uid, groups, extra: [credential].into() }))
+    }
+}
+
+#[async_trait]
+impl Authenticator for ClientCertificates {
+    async fn authenticate(&self, credentials: &Credentials) -> Result<Option<UserInfo>, AuthenticationError> {
+        match &credentials.certificate {
+            Some(der) => Self::user(der, Timestamp::now()),
+            None => Ok(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose as Usage, KeyPair, date_time_ymd};
+
+    fn certificate(names: &[(DnType, &str)], usages: &[Usage], until: i32) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for (kind, value) in names {
+            params.distinguished_name.push(kind.clone(), *value);
+        }
+        params.extended_key_usages = usages.to_vec();
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(until, 1, 1);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn the_subject_is_the_user_if_dates_and_usage_fit() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let jane = [(DnType::CommonName, "jane"), (DnType::OrganizationName, "dev")];
+        let user = ClientCertificates::user(&certificate(&jane, &[Usage::ClientAuth], 2030), now).unwrap().unwrap();
+        assert_eq!((user.name.as_str(), user.groups.as_slice()), ("jane", ["dev".to_owned()].as_slice()));
+        assert!(user.extra["authentication.kubernetes.io/credential-id"][0].starts_with("X509SHA256="));
+        assert!(ClientCertificates::user(&certificate(&jane, &[], 2030), now).unwrap().is_some());
+        let nobody = [(DnType::OrganizationName, "dev")];
+        assert!(ClientCertificates::user(&certificate(&nobody, &[], 2030), now).unwrap().is_none());
+        for (der, word) in [
+            (certificate(&jane, &[Usage::ClientAuth], 2025), "expired"),
+            (certificate(&jane, &[Usage::ServerAuth], 2030), "usage"),
+            (b"junk".to_vec(), "malformed"),
+        ] {
+            let error = ClientCertificates::user(&der, now).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        let early: Timestamp = "2019-01-01T00:00:00Z".parse().unwrap();
+        assert!(ClientCertificates::user(&certificate(&jane, &[], 2030), early).is_err());
+    }
+}

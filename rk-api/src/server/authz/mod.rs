@@ -1,0 +1,209 @@
+//! Authorization: whether a known caller may do what they ask.
+//!
+//! The server asks one [`Authorizer`], most often a [`Union`] of [`SuperUsers`] and [`Rbac`].
+//! [`Rbac`] reads roles and bindings through the server's [`Reader`](super::Reader), compiles them into
+//! an index by subject and keeps that until a role or binding changes. [`forbidden`] words the 403 that
+//! a refusal becomes; [`EscalationCheck`] keeps callers from granting what they do not hold.
+
+mod compiled;
+mod escalation;
+mod rbac;
+mod rules;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use k8s_openapi::{api::rbac::v1::PolicyRule, apimachinery::pkg::apis::meta::v1::Status};
+
+use super::{Attributes, Authorizer, Decision, UserInfo};
+use crate::{StatusExt, status};
+
+pub use escalation::EscalationCheck;
+pub use rbac::Rbac;
+pub use rules::{covers, describe_rule, rule_allows};
+
+/// The group whose members may do everything, before any role exists.
+pub const SUPERUSERS: &str = "system:masters";
+
+/// The rules that apply to a caller in a namespace.
+#[derive(Debug, Clone, Default)]
+pub struct ResolvedRules {
+    /// The rules, in no particular order.
+    pub rules: Vec<PolicyRule>,
+    /// What could not be resolved, such as a binding to a role that is not there.
+    pub errors: Vec<String>,
+}
+
+/// Lists the rules that apply to a caller: what `SelfSubjectRulesReview` and the escalation check need.
+#[async_trait]
+pub trait RuleResolver: Send + Sync + 'static {
+    /// Every rule that applies to the user in the namespace (empty: cluster-wide rules only).
+    async fn rules_for(&self, user: &UserInfo, namespace: &str) -> ResolvedRules;
+}
+
+fn everything() -> Vec<PolicyRule> {
+    let all = || Some(vec!["*".to_owned()]);
+    vec![
+        PolicyRule { verbs: vec!["*".into()], api_groups: all(), resources: all(), ..PolicyRule::default() },
+        PolicyRule { verbs: vec!["*".into()], non_resource_urls: all(), ..PolicyRule::default() },
+    ]
+}
+
+/// Allows everything.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct AlwaysAllow;
+
+#[async_trait]
+impl Authorizer for AlwaysAllow {
+    async fn authorize(&self, _attributes: &Attributes) -> Decision {
+        Decision::Allow(String::new())
+    }
+}
+
+#[async_trait]
+impl RuleResolver for AlwaysAllow {
+    async fn rules_for(&self, _user: &UserInfo, _namespace: &str) -> ResolvedRules {
+        ResolvedRules { rules: everything(), errors: Vec::new() }
+    }
+}
+
+/// Allows members of [`SUPERUSERS`] everything and has no opinion on others.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SuperUsers;
+
+#[async_trait]
+impl Authorizer for SuperUsers {
+    async fn authorize(&self, attributes: &Attributes) -> Decision {
+        if attributes.user.in_group(SUPERUSERS) {
+            Decision::Allow(String::new())
+        } else {
+            Decision::NoOpinion(String::new())
+        }
+    }
+}
+
+#[async_trait]
+impl RuleResolver for SuperUsers {
+    async fn rules_for(&self, user: &UserInfo, _namespace: &str) -> ResolvedRules {
+        let rules = if user.in_group(SUPERUSERS) { everything() } else { Vec::new() };
+        ResolvedRules { rules, errors: Vec::new() }
+    }
+}
+
+/// Several authorizers, asked in order until one allows or denies.
+#[derive(Clone, Default)]
+pub struct Union(Vec<Arc<dyn Authorizer>>);
+
+impl Union {
+    /// Asks these, in this order.
+    pub fn new(authorizers: Vec<Arc<dyn Authorizer>>) -> Self {
+        Self(authorizers)
+    }
+}
+
+#[async_trait]
+impl Authorizer for Union {
+    async fn authorize(&self, attributes: &Attributes) -> Decision {
+        let mut reasons = Vec::new();
+        for authorizer in &self.0 {
+            match authorizer.authorize(attributes).await {
+                Decision::NoOpinion(reason) if reason.is_empty() => {}
+                Decision::NoOpinion(reason) => reasons.push(reason),
+                decided => return decided,
+            }
+        }
+        Decision::NoOpinion(reasons.join("\n"))
+    }
+}
+
+/// The 403 for a refused request, in Kubernetes' words
+/// (apiserver's `endpoints/handlers/responsewriters/errors.go`); `reason` is the authorizer's, often empty.
+pub fn forbidden(attributes: &Attributes, reason: &str) -> Status {
+    let Attributes { user, verb, group, resource, subresource, namespace, name, path, .. } = attributes;
+    let user = &user.name;
+    let mut why = if resource.is_empty() {
+        format!("User {user:?} cannot {verb} path {path:?}")
+    } else {
+        let slash = if subresource.is_empty() { "" } else { "/" };
+        let place = if namespace.is_empty() {
+            "at the cluster scope".to_owned()
+        } else {
+            format!("in the namespace {namespace:?}")
+        };
+        let target = format!("{resource}{slash}{subresource}");
+        format!("User {user:?} cannot {verb} resource {target:?} in API group {group:?} {place}")
+    };
+    if !reason.is_empty() {
+        why = format!("{why}: {reason}");
+    }
+    let dot = if group.is_empty() { "" } else { "." };
+    let message = match (resource.is_empty(), name.is_empty()) {
+        (true, _) => format!("forbidden: {why}"),
+        (false, true) => format!("{resource}{dot}{group} is forbidden: {why}"),
+        (false, false) => format!("{resource}{dot}{group} {name:?} is forbidden: {why}"),
+    };
+    status::failure(403, "Forbidden", message).about(group, resource, name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_worded_as_kubernetes_words_them() {
+        let attributes = Attributes {
+            user: Arc::new(UserInfo::new("x", [])),
+            verb: "list".into(),
+            resource: "pods".into(),
+            namespace: "default".into(),
+            ..Attributes::default()
+        };
+        let message = |attributes: &Attributes, reason: &str| forbidden(attributes, reason).message.unwrap();
+        assert_eq!(
+            message(&attributes, ""),
+            r#"pods is forbidden: User "x" cannot list resource "pods" in API group "" in the namespace "default""#
+        );
+        let named = Attributes {
+            verb: "update".into(),
+            group: "apps".into(),
+            resource: "deployments".into(),
+            subresource: "scale".into(),
+            name: "web".into(),
+            ..attributes.clone()
+        };
+        assert_eq!(
+            message(&named, "because"),
+            "deployments.apps \"web\" is forbidden: User \"x\" cannot update resource \"deployments/scale\" \
+             in API group \"apps\" in the namespace \"default\": because"
+        );
+        let cluster = Attributes { namespace: String::new(), resource: "nodes".into(), ..attributes.clone() };
+        assert!(message(&cluster, "").ends_with(r#"in API group "" at the cluster scope"#));
+        let path = Attributes { resource: String::new(), verb: "get".into(), path: "/metrics".into(), ..attributes };
+        assert_eq!(message(&path, ""), r#"forbidden: User "x" cannot get path "/metrics""#);
+        let status = forbidden(&named, "");
+        assert_eq!((status.code, status.reason.as_deref()), (Some(403), Some("Forbidden")));
+        let details = status.details.unwrap();
+        assert_eq!((details.group.as_deref(), details.kind.as_deref()), (Some("apps"), Some("deployments")));
+    }
+
+    #[tokio::test]
+    async fn the_first_opinion_of_a_union_wins() {
+        struct Says(Decision);
+        #[async_trait]
+        impl Authorizer for Says {
+            async fn authorize(&self, _: &Attributes) -> Decision {
+                self.0.clone()
+            }
+        }
+        let no = || Arc::new(Says(Decision::NoOpinion("first".into()))) as Arc<dyn Authorizer>;
+        let deny = || Arc::new(Says(Decision::Deny("no".into()))) as Arc<dyn Authorizer>;
+        let attributes = Attributes::default();
+        let ask = |list| async { Union::new(list).authorize(&attributes).await };
+        assert_eq!(ask(vec![no(), deny(), Arc::new(AlwaysAllow)]).await, Decision::Deny("no".into()));
+        assert_eq!(ask(vec![no(), Arc::new(AlwaysAllow), deny()]).await, Decision::Allow(String::new()));
+        assert_eq!(ask(vec![no(), no()]).await, Decision::NoOpinion("first\nfirst".into()));
+        let master = Attributes { user: Arc::new(UserInfo::loopback()), ..Attributes::default() };
+        assert_eq!(SuperUsers.authorize(&master).await, Decision::Allow(String::new()));
+        assert_eq!(SuperUsers.authorize(&attributes).await, Decision::NoOpinion(String::new()));
+    }
+}
