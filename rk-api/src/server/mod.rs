@@ -15,6 +15,7 @@ mod convert;
 mod embed;
 #[cfg(test)]
 mod fixture;
+mod late_reader;
 mod pipeline;
 pub mod kinds;
 #[cfg(feature = "serve")]
@@ -25,6 +26,7 @@ mod storage;
 
 pub use admission::{AdmissionRequest, Admit, Operation};
 pub use auth::{Attributes, AuthenticationError, Authenticator, Authorizer, Credentials, Decision, UserInfo};
+pub use late_reader::LateReader;
 pub use registry::{Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};
 
 pub use embed::{Server, ServerBuilder};

@@ -69,7 +69,7 @@ impl ClientCertificates {
 impl Authenticator for ClientCertificates {
     async fn authenticate(&self, credentials: &Credentials) -> Result<Option<UserInfo>, AuthenticationError> {
         match &credentials.certificate {
-            Some(der) => Self::user(der, Timestamp::now()),
+            Some(der) => Self::user(der, crate::now()),
             None => Ok(None),
         }
     }

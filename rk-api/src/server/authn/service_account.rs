@@ -206,7 +206,7 @@ fn is_deleted(object: &Object, now: i64) -> bool {
 impl Authenticator for ServiceAccountTokens {
     async fn authenticate(&self, credentials: &Credentials) -> Result<Option<UserInfo>, AuthenticationError> {
         let Some(token) = &credentials.token else { return Ok(None) };
-        Ok(self.check(token, &[], Timestamp::now()).await?.map(|(user, _)| user))
+        Ok(self.check(token, &[], crate::now()).await?.map(|(user, _)| user))
     }
 }
 

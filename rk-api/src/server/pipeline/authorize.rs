@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use super::{Call, Core};
 use crate::{
-    Error, StatusExt,
-    server::{Attributes, Decision},
-    status,
+    Error,
+    server::{Attributes, Decision, authz::forbidden},
 };
 
 impl Core {
@@ -27,12 +26,12 @@ impl Core {
         for authorizer in &self.authorizers {
             match authorizer.authorize(attributes).await {
                 Decision::Allow(_) => return Ok(()),
-                Decision::Deny(reason) => return Err(forbidden(attributes, &reason)),
+                Decision::Deny(reason) => return Err(forbidden(attributes, &reason).into()),
                 Decision::NoOpinion(reason) if !reason.is_empty() => reasons.push(reason),
                 Decision::NoOpinion(_) => {}
             }
         }
-        if self.authorizers.is_empty() { Ok(()) } else { Err(forbidden(attributes, &reasons.join(", "))) }
+        if self.authorizers.is_empty() { Ok(()) } else { Err(forbidden(attributes, &reasons.join(", ")).into()) }
     }
 }
 
@@ -52,30 +51,4 @@ impl Call {
             path: resource.path(&self.namespace, &self.name, &self.subresource),
         }
     }
-}
-
-/// 403 in Kubernetes' words (apiserver's `responsewriters.Forbidden`).
-fn forbidden(attributes: &Attributes, reason: &str) -> Error {
-    let Attributes { user, verb, group, resource, subresource, namespace, name, path, .. } = attributes;
-    let full = if subresource.is_empty() { resource.clone() } else { format!("{resource}/{subresource}") };
-    let scope = if namespace.is_empty() {
-        "at the cluster scope".to_owned()
-    } else {
-        format!("in the namespace {namespace:?}")
-    };
-    let mut message = if resource.is_empty() {
-        format!("User {:?} cannot {verb} path {path:?}", user.name)
-    } else {
-        format!("User {:?} cannot {verb} resource {full:?} in API group {group:?} {scope}", user.name)
-    };
-    if !reason.is_empty() {
-        message = format!("{message}: {reason}");
-    }
-    let what = if group.is_empty() { resource.clone() } else { format!("{resource}.{group}") };
-    let target = match (resource.is_empty(), name.is_empty()) {
-        (true, _) => "forbidden".to_owned(),
-        (_, true) => format!("{what} is forbidden"),
-        (_, false) => format!("{what} {name:?} is forbidden"),
-    };
-    status::failure(403, "Forbidden", format!("{target}: {message}")).about(group, resource, name).into()
 }

@@ -1,0 +1,50 @@
+//! A reader for those who are made before the server that they read.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use async_trait::async_trait;
+
+use super::Reader;
+use crate::{Error, LabelSelector, Object};
+
+/// Stands for the [`Reader`] of a server that is yet to be built: authenticators and authorizers that read the server's
+/// own objects are parts of that server.
+///
+/// It holds the server weakly, so that a server that nobody uses any more ends.
+#[derive(Default)]
+pub struct LateReader(OnceLock<Weak<dyn Reader>>);
+
+impl LateReader {
+    /// Reads nothing yet: every read fails until [`LateReader::bind`].
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// Reads through `reader` from now on; only the first one counts.
+    pub fn bind(&self, reader: &Arc<dyn Reader>) {
+        // A second reader is ignored, as documented.
+        let _ = self.0.set(Arc::downgrade(reader));
+    }
+
+    fn reader(&self) -> Result<Arc<dyn Reader>, Error> {
+        let reader = self.0.get().and_then(Weak::upgrade);
+        reader.ok_or_else(|| Error::Transport("the server is not running".to_owned()))
+    }
+}
+
+#[async_trait]
+impl Reader for LateReader {
+    async fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Error> {
+        self.reader()?.get(group, plural, namespace, name).await
+    }
+
+    async fn list(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        labels: &LabelSelector,
+    ) -> Result<Vec<Arc<Object>>, Error> {
+        self.reader()?.list(group, plural, namespace, labels).await
+    }
+}
