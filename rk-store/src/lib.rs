@@ -17,6 +17,8 @@ mod memory;
 mod mvcc;
 mod replica;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod types;
 mod watch;
 

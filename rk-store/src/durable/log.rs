@@ -208,6 +208,11 @@ impl Log {
         Ok(())
     }
 
+    /// Gives back what was allocated ahead.
+    pub(crate) fn finish(&mut self) -> io::Result<()> {
+        self.segment.finish()
+    }
+
     /// Removes the segments that hold nothing from `number` on. The current one always stays.
     pub(crate) fn remove_before(&mut self, number: u64) -> Result<(), Error> {
         let segments = numbers(&self.dir, PREFIX)?;

@@ -111,8 +111,7 @@ pub(crate) async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request
             if let Some(done) = running.take() {
                 finish(&mut writer, done).await;
             }
-            writer.replica.close("the store was closed");
-            drop(writer);
+            writer.close();
             for reply in closing {
                 // Whoever asked may have gone; the store is closed all the same.
                 let _gone = reply.send(());
@@ -123,7 +122,7 @@ pub(crate) async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request
     if let Some(done) = running.take() {
         finish(&mut writer, done).await;
     }
-    writer.replica.close("the store was closed");
+    writer.close();
 }
 
 async fn finished(running: &mut Option<Running>) -> Result<u64, Error> {
@@ -172,6 +171,17 @@ impl Writer {
             tracing::warn!(%error, "a new log segment could not be made");
         }
         self.publish_size();
+    }
+
+    /// Ends the watches and gives the directory up.
+    fn close(mut self) {
+        self.replica.close("the store was closed");
+        if self.broken.is_none()
+            && let Err(error) = self.log.finish()
+        {
+            // What was acknowledged is synced: only space allocated ahead stays.
+            tracing::warn!(%error, "the log was not trimmed");
+        }
     }
 
     /// Refuses every write from now on.

@@ -1,0 +1,127 @@
+//! The conformance suites on every store and engine of this crate.
+
+use std::sync::Arc;
+
+use rk_store::{MemoryEngine, MemoryStore, Store, testing};
+
+rk_store::store_conformance!(memory, Arc::new(MemoryStore::new()));
+
+#[tokio::test(start_paused = true)]
+async fn a_small_ring_cuts_watchers_that_can_resume() {
+    testing::store::slow_watchers_hold_nobody_up(Arc::new(MemoryStore::with_watch_buffer(50))).await;
+}
+
+#[test]
+fn memory_store_is_as_the_model() {
+    testing::model::against_model(300, async || Arc::new(MemoryStore::new()) as Arc<dyn Store>);
+}
+
+#[test]
+fn memory_engine() {
+    testing::engine::conformance(&MemoryEngine::new()).unwrap();
+}
+
+#[cfg(feature = "sled")]
+#[test]
+fn sled_engine() {
+    let dir = tempfile::tempdir().unwrap();
+    testing::engine::conformance(&rk_store::SledEngine::open(dir.path()).unwrap()).unwrap();
+}
+
+#[cfg(feature = "log")]
+mod on_disk {
+    use std::{io, path::Path};
+
+    use rk_store::{Disk, DurableOptions, DurableStore, LogFile, OsDisk};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// The file system, with a directory that goes when the store that writes to it has gone.
+    #[derive(Debug)]
+    struct TempDisk(TempDir);
+
+    impl Disk for TempDisk {
+        fn create(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
+            assert!(path.starts_with(self.0.path()));
+            OsDisk.create(path)
+        }
+
+        fn resume(&self, path: &Path, len: u64) -> io::Result<Box<dyn LogFile>> {
+            OsDisk.resume(path, len)
+        }
+    }
+
+    fn temporary() -> (std::path::PathBuf, DurableOptions) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().to_owned();
+        let mut options = DurableOptions::default();
+        options.disk = Arc::new(TempDisk(dir));
+        (path, options)
+    }
+
+    async fn durable() -> Arc<dyn Store> {
+        let (dir, options) = temporary();
+        Arc::new(DurableStore::open(dir, options).await.unwrap())
+    }
+
+    /// Segments and checkpoints every few requests.
+    async fn restless() -> Arc<dyn Store> {
+        let (dir, mut options) = temporary();
+        (options.segment_bytes, options.checkpoint_bytes) = (500, 1500);
+        Arc::new(DurableStore::open(dir, options).await.unwrap())
+    }
+
+    rk_store::store_conformance!(durable_store, durable().await);
+    rk_store::store_conformance!(durable_store_with_checkpoints, restless().await);
+
+    #[test]
+    fn durable_store_is_as_the_model() {
+        testing::model::against_model(60, restless);
+    }
+
+    #[tokio::test]
+    async fn durable_store_is_durable() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = async || Arc::new(DurableStore::open(dir.path(), DurableOptions::default()).await.unwrap());
+        let store = open().await;
+        let same = store.clone();
+        let reopen = async |_| {
+            same.close().await;
+            open().await as Arc<dyn Store>
+        };
+        testing::store::durability(store, reopen).await;
+    }
+
+    #[cfg(feature = "sled")]
+    mod on_sled {
+        use super::*;
+
+        async fn sled() -> Arc<dyn Store> {
+            let (dir, options) = temporary();
+            Arc::new(DurableStore::open_sled(dir, options).await.unwrap())
+        }
+
+        rk_store::store_conformance!(sled_store, sled().await);
+
+        #[test]
+        fn sled_store_is_as_the_model() {
+            testing::model::against_model(20, sled);
+        }
+
+        #[tokio::test]
+        async fn sled_store_is_durable() {
+            let dir = tempfile::tempdir().unwrap();
+            let open = async || Arc::new(DurableStore::open_sled(dir.path(), DurableOptions::default()).await.unwrap());
+            let store = open().await;
+            let same = store.clone();
+            let reopen = async |_| {
+                same.close().await;
+                // sled gives its own lock up with the last handle.
+                drop(same);
+                open().await as Arc<dyn Store>
+            };
+            testing::store::durability(store, reopen).await;
+        }
+    }
+}
