@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    controllers::{deployment, endpoints, namespace, replicaset, service_account},
+    controllers::{deployment, endpoints, garbage, namespace, replicaset, service_account},
     resources,
 };
 
@@ -53,6 +53,7 @@ const TABLE: &[(&str, Run)] = &[
     ("deployment-controller", |i, _, s| async move { deployment::run(&i, s).await }.boxed()),
     ("endpoints-controller", |i, _, s| async move { endpoints::run_endpoints(&i, s).await }.boxed()),
     ("endpointslice-controller", |i, _, s| async move { endpoints::run_slices(&i, s).await }.boxed()),
+    ("garbage-collector-controller", |i, c, s| async move { garbage::run(&i, c.resources, s).await }.boxed()),
     ("namespace-controller", |i, c, s| async move { namespace::run(&i, c.resources, s).await }.boxed()),
     ("replicaset-controller", |i, _, s| async move { replicaset::run_replica_sets(&i, s).await }.boxed()),
     ("replicationcontroller-controller", |i, _, s| {

@@ -22,6 +22,8 @@ pub(crate) trait Condition: Clone {
 macro_rules! conditions {
     ($($kind:ident),* $(,)?) => {$(
         impl Condition for $kind {
+            // Some kinds have more fields than these.
+            #[allow(clippy::needless_update)]
             fn new(kind: &str, status: &str, reason: &str, message: String) -> Self {
                 Self {
                     type_: kind.to_owned(),

@@ -2,6 +2,7 @@
 
 pub mod deployment;
 pub mod endpoints;
+pub mod garbage;
 pub mod namespace;
 pub mod replicaset;
 pub mod service_account;

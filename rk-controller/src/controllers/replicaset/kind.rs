@@ -32,27 +32,27 @@ pub trait Replicated: ResourceType<Scope = NamespaceResourceScope> {
 }
 
 macro_rules! with_counts {
-    ($status:ident, $condition:ident, |$new:ident, $counts:ident| $more:expr) => {
-        fn with_counts(&self, $counts: &Counts) -> Option<Self> {
+    ($status:ident, $condition:ident $(, $terminating:ident)?) => {
+        fn with_counts(&self, counts: &Counts) -> Option<Self> {
             let old = self.status.clone().unwrap_or_default();
             let some = |count: i32| (count != 0).then_some(count);
-            let mut $new = $status {
-                replicas: $counts.replicas,
-                fully_labeled_replicas: some($counts.fully_labeled),
-                ready_replicas: some($counts.ready),
-                available_replicas: some($counts.available),
+            let mut new = $status {
+                replicas: counts.replicas,
+                fully_labeled_replicas: some(counts.fully_labeled),
+                ready_replicas: some(counts.ready),
+                available_replicas: some(counts.available),
                 observed_generation: self.metadata.generation,
                 ..old.clone()
             };
-            match &$counts.failure {
+            match &counts.failure {
                 Some((reason, message)) => condition::set(
-                    &mut $new.conditions,
+                    &mut new.conditions,
                     <$condition as condition::Condition>::new("ReplicaFailure", "True", reason, message.clone()),
                 ),
-                None => condition::remove(&mut $new.conditions, "ReplicaFailure"),
+                None => condition::remove(&mut new.conditions, "ReplicaFailure"),
             }
-            $more;
-            ($new != old).then(|| Self { status: Some($new), ..self.clone() })
+            $(new.$terminating = Some(counts.terminating);)?
+            (new != old).then(|| Self { status: Some(new), ..self.clone() })
         }
     };
 }
@@ -75,9 +75,7 @@ impl Replicated for ReplicaSet {
         self.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0)
     }
 
-    with_counts!(ReplicaSetStatus, ReplicaSetCondition, |new, counts| {
-        new.terminating_replicas = Some(counts.terminating);
-    });
+    with_counts!(ReplicaSetStatus, ReplicaSetCondition, terminating_replicas);
 }
 
 impl Replicated for ReplicationController {
@@ -100,5 +98,5 @@ impl Replicated for ReplicationController {
         self.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0)
     }
 
-    with_counts!(ReplicationControllerStatus, ReplicationControllerCondition, |new, counts| ());
+    with_counts!(ReplicationControllerStatus, ReplicationControllerCondition);
 }
