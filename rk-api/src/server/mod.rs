@@ -15,9 +15,10 @@ mod convert;
 mod embed;
 #[cfg(test)]
 mod fixture;
-mod late_reader;
-mod pipeline;
 pub mod kinds;
+mod late_reader;
+pub mod patch;
+mod pipeline;
 #[cfg(feature = "serve")]
 pub mod pki;
 mod registry;

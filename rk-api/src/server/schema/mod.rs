@@ -12,7 +12,7 @@
 
 mod builtin;
 mod crd;
-mod decode;
+pub(crate) mod decode;
 mod defaults;
 mod formats;
 mod normalize;

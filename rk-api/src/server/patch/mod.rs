@@ -1,0 +1,202 @@
+//! The patches of the API: JSON patch, merge patch and strategic merge patch.
+//!
+//! [`apply`] makes the patched object from the current one, [`check`] decodes it as a new body would be. Server-side
+//! apply is `server::apply`'s.
+
+mod order;
+mod strategic;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use serde_json::Value;
+
+use super::schema::{Schema, decode};
+use crate::{PatchKind, StatusExt, status};
+
+/// The most operations in a JSON patch.
+const MAX_OPERATIONS: usize = 10_000;
+
+/// Applies a patch to an object.
+///
+/// # Errors
+/// 400 if the patch is malformed, 413 if it has too many operations, 415 for a strategic merge patch where there are no
+/// merge rules (custom resources) and for server-side apply, 422 if it can't be applied to the object, 500 (as in
+/// Kubernetes) if a list's item lacks its merge key.
+pub fn apply(kind: PatchKind, patch: &Value, current: &Value, schema: Option<&Schema>) -> Result<Value, Status> {
+    match kind {
+        PatchKind::Json => json(patch, current),
+        PatchKind::Merge => {
+            is_object(patch)?;
+            let mut patched = current.clone();
+            json_patch::merge(&mut patched, patch);
+            Ok(patched)
+        }
+        PatchKind::Strategic => match schema {
+            Some(schema) if !schema.is_custom() => {
+                is_object(patch)?;
+                strategic::apply(patch, current, schema)
+            }
+            _ => Err(unsupported()),
+        },
+        PatchKind::Apply => Err(unsupported()),
+    }
+}
+
+/// Decodes a patched object by the rules of [`decode`](super::schema::decode); answers it with the warnings.
+///
+/// # Errors
+/// 422 if it has wrong types or, with `Strict`, unknown fields.
+pub fn check(
+    mut patched: Value,
+    schema: Option<&Schema>,
+    field_validation: &str,
+) -> Result<(Value, Vec<String>), Status> {
+    let before = patched.clone();
+    match decode::check(&mut patched, &[], schema, field_validation) {
+        Ok(warnings) => Ok((patched, warnings)),
+        Err(why) => {
+            let cause = format!("Invalid value: {:?}: {why}", before.to_string());
+            let message = format!(" \"\" is invalid: patch: {cause}");
+            Err(status::failure(422, "Invalid", message).cause("FieldValueInvalid", "patch", &cause))
+        }
+    }
+}
+
+fn unsupported() -> Status {
+    let accepted = [PatchKind::Json, PatchKind::Merge, PatchKind::Apply].map(PatchKind::content_type);
+    decode::unsupported_media_type(&accepted)
+}
+
+fn is_object(patch: &Value) -> Result<(), Status> {
+    let found = match patch {
+        Value::Object(_) | Value::Null => return Ok(()),
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Number(_) => "number",
+        Value::Bool(_) => "bool",
+    };
+    let why = format!("json: cannot unmarshal {found} into Go value of type map[string]interface {{}}");
+    Err(status::bad_request(format!("error decoding patch: {why}")))
+}
+
+fn json(patch: &Value, current: &Value) -> Result<Value, Status> {
+    let Some(operations) = patch.as_array().filter(|list| list.iter().all(Value::is_object)) else {
+        let found = if patch.is_object() { "object" } else { "value" };
+        let why = format!("json: cannot unmarshal {found} into Go value of type jsonpatch.Patch");
+        return Err(status::bad_request(why));
+    };
+    if operations.len() > MAX_OPERATIONS {
+        let message =
+            format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}", operations.len());
+        return Err(status::failure(413, "RequestEntityTooLarge", format!("Request entity is too large: {message}")));
+    }
+    let operations: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|_| rejected())?;
+    let mut patched = current.clone();
+    json_patch::patch(&mut patched, &operations).map_err(|_| rejected())?;
+    Ok(patched)
+}
+
+/// The patch is well formed, but not for this object.
+fn rejected() -> Status {
+    status::failure(422, "Invalid", "the server rejected our request due to an error in our request")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    #[test]
+    fn json_patches_change_what_they_name() {
+        let current = json!({"spec": {"replicas": 1, "list": ["a", "b"]}});
+        let patch = json!([
+            {"op": "test", "path": "/spec/replicas", "value": 1},
+            {"op": "replace", "path": "/spec/replicas", "value": 2},
+            {"op": "add", "path": "/spec/list/-", "value": "c"},
+            {"op": "remove", "path": "/spec/list/0"},
+        ]);
+        let patched = apply(PatchKind::Json, &patch, &current, None).unwrap();
+        assert_eq!(patched, json!({"spec": {"replicas": 2, "list": ["b", "c"]}}));
+    }
+
+    #[test]
+    fn bad_patches_have_their_codes() {
+        let many = Value::Array(vec![json!({"op": "test", "path": "", "value": {}}); MAX_OPERATIONS + 1]);
+        for (kind, patch, code, reason) in [
+            (PatchKind::Json, json!({}), 400, "BadRequest"),
+            (PatchKind::Json, json!([1]), 400, "BadRequest"),
+            (PatchKind::Json, json!([{"op": "jump", "path": "/a"}]), 422, "Invalid"),
+            (PatchKind::Json, json!([{"op": "remove", "path": "/missing"}]), 422, "Invalid"),
+            (PatchKind::Json, json!([{"op": "test", "path": "/a", "value": 2}]), 422, "Invalid"),
+            (PatchKind::Json, many, 413, "RequestEntityTooLarge"),
+            (PatchKind::Merge, json!([]), 400, "BadRequest"),
+            (PatchKind::Strategic, json!({}), 415, "UnsupportedMediaType"),
+            (PatchKind::Apply, json!({}), 415, "UnsupportedMediaType"),
+        ] {
+            let status = apply(kind, &patch, &json!({"a": 1}), None).unwrap_err();
+            assert_eq!((status.code, status.reason.as_deref()), (Some(code), Some(reason)), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_patched_object_is_decoded() {
+        let schema = Schema::builtin("apps", "v1", "Deployment");
+        let patched = json!({"spec": {"replicas": "x"}});
+        let status = check(patched, schema.as_deref(), "").unwrap_err();
+        assert_eq!(status.code, Some(422));
+        assert_eq!(
+            status.message.unwrap(),
+            r#" "" is invalid: patch: Invalid value: "{\"spec\":{\"replicas\":\"x\"}}": json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"#
+        );
+        let (object, warnings) = check(json!({"spec": {"foo": 1}}), schema.as_deref(), "Warn").unwrap();
+        assert_eq!((object, warnings), (json!({"spec": {}}), vec![r#"unknown field "spec.foo""#.to_owned()]));
+        assert!(
+            check(json!({"spec": {"foo": 1}}), schema.as_deref(), "Strict")
+                .unwrap_err()
+                .message
+                .unwrap()
+                .contains("strict decoding error")
+        );
+    }
+
+    /// The merge patch from one object to another; neither holds nulls.
+    fn diff(from: &Value, to: &Value) -> Value {
+        let (Value::Object(from), Value::Object(to)) = (from, to) else { return to.clone() };
+        let gone = from.keys().filter(|key| !to.contains_key(*key)).map(|key| (key.clone(), Value::Null));
+        let changed = to
+            .iter()
+            .filter(|(key, value)| from.get(*key) != Some(value))
+            .map(|(key, value)| (key.clone(), from.get(key).map_or_else(|| value.clone(), |old| diff(old, value))));
+        Value::Object(gone.chain(changed).collect())
+    }
+
+    fn tree() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            any::<bool>().prop_map(Value::from),
+            (0..5).prop_map(Value::from),
+            "[a-c]".prop_map(Value::from)
+        ];
+        let inner = leaf.prop_recursive(3, 16, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::btree_map("[a-d]", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        });
+        prop::collection::btree_map("[a-d]", inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect()))
+    }
+
+    proptest! {
+        #[test]
+        fn a_merge_patch_leads_from_one_object_to_the_other(from in tree(), to in tree()) {
+            let patch = diff(&from, &to);
+            prop_assert_eq!(apply(PatchKind::Merge, &patch, &from, None).unwrap(), to);
+        }
+
+        #[test]
+        fn a_json_patch_leads_from_one_object_to_the_other(from in tree(), to in tree()) {
+            let patch = serde_json::to_value(json_patch::diff(&from, &to)).unwrap();
+            prop_assert_eq!(apply(PatchKind::Json, &patch, &from, None).unwrap(), to);
+        }
+    }
+}
