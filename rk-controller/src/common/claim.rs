@@ -81,6 +81,7 @@ async fn adopt<O: ResourceType, K: ResourceType>(api: &Api<K>, orphan: &K, owner
 async fn release<K: ResourceType>(api: &Api<K>, object: &K, owner_uid: &str) -> Result<(), Error> {
     let references: Vec<_> =
         object.meta().owner_references.iter().flatten().filter(|owner| owner.uid != owner_uid).collect();
+    let references = (!references.is_empty()).then_some(references);
     let patch = json!({"metadata": {
         "ownerReferences": references,
         "uid": object.meta().uid,
