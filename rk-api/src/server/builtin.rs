@@ -1,10 +1,10 @@
 //! The built-in resources: rows made from the published discovery documents and the rules of each kind.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use serde::Deserialize;
 
-use super::{Row, Strategy, Subresource};
+use super::{Row, Subresource, kinds};
 use crate::Resource;
 
 /// A line of `data/discovery.json`.
@@ -67,29 +67,8 @@ fn row(line: &Line) -> Row {
             })
             .collect(),
         stored: line.verbs.iter().any(|verb| verb == "get"),
-        columns: Arc::new([]),
-        selectable_fields: selectable(&line.kind),
-        strategy: Arc::new(Plain),
+        columns: kinds::columns(&line.group, &line.kind),
+        selectable_fields: kinds::selectable_fields(&line.group, &line.kind).iter().map(|&f| f.to_owned()).collect(),
+        strategy: kinds::strategy(&line.group, &line.kind),
     }
-}
-
-struct Plain;
-impl Strategy for Plain {}
-
-fn selectable(kind: &str) -> Vec<String> {
-    let fields: &[&str] = match kind {
-        "Pod" => &["spec.nodeName", "status.phase", "spec.schedulerName", "spec.restartPolicy"],
-        "Event" => &[
-            "involvedObject.name",
-            "involvedObject.namespace",
-            "involvedObject.kind",
-            "involvedObject.uid",
-            "reason",
-            "type",
-        ],
-        "Node" => &["spec.unschedulable"],
-        "Secret" => &["type"],
-        _ => &[],
-    };
-    fields.iter().map(|&field| field.to_owned()).collect()
 }

@@ -1,10 +1,13 @@
 //! What is served now: the registry's rows, joined with the collections that hold their objects.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
 use serde_json::Value;
 
-use super::{Row, convert, storage::Collection};
+use super::{Row, convert, http::Documents, schema::Schema, storage::Collection};
 use crate::{Error, Object, Resource};
 
 /// Where a kind keeps what its `scale` subresource shows, as dotted paths.
@@ -22,6 +25,8 @@ pub(crate) struct Served {
     pub(crate) collection: Arc<Collection>,
     /// The `apiVersion` in which objects are stored.
     pub(crate) stored_as: String,
+    /// What objects look like; `None` for anything.
+    pub(crate) schema: Option<Arc<Schema>>,
     pub(crate) scale: Option<ScalePaths>,
     /// Whether a CustomResourceDefinition (or the embedder) brought it.
     pub(crate) custom: bool,
@@ -69,14 +74,27 @@ impl Served {
 }
 
 /// Every row in service. It never changes: a change makes another.
-#[derive(Default, Clone)]
+#[derive(Default)]
 pub(crate) struct Catalog {
     served: HashMap<(String, String, String), Arc<Served>>,
     /// In discovery's order: group, then version, then its resources.
     groups: Vec<(String, Vec<(String, Vec<Arc<Served>>)>)>,
+    documents: OnceLock<Documents>,
+}
+
+impl Clone for Catalog {
+    /// A copy to be changed: its documents are yet to be made.
+    fn clone(&self) -> Self {
+        Self { served: self.served.clone(), groups: self.groups.clone(), documents: OnceLock::new() }
+    }
 }
 
 impl Catalog {
+    /// The discovery documents.
+    pub(crate) fn documents(&self) -> &Documents {
+        self.documents.get_or_init(|| Documents::of(self))
+    }
+
     /// Adds or replaces a row.
     pub(crate) fn insert(&mut self, served: Arc<Served>) {
         let resource = served.resource().clone();

@@ -6,11 +6,14 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use rk_store::Store;
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    Admit, Authenticator, Authorizer, Reader, Row, UserInfo, builtin,
+    Admit, Authenticator, Authorizer, Reader, Row, UserInfo, authn, builtin,
     catalog::{Catalog, ScalePaths, Served},
+    http::{HttpService, Metrics},
     pipeline::Core,
+    schema::Schema,
     storage::{Cache, key},
 };
 use crate::{Client, DeleteOptions, Error, EventStream, List, ListOptions, Object, Request, Resource, WatchOptions};
@@ -29,12 +32,19 @@ pub struct ServerBuilder {
     authorizers: Vec<Arc<dyn Authorizer>>,
     admission: Vec<Arc<dyn Admit>>,
     rows: Vec<Row>,
+    anonymous: bool,
 }
 
 impl ServerBuilder {
     /// Asks this authenticator too, after those before it.
     pub fn authenticator(mut self, authenticator: Arc<dyn Authenticator>) -> Self {
         self.authenticators.push(authenticator);
+        self
+    }
+
+    /// Lets requests over HTTP without credentials pass as `system:anonymous`, for the authorizers to judge.
+    pub fn anonymous(mut self, allowed: bool) -> Self {
+        self.anonymous = allowed;
         self
     }
 
@@ -69,10 +79,12 @@ impl ServerBuilder {
         let core = Arc::new(Core {
             cache,
             catalog: ArcSwap::from_pointee(catalog),
-            authenticators: self.authenticators,
+            authenticator: authn::Union::new(self.authenticators, self.anonymous),
             authorizers: self.authorizers,
             admission: self.admission,
             event_lease: Mutex::default(),
+            metrics: Metrics::new(),
+            stopping: CancellationToken::new(),
         });
         Ok(Server { core })
     }
@@ -92,7 +104,8 @@ fn serve(row: Row, cache: &Cache) -> Served {
         selector: "spec.selector".to_owned(),
     });
     let collection = cache.collection(&key::collection(group, &resource.plural));
-    Served { collection, stored_as, scale, custom: false, row }
+    let schema = Schema::builtin(&resource.group, &resource.version, &resource.kind);
+    Served { collection, stored_as, schema, scale, custom: false, row }
 }
 
 impl Server {
@@ -104,6 +117,7 @@ impl Server {
             authorizers: Vec::new(),
             admission: Vec::new(),
             rows: Vec::new(),
+            anonymous: false,
         }
     }
 
@@ -111,6 +125,17 @@ impl Server {
     /// are the very objects of the server's cache.
     pub fn client(&self, user: UserInfo) -> Arc<dyn Client> {
         Arc::new(LocalClient { core: Arc::clone(&self.core), user: Arc::new(user) })
+    }
+
+    /// The server as an HTTP service that asks the authenticators who calls.
+    pub fn service(&self) -> HttpService {
+        HttpService::new(Arc::clone(&self.core), None)
+    }
+
+    /// The server as an HTTP service whose requests all come from `user`: for `kube::Client::new(service, "default")` in
+    /// the same process.
+    pub fn service_as(&self, user: UserInfo) -> HttpService {
+        HttpService::new(Arc::clone(&self.core), Some(user))
     }
 
     /// The server's current objects, with nobody's permissions asked.

@@ -15,6 +15,7 @@ mod convert;
 mod embed;
 #[cfg(test)]
 mod fixture;
+mod http;
 pub mod kinds;
 mod late_reader;
 pub mod patch;
@@ -31,3 +32,6 @@ pub use late_reader::LateReader;
 pub use registry::{Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};
 
 pub use embed::{Server, ServerBuilder};
+pub use http::{Body, ClientCertificate, HttpService};
+#[cfg(feature = "serve")]
+pub use http::{TlsError, serve, tls_config};

@@ -21,12 +21,16 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use update::Change;
 
 use super::{
-    Admit, Authenticator, Authorizer, FieldErrors, Reader, UserInfo,
+    Admit, Authorizer, FieldErrors, Reader, UserInfo, authn,
     catalog::{Catalog, Served},
+    http::{Metrics, body_of},
+    schema::{self, Schema},
     storage::{Cache, key},
 };
 use crate::{Error, LabelSelector, Object, Request, Resource, Status, StatusExt, Verb, status};
@@ -35,9 +39,12 @@ use crate::{Error, LabelSelector, Object, Request, Resource, Status, StatusExt, 
 pub(crate) struct Core {
     pub(crate) cache: Arc<Cache>,
     pub(crate) catalog: ArcSwap<Catalog>,
-    pub(crate) authenticators: Vec<Arc<dyn Authenticator>>,
+    pub(crate) authenticator: authn::Union,
     pub(crate) authorizers: Vec<Arc<dyn Authorizer>>,
     pub(crate) admission: Vec<Arc<dyn Admit>>,
+    pub(crate) metrics: Metrics,
+    /// Cancelled when the server is about to end.
+    pub(crate) stopping: CancellationToken,
     /// The lease that new Events share, and when it was granted.
     pub(crate) event_lease: Mutex<Option<(tokio::time::Instant, rk_store::LeaseId)>>,
 }
@@ -61,6 +68,57 @@ impl Call {
     /// The object's name in its collection.
     pub(crate) fn item(&self) -> String {
         key::item(&self.namespace, &self.name)
+    }
+
+    /// The kind of the bodies that this call sends.
+    fn body(&self) -> Resource {
+        let row = &self.served.row;
+        match row.subresources.iter().find(|sub| sub.name == self.subresource) {
+            Some(sub) => body_of(&row.resource, sub),
+            None => row.resource.clone(),
+        }
+    }
+
+    fn body_schema(&self, body: &Resource) -> Option<Arc<Schema>> {
+        if body.kind == self.resource().kind {
+            return self.served.schema.clone();
+        }
+        Schema::builtin(&body.group, &body.version, &body.kind)
+    }
+
+    /// Reads a request's body.
+    ///
+    /// # Errors
+    /// 400, 415: it is no such object.
+    pub(crate) fn decode(&self, bytes: &[u8], content_type: &str, field_validation: &str) -> Result<Value, Error> {
+        let body = self.body();
+        let schema = self.body_schema(&body);
+        let (value, warnings) = schema::decode(bytes, content_type, &body, schema.as_deref(), field_validation)?;
+        self.warn(warnings);
+        Ok(value)
+    }
+
+    /// The same for a body that is a tree already.
+    ///
+    /// # Errors
+    /// 400: it is no such object.
+    pub(crate) fn decode_value(&self, value: Value, field_validation: &str) -> Result<Value, Error> {
+        let body = self.body();
+        let schema = self.body_schema(&body);
+        let (value, warnings) = schema::decode_value(value, &body, schema.as_deref(), field_validation)?;
+        self.warn(warnings);
+        Ok(value)
+    }
+
+    /// Brings an object that a patch made into shape.
+    ///
+    /// # Errors
+    /// 400, 422: the patch made something that is no such object.
+    fn decode_patched(&self, value: Value, field_validation: &str) -> Result<Value, Error> {
+        let schema = self.served.schema.as_deref();
+        let (value, warnings) = schema::decode_value(value, self.resource(), schema, field_validation)?;
+        self.warn(warnings);
+        Ok(value)
     }
 
     pub(crate) fn not_found(&self) -> Error {
@@ -144,6 +202,11 @@ impl Core {
             return Err(status::bad_request("the name of the object is required").into());
         }
         let call = self.call(user, &resource, &namespace, &name, &subresource, verb).await?;
+        let asked = match asked {
+            Verb::Create(body, options) => Verb::Create(call.decode_value(body, &options.field_validation)?, options),
+            Verb::Update(body, options) => Verb::Update(call.decode_value(body, &options.field_validation)?, options),
+            other => other,
+        };
         Ok(self.answer(&call, asked).await?.object)
     }
 

@@ -113,6 +113,9 @@ impl Core {
             }
             _ => self.changed(call, change, options, &old)?,
         };
+        if matches!(change, Change::Patch(_)) {
+            new = call.decode_patched(new, &options.field_validation)?;
+        }
         meta::check_kind(&mut new, &row.resource.api_version(), &row.resource.kind)?;
         meta::check_namespace(&mut new, call)?;
         match meta::text(&new, "name") {

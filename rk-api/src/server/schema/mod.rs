@@ -22,6 +22,7 @@ mod validate;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub(crate) use decode::unsupported_media_type;
 pub use decode::{decode, decode_value};
 pub use normalize::Normalized;
 pub use parse::{ParseError, Parsed, parse_json, parse_yaml};

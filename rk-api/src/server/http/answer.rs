@@ -1,0 +1,202 @@
+//! Answers: objects, lists and failures in the form that the client takes.
+
+use std::{io::Write, sync::Arc};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use super::{
+    body::{self, Body},
+    negotiate::{Accepted, Format, Shape},
+    table::{self, Include},
+};
+use crate::{Error, List, Object, Status, server::catalog::Served, status};
+
+/// Answers shorter than this are not compressed, as kube-apiserver has it.
+const COMPRESS_FROM: usize = 128 * 1024;
+
+/// How the client wants its answer.
+pub(super) struct Style {
+    pub(super) accepted: Accepted,
+    pub(super) pretty: bool,
+    pub(super) gzip: bool,
+    pub(super) include: Include,
+}
+
+impl Style {
+    /// For failures of requests that can't be understood.
+    pub(super) const PLAIN: Self =
+        Self { accepted: Accepted::JSON, pretty: false, gzip: false, include: Include::Metadata };
+}
+
+/// Whether the client takes gzip.
+pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
+    headers.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains("gzip"))
+}
+
+/// An answer with a body of this type.
+pub(super) fn respond(code: u16, content_type: &str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(content_type) {
+        headers.insert(header::CONTENT_TYPE, value);
+    }
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+pub(super) fn text(code: u16, text: impl Into<String>) -> Response<Body> {
+    let mut response = respond(code, "text/plain; charset=utf-8", body::full(text.into()));
+    response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// A tree, in the client's format.
+pub(super) fn tree(code: u16, value: &Value, style: &Style) -> Response<Body> {
+    let bytes = match style.accepted.format {
+        Format::Json if style.pretty => serde_json::to_vec_pretty(value),
+        Format::Json => serde_json::to_vec(value),
+        Format::Yaml => return yaml(code, value),
+    };
+    bytes_of(code, Bytes::from(bytes.unwrap_or_default()), style)
+}
+
+fn yaml(code: u16, value: &Value) -> Response<Body> {
+    match serde_saphyr::to_string(value) {
+        Ok(text) => respond(code, "application/yaml", body::full(text)),
+        Err(error) => failure(&status::internal(format!("can't write YAML: {error}")).into(), &Style::PLAIN),
+    }
+}
+
+/// JSON that is encoded already.
+fn bytes_of(code: u16, bytes: Bytes, style: &Style) -> Response<Body> {
+    if style.gzip && bytes.len() >= COMPRESS_FROM {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        if let Ok(compressed) = encoder.write_all(&bytes).and_then(|()| encoder.finish()) {
+            let mut response = respond(code, "application/json", body::full(compressed));
+            let headers = response.headers_mut();
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+            return response;
+        }
+    }
+    respond(code, "application/json", body::full(bytes))
+}
+
+/// One object.
+///
+/// # Errors
+/// It can't be read for a table.
+pub(super) fn object(code: u16, object: &Arc<Object>, served: &Served, style: &Style) -> Result<Response<Body>, Error> {
+    // A `Status` and bodies of subresources have no columns.
+    let own = object.kind() == served.resource().kind;
+    match style.accepted.shape {
+        Shape::Table if own => {
+            let metadata = json!({"resourceVersion": object.meta().resource_version});
+            let table = table::table(served, [object.as_ref()], metadata, style.include, true)?;
+            Ok(tree(code, &table, style))
+        }
+        Shape::Partial if own => Ok(tree(code, &table::partial(&object.value()?), style)),
+        _ if style.accepted.format == Format::Yaml || style.pretty => Ok(tree(code, &object.value()?, style)),
+        _ => Ok(bytes_of(code, object.json().clone(), style)),
+    }
+}
+
+fn list_metadata(list: &List) -> Value {
+    let mut metadata = json!({"resourceVersion": list.resource_version});
+    if !list.continue_token.is_empty() {
+        metadata["continue"] = list.continue_token.as_str().into();
+    }
+    if let Some(remaining) = list.remaining {
+        metadata["remainingItemCount"] = remaining.into();
+    }
+    metadata
+}
+
+/// A page of a collection. As JSON its objects are sent as they are, one after the other.
+///
+/// # Errors
+/// An object can't be read for a table.
+pub(super) fn list(list: List, served: &Served, style: &Style) -> Result<Response<Body>, Error> {
+    let metadata = list_metadata(&list);
+    let resource = served.resource();
+    match style.accepted.shape {
+        Shape::Table => {
+            let objects = list.items.iter().map(AsRef::as_ref);
+            return Ok(tree(200, &table::table(served, objects, metadata, style.include, true)?, style));
+        }
+        Shape::Partial => {
+            let items = list.items.iter().map(|object| Ok(table::partial(&object.value()?)));
+            let items = items.collect::<Result<Vec<_>, Error>>()?;
+            let value = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                "metadata": metadata, "items": items});
+            return Ok(tree(200, &value, style));
+        }
+        _ => {}
+    }
+    let head =
+        json!({"kind": format!("{}List", resource.kind), "apiVersion": resource.api_version(), "metadata": metadata});
+    if style.accepted.format == Format::Yaml || style.pretty {
+        let mut value = head;
+        value["items"] = list.items.iter().map(|object| object.value()).collect::<Result<Vec<_>, _>>()?.into();
+        return Ok(tree(200, &value, style));
+    }
+    let mut head = head.to_string();
+    head.pop();
+    head.push_str(",\"items\":[");
+    let size: usize = list.items.iter().map(|object| object.json().len() + 1).sum();
+    let mut first = true;
+    let items = list.items.into_iter().flat_map(move |object| {
+        let comma = if std::mem::take(&mut first) { Bytes::new() } else { Bytes::from_static(b",") };
+        [comma, object.json().clone()]
+    });
+    let pieces = std::iter::once(Bytes::from(head)).chain(items).chain([Bytes::from_static(b"]}")]);
+    if style.gzip && size >= COMPRESS_FROM {
+        let whole: Vec<u8> = pieces.flatten().collect();
+        return Ok(bytes_of(200, whole.into(), style));
+    }
+    Ok(respond(200, "application/json", body::gathered(pieces)))
+}
+
+/// A failure's `Status`; what is none becomes one.
+pub(super) fn status_of(error: &Error) -> Status {
+    match error {
+        Error::Api(status) => status.as_ref().clone(),
+        Error::Transport(message) => status::unavailable(message.clone()),
+        other => status::internal(other),
+    }
+}
+
+/// A failure.
+pub(super) fn failure(error: &Error, style: &Style) -> Response<Body> {
+    let status = status_of(error);
+    let code = status.code.and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
+    let value = serde_json::to_value(&status).unwrap_or_default();
+    let style = Style { accepted: Accepted { shape: Shape::Object, ..style.accepted }, ..*style };
+    let mut response = tree(code, &value, &style);
+    if let Some(seconds) = status.details.as_ref().and_then(|details| details.retry_after_seconds) {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// Adds `Warning` headers.
+pub(super) fn add_warnings(response: &mut Response<Body>, warnings: &[String]) {
+    let mut seen = Vec::new();
+    for warning in warnings {
+        if seen.contains(&warning) {
+            continue;
+        }
+        seen.push(warning);
+        let text: String = warning
+            .chars()
+            .filter(|c| !c.is_control())
+            .flat_map(|c| if matches!(c, '"' | '\\') { vec!['\\', c] } else { vec![c] })
+            .collect();
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{text}\"")) {
+            response.headers_mut().append(header::WARNING, value);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Who asks: authentication and impersonation.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, header, request::Parts};
+
+use crate::{
+    Error,
+    server::{Attributes, Authenticator, Credentials, UserInfo, pipeline::Core},
+    status,
+};
+
+/// The client's certificate (the leaf, in DER), which the TLS layer in front puts into a request's extensions after it
+/// has checked its chain.
+#[derive(Debug, Clone)]
+pub struct ClientCertificate(pub Bytes);
+
+/// The caller of a request.
+///
+/// # Errors
+/// 401 if nobody knows the credentials, 403 if the caller may not be who they want to be.
+pub(super) async fn caller(core: &Core, parts: &Parts) -> Result<Arc<UserInfo>, Error> {
+    let user = authenticate(core, parts).await?;
+    impersonate(core, user, &parts.headers).await
+}
+
+async fn authenticate(core: &Core, parts: &Parts) -> Result<Arc<UserInfo>, Error> {
+    let token = parts
+        .headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim().to_owned());
+    let credentials = Credentials {
+        certificate: parts.extensions.get::<ClientCertificate>().map(|certificate| certificate.0.clone()),
+        token,
+        headers: parts.headers.clone(),
+    };
+    match core.authenticator.authenticate(&credentials).await {
+        Ok(Some(user)) => Ok(Arc::new(user)),
+        Ok(None) => Err(status::unauthorized().into()),
+        Err(error) => {
+            tracing::debug!(%error, "credentials refused");
+            Err(status::unauthorized().into())
+        }
+    }
+}
+
+/// Lets a caller act as somebody else, where they are allowed to (the verb `impersonate` on `users`, `groups`,
+/// `serviceaccounts`, `uids` and `userextras`).
+async fn impersonate(core: &Core, user: Arc<UserInfo>, headers: &HeaderMap) -> Result<Arc<UserInfo>, Error> {
+    const EXTRA: &str = "impersonate-extra-";
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let name = text("impersonate-user");
+    let wanted = headers.keys().any(|key| key.as_str().starts_with("impersonate-"));
+    if !wanted {
+        return Ok(user);
+    }
+    if name.is_empty() {
+        let asked = "requested impersonation without impersonating a user";
+        return Err(status::internal(asked).into());
+    }
+    let mut acting = UserInfo::new(name, []);
+    acting.uid = text("impersonate-uid").to_owned();
+    let groups = headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok());
+    acting.groups = groups.map(str::to_owned).collect();
+    let mut checks = Vec::new();
+    let check = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| Attributes {
+        user: Arc::clone(&user),
+        verb: "impersonate".to_owned(),
+        group: group.to_owned(),
+        version: "v1".to_owned(),
+        resource: resource.to_owned(),
+        subresource: subresource.to_owned(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        path: String::new(),
+    };
+    let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    match account {
+        Some((namespace, account)) => {
+            checks.push(check("", "serviceaccounts", "", namespace, account));
+            if acting.groups.is_empty() {
+                acting.groups =
+                    vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+            }
+        }
+        None => checks.push(check("", "users", "", "", name)),
+    }
+    for value in headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok()) {
+        checks.push(check("", "groups", "", "", value));
+    }
+    if !acting.uid.is_empty() {
+        checks.push(check("authentication.k8s.io", "uids", "", "", &acting.uid));
+    }
+    for (key, value) in headers {
+        let Some(extra) = key.as_str().strip_prefix(EXTRA).and_then(super::path::unescape) else { continue };
+        let value = value.to_str().unwrap_or_default();
+        checks.push(check("authentication.k8s.io", "userextras", &extra, "", value));
+        acting.extra.entry(extra).or_default().push(value.to_owned());
+    }
+    for attributes in &checks {
+        core.authorize_attributes(attributes).await?;
+    }
+    let anonymous = acting.name == "system:anonymous";
+    let class = if anonymous { "system:unauthenticated" } else { "system:authenticated" };
+    if !acting.in_group("system:authenticated") && !acting.in_group("system:unauthenticated") {
+        acting.groups.push(class.to_owned());
+    }
+    Ok(Arc::new(acting))
+}

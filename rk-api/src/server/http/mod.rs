@@ -1,0 +1,30 @@
+//! The server as a `tower::Service` of HTTP requests, with or without a socket in front of it.
+//!
+//! ```text
+//! request -> path, query, who asks -> pipeline -> object, list or events -> the form the client takes
+//! ```
+//! Paths that are no resources (`/api`, `/version`, `/readyz`, `/metrics`, ...) are answered here too.
+
+mod answer;
+mod body;
+mod discovery;
+mod health;
+mod identity;
+mod metrics;
+mod negotiate;
+mod path;
+mod query;
+mod resource;
+mod service;
+#[cfg(feature = "serve")]
+mod shell;
+mod table;
+mod watch;
+
+pub use body::Body;
+pub(crate) use discovery::{Documents, body_of};
+pub use identity::ClientCertificate;
+pub(crate) use metrics::Metrics;
+pub use service::HttpService;
+#[cfg(feature = "serve")]
+pub use shell::{TlsError, serve, tls_config};

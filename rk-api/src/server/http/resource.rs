@@ -1,0 +1,186 @@
+//! Requests about resources: from method, path and query to a verb, and from its outcome to an answer.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Method, Response, header, request::Parts};
+use serde_json::Value;
+
+use super::{
+    answer::{self, Style},
+    body::{self, Body},
+    negotiate::{Shape, negotiate},
+    path::ResourcePath,
+    query::Query,
+    table::Include,
+    watch,
+};
+use crate::{
+    Error, FieldSelector, ListOptions, Patch, PatchKind, Verb,
+    server::{
+        UserInfo,
+        pipeline::{Call, Core},
+        schema,
+    },
+    status,
+};
+
+/// Whether a request may last: a watch, a log that is followed, a connection.
+pub(super) fn is_long_running(path: &ResourcePath, query: &Query) -> bool {
+    path.watch
+        || query.flag("watch")
+        || matches!(path.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log")
+}
+
+/// The verb of a request, as the authorizers know it.
+pub(super) fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Option<&'static str> {
+    let collection = path.name.is_empty();
+    Some(match method.as_str() {
+        "GET" | "HEAD" if path.watch || collection && query.flag("watch") => "watch",
+        "GET" | "HEAD" if collection => "list",
+        "GET" | "HEAD" => "get",
+        "POST" => "create",
+        "PUT" => "update",
+        "PATCH" => "patch",
+        "DELETE" if collection => "deletecollection",
+        "DELETE" => "delete",
+        _ => return None,
+    })
+}
+
+/// Answers a request about a resource.
+pub(super) async fn answer<B>(
+    core: &Arc<Core>,
+    user: Arc<UserInfo>,
+    parts: &mut Parts,
+    path: ResourcePath,
+    query: &Query,
+    body: B,
+) -> Result<Response<Body>, Error>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::fmt::Display,
+{
+    let verb = verb(&parts.method, &path, query).ok_or_else(status::method_not_allowed)?;
+    let (namespace, name, subresource) = (&path.namespace, &path.name, &path.subresource);
+    // A watch of one object is a watch of the collection with a selector.
+    let named_watch = verb == "watch" && !name.is_empty();
+    let call = core.call(&user, &path.resource(), namespace, name, subresource, verb).await?;
+    let served = Arc::clone(&call.served);
+    let shapes: &[Shape] = &[Shape::Table, Shape::Partial];
+    let Some(accepted) = negotiate(&parts.headers, shapes) else { return Err(not_acceptable()) };
+    let style = Style {
+        accepted,
+        pretty: query.flag("pretty"),
+        gzip: answer::takes_gzip(&parts.headers),
+        include: Include::parse(query.get("includeObject")),
+    };
+    let responded = match verb {
+        "watch" => {
+            let mut options = query.watch()?;
+            if named_watch {
+                options.fields = with_name(options.fields, name);
+            }
+            let collection = Call { name: String::new(), ..call };
+            return match core.watch(&collection, options).await {
+                Ok(events) => Ok(watch::answer(events, served, style, core.stopping.clone())),
+                Err(error) => watch::refused(&error).ok_or(error),
+            };
+        }
+        "list" => answer::list(core.list(&call, &query.list()?).await?, &served, &style),
+        "get" => {
+            let object = core.get(&call, query.get("resourceVersion")).await?;
+            answer::object(200, &object, &served, &style)
+        }
+        "deletecollection" => {
+            let options = query.delete(&delete_body(&body::read(body).await?, &parts.headers)?)?;
+            let list: ListOptions = query.list()?;
+            answer::list(core.delete_collection(&call, &options, &list).await?, &served, &style)
+        }
+        _ => {
+            let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
+            let content =
+                parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+            let bytes = body::read(body).await?;
+            let asked = match verb {
+                "delete" => Verb::Delete(query.delete(&delete_body(&bytes, &parts.headers)?)?),
+                "patch" => Verb::Patch(patch(&bytes, content, query)?, query.write(agent)?),
+                _ => {
+                    let options = query.write(agent)?;
+                    let object = call.decode(&bytes, content, &options.field_validation)?;
+                    if verb == "create" { Verb::Create(object, options) } else { Verb::Update(object, options) }
+                }
+            };
+            let outcome = core.answer(&call, asked).await?;
+            answer::object(outcome.code, &outcome.object, &served, &style)
+        }
+    };
+    let mut response = responded?;
+    answer::add_warnings(&mut response, &call.warnings.lock());
+    Ok(response)
+}
+
+fn not_acceptable() -> Error {
+    let accepted = "application/json, application/yaml";
+    let message = format!("only the following media types are accepted: {accepted}");
+    status::failure(406, "NotAcceptable", message).into()
+}
+
+fn with_name(mut fields: FieldSelector, name: &str) -> FieldSelector {
+    fields.terms.push(("metadata.name".to_owned(), name.to_owned(), true));
+    fields
+}
+
+/// The `DeleteOptions` in a body, null if there is none.
+fn delete_body(bytes: &[u8], headers: &http::HeaderMap) -> Result<Value, Error> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Value::Null);
+    }
+    let content = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    let resource = crate::Resource::new("meta.k8s.io", "v1", "DeleteOptions", "", false);
+    let mut value = parse(bytes, content)?;
+    // Clients send it in the version of the resource's own group too.
+    if let Some(fields) = value.as_object_mut() {
+        match fields.get("kind").and_then(Value::as_str) {
+            None | Some("" | "DeleteOptions") => {}
+            Some(other) => {
+                let message = format!("{other} cannot be handled as a {}", resource.kind);
+                return Err(status::bad_request(message).into());
+            }
+        }
+    }
+    Ok(value)
+}
+
+/// JSON or YAML by the content type.
+fn parse(bytes: &[u8], content: &str) -> Result<Value, Error> {
+    let yaml = content.contains("yaml");
+    let parsed = if yaml { schema::parse_yaml(bytes) } else { schema::parse_json(bytes) };
+    Ok(parsed.map_err(|error| status::bad_request(error.to_string()))?.value)
+}
+
+fn patch(bytes: &[u8], content: &str, query: &Query) -> Result<Patch, Error> {
+    let kind = PatchKind::from_content_type(content).ok_or_else(|| {
+        let kinds = [PatchKind::Json, PatchKind::Merge, PatchKind::Strategic, PatchKind::Apply];
+        schema::unsupported_media_type(&kinds.map(PatchKind::content_type))
+    })?;
+    let body = parse(bytes, content)?;
+    let force = query.flag("force");
+    if kind != PatchKind::Apply && !query.get("force").is_empty() {
+        return Err(status::failure(
+            422,
+            "Invalid",
+            "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch",
+        )
+        .into());
+    }
+    if kind == PatchKind::Apply && query.get("fieldManager").is_empty() {
+        return Err(status::failure(
+            422,
+            "Invalid",
+            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
+        )
+        .into());
+    }
+    Ok(Patch { kind, body, force })
+}

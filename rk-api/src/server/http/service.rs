@@ -1,0 +1,162 @@
+//! The `tower::Service`.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Method, Request, Response, header, request::Parts};
+
+use super::{
+    answer::{self, Style},
+    body::{self, Body},
+    health, identity,
+    metrics::Labels,
+    path::ResourcePath,
+    query::Query,
+    resource,
+};
+use crate::{
+    Error,
+    server::{Attributes, UserInfo, pipeline::Core},
+    status,
+};
+
+/// How long a request may take that is no watch and no connection (`--request-timeout`).
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The server's HTTP face. Clones answer for the same server.
+///
+/// As a service it fits `kube::Client::new(service, "default")`, so that any program written for kube runs on a server in
+/// its own process.
+#[derive(Clone)]
+pub struct HttpService {
+    core: Arc<Core>,
+    /// Who all requests come from; `None` to ask the authenticators.
+    user: Option<Arc<UserInfo>>,
+}
+
+impl HttpService {
+    pub(crate) fn new(core: Arc<Core>, user: Option<UserInfo>) -> Self {
+        Self { core, user: user.map(Arc::new) }
+    }
+
+    /// Ends watches and tells `/readyz` that the server is about to go.
+    pub fn stop(&self) {
+        self.core.stopping.cancel();
+    }
+
+    /// Answers one request.
+    pub async fn handle<B>(self, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display,
+    {
+        let (mut parts, body) = request.into_parts();
+        let path = ResourcePath::parse(parts.uri.path());
+        let query = Query::parse(parts.uri.query().unwrap_or_default());
+        let long = path.as_ref().is_some_and(|path| resource::is_long_running(path, &query));
+        let labels = Labels::of(&parts.method, path.as_ref(), &query);
+        let _running = self.core.metrics.start(&labels, long);
+        let started = tokio::time::Instant::now();
+        let answered = self.route(&mut parts, path, &query, body);
+        let answered = if long {
+            answered.await
+        } else {
+            let late = || {
+                let message = "Timeout: request did not complete within the allotted timeout";
+                Err(status::failure(504, "Timeout", message).into())
+            };
+            tokio::time::timeout(TIMEOUT, answered).await.unwrap_or_else(|_| late())
+        };
+        let response = answered.unwrap_or_else(|error| answer::failure(&error, &Style::PLAIN));
+        self.core.metrics.done(labels, response.status().as_u16(), started.elapsed());
+        response
+    }
+
+    async fn route<B>(
+        &self,
+        parts: &mut Parts,
+        path: Option<ResourcePath>,
+        query: &Query,
+        body: B,
+    ) -> Result<Response<Body>, Error>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display,
+    {
+        let user = match &self.user {
+            Some(user) => Arc::clone(user),
+            None => identity::caller(&self.core, parts).await?,
+        };
+        match path {
+            Some(path) => resource::answer(&self.core, user, parts, path, query, body).await,
+            None => self.other(user, parts, query).await,
+        }
+    }
+
+    /// Answers a path that names no resource.
+    async fn other(&self, user: Arc<UserInfo>, parts: &Parts, query: &Query) -> Result<Response<Body>, Error> {
+        let path = parts.uri.path();
+        let verb = parts.method.as_str().to_lowercase();
+        let attributes = Attributes { user, verb, path: path.to_owned(), ..Attributes::default() };
+        self.core.authorize_attributes(&attributes).await?;
+        if !matches!(parts.method, Method::GET | Method::HEAD) {
+            return Err(status::method_not_allowed().into());
+        }
+        if let Some(response) = health::answer(&self.core, path, query) {
+            return Ok(response);
+        }
+        match path {
+            "/version" | "/version/" => return Ok(answer::tree(200, &health::version(), &Style::PLAIN)),
+            "/metrics" => {
+                let text = self.core.metrics.encode(&self.core.cache);
+                let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+                return Ok(answer::respond(200, kind, body::full(text)));
+            }
+            _ => {}
+        }
+        if let Some(response) = super::discovery::answer(&self.core, parts)? {
+            return Ok(response);
+        }
+        Err(status::no_such_path().into())
+    }
+}
+
+impl<B> tower::Service<Request<B>> for HttpService
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: std::fmt::Display,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move {
+            let head = request.method() == Method::HEAD;
+            let mut response = service.handle(request).await;
+            if head {
+                *response.body_mut() = body::empty();
+            }
+            if !response.headers().contains_key(header::DATE) {
+                // Clients compare clocks by it.
+                if let Ok(now) =
+                    http::HeaderValue::from_str(&crate::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
+                {
+                    response.headers_mut().insert(header::DATE, now);
+                }
+            }
+            Ok(response)
+        })
+    }
+}

@@ -1,0 +1,171 @@
+//! Listening: hyper and rustls around the service.
+
+use std::{io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+};
+use rustls::{
+    RootCertStore, ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::WebPkiClientVerifier,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::Service;
+
+use super::{HttpService, identity::ClientCertificate};
+
+/// How long a client may take to shake hands, and to send the head of a request.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long requests in progress may take to end when the server stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Pause after a connection could not be accepted (most often: no file descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Certificates or keys that can't be used for TLS.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{what}: {reason}")]
+pub struct TlsError {
+    /// Which part.
+    pub what: &'static str,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+fn tls_error(what: &'static str) -> impl Fn(&dyn std::fmt::Display) -> TlsError {
+    move |error| TlsError { what, reason: error.to_string() }
+}
+
+/// TLS with a serving certificate and key in PEM. With `client_ca` (PEM), certificates that clients show are checked
+/// against it; clients may show none.
+///
+/// # Errors
+/// One of the parts is not what it should be.
+pub fn tls_config(certificate: &str, key: &str, client_ca: Option<&str>) -> Result<Arc<ServerConfig>, TlsError> {
+    let bad_certificate = tls_error("serving certificate");
+    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| bad_certificate(&error))?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| tls_error("serving key")(&error))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| bad_certificate(&error))?;
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(pem) => {
+            let bad_ca = tls_error("client CA");
+            let mut roots = RootCertStore::empty();
+            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                let certificate = certificate.map_err(|error| bad_ca(&error))?;
+                roots.add(certificate).map_err(|error| bad_ca(&error))?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier = verifier.allow_unauthenticated().build().map_err(|error| bad_ca(&error))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    let mut config = builder.with_single_cert(chain, key).map_err(|error| bad_certificate(&error))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Serves connections, HTTP/1.1 and HTTP/2, with TLS or without, until `shutdown`. Then no new ones are taken,
+/// watches end, and requests in progress get a few seconds.
+///
+/// # Errors
+/// The listener has no address.
+pub async fn serve(
+    listener: TcpListener,
+    service: HttpService,
+    tls: Option<Arc<ServerConfig>>,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    tracing::info!(%address, tls = tls.is_some(), "serving the API");
+    let acceptor = tls.map(TlsAcceptor::from);
+    let connections = TaskTracker::new();
+    let closing = shutdown.child_token();
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "can't accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        // Answers are written whole; waiting for more to send only delays them.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "can't set TCP_NODELAY");
+        }
+        let (service, acceptor, closing) = (service.clone(), acceptor.clone(), closing.clone());
+        connections.spawn(async move {
+            let Some(acceptor) = acceptor else { return connection(stream, service, None, closing).await };
+            match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+                    let certificate = shown.map(|leaf| ClientCertificate(Bytes::copy_from_slice(leaf)));
+                    connection(stream, service, certificate, closing).await;
+                }
+                Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                Err(_) => tracing::debug!("TLS handshake took too long"),
+            }
+        });
+    }
+    service.stop();
+    connections.close();
+    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
+        tracing::info!(open = connections.len(), "connections still open are closed");
+    }
+    Ok(())
+}
+
+/// Serves one connection to its end.
+async fn connection<S>(
+    stream: S,
+    service: HttpService,
+    certificate: Option<ClientCertificate>,
+    closing: CancellationToken,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let answer = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+        if let Some(certificate) = &certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
+        service.clone().call(request)
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(Duration::from_secs(30)))
+        .max_concurrent_streams(250);
+    let mut served = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), answer));
+    let result = tokio::select! {
+        result = served.as_mut() => result,
+        () = closing.cancelled() => {
+            served.as_mut().graceful_shutdown();
+            match tokio::time::timeout(DRAIN, served).await {
+                Ok(result) => result,
+                Err(_) => return,
+            }
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "connection broke");
+    }
+}

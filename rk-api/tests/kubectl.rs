@@ -1,0 +1,119 @@
+//! The real kubectl against the server over HTTP.
+#![cfg(feature = "serve")]
+
+use std::{process::Stdio, sync::Arc};
+
+use rk_api::{
+    Client, Request, Resource, Verb, WriteOptions,
+    server::{Server, UserInfo, serve},
+};
+use rk_store::MemoryStore;
+use serde_json::json;
+use tokio::{io::AsyncWriteExt, net::TcpListener, process::Command};
+use tokio_util::sync::CancellationToken;
+
+/// A server on a free port, and kubectl to call it.
+struct Cluster {
+    url: String,
+    home: tempfile::TempDir,
+    _stop: tokio_util::sync::DropGuard,
+}
+
+impl Cluster {
+    /// `None`, with a line that says so, where there is no kubectl.
+    async fn start() -> Option<Self> {
+        let found = Command::new("kubectl").args(["version", "--client"]).output().await.is_ok();
+        if !found {
+            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI needs kubectl");
+            eprintln!("skipped: kubectl is not installed");
+            return None;
+        }
+        let server = Server::builder(Arc::new(MemoryStore::new())).build().await.unwrap();
+        let client = server.client(UserInfo::loopback());
+        for name in ["default", "kube-system"] {
+            let body = json!({"metadata": {"name": name}});
+            make(&client, Resource::of::<k8s_openapi::api::core::v1::Namespace>(), "", body).await;
+            let body = json!({"metadata": {"name": "default"}});
+            make(&client, Resource::of::<k8s_openapi::api::core::v1::ServiceAccount>(), name, body).await;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        tokio::spawn(serve(listener, server.service_as(UserInfo::loopback()), None, stop.clone()));
+        Some(Self { url, home: tempfile::tempdir().unwrap(), _stop: stop.drop_guard() })
+    }
+
+    async fn run(&self, args: &str, input: &str) -> (bool, String) {
+        let mut child = Command::new("kubectl")
+            .arg(format!("--server={}", self.url))
+            .args(args.split_whitespace())
+            .env("HOME", self.home.path())
+            .env("KUBECONFIG", "/dev/null")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
+        let output = child.wait_with_output().await.unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    async fn ok(&self, args: &str, input: &str) -> String {
+        let (success, text) = self.run(args, input).await;
+        assert!(success, "kubectl {args}: {text}");
+        text
+    }
+}
+
+async fn make(client: &Arc<dyn Client>, resource: Resource, namespace: &str, body: serde_json::Value) {
+    let request = Request {
+        resource,
+        namespace: namespace.to_owned(),
+        name: String::new(),
+        subresource: String::new(),
+        verb: Verb::Create(body, WriteOptions::default()),
+    };
+    client.request(request).await.unwrap();
+}
+
+const DEPLOYMENT: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, labels: {app: web}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      containers:
+      - {name: c, image: nginx}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everyday_verbs() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let applied = cluster.ok("apply --validate=false -f -", DEPLOYMENT).await;
+    assert_eq!(applied.trim(), "deployment.apps/web created");
+    let again = cluster.ok("apply --validate=false -f -", DEPLOYMENT).await;
+    assert_eq!(again.trim(), "deployment.apps/web unchanged");
+    let table = cluster.ok("get deploy", "").await;
+    assert!(table.starts_with("NAME") && table.contains("READY") && table.contains("0/2"), "{table}");
+    let scaled = cluster.ok("scale deploy web --replicas=5", "").await;
+    assert_eq!(scaled.trim(), "deployment.apps/web scaled");
+    assert_eq!(cluster.ok("get deploy web -o jsonpath={.spec.replicas}", "").await, "5");
+    cluster.ok("label deploy web tier=front", "").await;
+    assert!(cluster.ok("get deploy -l tier=front -o name", "").await.contains("deployment.apps/web"));
+    let config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: b}";
+    assert_eq!(cluster.ok("create --validate=false -f -", config).await.trim(), "configmap/c created");
+    assert!(cluster.ok("get configmap c -o yaml", "").await.contains("a: b"));
+    assert!(cluster.ok("api-resources", "").await.contains("deployments"));
+    assert!(cluster.ok("api-versions", "").await.contains("rbac.authorization.k8s.io/v1"));
+    let (found, missing) = cluster.run("get pod nope", "").await;
+    assert!(!found && missing.contains("Error from server (NotFound): pods \"nope\" not found"), "{missing}");
+    assert_eq!(cluster.ok("delete deploy web", "").await.trim(), "deployment.apps \"web\" deleted");
+    assert!(cluster.ok("version", "").await.contains("Server Version: v1.36"));
+    assert_eq!(cluster.ok("get --raw /readyz", "").await, "ok");
+}
