@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    controllers::{deployment, endpoints, garbage, namespace, replicaset, service_account},
+    controllers::{deployment, endpoints, garbage, job, namespace, replicaset, service_account},
     resources,
 };
 
@@ -54,6 +54,7 @@ const TABLE: &[(&str, Run)] = &[
     ("endpoints-controller", |i, _, s| async move { endpoints::run_endpoints(&i, s).await }.boxed()),
     ("endpointslice-controller", |i, _, s| async move { endpoints::run_slices(&i, s).await }.boxed()),
     ("garbage-collector-controller", |i, c, s| async move { garbage::run(&i, c.resources, s).await }.boxed()),
+    ("job-controller", |i, _, s| async move { job::run(&i, s).await }.boxed()),
     ("namespace-controller", |i, c, s| async move { namespace::run(&i, c.resources, s).await }.boxed()),
     ("replicaset-controller", |i, _, s| async move { replicaset::run_replica_sets(&i, s).await }.boxed()),
     ("replicationcontroller-controller", |i, _, s| {
@@ -68,6 +69,7 @@ const TABLE: &[(&str, Run)] = &[
         .boxed()
     }),
     ("serviceaccount-controller", |i, _, s| async move { service_account::run(&i, s).await }.boxed()),
+    ("ttl-after-finished-controller", |i, _, s| async move { job::run_ttl(&i, s).await }.boxed()),
 ];
 
 /// The names of all controllers.
