@@ -60,7 +60,7 @@ async fn gated_pods_wait_for_their_gates_to_go() {
     cluster.pod("gated", "1", json!({"spec": {"schedulingGates": [{"name": "example.com/wait"}]}})).await;
     cluster.pod("free", "1", json!({})).await;
     cluster.node_of("free").await;
-    assert_eq!(cluster::bound(&*cluster.pods.get("gated").await.unwrap()), None);
+    assert_eq!(cluster::bound(&cluster.pods.get("gated").await.unwrap()), None);
     cluster.pods.patch("gated", Patch::merge(json!({"spec": {"schedulingGates": null}}))).await.unwrap();
     assert_eq!(cluster.node_of("gated").await, "n");
 }
@@ -72,5 +72,5 @@ async fn other_schedulers_pods_are_left_alone() {
     cluster.pod("theirs", "1", json!({"spec": {"schedulerName": "another"}})).await;
     cluster.pod("ours", "1", json!({})).await;
     cluster.node_of("ours").await;
-    assert_eq!(cluster::bound(&*cluster.pods.get("theirs").await.unwrap()), None);
+    assert_eq!(cluster::bound(&cluster.pods.get("theirs").await.unwrap()), None);
 }
