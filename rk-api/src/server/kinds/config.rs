@@ -27,9 +27,6 @@ pub const SECRET: Rules = Rules {
     ..Rules::NONE
 };
 
-/// The rules of ServiceAccounts.
-pub const SERVICE_ACCOUNT: Rules = Rules::NONE;
-
 /// The columns of ConfigMaps.
 pub fn config_map_columns() -> Vec<Column> {
     between([column("Data", "string", |map| (count(map.at("data")) + count(map.at("binaryData"))).into())], [])
@@ -142,11 +139,9 @@ fn validate_secret(secret: &Value, errors: &mut Errors) {
         }
         "kubernetes.io/dockercfg" => docker(secret, ".dockercfg", errors),
         "kubernetes.io/dockerconfigjson" => docker(secret, ".dockerconfigjson", errors),
-        "kubernetes.io/basic-auth" => {
-            if !has("username") && !has("password") {
-                errors.required(&data.key("username"), "");
-                errors.required(&data.key("password"), "");
-            }
+        "kubernetes.io/basic-auth" if !has("username") && !has("password") => {
+            errors.required(&data.key("username"), "");
+            errors.required(&data.key("password"), "");
         }
         "kubernetes.io/ssh-auth" => {
             let key = secret.at("data").get("ssh-privatekey").and_then(Value::as_str);

@@ -4,16 +4,28 @@
 //! rules as a [`rules::Rules`] table of plain functions over JSON trees, which work in place: no object is decoded into a type on its
 //! way in. What is wrong is said through [`field::Errors`] in Kubernetes' words.
 
+mod admission;
 mod apps;
+mod autoscaling;
+mod batch;
 mod cells;
+mod certificates;
 mod config;
+mod custom;
+mod endpoints;
+mod event;
 pub mod field;
+mod limits;
 mod meta;
+mod misc;
 mod names;
 mod namespace;
+mod networking;
 mod node;
 mod pod;
+mod rbac;
 mod rules;
+mod scheduling;
 mod selector;
 pub mod service;
 mod storage;
@@ -36,20 +48,43 @@ pub fn strategy(group: &str, kind: &str) -> Arc<dyn Strategy> {
     let rules = match (group, kind) {
         ("", "Service") => return service::strategy(service::Ranges::default()),
         ("", "Pod") => pod::RULES,
+        ("", "PodTemplate") => pod::template::POD_TEMPLATE,
         ("", "Namespace") => namespace::RULES,
         ("", "Node") => node::RULES,
         ("", "ConfigMap") => config::CONFIG_MAP,
         ("", "Secret") => config::SECRET,
-        ("", "ServiceAccount") => config::SERVICE_ACCOUNT,
+        ("", "PersistentVolume") => storage::VOLUME,
         ("", "PersistentVolumeClaim") => storage::CLAIM,
+        ("", "ReplicationController") => apps::REPLICATION_CONTROLLER,
+        ("", "LimitRange") => limits::LIMIT_RANGE,
+        ("", "ResourceQuota") => limits::QUOTA,
+        ("", "Endpoints") => endpoints::ENDPOINTS,
+        ("" | "events.k8s.io", "Event") => event::EVENT,
         ("apps", "Deployment") => apps::DEPLOYMENT,
         ("apps", "ReplicaSet") => apps::REPLICA_SET,
-        ("", "PersistentVolume" | "ReplicationController" | "ResourceQuota")
-        | ("apps", _)
-        | ("batch", _)
-        | ("autoscaling", _)
-        | ("policy", "PodDisruptionBudget")
-        | ("networking.k8s.io", "Ingress") => Rules::STATUS,
+        ("apps", "StatefulSet") => apps::STATEFUL_SET,
+        ("apps", "DaemonSet") => apps::DAEMON_SET,
+        ("apps", "ControllerRevision") => apps::CONTROLLER_REVISION,
+        ("batch", "Job") => batch::JOB,
+        ("batch", "CronJob") => batch::CRON_JOB,
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscaling::AUTOSCALER,
+        ("policy", "PodDisruptionBudget") => autoscaling::DISRUPTION_BUDGET,
+        ("networking.k8s.io", "Ingress") => networking::INGRESS,
+        ("networking.k8s.io", "IngressClass") => networking::INGRESS_CLASS,
+        ("networking.k8s.io", "NetworkPolicy") => networking::NETWORK_POLICY,
+        ("discovery.k8s.io", "EndpointSlice") => endpoints::ENDPOINT_SLICE,
+        ("rbac.authorization.k8s.io", "Role") => rbac::ROLE,
+        ("rbac.authorization.k8s.io", "ClusterRole") => rbac::CLUSTER_ROLE,
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => rbac::BINDING,
+        ("storage.k8s.io", "StorageClass") => storage::CLASS,
+        ("scheduling.k8s.io", "PriorityClass") => scheduling::PRIORITY_CLASS,
+        ("node.k8s.io", "RuntimeClass") => scheduling::RUNTIME_CLASS,
+        ("coordination.k8s.io", "Lease") => scheduling::LEASE,
+        ("certificates.k8s.io", "CertificateSigningRequest") => certificates::SIGNING_REQUEST,
+        ("apiextensions.k8s.io", "CustomResourceDefinition") => custom::DEFINITION,
+        (ADMISSION, "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration") => admission::WEBHOOKS,
+        (ADMISSION, "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy") => admission::POLICY,
+        (ADMISSION, "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding") => admission::POLICY_BINDING,
         _ => Rules::NONE,
     };
     Arc::new(rules)
@@ -59,18 +94,63 @@ pub fn strategy(group: &str, kind: &str) -> Arc<dyn Strategy> {
 pub fn columns(group: &str, kind: &str) -> Arc<[Column]> {
     let columns = match (group, kind) {
         ("", "Pod") => pod::columns(),
+        ("", "PodTemplate") => misc::pod_template(),
         ("", "Service") => service::columns(),
         ("", "Namespace") => namespace::columns(),
         ("", "Node") => node::columns(),
         ("", "ConfigMap") => config::config_map_columns(),
         ("", "Secret") => config::secret_columns(),
         ("", "ServiceAccount") => config::service_account_columns(),
+        ("", "PersistentVolume") => storage::volume_columns(),
+        ("", "PersistentVolumeClaim") => storage::claim_columns(),
+        ("", "ReplicationController") => apps::replication_controller_columns(),
+        ("", "LimitRange") => limits::limit_range_columns(),
+        ("", "ResourceQuota") => limits::quota_columns(),
+        ("", "Endpoints") => endpoints::endpoints_columns(),
+        ("", "ComponentStatus") => misc::component_status(),
+        ("" | "events.k8s.io", "Event") => event::columns(),
         ("apps", "Deployment") => apps::deployment_columns(),
         ("apps", "ReplicaSet") => apps::replica_set_columns(),
+        ("apps", "StatefulSet") => apps::stateful_set_columns(),
+        ("apps", "DaemonSet") => apps::daemon_set_columns(),
+        ("apps", "ControllerRevision") => apps::controller_revision_columns(),
+        ("batch", "Job") => batch::job_columns(),
+        ("batch", "CronJob") => batch::cron_job_columns(),
+        ("autoscaling", "HorizontalPodAutoscaler") => autoscaling::autoscaler_columns(),
+        ("policy", "PodDisruptionBudget") => autoscaling::disruption_budget_columns(),
+        ("networking.k8s.io", "Ingress") => networking::ingress_columns(),
+        ("networking.k8s.io", "IngressClass") => networking::ingress_class_columns(),
+        ("networking.k8s.io", "NetworkPolicy") => networking::network_policy_columns(),
+        ("networking.k8s.io", "IPAddress") => misc::ip_address(),
+        ("networking.k8s.io", "ServiceCIDR") => misc::service_cidr(),
+        ("discovery.k8s.io", "EndpointSlice") => endpoints::endpoint_slice_columns(),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => rbac::binding_columns(),
+        ("storage.k8s.io", "StorageClass") => storage::class_columns(),
+        ("storage.k8s.io", "CSIDriver") => misc::csi_driver(),
+        ("storage.k8s.io", "CSINode") => misc::csi_node(),
+        ("storage.k8s.io", "CSIStorageCapacity") => misc::storage_capacity(),
+        ("storage.k8s.io", "VolumeAttachment") => misc::volume_attachment(),
+        ("storage.k8s.io", "VolumeAttributesClass") => misc::volume_attributes_class(),
+        ("scheduling.k8s.io", "PriorityClass") => scheduling::priority_class_columns(),
+        ("node.k8s.io", "RuntimeClass") => scheduling::runtime_class_columns(),
+        ("coordination.k8s.io", "Lease") => scheduling::lease_columns(),
+        ("certificates.k8s.io", "CertificateSigningRequest") => certificates::columns(),
+        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => misc::flow_schema(),
+        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => misc::priority_level(),
+        ("apiregistration.k8s.io", "APIService") => misc::api_service(),
+        (ADMISSION, "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration") => admission::webhook_columns(),
+        (ADMISSION, "ValidatingAdmissionPolicy") => admission::policy_columns(),
+        (ADMISSION, "MutatingAdmissionPolicy") => admission::mutating_policy_columns(),
+        (ADMISSION, "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding") => {
+            admission::policy_binding_columns()
+        }
         _ => vec![cells::NAME, cells::CREATED_AT],
     };
     columns.into()
 }
+
+/// The group of webhook configurations and admission policies.
+const ADMISSION: &str = "admissionregistration.k8s.io";
 
 /// The fields besides `metadata.name` and `metadata.namespace` that a field selector may name.
 pub fn selectable_fields(group: &str, kind: &str) -> &'static [&'static str] {
@@ -80,7 +160,12 @@ pub fn selectable_fields(group: &str, kind: &str) -> &'static [&'static str] {
         ("", "Node") => &["spec.unschedulable"],
         ("", "Secret") => &["type"],
         ("", "Service") => &["spec.clusterIP", "spec.type"],
+        ("", "ReplicationController") => &["status.replicas"],
+        ("", "Event") => event::SELECTABLE,
+        ("events.k8s.io", "Event") => event::NEW_SELECTABLE,
         ("apps", "ReplicaSet") => &["status.replicas"],
+        ("batch", "Job") => &["status.successful"],
+        ("certificates.k8s.io", "CertificateSigningRequest") => certificates::SELECTABLE,
         _ => &[],
     }
 }

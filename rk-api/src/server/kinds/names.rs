@@ -2,6 +2,8 @@
 //!
 //! Each check returns what is wrong, one text per broken rule; an empty list is a good name.
 
+use std::net::IpAddr;
+
 /// A label of the DNS: RFC 1123.
 pub fn dns_label(value: &str) -> Vec<String> {
     let mut errors = too_long(value, 63);
@@ -206,19 +208,33 @@ pub fn header_name(value: &str) -> Vec<String> {
 
 /// An IPv4 or IPv6 address.
 pub fn ip(value: &str) -> Option<&'static str> {
-    value
-        .parse::<std::net::IpAddr>()
-        .is_err()
-        .then_some("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
+    value.parse::<IpAddr>().is_err().then_some("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
 }
 
 /// A range of addresses, such as `10.0.0.0/8`.
 pub fn cidr(value: &str) -> Option<&'static str> {
     let valid = value.split_once('/').is_some_and(|(address, bits)| {
         let most = if address.contains(':') { 128 } else { 32 };
-        address.parse::<std::net::IpAddr>().is_ok() && bits.parse::<u8>().is_ok_and(|bits| bits <= most)
+        address.parse::<IpAddr>().is_ok() && bits.parse::<u8>().is_ok_and(|bits| bits <= most)
     });
     (!valid).then_some("must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)")
+}
+
+/// Whether the first range is a part of the second, and not the whole.
+pub fn cidr_within(part: &str, whole: &str) -> bool {
+    let (Some((part, bits)), Some((whole, whole_bits))) = (network(part), network(whole)) else { return false };
+    let width = if whole.is_ipv4() { 32 } else { 128 };
+    let number = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) => u128::from(ip.to_bits()),
+        IpAddr::V6(ip) => ip.to_bits(),
+    };
+    let differing = (number(part) ^ number(whole)).checked_shr(width - whole_bits).unwrap_or(0);
+    part.is_ipv4() == whole.is_ipv4() && bits > whole_bits && differing == 0
+}
+
+fn network(cidr: &str) -> Option<(IpAddr, u32)> {
+    let (address, bits) = cidr.split_once('/')?;
+    Some((address.parse().ok()?, bits.parse().ok()?))
 }
 
 /// A percentage, such as `25%`.
@@ -302,6 +318,8 @@ mod tests {
             ]
         );
         assert!(cidr("10.0.0.0/8").is_none() && cidr("10.0.0.0/33").is_some() && cidr("x/8").is_some());
+        assert!(cidr_within("10.1.0.0/16", "10.0.0.0/8") && !cidr_within("11.0.0.0/16", "10.0.0.0/8"));
+        assert!(!cidr_within("10.0.0.0/8", "10.0.0.0/8") && cidr_within("10.0.0.0/8", "0.0.0.0/0"));
         assert!(ip("::1").is_none() && ip("1.2.3").is_some());
         assert!(percent("5%").is_none() && percent("5").is_some() && percent("%").is_some());
     }

@@ -9,7 +9,7 @@ use super::{
     rules::Rules,
     value::{Peek, object_mut, set},
 };
-use crate::server::Column;
+use crate::server::{Column, UserInfo};
 
 /// The rules of Namespaces.
 pub const RULES: Rules = Rules { default, create, update, validate, validate_change, has_status: true, ..Rules::NONE };
@@ -29,7 +29,7 @@ fn default(namespace: &mut Value) {
     }
 }
 
-fn create(namespace: &mut Value) {
+fn create(namespace: &mut Value, _: &UserInfo) {
     set(namespace, "status", json!({"phase": "Active"}));
     let Some(spec) = object_mut(namespace, "spec") else { return };
     if !spec.list("finalizers").iter().any(|finalizer| finalizer == "kubernetes") {

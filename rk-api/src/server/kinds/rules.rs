@@ -3,15 +3,15 @@
 use serde_json::Value;
 
 use super::{field::Errors, value};
-use crate::server::{FieldErrors, Strategy, WriteContext};
+use crate::server::{FieldErrors, Strategy, UserInfo, WriteContext};
 
 /// The rules of a kind. What is not given does nothing.
 #[derive(Clone, Copy)]
 pub struct Rules {
     /// Sets defaults that the schema does not hold.
     pub default: fn(&mut Value),
-    /// Readies a new object, after the status a client sent was dropped.
-    pub create: fn(&mut Value),
+    /// Readies a new object that this user makes, after the status that came with it was dropped.
+    pub create: fn(&mut Value, &UserInfo),
     /// Readies a changed object: new, old, subresource.
     pub update: fn(&mut Value, &Value, &str),
     /// The rules that hold for new and changed objects alike.
@@ -30,7 +30,7 @@ impl Rules {
     /// No rules.
     pub const NONE: Self = Self {
         default: |_| {},
-        create: |_| {},
+        create: |_, _| {},
         update: |_, _, _| {},
         validate: |_, _| {},
         validate_new: |_, _| {},
@@ -38,9 +38,6 @@ impl Rules {
         grace_period: |_, _| 0,
         has_status: false,
     };
-
-    /// No rules, for a kind whose status only `/status` writes.
-    pub const STATUS: Self = Self { has_status: true, ..Self::NONE };
 }
 
 impl Strategy for Rules {
@@ -48,11 +45,11 @@ impl Strategy for Rules {
         (self.default)(object);
     }
 
-    fn prepare_create(&self, object: &mut Value, _context: &WriteContext<'_>) {
+    fn prepare_create(&self, object: &mut Value, context: &WriteContext<'_>) {
         if self.has_status {
             value::remove(object, "status");
         }
-        (self.create)(object);
+        (self.create)(object, context.user);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, context: &WriteContext<'_>) {
@@ -68,8 +65,8 @@ impl Strategy for Rules {
 
     fn validate_update(&self, new: &Value, old: &Value, subresource: &str) -> FieldErrors {
         let mut errors = Errors::default();
-        // A subresource writes what `validate_change` knows of it; the rest was valid when it was written.
-        if subresource.is_empty() {
+        // Other subresources write what `validate_change` knows of them; the rest was valid when it was written.
+        if matches!(subresource, "" | "scale") {
             (self.validate)(new, &mut errors);
         }
         (self.validate_change)(new, old, subresource, &mut errors);

@@ -33,6 +33,12 @@ impl Item {
 
     fn field(&self, path: &str) -> String {
         let tree = self.fields.get_or_init(|| Arc::new(scalars(&self.object)));
+        // Where a selector's name for a field is not the field's own.
+        let path = match path {
+            "status.successful" => "status.succeeded",
+            "source" => "source.component",
+            other => other,
+        };
         let mut at: &Value = tree;
         for part in path.split('.') {
             at = &at[part];
@@ -49,7 +55,7 @@ impl Item {
 fn absent(path: &str) -> String {
     match path {
         "spec.unschedulable" | "spec.hostNetwork" => "false",
-        "status.successful" | "status.replicas" => "0",
+        "status.succeeded" | "status.replicas" => "0",
         _ => "",
     }
     .to_owned()
@@ -64,7 +70,7 @@ fn scalars(object: &Object) -> Value {
                 Value::Object(_) => depth > 0,
                 _ => true,
             });
-            fields.values_mut().for_each(|field| thin(field, depth - 1));
+            fields.values_mut().for_each(|field| thin(field, depth.saturating_sub(1)));
         }
     }
     let mut value = object.value().unwrap_or_default();

@@ -1,16 +1,27 @@
 //! Workloads of pods that last: what their kinds share.
 
+mod daemon_set;
 mod deployment;
 mod replica_set;
+mod replication_controller;
+mod stateful_set;
 
 use serde_json::Value;
 
+use crate::server::Column;
+
+pub use daemon_set::{DAEMON_SET, daemon_set_columns};
 pub use deployment::{DEPLOYMENT, deployment_columns};
 pub use replica_set::{REPLICA_SET, replica_set_columns};
+pub use replication_controller::{REPLICATION_CONTROLLER, replication_controller_columns};
+pub use stateful_set::{STATEFUL_SET, stateful_set_columns};
 
 use super::{
+    cells::{AGE, NAME, column},
     field::{Errors, Path},
-    names, pod, selector,
+    names, pod,
+    rules::Rules,
+    selector,
     value::Peek,
 };
 
@@ -42,8 +53,41 @@ fn selector_is_immutable(new: &Value, old: &Value, errors: &mut Errors) {
     errors.immutable(&Path::Root.child("spec.selector"), new.at("spec.selector"), old.at("spec.selector"));
 }
 
+/// The rules of ControllerRevisions: the data of one never change.
+pub const CONTROLLER_REVISION: Rules = Rules {
+    validate: |revision, errors| {
+        errors.non_negative(&Path::Root.child("revision"), revision.int("revision"));
+        if !revision.has("data") {
+            errors.required(&Path::Root.child("data"), "data is mandatory");
+        }
+    },
+    validate_change: |new, old, _, errors| {
+        errors.immutable(&Path::Root.child("data"), new.at("data"), old.at("data"));
+    },
+    ..Rules::NONE
+};
+
+/// The columns of ControllerRevisions.
+pub fn controller_revision_columns() -> Vec<Column> {
+    let controller = |revision: &Value| {
+        let owners = revision.list("metadata.ownerReferences").iter();
+        let Some(owner) = owners.into_iter().find(|owner| owner.flag("controller")) else { return "<none>".into() };
+        let kind = owner.text("kind").to_lowercase();
+        match owner.text("apiVersion").split_once('/') {
+            Some((group, _)) => format!("{kind}.{group}/{}", owner.text("name")).into(),
+            None => format!("{kind}/{}", owner.text("name")).into(),
+        }
+    };
+    vec![
+        NAME,
+        column("Controller", "string", controller),
+        column("Revision", "string", |revision| revision.at("revision").clone()),
+        AGE,
+    ]
+}
+
 /// A count, or a percentage of something.
-fn int_or_percent(value: &Value, path: &Path<'_>, errors: &mut Errors) {
+pub fn int_or_percent(value: &Value, path: &Path<'_>, errors: &mut Errors) {
     match value {
         Value::String(text) => errors.invalid_all(path, text, names::percent(text)),
         other => errors.non_negative(path, other.as_i64()),
@@ -56,7 +100,7 @@ fn percentage(value: &Value) -> Option<i64> {
 }
 
 /// No more than all of them.
-fn at_most_all(value: &Value, path: &Path<'_>, errors: &mut Errors) {
+pub fn at_most_all(value: &Value, path: &Path<'_>, errors: &mut Errors) {
     if percentage(value).is_some_and(|percent| percent > 100) {
         errors.invalid(path, value, "must not be greater than 100%");
     }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::server::{
-    Column,
+    Column, UserInfo,
     kinds::{
         cells::{AGE, NAME, column, container_images, container_names, number, selector, wide},
         field::{Errors, Path},
@@ -37,7 +37,7 @@ fn default(set: &mut Value) {
     }
 }
 
-fn create(replica_set: &mut Value) {
+fn create(replica_set: &mut Value, _: &UserInfo) {
     if let Some(status) = object_mut(replica_set, "status") {
         set(status, "replicas", 0);
     }

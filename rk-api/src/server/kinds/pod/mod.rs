@@ -23,7 +23,9 @@ use super::{
     value::{Peek, set},
 };
 
-pub use affinity::taints;
+use crate::server::UserInfo;
+
+pub use affinity::{node_selector, taints};
 pub use columns::columns;
 pub use resources::quantity;
 
@@ -52,7 +54,7 @@ pub const SELECTABLE: &[&str] = &[
     "status.nominatedNodeName",
 ];
 
-fn create(pod: &mut Value) {
+fn create(pod: &mut Value, _: &UserInfo) {
     let mut status = json!({"phase": "Pending", "qosClass": qos::class(pod)});
     if !pod.list("spec.schedulingGates").is_empty() {
         let condition = json!({

@@ -32,21 +32,18 @@ pub fn validate(resources: &Value, path: &Path<'_>, errors: &mut Errors) {
         amount(name, &request, &path, errors);
         let limit =
             resources.at("limits").get(name).and_then(Value::as_str).and_then(|text| text.parse::<Quantity>().ok());
-        match limit {
-            Some(limit) if may_overcommit(name) => {
-                if request > limit {
-                    let detail = format!("must be less than or equal to {name} limit of {limit}");
-                    errors.invalid(&requests_path, &request.to_string(), &detail);
+        let broken = match limit {
+            Some(limit) if may_overcommit(name) => (request > limit).then_some((limit, "less than or equal to")),
+            Some(limit) => (request != limit).then_some((limit, "equal to")),
+            None => {
+                if !may_overcommit(name) {
+                    errors.required(&limits_path, "Limit must be set for non overcommitable resources");
                 }
+                None
             }
-            Some(limit) if request != limit => {
-                let detail = format!("must be equal to {name} limit of {limit}");
-                errors.invalid(&requests_path, &request.to_string(), &detail);
-            }
-            None if !may_overcommit(name) => {
-                errors.required(&limits_path, "Limit must be set for non overcommitable resources");
-            }
-            _ => {}
+        };
+        if let Some((limit, how)) = broken {
+            errors.invalid(&requests_path, &request.to_string(), &format!("must be {how} {name} limit of {limit}"));
         }
     }
 }

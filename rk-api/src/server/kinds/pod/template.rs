@@ -6,9 +6,17 @@ use super::{
     super::{
         field::{Errors, Path},
         meta,
+        rules::Rules,
         value::{Peek, object_mut},
     },
     defaults, spec,
+};
+
+/// The rules of PodTemplates, which are templates and nothing else.
+pub const POD_TEMPLATE: Rules = Rules {
+    default: |object| default(object, "template"),
+    validate: |object, errors| validate(object.at("template"), &Path::Root.child("template"), errors),
+    ..Rules::NONE
 };
 
 /// Defaults of the template at a path of a workload.

@@ -55,10 +55,8 @@ pub fn validate<'a>(volumes: &'a [Value], path: &Path<'_>, errors: &mut Errors) 
 
 fn source(kind: &str, source: &Value, path: &Path<'_>, errors: &mut Errors) {
     match kind {
-        "emptyDir" => {
-            if source.has("sizeLimit") {
-                resources::quantity(source.at("sizeLimit"), &path.child("sizeLimit"), errors);
-            }
+        "emptyDir" if source.has("sizeLimit") => {
+            resources::quantity(source.at("sizeLimit"), &path.child("sizeLimit"), errors);
         }
         "hostPath" => {
             let host = source.text("path");

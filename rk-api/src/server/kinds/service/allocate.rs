@@ -103,7 +103,8 @@ impl Allocator {
         if !errors.is_empty() {
             return Err(field::invalid("", "Service", new.text("metadata.name"), &errors));
         }
-        if !context.dry_run && !(given.ips.is_empty() && given.ports.is_empty()) {
+        let gave = !given.ips.is_empty() || !given.ports.is_empty();
+        if gave && !context.dry_run {
             let held = state.held.entry(key).or_default();
             held.ips.extend(given.ips);
             held.ports.extend(given.ports);
