@@ -5,6 +5,7 @@
 //! admission ([`Admit::validate`]), store, encode.
 
 mod admission;
+pub mod apply;
 mod auth;
 pub mod authn;
 pub mod authz;

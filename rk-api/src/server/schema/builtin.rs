@@ -121,8 +121,13 @@ fn node(schema: &Value, names: &HashMap<Box<str>, usize>) -> Schema {
 
 fn object(schema: &Value, names: &HashMap<Box<str>, usize>) -> Shape {
     let fields = schema["properties"].as_object().into_iter().flatten();
+    let required = schema["required"].as_array();
+    let is_required = |name: &str| required.is_some_and(|required| required.iter().any(|other| other == name));
+    let field = |(name, field): (&String, &Value)| {
+        (name.as_str().into(), Schema { required: is_required(name), ..node(field, names) })
+    };
     Shape::Object {
-        fields: fields.map(|(name, field)| (name.as_str().into(), node(field, names))).collect(),
+        fields: fields.map(field).collect(),
         others: schema.get("additionalProperties").map(|others| Box::new(node(others, names))),
     }
 }

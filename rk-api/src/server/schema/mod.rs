@@ -45,6 +45,8 @@ pub struct Schema {
     embedded: bool,
     /// Null is a value.
     nullable: bool,
+    /// The parent always has the field.
+    required: bool,
     /// Go's name of the type, such as `v1.PodSpec`; of built-in definitions.
     go_name: Option<Box<str>>,
     /// What else a custom resource's values must fulfil; its presence marks a node of a custom resource's schema.
@@ -167,6 +169,31 @@ impl Schema {
         }
     }
 
+    /// Whether the type itself names the field: it is no key of a map.
+    pub(crate) fn is_named_field(&self, name: &str) -> bool {
+        matches!(&self.resolve().shape, Shape::Object { fields, .. } if fields.contains_key(name))
+    }
+
+    /// Whether the field is a list that Go's type always has, be it as null.
+    pub(crate) fn is_required_list(&self) -> bool {
+        self.required && matches!(self.shape, Shape::List(_))
+    }
+
+    /// What structured-merge-diff calls the structure of the type; `None` if any will do.
+    pub(crate) fn expected_structure(&self, value: &Value) -> Option<&'static str> {
+        match (&self.resolve().shape, value) {
+            (Shape::Object { .. }, _) => Some("map"),
+            (Shape::List(_), _) => Some("list"),
+            (Shape::Bool, Value::Bool(_)) | (Shape::Any, _) => None,
+            (Shape::Bool, _) => Some("boolean"),
+            (Shape::Integer { .. } | Shape::Number, Value::Number(_)) => None,
+            (Shape::Integer { .. } | Shape::Number, _) => Some("numeric (int or float)"),
+            (Shape::Quantity | Shape::IntOrString, Value::String(_) | Value::Number(_)) => None,
+            (Shape::String | Shape::Bytes | Shape::Time { .. }, Value::String(_)) => None,
+            _ => Some("string"),
+        }
+    }
+
     /// The schema of a list's items.
     pub(crate) fn items(&self) -> Option<&Self> {
         match &self.resolve().shape {
@@ -186,6 +213,8 @@ impl Schema {
     }
 
     /// Whether the value is owned and replaced as one.
+    ///
+    /// A definition may be so as a whole, and an object of which no part is known is.
     pub(crate) fn is_atomic(&self) -> bool {
         let resolved = self.resolve();
         self.atomic
