@@ -1,6 +1,6 @@
 //! All controllers of a cluster in one process, with shared informers.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures::{FutureExt, future::BoxFuture};
 use rk_api::{Client, Informers, Resource};
@@ -8,7 +8,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    controllers::{deployment, endpoints, garbage, job, namespace, replicaset, service_account},
+    controllers::{
+        deployment, endpoints, garbage, job, namespace, node,
+        node::{NodeCidrs, NodeLifecycleConfig},
+        replicaset, service_account,
+    },
     resources,
 };
 
@@ -23,7 +27,11 @@ pub struct ManagerConfig {
     /// The certificate, in PEM, of the authority that signed the API server's; without it nothing is published.
     pub root_ca: Option<String>,
     /// How long a node may be silent before it is taken for dead.
-    pub node_monitor_grace_period: Duration,
+    pub node_lifecycle: NodeLifecycleConfig,
+    /// The pods' range and how nodes share it; without it nodes get no `podCIDR`.
+    pub node_cidrs: Option<NodeCidrs>,
+    /// How many ended pods stay; 0 for any number.
+    pub terminated_pods: usize,
 }
 
 impl Default for ManagerConfig {
@@ -33,7 +41,9 @@ impl Default for ManagerConfig {
             controllers: vec!["*".to_owned()],
             resources: resources::builtin(),
             root_ca: None,
-            node_monitor_grace_period: Duration::from_secs(50),
+            node_lifecycle: NodeLifecycleConfig::default(),
+            node_cidrs: None,
+            terminated_pods: 12_500,
         }
     }
 }
@@ -56,6 +66,18 @@ const TABLE: &[(&str, Run)] = &[
     ("garbage-collector-controller", |i, c, s| async move { garbage::run(&i, c.resources, s).await }.boxed()),
     ("job-controller", |i, _, s| async move { job::run(&i, s).await }.boxed()),
     ("namespace-controller", |i, c, s| async move { namespace::run(&i, c.resources, s).await }.boxed()),
+    ("node-ipam-controller", |i, c, s| {
+        async move {
+            if let Some(cidrs) = c.node_cidrs {
+                node::run_ipam(&i, cidrs, s).await;
+            }
+        }
+        .boxed()
+    }),
+    ("node-lifecycle-controller", |i, c, s| async move { node::run_lifecycle(&i, c.node_lifecycle, s).await }.boxed()),
+    ("pod-garbage-collector-controller", |i, c, s| {
+        async move { node::run_pod_gc(&i, c.terminated_pods, s).await }.boxed()
+    }),
     ("replicaset-controller", |i, _, s| async move { replicaset::run_replica_sets(&i, s).await }.boxed()),
     ("replicationcontroller-controller", |i, _, s| {
         async move { replicaset::run_replication_controllers(&i, s).await }.boxed()
@@ -69,6 +91,7 @@ const TABLE: &[(&str, Run)] = &[
         .boxed()
     }),
     ("serviceaccount-controller", |i, _, s| async move { service_account::run(&i, s).await }.boxed()),
+    ("taint-eviction-controller", |i, _, s| async move { node::run_taint_eviction(&i, s).await }.boxed()),
     ("ttl-after-finished-controller", |i, _, s| async move { job::run_ttl(&i, s).await }.boxed()),
 ];
 

@@ -5,5 +5,6 @@ pub mod endpoints;
 pub mod garbage;
 pub mod job;
 pub mod namespace;
+pub mod node;
 pub mod replicaset;
 pub mod service_account;
