@@ -20,9 +20,12 @@ mod http;
 pub mod kinds;
 mod late_reader;
 pub mod patch;
+pub mod kinds;
+mod late_reader;
 mod pipeline;
 #[cfg(feature = "serve")]
 pub mod pki;
+pub mod plugins;
 mod registry;
 pub mod schema;
 mod storage;

@@ -1,0 +1,103 @@
+//! Who may make one object hold another back.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::{forbid, list, text};
+use crate::{
+    Resource, Status,
+    server::{AdmissionRequest, Admit, Attributes, Authorizer, Decision, Operation, Reader},
+    status,
+};
+
+/// Lets only those change owner references who may delete the object, so that nobody has the garbage collector delete
+/// what they may not; and set `blockOwnerDeletion` who may update the owner's finalizers. Not part of the default chain.
+pub struct OwnerReferencesPermissionEnforcement {
+    authorizer: Arc<dyn Authorizer>,
+    resources: Vec<Resource>,
+}
+
+impl OwnerReferencesPermissionEnforcement {
+    /// Asks `authorizer`; `resources` tells the plural names of owners' kinds.
+    pub fn new(authorizer: Arc<dyn Authorizer>, resources: Vec<Resource>) -> Self {
+        Self { authorizer, resources }
+    }
+
+    async fn may(&self, attributes: &Attributes) -> Result<(), String> {
+        match self.authorizer.authorize(attributes).await {
+            Decision::Allow(_) => Ok(()),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(reason),
+        }
+    }
+}
+
+fn references(object: &Value) -> &[Value] {
+    list(&object["metadata"]["ownerReferences"])
+}
+
+/// The references as they count here: blocking is judged apart.
+fn plain(references: &[Value]) -> BTreeSet<(String, String)> {
+    references.iter().map(|owner| (text(&owner["uid"]).to_owned(), owner["controller"].to_string())).collect()
+}
+
+#[async_trait]
+impl Admit for OwnerReferencesPermissionEnforcement {
+    fn name(&self) -> &str {
+        "OwnerReferencesPermissionEnforcement"
+    }
+
+    fn handles(&self, operation: Operation, _resource: &Resource, subresource: &str) -> bool {
+        matches!(operation, Operation::Create | Operation::Update) && subresource.is_empty()
+    }
+
+    async fn validate(&self, request: &AdmissionRequest, _reader: &dyn Reader) -> Result<(), Status> {
+        let Some(new) = &request.object else { return Ok(()) };
+        let old = request.old_object.as_ref().map(|old| old.value()).transpose().map_err(status::internal)?;
+        let before = old.as_ref().map(references).unwrap_or_default();
+        // A new object may name owners: its maker could as well not have made it.
+        if request.operation == Operation::Update && plain(before) != plain(references(new)) {
+            let attributes = Attributes { verb: "delete".into(), ..request.attributes.clone() };
+            if let Err(reason) = self.may(&attributes).await {
+                let why = format!("cannot set an ownerRef on a resource you can't delete: {reason}, <nil>");
+                return Err(forbid(request, &why));
+            }
+        }
+        for owner in references(new).iter().filter(|owner| owner["blockOwnerDeletion"] == true) {
+            if before.iter().any(|known| known["uid"] == owner["uid"] && known["blockOwnerDeletion"] == true) {
+                continue;
+            }
+            let kind = text(&owner["kind"]);
+            let (group, version) =
+                text(&owner["apiVersion"]).split_once('/').unwrap_or(("", text(&owner["apiVersion"])));
+            let Some(resource) = self.resources.iter().find(|known| known.kind == kind && known.group == group) else {
+                let why = format!(
+                    "cannot set blockOwnerDeletion in this case because cannot find RESTMapping for APIVersion {} \
+                     Kind {kind}",
+                    text(&owner["apiVersion"])
+                );
+                return Err(forbid(request, &why));
+            };
+            let attributes = Attributes {
+                user: Arc::clone(&request.attributes.user),
+                verb: "update".into(),
+                group: group.into(),
+                version: version.into(),
+                resource: resource.plural.to_string(),
+                subresource: "finalizers".into(),
+                namespace: if resource.namespaced { request.attributes.namespace.clone() } else { String::new() },
+                name: text(&owner["name"]).into(),
+                path: String::new(),
+            };
+            if let Err(reason) = self.may(&attributes).await {
+                let why = format!(
+                    "cannot set blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers \
+                     on: {reason}, <nil>"
+                );
+                return Err(forbid(request, &why));
+            }
+        }
+        Ok(())
+    }
+}
