@@ -18,10 +18,10 @@ mod embed;
 mod fixture;
 mod http;
 pub mod kinds;
-mod late_reader;
-pub mod patch;
 pub mod kinds;
 mod late_reader;
+mod late_reader;
+pub mod patch;
 mod pipeline;
 #[cfg(feature = "serve")]
 pub mod pki;
