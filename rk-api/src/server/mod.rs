@@ -18,8 +18,6 @@ mod embed;
 mod fixture;
 mod http;
 pub mod kinds;
-pub mod kinds;
-mod late_reader;
 mod late_reader;
 pub mod patch;
 mod pipeline;

@@ -49,10 +49,10 @@ impl Admit for DefaultStorageClass {
             return Ok(());
         }
         let marks = ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
-        if let Some(class) = default_class(reader, "storage.k8s.io", "storageclasses", &marks).await? {
-            if let Some(spec) = spec_mut(request) {
-                spec["storageClassName"] = class.into();
-            }
+        if let Some(class) = default_class(reader, "storage.k8s.io", "storageclasses", &marks).await?
+            && let Some(spec) = spec_mut(request)
+        {
+            spec["storageClassName"] = class.into();
         }
         Ok(())
     }
@@ -79,10 +79,10 @@ impl Admit for DefaultIngressClass {
             return Ok(());
         }
         let marks = ["ingressclass.kubernetes.io/is-default-class"];
-        if let Some(class) = default_class(reader, "networking.k8s.io", "ingressclasses", &marks).await? {
-            if let Some(spec) = spec_mut(request) {
-                spec["ingressClassName"] = class.into();
-            }
+        if let Some(class) = default_class(reader, "networking.k8s.io", "ingressclasses", &marks).await?
+            && let Some(spec) = spec_mut(request)
+        {
+            spec["ingressClassName"] = class.into();
         }
         Ok(())
     }
