@@ -19,6 +19,7 @@ mod fixture;
 mod http;
 pub mod kinds;
 mod late_reader;
+pub mod openapi;
 pub mod patch;
 mod pipeline;
 #[cfg(feature = "serve")]
