@@ -13,6 +13,7 @@ pub mod bootstrap;
 mod builtin;
 mod catalog;
 mod convert;
+mod custom;
 mod embed;
 #[cfg(test)]
 mod fixture;
