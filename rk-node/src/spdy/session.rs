@@ -159,10 +159,10 @@ impl Reader {
         let Some(writer) = self.open.get_mut(&stream) else { return };
         // A stream that nobody reads any more takes nothing; the rest of the connection goes on.
         let taken = writer.write_all(payload).await.is_ok();
-        if fin || !taken {
-            if let Some(mut writer) = self.open.remove(&stream) {
-                let _ = writer.shutdown().await;
-            }
+        if (fin || !taken)
+            && let Some(mut writer) = self.open.remove(&stream)
+        {
+            let _ = writer.shutdown().await;
         }
     }
 }

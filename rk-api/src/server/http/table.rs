@@ -2,16 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::{
-    Error, Object,
-    server::{catalog::Served, custom::columns::PrinterColumn},
-};
-
-/// What the column of names says of itself.
-const NAME: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources \
-     may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for \
-     creation idempotence and configuration definition. Cannot be updated. More info: \
-     https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
+use crate::{Error, Object, server::catalog::Served};
 
 /// How much of each object goes with its cells (`includeObject`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +30,7 @@ fn definitions(served: &Served) -> Value {
             "description": column.description, "priority": column.priority,
         })
     });
-    let named = json!({"name": "Name", "type": "string", "format": "name", "description": NAME, "priority": 0});
-    let custom = served.custom.then_some(named).into_iter();
-    columns.chain(custom).chain(served.printer.iter().map(PrinterColumn::definition)).collect()
+    columns.collect()
 }
 
 /// The metadata of an object as `PartialObjectMetadata`.
@@ -51,9 +40,7 @@ pub(super) fn partial(object: &Value) -> Value {
 
 fn row(served: &Served, object: &Object, include: Include) -> Result<Value, Error> {
     let value = object.value()?;
-    let cells = served.row.columns.iter().map(|column| (column.cell)(&value));
-    let name = served.custom.then(|| value["metadata"]["name"].clone());
-    let cells: Vec<Value> = cells.chain(name).chain(served.printer.iter().map(|column| column.cell(&value))).collect();
+    let cells: Vec<Value> = served.row.columns.iter().map(|column| (column.cell)(&value)).collect();
     let mut row = json!({"cells": cells});
     match include {
         Include::None => {}

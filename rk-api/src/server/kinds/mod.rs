@@ -35,7 +35,6 @@ mod value;
 
 use std::sync::Arc;
 
-pub(crate) use cells::age;
 pub use meta::validate_meta;
 pub use value::Peek;
 

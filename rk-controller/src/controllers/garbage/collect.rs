@@ -192,7 +192,6 @@ impl Collector {
 
     async fn patch_owners(&self, node: &Node, object: &Object, owners: Vec<Value>) -> Result<(), Error> {
         let meta = object.meta();
-        let owners = (!owners.is_empty()).then_some(owners);
         let patch = json!({"metadata": {
             "uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners,
         }});
@@ -208,7 +207,6 @@ impl Collector {
         if left.len() == meta.finalizers.len() {
             return Ok(());
         }
-        let left = (!left.is_empty()).then_some(left);
         let patch = json!({"metadata": {
             "uid": uid, "resourceVersion": meta.resource_version, "finalizers": left,
         }});
