@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Row, convert, http::Documents, schema::Schema, storage::Collection};
+use super::{Row, convert, custom::columns::PrinterColumn, http::Documents, schema::Schema, storage::Collection};
 use crate::{Error, Object, Resource};
 
 /// Where a kind keeps what its `scale` subresource shows, as dotted paths.
@@ -22,6 +22,8 @@ pub(crate) struct ScalePaths {
 /// A row in service.
 pub(crate) struct Served {
     pub(crate) row: Row,
+    /// The row's group and version.
+    pub(crate) api_version: String,
     pub(crate) collection: Arc<Collection>,
     /// The `apiVersion` in which objects are stored.
     pub(crate) stored_as: String,
@@ -30,6 +32,8 @@ pub(crate) struct Served {
     pub(crate) scale: Option<ScalePaths>,
     /// Whether a CustomResourceDefinition (or the embedder) brought it.
     pub(crate) custom: bool,
+    /// The columns of a custom resource behind its name; others have theirs in the row.
+    pub(crate) printer: Vec<PrinterColumn>,
 }
 
 impl Served {
@@ -56,12 +60,11 @@ impl Served {
     /// # Errors
     /// The object can't be converted.
     pub(crate) fn read(&self, stored: &Arc<Object>) -> Result<Arc<Object>, Error> {
-        let wanted = self.resource().api_version();
-        if stored.api_version() == wanted {
+        if stored.api_version() == self.api_version {
             return Ok(Arc::clone(stored));
         }
         let mut value = stored.value()?;
-        convert::convert(&mut value, &wanted);
+        convert::convert(&mut value, &self.api_version);
         Ok(Arc::new(Object::from_value(&value)?))
     }
 
@@ -142,10 +145,10 @@ impl Catalog {
     pub(crate) fn any_version(&self, group: &str, plural: &str) -> Option<&Arc<Served>> {
         let mut rows = self.rows().filter(|row| row.resource().group == group && row.resource().plural == plural);
         let first = rows.next()?;
-        if first.stored_as == first.resource().api_version() {
+        if first.stored_as == first.api_version {
             return Some(first);
         }
-        rows.find(|row| row.stored_as == row.resource().api_version()).or(Some(first))
+        rows.find(|row| row.stored_as == row.api_version).or(Some(first))
     }
 
     /// Every row, in discovery's order.

@@ -1,22 +1,31 @@
 //! The server as a value: built over a store, called through clients in the same process.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use rk_store::Store;
+use serde_json::Value;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Admit, Authenticator, Authorizer, Reader, Row, UserInfo, authn, builtin,
     catalog::{Catalog, ScalePaths, Served},
+    custom,
     http::{HttpService, Metrics},
     pipeline::Core,
     schema::Schema,
     storage::{Cache, key},
 };
-use crate::{Client, DeleteOptions, Error, EventStream, List, ListOptions, Object, Request, Resource, WatchOptions};
+use crate::{
+    Client, DeleteOptions, Error, EventStream, List, ListOptions, Object, Patch, Request, Resource, Verb, WatchOptions,
+    WriteOptions, status,
+};
+
+/// How long a definition may take to be served.
+const DEFINE: Duration = Duration::from_secs(10);
 
 /// An API server over a store. Clones are the same server; it runs until the last one and the last client are dropped.
 #[derive(Clone)]
@@ -76,6 +85,7 @@ impl ServerBuilder {
         for row in builtin::rows().into_iter().chain(self.rows) {
             catalog.insert(Arc::new(serve(row, &cache)));
         }
+        let tasks = CancellationToken::new();
         let core = Arc::new(Core {
             cache,
             catalog: ArcSwap::from_pointee(catalog),
@@ -85,7 +95,10 @@ impl ServerBuilder {
             event_lease: Mutex::default(),
             metrics: Metrics::new(),
             stopping: CancellationToken::new(),
+            catalog_changed: watch::channel(0).0,
+            _tasks: tasks.clone().drop_guard(),
         });
+        core.serve_definitions(tasks).await?;
         Ok(Server { core })
     }
 }
@@ -105,7 +118,8 @@ fn serve(row: Row, cache: &Cache) -> Served {
     });
     let collection = cache.collection(&key::collection(group, &resource.plural));
     let schema = Schema::builtin(&resource.group, &resource.version, &resource.kind);
-    Served { collection, stored_as, schema, scale, custom: false, row }
+    let api_version = resource.api_version();
+    Served { collection, stored_as, api_version, schema, scale, custom: false, printer: Vec::new(), row }
 }
 
 impl Server {
@@ -125,6 +139,60 @@ impl Server {
     /// are the very objects of the server's cache.
     pub fn client(&self, user: UserInfo) -> Arc<dyn Client> {
         Arc::new(LocalClient { core: Arc::clone(&self.core), user: Arc::new(user) })
+    }
+
+    /// Serves the resources of a CustomResourceDefinition from now on: makes the definition, or brings the stored one to
+    /// this state. When this returns its resources are served.
+    ///
+    /// # Errors
+    /// The definition is invalid, or its names are taken.
+    pub async fn define(&self, definition: Value) -> Result<(), Error> {
+        let client = self.client(UserInfo::loopback());
+        let name = definition["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let request = |name: &str, verb| Request {
+            resource: custom::definitions(),
+            namespace: String::new(),
+            name: name.to_owned(),
+            subresource: String::new(),
+            verb,
+        };
+        let options = WriteOptions::manager("rk");
+        let created = client.request(request("", Verb::Create(definition.clone(), options.clone()))).await;
+        match created {
+            Err(error) if error.is_already_exists() => {
+                let mut body = definition;
+                if let Some(fields) = body.as_object_mut() {
+                    fields.remove("status");
+                }
+                client.request(request(&name, Verb::Patch(Patch::merge(body), options))).await?;
+            }
+            other => {
+                other?;
+            }
+        }
+        let mut changes = self.core.catalog_changed.subscribe();
+        let established = async {
+            loop {
+                changes.borrow_and_update();
+                let object = client.request(request(&name, Verb::Get)).await?;
+                let value = object.value()?;
+                let conditions = value["status"]["conditions"].as_array().cloned().unwrap_or_default();
+                let condition = |kind: &str| conditions.iter().find(|c| c["type"] == kind);
+                if condition("Established").is_some_and(|c| c["status"] == "True") {
+                    return Ok(());
+                }
+                if let Some(refused) = condition("NamesAccepted").filter(|c| c["status"] == "False") {
+                    let why = refused["message"].as_str().unwrap_or_default();
+                    return Err(status::conflict(&custom::definitions(), &name, why).into());
+                }
+                // The status follows the catalog, in its own time.
+                let _ = tokio::time::timeout(Duration::from_millis(20), changes.changed()).await;
+            }
+        };
+        match tokio::time::timeout(DEFINE, established).await {
+            Ok(done) => done,
+            Err(_) => Err(status::unavailable(format!("the definition {name:?} was not established in time")).into()),
+        }
     }
 
     /// The server as an HTTP service that asks the authenticators who calls.

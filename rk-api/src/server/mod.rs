@@ -13,12 +13,14 @@ pub mod bootstrap;
 mod builtin;
 mod catalog;
 mod convert;
+mod custom;
 mod embed;
 #[cfg(test)]
 mod fixture;
 mod http;
 pub mod kinds;
 mod late_reader;
+pub mod openapi;
 pub mod patch;
 mod pipeline;
 #[cfg(feature = "serve")]

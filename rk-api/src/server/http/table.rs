@@ -2,7 +2,16 @@
 
 use serde_json::{Value, json};
 
-use crate::{Error, Object, server::catalog::Served};
+use crate::{
+    Error, Object,
+    server::{catalog::Served, custom::columns::PrinterColumn},
+};
+
+/// What the column of names says of itself.
+const NAME: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources \
+     may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for \
+     creation idempotence and configuration definition. Cannot be updated. More info: \
+     https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
 
 /// How much of each object goes with its cells (`includeObject`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +39,9 @@ fn definitions(served: &Served) -> Value {
             "description": column.description, "priority": column.priority,
         })
     });
-    columns.collect()
+    let named = json!({"name": "Name", "type": "string", "format": "name", "description": NAME, "priority": 0});
+    let custom = served.custom.then_some(named).into_iter();
+    columns.chain(custom).chain(served.printer.iter().map(PrinterColumn::definition)).collect()
 }
 
 /// The metadata of an object as `PartialObjectMetadata`.
@@ -40,7 +51,9 @@ pub(super) fn partial(object: &Value) -> Value {
 
 fn row(served: &Served, object: &Object, include: Include) -> Result<Value, Error> {
     let value = object.value()?;
-    let cells: Vec<Value> = served.row.columns.iter().map(|column| (column.cell)(&value)).collect();
+    let cells = served.row.columns.iter().map(|column| (column.cell)(&value));
+    let name = served.custom.then(|| value["metadata"]["name"].clone());
+    let cells: Vec<Value> = cells.chain(name).chain(served.printer.iter().map(|column| column.cell(&value))).collect();
     let mut row = json!({"cells": cells});
     match include {
         Include::None => {}

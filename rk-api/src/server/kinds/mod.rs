@@ -35,6 +35,7 @@ mod value;
 
 use std::sync::Arc;
 
+pub(crate) use cells::age;
 pub use meta::validate_meta;
 pub use value::Peek;
 

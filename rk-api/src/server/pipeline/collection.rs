@@ -20,8 +20,8 @@ impl Core {
         let selection = selection(call, &options.labels, &options.fields)?;
         let mut list = self.cache.list(&call.served.collection, &selection, options).await?;
         for object in &mut list.items {
-            if let Some(converted) = converted(call, object)? {
-                *object = converted;
+            if object.api_version() != call.served.api_version {
+                *object = call.served.read(object)?;
             }
         }
         Ok(list)
@@ -40,7 +40,7 @@ impl Core {
             timeout_seconds: options.timeout_seconds,
         };
         let events = watch(&self.cache, &call.served.collection, spec).await?;
-        if call.served.stored_as == call.resource().api_version() {
+        if !call.served.custom && call.served.stored_as == call.served.api_version {
             return Ok(events);
         }
         let served = Arc::clone(&call.served);
@@ -83,13 +83,6 @@ impl Core {
         }
         Ok(found)
     }
-}
-
-fn converted(call: &Call, object: &Arc<crate::Object>) -> Result<Option<Arc<crate::Object>>, Error> {
-    if call.served.stored_as == call.resource().api_version() {
-        return Ok(None);
-    }
-    call.served.read(object).map(Some)
 }
 
 /// The selection of a request; the fields must be selectable.

@@ -8,7 +8,7 @@ use super::{Call, Core, Outcome, admit, meta};
 use crate::{
     DeleteOptions, Error, Object, Propagation,
     server::{
-        Operation,
+        Operation, custom,
         storage::{Write, encode},
     },
     status,
@@ -75,6 +75,9 @@ impl Core {
         let mut object = stored.value()?;
         let grace = strategy.grace_period(&object, options.grace_period_seconds).max(0);
         set_finalizers(&mut object, options.propagation)?;
+        if object["kind"] == "CustomResourceDefinition" && object["metadata"]["deletionTimestamp"].is_null() {
+            hold(&mut object, custom::CLEANUP)?;
+        }
         let waiting = !object["metadata"]["deletionTimestamp"].is_null();
         let left = object["metadata"]["deletionGracePeriodSeconds"].as_i64();
         // A later delete may only shorten the wait.
@@ -150,6 +153,17 @@ fn check_preconditions(call: &Call, options: &DeleteOptions, object: &Object) ->
             let why = format!("Precondition failed: {what} in precondition: {wanted}, {what} in object meta: {found}");
             return Err(status::conflict(call.resource(), &call.name, &why).into());
         }
+    }
+    Ok(())
+}
+
+/// Adds a finalizer.
+fn hold(object: &mut Value, finalizer: &str) -> Result<(), Error> {
+    let finalizers = meta::fields(object)?.entry("finalizers").or_insert_with(|| json!([]));
+    if let Some(list) = finalizers.as_array_mut()
+        && !list.iter().any(|known| known == finalizer)
+    {
+        list.push(finalizer.into());
     }
     Ok(())
 }

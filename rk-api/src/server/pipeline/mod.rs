@@ -22,14 +22,17 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub(crate) use meta::now;
 pub(crate) use update::Change;
 
 use super::{
     Admit, Authorizer, FieldErrors, Reader, UserInfo, authn,
     catalog::{Catalog, Served},
     http::{Metrics, body_of},
+    patch,
     schema::{self, Schema},
     storage::{Cache, key},
 };
@@ -45,6 +48,10 @@ pub(crate) struct Core {
     pub(crate) metrics: Metrics,
     /// Cancelled when the server is about to end.
     pub(crate) stopping: CancellationToken,
+    /// Counts changes of the catalog.
+    pub(crate) catalog_changed: watch::Sender<u64>,
+    /// Ends the server's own tasks with the server.
+    pub(crate) _tasks: DropGuard,
     /// The lease that new Events share, and when it was granted.
     pub(crate) event_lease: Mutex<Option<(tokio::time::Instant, rk_store::LeaseId)>>,
 }
@@ -115,8 +122,7 @@ impl Call {
     /// # Errors
     /// 400, 422: the patch made something that is no such object.
     fn decode_patched(&self, value: Value, field_validation: &str) -> Result<Value, Error> {
-        let schema = self.served.schema.as_deref();
-        let (value, warnings) = schema::decode_value(value, self.resource(), schema, field_validation)?;
+        let (value, warnings) = patch::check(value, self.served.schema.as_deref(), field_validation)?;
         self.warn(warnings);
         Ok(value)
     }

@@ -11,7 +11,7 @@ use super::{Call, Core, Outcome, admit, invalid, meta, scale};
 use crate::{
     Error, Object, Patch, PatchKind, WriteOptions,
     server::{
-        Operation, WriteContext,
+        Operation, WriteContext, patch,
         storage::{Write, encode, is_same},
     },
     status,
@@ -149,7 +149,10 @@ impl Core {
         let context =
             WriteContext { user: &call.user, subresource: &call.subresource, dry_run: options.dry_run, reader: self };
         row.strategy.prepare_update(&mut new, &old, &context);
-        if meta::counts_generation(call) && call.subresource != "status" && meta::spec_differs(&new, &old) {
+        if meta::counts_generation(call)
+            && !matches!(call.subresource.as_str(), "status" | "binding")
+            && meta::spec_differs(&new, &old)
+        {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
             meta::fields(&mut new)?.insert("generation".to_owned(), generation.into());
         }
@@ -222,22 +225,13 @@ impl Core {
     }
 
     /// The object after the change itself.
-    fn changed(&self, _call: &Call, change: &Change<'_>, _options: &WriteOptions, old: &Value) -> Result<Value, Error> {
+    fn changed(&self, call: &Call, change: &Change<'_>, _options: &WriteOptions, old: &Value) -> Result<Value, Error> {
         match change {
             Change::Replace(new) => Ok(new.clone()),
             Change::With(change) => change(old),
-            Change::Patch(patch) => {
-                let mut new = old.clone();
-                match patch.kind {
-                    PatchKind::Json => {
-                        let operations = serde_json::from_value::<json_patch::Patch>(patch.body.clone())
-                            .map_err(|error| status::bad_request(error.to_string()))?;
-                        json_patch::patch(&mut new, &operations)
-                            .map_err(|error| status::failure(422, "Invalid", error.to_string()))?;
-                    }
-                    _ => json_patch::merge(&mut new, &patch.body),
-                }
-                Ok(new)
+            Change::Patch(change) => {
+                let schema = if call.subresource == "scale" { None } else { call.served.schema.as_deref() };
+                Ok(patch::apply(change.kind, &change.body, old, schema)?)
             }
         }
     }
@@ -250,9 +244,9 @@ fn created_by_update(call: &Call) -> bool {
         (resource.group.as_ref(), resource.plural.as_ref()),
         ("coordination.k8s.io", "leases")
             | ("rbac.authorization.k8s.io", _)
-            | ("", "events" | "endpoints" | "services" | "limitranges" | "replicationcontrollers" | "nodes")
+            | ("", "events" | "endpoints" | "limitranges")
             | ("events.k8s.io", "events")
-    ) && !matches!(resource.plural.as_ref(), "services" | "replicationcontrollers" | "nodes")
+    )
 }
 
 /// Checks that the change is of the same object and, if it names one, of the current version.

@@ -43,14 +43,14 @@ fn kind_key(group: &str, version: &str, kind: &str) -> Box<str> {
 
 /// All definitions in OpenAPI's form, without descriptions, read anew.
 pub(crate) fn load_definitions() -> Map<String, Value> {
-    gzipped_json(SCHEMAS)
+    serde_json::from_slice(&gunzip(SCHEMAS)).expect("the tables built in are JSON objects")
 }
 
-/// Reads one of the tables in `rk-api/data`.
-pub(crate) fn gzipped_json(bytes: &[u8]) -> Map<String, Value> {
+/// Unpacks one of the tables in `rk-api/data`.
+pub(crate) fn gunzip(bytes: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
     GzDecoder::new(bytes).read_to_end(&mut text).expect("the tables built in are gzip");
-    serde_json::from_slice(&text).expect("the tables built in are JSON objects")
+    text
 }
 
 /// The name of the definition that a reference points to.

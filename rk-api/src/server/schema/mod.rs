@@ -22,6 +22,7 @@ mod validate;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+pub(crate) use builtin::{definition_name, gunzip, load_definitions};
 pub(crate) use decode::unsupported_media_type;
 pub use decode::{decode, decode_value};
 pub use normalize::Normalized;

@@ -192,6 +192,7 @@ impl Collector {
 
     async fn patch_owners(&self, node: &Node, object: &Object, owners: Vec<Value>) -> Result<(), Error> {
         let meta = object.meta();
+        let owners = (!owners.is_empty()).then_some(owners);
         let patch = json!({"metadata": {
             "uid": meta.uid, "resourceVersion": meta.resource_version, "ownerReferences": owners,
         }});
@@ -207,6 +208,7 @@ impl Collector {
         if left.len() == meta.finalizers.len() {
             return Ok(());
         }
+        let left = (!left.is_empty()).then_some(left);
         let patch = json!({"metadata": {
             "uid": uid, "resourceVersion": meta.resource_version, "finalizers": left,
         }});

@@ -1,0 +1,115 @@
+//! A definition's rows: one per served version, all over one collection.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{columns, status};
+use crate::{
+    Resource,
+    server::{
+        Row, Strategy, Subresource, WriteContext,
+        catalog::{ScalePaths, Served},
+        schema::Schema,
+        storage::{Cache, key},
+    },
+};
+
+const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
+const SUBRESOURCE_VERBS: [&str; 3] = ["get", "patch", "update"];
+
+/// The rules of custom resources: their status is not the client's to make.
+struct Custom {
+    status: bool,
+}
+
+impl Strategy for Custom {
+    fn prepare_create(&self, object: &mut Value, _context: &WriteContext<'_>) {
+        if self.status
+            && let Some(fields) = object.as_object_mut()
+        {
+            fields.remove("status");
+        }
+    }
+}
+
+fn owned(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+fn texts(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// The rows of a definition. While it is being deleted nothing new can be made.
+///
+/// # Errors
+/// What is wrong with a version's schema.
+pub(super) fn of(definition: &Value, cache: &Cache, terminating: bool) -> Result<Vec<Arc<Served>>, String> {
+    let spec = &definition["spec"];
+    let names = status::names(spec);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (group, plural, kind) = (text(&spec["group"]), text(&names["plural"]), text(&names["kind"]));
+    let namespaced = spec["scope"] == "Namespaced";
+    let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let storage = versions.iter().find(|version| version["storage"] == true).ok_or("no version is the stored one")?;
+    let stored_as = format!("{group}/{}", text(&storage["name"]));
+    let collection = cache.collection(&key::collection(&group, &plural));
+    let mut rows = Vec::new();
+    for version in versions.iter().filter(|version| version["served"] == true) {
+        let resource = Resource::new(&group, &text(&version["name"]), &kind, &plural, namespaced);
+        let schema = &version["schema"]["openAPIV3Schema"];
+        let schema = if schema.is_null() { None } else { Some(Schema::from_crd(schema)?) };
+        let mut subresources = Vec::new();
+        let mut add = |name: &str, kind: &str, group: &str, version: &str| {
+            subresources.push(Subresource {
+                name: name.to_owned(),
+                kind: kind.to_owned(),
+                group: group.to_owned(),
+                version: version.to_owned(),
+                verbs: owned(&SUBRESOURCE_VERBS),
+            });
+        };
+        let has_status = version["subresources"]["status"].is_object();
+        if has_status {
+            add("status", &kind, "", "");
+        }
+        let scale = &version["subresources"]["scale"];
+        let scale = scale.is_object().then(|| ScalePaths {
+            spec_replicas: text(&scale["specReplicasPath"]),
+            status_replicas: text(&scale["statusReplicasPath"]),
+            selector: text(&scale["labelSelectorPath"]),
+        });
+        if scale.is_some() {
+            add("scale", "Scale", "autoscaling", "v1");
+        }
+        let mut verbs = owned(&VERBS);
+        if terminating {
+            verbs.retain(|verb| verb != "create");
+        }
+        let selectable = version["selectableFields"].as_array().into_iter().flatten();
+        let row = Row {
+            singular: text(&names["singular"]),
+            short_names: texts(&names["shortNames"]),
+            categories: texts(&names["categories"]),
+            verbs,
+            subresources,
+            stored: true,
+            columns: Arc::new([]),
+            selectable_fields: selectable.map(|f| text(&f["jsonPath"]).trim_start_matches('.').to_owned()).collect(),
+            strategy: Arc::new(Custom { status: has_status }),
+            resource,
+        };
+        rows.push(Arc::new(Served {
+            api_version: row.resource.api_version(),
+            collection: Arc::clone(&collection),
+            stored_as: stored_as.clone(),
+            schema,
+            scale,
+            custom: true,
+            printer: columns::of(version),
+            row,
+        }));
+    }
+    Ok(rows)
+}

@@ -1,0 +1,132 @@
+//! Custom resources: defined, served, printed and deleted while the server runs.
+#![cfg(feature = "server")]
+
+use std::sync::Arc;
+
+use http_body_util::{BodyExt, Full};
+use rk_api::{
+    Client, DeleteOptions, ListOptions, Patch, Request, Resource, Verb, WriteOptions,
+    server::{Server, UserInfo},
+};
+use rk_store::{MemoryStore, Store};
+use serde_json::{Value, json};
+
+fn definition() -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "crons.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Namespaced",
+            "names": {"plural": "crons", "singular": "cron", "kind": "Cron", "shortNames": ["cr"]},
+            "versions": [{
+                "name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+                    "spec": {"type": "object", "required": ["every"], "properties": {
+                        "every": {"type": "string", "pattern": "^[0-9]+s$"},
+                        "replicas": {"type": "integer", "default": 1, "minimum": 0}}},
+                    "status": {"type": "object", "properties": {"replicas": {"type": "integer"}}}}}},
+                "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}},
+                "additionalPrinterColumns": [{"name": "Every", "type": "string", "jsonPath": ".spec.every"}],
+            }, {
+                "name": "v1beta1", "served": true, "storage": false,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+            }],
+        },
+    })
+}
+
+fn request(version: &str, name: &str, subresource: &str, verb: Verb) -> Request {
+    Request {
+        resource: Resource::new("example.com", version, "Cron", "crons", true),
+        namespace: "default".to_owned(),
+        name: name.to_owned(),
+        subresource: subresource.to_owned(),
+        verb,
+    }
+}
+
+async fn defined() -> (Arc<dyn Store>, Server, Arc<dyn Client>) {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let server = Server::builder(Arc::clone(&store)).build().await.unwrap();
+    server.define(definition()).await.unwrap();
+    let client = server.client(UserInfo::loopback());
+    (store, server, client)
+}
+
+async fn create(client: &Arc<dyn Client>, name: &str) -> Value {
+    let body = json!({"metadata": {"name": name}, "spec": {"every": "5s", "junk": 1}, "status": {"replicas": 9}});
+    let verb = Verb::Create(body, WriteOptions::default());
+    client.request(request("v1", "", "", verb)).await.unwrap().value().unwrap()
+}
+
+#[tokio::test]
+async fn a_defined_resource_is_served_like_a_built_in_one() {
+    let (_store, _server, client) = defined().await;
+    let made = create(&client, "a").await;
+    assert_eq!(made["spec"], json!({"every": "5s", "replicas": 1}), "defaulted and pruned");
+    assert!(made.get("status").is_none(), "a client does not make the status");
+    let body = json!({"metadata": {"name": "b"}, "spec": {"every": "often", "replicas": -1}});
+    let refused = client.request(request("v1", "", "", Verb::Create(body, WriteOptions::default()))).await.unwrap_err();
+    assert!(refused.is_invalid() && refused.to_string().contains("spec.every"), "{refused}");
+
+    let patch = Patch::merge(json!({"spec": {"replicas": 4}}));
+    let scale = client.request(request("v1", "a", "scale", Verb::Patch(patch, WriteOptions::default()))).await.unwrap();
+    assert_eq!(scale.value().unwrap()["spec"]["replicas"], 4);
+    let other = client.request(request("v1beta1", "a", "", Verb::Get)).await.unwrap();
+    assert_eq!(
+        (other.api_version(), other.value().unwrap()["spec"]["replicas"].as_i64()),
+        ("example.com/v1beta1", Some(4))
+    );
+    assert_eq!(other.value().unwrap()["metadata"]["generation"], 2);
+}
+
+#[tokio::test]
+async fn definitions_survive_a_restart_and_show_their_columns() {
+    let (store, server, client) = defined().await;
+    create(&client, "a").await;
+    drop((server, client));
+    let server = Server::builder(store).build().await.unwrap();
+    let request = http::Request::get("/apis/example.com/v1/namespaces/default/crons")
+        .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
+        .body(Full::<bytes::Bytes>::default())
+        .unwrap();
+    let response = server.service_as(UserInfo::loopback()).handle(request).await;
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let table: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(table["rows"][0]["cells"], json!(["a", "5s"]));
+    assert_eq!(table["columnDefinitions"][1]["name"], "Every");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deleted_definition_takes_its_objects_along() {
+    let (_store, _server, client) = defined().await;
+    create(&client, "a").await;
+    let definitions =
+        Resource::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", false);
+    let delete = |verb| Request {
+        resource: definitions.clone(),
+        namespace: String::new(),
+        name: "crons.example.com".to_owned(),
+        subresource: String::new(),
+        verb,
+    };
+    client.request(delete(Verb::Delete(DeleteOptions::default()))).await.unwrap();
+    while client.request(delete(Verb::Get)).await.is_ok() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let crons = Resource::new("example.com", "v1", "Cron", "crons", true);
+    while let Ok(list) = client.list(&crons, "", ListOptions::default()).await {
+        assert!(list.items.is_empty());
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn names_that_are_taken_are_refused() {
+    let (_store, server, _client) = defined().await;
+    let mut other = definition();
+    other["metadata"]["name"] = "jobs2.example.com".into();
+    other["spec"]["names"] = json!({"plural": "jobs2", "singular": "job2", "kind": "Cron"});
+    let refused = server.define(other).await.unwrap_err();
+    assert!(refused.to_string().contains("\"Cron\" is already in use"), "{refused}");
+}
