@@ -264,6 +264,13 @@ impl Cluster<'_> {
         }
     }
 
+    /// Tells the plugins that a pod is to be thought of as gone from the node.
+    pub(crate) fn remove_pod(&self, state: &mut CycleState, pod: &PodInfo, removed: &PodInfo, node: &NodeInfo) {
+        for plugin in self.profile.enabled().iter().filter_map(|enabled| enabled.points.pre_filter.as_ref()) {
+            plugin.remove_pod(state, pod, removed, node);
+        }
+    }
+
     /// Runs PostFilter: a node with the pods to evict there, and what the plugins said that found none.
     pub(crate) fn post_filter(&self, context: &PostFilterContext<'_>) -> (Option<Room>, String) {
         let mut said = Vec::new();

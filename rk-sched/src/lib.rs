@@ -50,6 +50,8 @@ pub mod plugins;
 pub mod queue;
 mod scheduler;
 pub mod simulate;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use framework::{Profile, Registration};
 pub use scheduler::{ConfigError, Scheduler, SchedulerConfig};

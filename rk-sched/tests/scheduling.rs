@@ -25,7 +25,9 @@ async fn a_pod_is_bound_and_told_of() {
 async fn a_pod_that_fits_nowhere_says_why_and_goes_once_there_is_room() {
     let cluster = Cluster::start(seeded()).await;
     cluster.node("only", "1", json!({})).await;
-    cluster.node("tainted", "8", json!({"spec": {"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}})).await;
+    cluster
+        .node("tainted", "8", json!({"spec": {"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}}))
+        .await;
     cluster.pod("first", "800m", json!({})).await;
     cluster.node_of("first").await;
     cluster.pod("second", "800m", json!({})).await;

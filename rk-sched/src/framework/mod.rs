@@ -21,6 +21,8 @@ pub use plugin::{
     Bind, BindContext, Filter, MAX_SCORE, MIN_SCORE, NodeScore, Permit, PermitAnswer, Plugin, PostBind, PostFilter,
     PostFilterContext, PreBind, PreEnqueue, PreFilter, PreScore, QueueSort, Reserve, Score, normalize_to_max,
 };
+#[cfg(feature = "testing")]
+pub(crate) use profile::Enabled;
 pub use profile::{Profile, Registration};
 pub use state::CycleState;
 pub use status::{Code, Diagnosis, Status};

@@ -86,6 +86,10 @@ impl Classes {
         }
     }
 
+    pub(crate) fn get(&self, id: ClassId) -> Option<&PodClass> {
+        self.slots.get(id as usize)?.as_ref()
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &PodClass> {
         self.slots.iter().flatten()
     }

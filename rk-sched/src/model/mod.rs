@@ -12,6 +12,8 @@ mod node;
 mod pod;
 mod resources;
 mod snapshot;
+mod topology;
+mod workloads;
 
 pub use affinity::{NamespaceLabels, NodeAffinity, NodeTerm, PodAffinity, PodTerm, tolerates, untolerated};
 pub use class::{ClassId, ClassKey, PodClass};
@@ -19,5 +21,7 @@ pub use node::{NodeInfo, PodEntry};
 pub use pod::{HostPort, PodInfo};
 pub use resources::{DEFAULT_MEMORY, DEFAULT_MILLI_CPU, Resources, pod_requests, pod_requests_nonzero};
 pub use snapshot::{NodeIndex, Snapshot};
+pub use topology::{PlaceId, Topology};
+pub use workloads::{Budget, Workloads};
 
 pub(crate) use class::Classes;

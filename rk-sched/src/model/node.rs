@@ -8,7 +8,7 @@ use std::{
 use k8s_openapi::api::core::v1::{Node, Taint};
 use rk_api::Quantity;
 
-use super::{ClassId, PodInfo, Resources};
+use super::{ClassId, NodeIndex, PodInfo, Resources};
 
 /// A pod on a node.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct PodEntry {
 /// A node with the pods on it and sums over them.
 #[derive(Debug, Clone)]
 pub struct NodeInfo {
+    /// Its place in the snapshot.
+    pub index: NodeIndex,
     /// The node.
     pub node: Arc<Node>,
     /// Its name.
@@ -48,6 +50,7 @@ impl NodeInfo {
     /// A node without pods.
     pub fn new(node: Arc<Node>) -> Self {
         let mut info = Self {
+            index: NodeIndex(u32::MAX),
             name: Arc::from(node.metadata.name.as_deref().unwrap_or_default()),
             node: Arc::clone(&node),
             allocatable: Resources::default(),

@@ -6,8 +6,9 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::Node;
+use parking_lot::RwLock;
 
-use super::{Classes, NamespaceLabels, NodeInfo, PodClass, PodInfo};
+use super::{ClassId, Classes, NamespaceLabels, NodeInfo, PodClass, PodInfo, Topology, Workloads};
 
 /// The place of a node in the [`Snapshot`]; the same as long as the node is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,7 +29,13 @@ pub struct Snapshot {
     /// Pods on nodes that are not there (yet), by the node's name.
     orphans: HashMap<Arc<str>, Vec<Arc<PodInfo>>>,
     classes: Classes,
-    namespaces: NamespaceLabels,
+    namespaces: Arc<NamespaceLabels>,
+    /// Services, controllers of pods, and disruption budgets.
+    pub workloads: Workloads,
+    /// How many nodes have an image, by its name.
+    images: HashMap<String, usize>,
+    /// The places that labels make, found when first asked for; void once a node's labels change.
+    topologies: RwLock<HashMap<Arc<str>, Arc<Topology>>>,
     generation: u64,
 }
 
@@ -75,13 +82,43 @@ impl Snapshot {
         self.by_name.get(name).copied()
     }
 
+    /// The places that a label makes of the nodes.
+    pub fn topology(&self, key: &str) -> Arc<Topology> {
+        if let Some(known) = self.topologies.read().get(key) {
+            return Arc::clone(known);
+        }
+        let topology = Arc::new(Topology::new(key, self.slots.len(), self.nodes()));
+        self.topologies.write().insert(Arc::clone(&topology.key), Arc::clone(&topology));
+        topology
+    }
+
+    /// One more than the highest place of a node: the length of a list with an entry per node.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// How many nodes have an image of this name.
+    pub fn nodes_with_image(&self, name: &str) -> usize {
+        self.images.get(name).copied().unwrap_or(0)
+    }
+
+    /// Whether no node says which images it has.
+    pub fn no_images(&self) -> bool {
+        self.images.is_empty()
+    }
+
+    /// A class by its number.
+    pub fn class(&self, id: ClassId) -> Option<&PodClass> {
+        self.classes.get(id)
+    }
+
     /// Every class of pods on nodes.
     pub fn classes(&self) -> impl Iterator<Item = &PodClass> {
         self.classes.iter()
     }
 
     /// Labels of the namespaces.
-    pub fn namespaces(&self) -> &NamespaceLabels {
+    pub fn namespaces(&self) -> &Arc<NamespaceLabels> {
         &self.namespaces
     }
 
@@ -101,9 +138,10 @@ impl Snapshot {
 
     /// Sets the labels of a namespace; `None` when it is gone.
     pub fn set_namespace(&mut self, name: &str, labels: Option<BTreeMap<String, String>>) {
+        let namespaces = Arc::make_mut(&mut self.namespaces);
         match labels {
-            Some(labels) => self.namespaces.insert(name.to_owned(), labels),
-            None => self.namespaces.remove(name),
+            Some(labels) => namespaces.insert(name.to_owned(), labels),
+            None => namespaces.remove(name),
         };
     }
 
@@ -116,9 +154,17 @@ impl Snapshot {
 
     /// Adds a node or takes its new version.
     pub fn set_node(&mut self, node: Arc<Node>) {
-        let info = NodeInfo::new(node);
+        let mut info = NodeInfo::new(node);
         if let Some(index) = self.find(&info.name) {
             let reorder = zone(self.node(index)) != zone(&info);
+            if self.node(index).labels() != info.labels() {
+                self.topologies.get_mut().clear();
+            }
+            if self.node(index).images != info.images {
+                let old = Arc::clone(&self.node(index).images);
+                self.count_images(&old, false);
+                self.count_images(&info.images, true);
+            }
             if let Some(known) = self.touch(index) {
                 known.set_node(info.node);
             }
@@ -132,6 +178,9 @@ impl Snapshot {
             NodeIndex(u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 nodes"))
         });
         let name = Arc::clone(&info.name);
+        self.topologies.get_mut().clear();
+        self.count_images(&info.images, true);
+        info.index = index;
         self.slots[index.0 as usize] = Some(info);
         self.by_name.insert(Arc::clone(&name), index);
         self.order.push(index);
@@ -149,6 +198,8 @@ impl Snapshot {
     pub fn remove_node(&mut self, name: &str) {
         let Some((name, index)) = self.by_name.remove_entry(name) else { return };
         let Some(node) = self.slots[index.0 as usize].take() else { return };
+        self.topologies.get_mut().clear();
+        self.count_images(&node.images, false);
         for entry in &node.pods {
             self.classes.remove(entry.class, index);
         }
@@ -159,6 +210,20 @@ impl Snapshot {
         self.order.retain(|other| *other != index);
         self.generation += 1;
         self.reorder();
+    }
+
+    fn count_images(&mut self, images: &HashMap<String, i64>, more: bool) {
+        for name in images.keys() {
+            let count = self.images.entry(name.clone()).or_default();
+            if more {
+                *count += 1;
+            } else {
+                *count -= 1;
+                if *count == 0 {
+                    self.images.remove(name);
+                }
+            }
+        }
     }
 
     /// One node of each zone in turn.

@@ -2,11 +2,18 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
-use rk_api::{Change, Object, ResourceType};
+use k8s_openapi::api::{
+    apps::v1::{ReplicaSet, StatefulSet},
+    core::v1::{Node, Pod, ReplicationController, Service},
+    policy::v1::PodDisruptionBudget,
+};
+use rk_api::{Change, LabelSelector, Object, ResourceType};
 
 use super::Running;
-use crate::{framework::ClusterEvent, model::PodInfo};
+use crate::{
+    framework::ClusterEvent,
+    model::{Budget, PodInfo},
+};
 
 /// The object as its type. One that does not fit is said aloud and left out: it can't be scheduled or scheduled on.
 fn typed<K: ResourceType>(object: &Object) -> Option<Arc<K>> {
@@ -29,6 +36,19 @@ fn pod_changed(old: &Pod, new: &Pod) -> bool {
         || old.metadata.labels != new.metadata.labels
         || old.metadata.annotations != new.metadata.annotations
         || old.metadata.deletion_timestamp != new.metadata.deletion_timestamp
+}
+
+/// What a controller of pods selects.
+fn controller_selector(object: &Object) -> Option<LabelSelector> {
+    let of_spec = |selector| LabelSelector::from_spec(selector).ok();
+    match object.kind() {
+        "ReplicaSet" => of_spec(&typed::<ReplicaSet>(object)?.spec.as_ref()?.selector),
+        "StatefulSet" => of_spec(&typed::<StatefulSet>(object)?.spec.as_ref()?.selector),
+        _ => {
+            let controller = typed::<ReplicationController>(object)?;
+            Some(LabelSelector::from_labels(controller.spec.as_ref()?.selector.as_ref()?))
+        }
+    }
 }
 
 impl Running {
@@ -57,12 +77,34 @@ impl Running {
         self.queue.on_event(&event);
     }
 
-    pub(super) fn on_namespace(&mut self, change: &Change) {
-        let meta = change.object().meta();
-        let labels = (!matches!(change, Change::Deleted(_))).then(|| meta.labels.clone());
-        if labels.as_ref() != self.snapshot.namespaces().get(&meta.name) {
-            self.snapshot.set_namespace(&meta.name, labels);
-            self.queue.on_event(&ClusterEvent::Object(Arc::clone(change.object())));
+    /// A change of an object that is neither a node nor a pod.
+    pub(super) fn on_other(&mut self, change: &Change) {
+        let object = change.object();
+        let meta = object.meta();
+        let (namespace, name) = (meta.namespace.as_str(), meta.name.as_str());
+        let there = !matches!(change, Change::Deleted(_));
+        let workloads = &mut self.snapshot.workloads;
+        match object.kind() {
+            "Namespace" => {
+                let labels = there.then(|| meta.labels.clone());
+                if labels.as_ref() != self.snapshot.namespaces().get(name) {
+                    self.snapshot.set_namespace(name, labels);
+                    self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)));
+                }
+            }
+            "Service" => {
+                let service = typed::<Service>(object).filter(|_| there);
+                let labels = service.as_ref().and_then(|service| service.spec.as_ref()?.selector.as_ref());
+                workloads.set_service(namespace, name, labels.map(LabelSelector::from_labels));
+            }
+            "PodDisruptionBudget" => {
+                let budget = typed::<PodDisruptionBudget>(object).filter(|_| there);
+                workloads.set_budget(namespace, name, budget.map(|budget| Budget::new(&budget)));
+            }
+            kind => {
+                let selector = there.then(|| controller_selector(object)).flatten();
+                workloads.set_controller(kind, namespace, name, selector);
+            }
         }
     }
 

@@ -11,6 +11,11 @@ mod report;
 
 use std::{collections::HashMap, sync::Arc};
 
+use k8s_openapi::api::{
+    apps::v1::{ReplicaSet, StatefulSet},
+    core::v1::{Namespace, Node, Pod, ReplicationController, Service},
+    policy::v1::PodDisruptionBudget,
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rk_api::{Change, Client, EventRecorder, FieldSelector, Informers, LabelSelector, Resource};
 use tokio::{sync::mpsc, time::Instant};
@@ -111,19 +116,21 @@ impl Running {
         let fields = FieldSelector {
             terms: ["Succeeded", "Failed"].map(|phase| ("status.phase".to_owned(), phase.to_owned(), false)).into(),
         };
-        let pods = informers.selected(
-            Resource::of::<k8s_openapi::api::core::v1::Pod>(),
-            "",
-            LabelSelector::everything(),
-            fields,
-        );
-        let nodes = informers.of::<k8s_openapi::api::core::v1::Node>();
-        let namespaces = informers.of::<k8s_openapi::api::core::v1::Namespace>();
-        nodes.synced().await;
-        pods.synced().await;
-        namespaces.synced().await;
-        let mut changes =
-            Changes { nodes: nodes.subscribe(), namespaces: namespaces.subscribe(), pods: pods.subscribe() };
+        let pods = informers.selected(Resource::of::<Pod>(), "", LabelSelector::everything(), fields);
+        let nodes = informers.of::<Node>();
+        let others = OTHERS.map(|resource| informers.resource(resource()));
+        for informer in [&nodes, &pods].into_iter().chain(&others) {
+            informer.synced().await;
+        }
+        let (tell, told) = mpsc::unbounded_channel();
+        for informer in &others {
+            let mut changes = informer.subscribe();
+            while let Ok(change) = changes.try_recv() {
+                self.on_other(&change);
+            }
+            forward(changes, tell.clone());
+        }
+        let mut changes = Changes { nodes: nodes.subscribe(), others: told, pods: pods.subscribe() };
         let mut cycles = 0;
         let mut flush = Instant::now() + FLUSH;
         loop {
@@ -152,7 +159,7 @@ impl Running {
                 () = timer => {}
                 Some(outcome) = self.outcomes.1.recv() => self.bound(outcome),
                 Some(change) = changes.nodes.recv() => self.on_node(&change),
-                Some(change) = changes.namespaces.recv() => self.on_namespace(&change),
+                Some(change) = changes.others.recv() => self.on_other(&change),
                 Some(change) = changes.pods.recv() => self.on_pod(&change),
             }
         }
@@ -163,8 +170,8 @@ impl Running {
         while let Ok(change) = changes.nodes.try_recv() {
             self.on_node(&change);
         }
-        while let Ok(change) = changes.namespaces.try_recv() {
-            self.on_namespace(&change);
+        while let Ok(change) = changes.others.try_recv() {
+            self.on_other(&change);
         }
         while let Ok(change) = changes.pods.try_recv() {
             self.on_pod(&change);
@@ -313,6 +320,27 @@ impl Running {
 /// What the informers tell.
 struct Changes {
     nodes: mpsc::UnboundedReceiver<Change>,
-    namespaces: mpsc::UnboundedReceiver<Change>,
+    others: mpsc::UnboundedReceiver<Change>,
     pods: mpsc::UnboundedReceiver<Change>,
+}
+
+/// The kinds besides nodes and pods that scheduling looks at.
+const OTHERS: [fn() -> Resource; 6] = [
+    Resource::of::<Namespace>,
+    Resource::of::<Service>,
+    Resource::of::<ReplicaSet>,
+    Resource::of::<StatefulSet>,
+    Resource::of::<ReplicationController>,
+    Resource::of::<PodDisruptionBudget>,
+];
+
+/// Passes an informer's changes on, until one of the two ends is gone.
+fn forward(mut from: mpsc::UnboundedReceiver<Change>, to: mpsc::UnboundedSender<Change>) {
+    tokio::spawn(async move {
+        while let Some(change) = from.recv().await {
+            if to.send(change).is_err() {
+                return;
+            }
+        }
+    });
 }

@@ -1,0 +1,189 @@
+//! DefaultPreemption: room for a pod at the cost of less important ones.
+
+use std::{cmp::Reverse, sync::Arc};
+
+use jiff::Timestamp;
+
+use crate::{
+    framework::{Code, Diagnosis, Filter, Plugin, PostFilter, PostFilterContext, Status},
+    model::{Budget, NodeIndex, NodeInfo, PodInfo},
+};
+
+/// Finds the node where the least important pods have to go for the pod to fit.
+#[derive(Debug, Clone)]
+pub struct DefaultPreemption {
+    /// At least so many percent of the nodes are tried,
+    pub min_candidate_nodes_percentage: usize,
+    /// and at least so many.
+    pub min_candidate_nodes_absolute: usize,
+}
+
+impl Default for DefaultPreemption {
+    fn default() -> Self {
+        Self { min_candidate_nodes_percentage: 10, min_candidate_nodes_absolute: 100 }
+    }
+}
+
+/// A node and who has to go there, the most important first.
+struct Candidate {
+    node: NodeIndex,
+    victims: Vec<Arc<PodInfo>>,
+    violations: usize,
+}
+
+/// When a pod began to run; one that has not is the youngest.
+fn started(pod: &PodInfo) -> Timestamp {
+    let started = pod.pod.status.as_ref().and_then(|status| status.start_time.as_ref());
+    started.map_or(Timestamp::MAX, |time| time.0)
+}
+
+/// Orders pods from the most important: higher priority, then longer running.
+fn importance(pod: &PodInfo) -> (Reverse<i32>, Timestamp) {
+    (Reverse(pod.priority), started(pod))
+}
+
+impl Plugin for DefaultPreemption {
+    fn name(&self) -> &'static str {
+        "DefaultPreemption"
+    }
+}
+
+impl PostFilter for DefaultPreemption {
+    fn post_filter(&self, context: &PostFilterContext<'_>) -> Result<(Arc<str>, Vec<Arc<PodInfo>>), Status> {
+        let said = |status: Status| {
+            let text = status.message();
+            if text.is_empty() { status } else { Status::unschedulable(format!("preemption: {text}")) }
+        };
+        eligible(context).map_err(said)?;
+        let mut candidates = self.candidates(context).map_err(said)?;
+        candidates.sort_by_cached_key(rank);
+        let best = candidates.into_iter().next().ok_or_else(|| Status::new(Code::Unschedulable))?;
+        Ok((Arc::clone(&context.snapshot().node(best.node).name), best.victims))
+    }
+}
+
+/// Whether the pod may make others go (`PodEligibleToPreemptOthers`).
+fn eligible(context: &PostFilterContext<'_>) -> Result<(), Status> {
+    let pod = context.pod;
+    if pod.spec().preemption_policy.as_deref() == Some("Never") {
+        return Err(Status::unschedulable("not eligible due to preemptionPolicy=Never."));
+    }
+    let promised = context.cluster.nominated.node_of(&pod.uid).map(AsRef::as_ref).or(pod.nominated_node_name());
+    let Some(index) = promised.and_then(|name| context.snapshot().find(name)) else { return Ok(()) };
+    let hopeless = context
+        .diagnosis
+        .tried
+        .iter()
+        .any(|(node, status)| *node == index && status.code() == Code::UnschedulableAndUnresolvable);
+    let node = context.snapshot().node(index);
+    let leaving = |other: &PodInfo| other.priority < pod.priority && other.terminating();
+    if !hopeless && node.pods.iter().any(|entry| leaving(&entry.pod)) {
+        return Err(Status::unschedulable("not eligible due to a terminating pod on the nominated node."));
+    }
+    Ok(())
+}
+
+/// The fewer budgets are broken, the less important the most important victim, the less the victims' priorities together, the fewer
+/// they are, and the shorter the most important ones have run, the better (`pickOneNodeForPreemption`).
+fn rank(candidate: &Candidate) -> (usize, i32, i64, usize, Reverse<Timestamp>) {
+    let highest = candidate.victims.iter().map(|victim| victim.priority).max().unwrap_or(i32::MIN);
+    // Shifted to be positive, so that more victims never make a smaller sum.
+    let sum = candidate.victims.iter().map(|victim| i64::from(victim.priority) + i64::from(i32::MAX) + 1).sum();
+    let of_highest = candidate.victims.iter().filter(|victim| victim.priority == highest);
+    let earliest = of_highest.map(|victim| started(victim)).min().unwrap_or(Timestamp::MAX);
+    (candidate.violations, highest, sum, candidate.victims.len(), Reverse(earliest))
+}
+
+impl DefaultPreemption {
+    /// Tries nodes until enough can be made to fit.
+    fn candidates(&self, context: &PostFilterContext<'_>) -> Result<Vec<Candidate>, Status> {
+        let nodes = context.diagnosis.nodes;
+        let mut worth: Vec<NodeIndex> = context
+            .diagnosis
+            .tried
+            .iter()
+            .filter(|(_, status)| status.code() == Code::Unschedulable)
+            .map(|(node, _)| *node)
+            .collect();
+        let mut failed = Diagnosis::new(nodes);
+        failed.others = Status::unresolvable("Preemption is not helpful for scheduling");
+        if !worth.is_empty() {
+            let first = context.offset % worth.len();
+            worth.rotate_left(first);
+        }
+        let wanted =
+            (nodes * self.min_candidate_nodes_percentage / 100).max(self.min_candidate_nodes_absolute).min(nodes);
+        let budgets: Vec<&Budget> = context.snapshot().workloads.budgets().collect();
+        let filters = context.cluster.filters(context.state);
+        let mut found = Vec::new();
+        let mut without_violations = false;
+        for index in worth {
+            match victims(context, &filters, context.snapshot().node(index), &budgets) {
+                Ok(candidate) => {
+                    without_violations |= candidate.violations == 0;
+                    found.push(candidate);
+                    if found.len() >= wanted && without_violations {
+                        break;
+                    }
+                }
+                Err(status) => failed.tried.push((index, status)),
+            }
+        }
+        if found.is_empty() { Err(Status::unschedulable(failed.to_string())) } else { Ok(found) }
+    }
+}
+
+/// The fewest of the less important pods on a node that have to go (`SelectVictimsOnNode`).
+fn victims(
+    context: &PostFilterContext<'_>,
+    filters: &[&dyn Filter],
+    node: &NodeInfo,
+    budgets: &[&Budget],
+) -> Result<Candidate, Status> {
+    let pod = context.pod;
+    let lesser = node.pods.iter().map(|entry| &entry.pod).filter(|other| other.priority < pod.priority);
+    let mut potential: Vec<Arc<PodInfo>> = lesser.cloned().collect();
+    if potential.is_empty() {
+        return Err(Status::unresolvable("No preemption victims found for incoming pod"));
+    }
+    let (mut node, mut state) = (node.clone(), context.state.clone());
+    for other in &potential {
+        node.remove_pod(&other.uid);
+        context.cluster.remove_pod(&mut state, pod, other, &node);
+    }
+    let fits = context.cluster.fits_with(filters, &state, pod, &node);
+    if !fits.is_success() {
+        return Err(fits);
+    }
+    potential.sort_by_key(|other| importance(other));
+    let (violating, others) = split_by_budgets(potential, budgets);
+    let mut candidate = Candidate { node: node.index, victims: Vec::new(), violations: 0 };
+    // Those whose going would break a budget are spared first, then the more important ones.
+    let violating = violating.into_iter().map(|other| (other, true));
+    for (other, violates) in violating.chain(others.into_iter().map(|other| (other, false))) {
+        node.add_pod(Arc::clone(&other), crate::model::ClassId::MAX);
+        context.cluster.add_pod(&mut state, pod, &other, &node);
+        if context.cluster.fits_with(filters, &state, pod, &node).is_success() {
+            continue;
+        }
+        node.remove_pod(&other.uid);
+        context.cluster.remove_pod(&mut state, pod, &other, &node);
+        candidate.violations += usize::from(violates);
+        candidate.victims.push(other);
+    }
+    candidate.victims.sort_by_key(|other| importance(other));
+    Ok(candidate)
+}
+
+/// Pods whose eviction would break a budget, if all were evicted in this order, and the others.
+fn split_by_budgets(pods: Vec<Arc<PodInfo>>, budgets: &[&Budget]) -> (Vec<Arc<PodInfo>>, Vec<Arc<PodInfo>>) {
+    let mut left: Vec<i32> = budgets.iter().map(|budget| budget.allowed).collect();
+    pods.into_iter().partition(|pod| {
+        let mut violates = false;
+        for (_, left) in budgets.iter().zip(&mut left).filter(|(budget, _)| budget.covers(pod)) {
+            *left -= 1;
+            violates |= *left < 0;
+        }
+        violates
+    })
+}

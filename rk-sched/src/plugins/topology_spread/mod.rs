@@ -1,0 +1,143 @@
+//! PodTopologySpread (KEP-895): `required` filters by constraints that must hold, `preferred` scores by those that should.
+
+mod preferred;
+mod required;
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, TopologySpreadConstraint};
+use rk_api::{LabelSelector, Requirement};
+
+use crate::{
+    framework::{ClusterEvent, Hint, Plugin},
+    model::{NodeInfo, PodInfo, Snapshot, Topology, untolerated},
+};
+
+/// Spreads a pod and its like over the places that node labels make: by the pod's `topologySpreadConstraints`, or, where it has
+/// none, softly over nodes and zones with the siblings that its services and owner select.
+#[derive(Debug, Clone, Default)]
+pub struct PodTopologySpread {
+    /// Constraints for pods without any of their own, in place of the built-in ones. Their selectors are the pod's siblings.
+    pub defaults: Option<Vec<TopologySpreadConstraint>>,
+}
+
+/// A constraint, read for one pod.
+#[derive(Clone)]
+struct Constraint {
+    topology: Arc<Topology>,
+    max_skew: i64,
+    min_domains: usize,
+    selector: LabelSelector,
+    honor_affinity: bool,
+    honor_taints: bool,
+}
+
+const HARD: &str = "DoNotSchedule";
+const SOFT: &str = "ScheduleAnyway";
+const HOSTNAME: &str = "kubernetes.io/hostname";
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+impl Constraint {
+    fn new(spec: &TopologySpreadConstraint, selector: LabelSelector, snapshot: &Snapshot) -> Self {
+        Self {
+            topology: snapshot.topology(&spec.topology_key),
+            max_skew: spec.max_skew.into(),
+            min_domains: spec.min_domains.and_then(|min| usize::try_from(min).ok()).unwrap_or(1),
+            selector,
+            honor_affinity: spec.node_affinity_policy.as_deref() != Some("Ignore"),
+            honor_taints: spec.node_taints_policy.as_deref() == Some("Honor"),
+        }
+    }
+
+    /// Whether the pods of a node count.
+    fn includes(&self, pod: &PodInfo, node: &NodeInfo) -> bool {
+        (!self.honor_affinity || pod.node_affinity.allows(&node.name, node.labels()))
+            && (!self.honor_taints
+                || untolerated(node.taints(), pod.tolerations(), &["NoSchedule", "NoExecute"]).is_none())
+    }
+
+    /// Whether every node counts.
+    fn includes_all(&self, pod: &PodInfo) -> bool {
+        !self.honor_taints && (!self.honor_affinity || pod.node_affinity.requires_nothing())
+    }
+
+    /// Pods per node that the constraint is about.
+    fn matching<'a>(&'a self, pod: &'a PodInfo, snapshot: &'a Snapshot) -> impl Iterator<Item = (&'a NodeInfo, i64)> {
+        let about = snapshot.classes().filter(|class| {
+            class.key.namespace == pod.namespace && !class.key.terminating && self.selector.matches(&class.key.labels)
+        });
+        about.flat_map(|class| class.nodes.iter().map(|(node, count)| (snapshot.node(*node), i64::from(*count))))
+    }
+}
+
+/// The selector of a pod's constraint, `matchLabelKeys` included.
+fn selector(spec: &TopologySpreadConstraint, pod: &PodInfo) -> LabelSelector {
+    // One that can't be read would match nothing; the API server lets none pass. An absent one matches nothing.
+    let nothing = || LabelSelector { requirements: vec![Requirement::In(String::new(), Vec::new())] };
+    let spread = spec.label_selector.as_ref().and_then(|selector| LabelSelector::from_spec(selector).ok());
+    let mut selector = spread.unwrap_or_else(nothing);
+    for key in spec.match_label_keys.iter().flatten() {
+        if let Some(value) = pod.labels().get(key) {
+            selector.requirements.push(Requirement::In(key.clone(), vec![value.clone()]));
+        }
+    }
+    selector
+}
+
+impl PodTopologySpread {
+    /// The constraints for a pod that are of a kind, and whether only nodes with all of their labels count.
+    fn constraints(&self, pod: &PodInfo, kind: &str, snapshot: &Snapshot) -> (Vec<Constraint>, bool) {
+        let own = pod.spec().topology_spread_constraints.as_deref().unwrap_or_default();
+        if !own.is_empty() {
+            let of_kind = own.iter().filter(|spec| spec.when_unsatisfiable == kind);
+            return (of_kind.map(|spec| Constraint::new(spec, selector(spec, pod), snapshot)).collect(), true);
+        }
+        let built_in = || {
+            [(HOSTNAME, 3), (ZONE, 5)].map(|(key, max_skew)| TopologySpreadConstraint {
+                max_skew,
+                topology_key: key.to_owned(),
+                when_unsatisfiable: SOFT.to_owned(),
+                ..TopologySpreadConstraint::default()
+            })
+        };
+        let strict = self.defaults.is_some();
+        if !strict && kind != SOFT {
+            return (Vec::new(), false);
+        }
+        let Some(siblings) = snapshot.workloads.siblings_of(pod) else { return (Vec::new(), strict) };
+        let specs = self.defaults.clone().unwrap_or_else(|| built_in().into());
+        let of_kind = specs.iter().filter(|spec| spec.when_unsatisfiable == kind);
+        (of_kind.map(|spec| Constraint::new(spec, siblings.clone(), snapshot)).collect(), strict)
+    }
+}
+
+impl Plugin for PodTopologySpread {
+    fn name(&self) -> &'static str {
+        "PodTopologySpread"
+    }
+
+    fn hint(&self, pod: &PodInfo, event: &ClusterEvent) -> Hint {
+        let own = pod.spec().topology_spread_constraints.as_deref().unwrap_or_default();
+        let about = |other: &PodInfo| {
+            other.namespace == pod.namespace
+                && (own.is_empty() || own.iter().any(|spec| selector(spec, pod).matches(other.labels())))
+        };
+        let keys = |node: &Node| {
+            let labels = node.metadata.labels.clone().unwrap_or_default();
+            own.iter().map(|spec| labels.get(&spec.topology_key).cloned()).collect::<Vec<_>>()
+        };
+        Hint::queue_if(match event {
+            ClusterEvent::AssignedPodAdd(other) | ClusterEvent::AssignedPodDelete(other) => about(other),
+            ClusterEvent::AssignedPodUpdate { old, new } => {
+                about(old) != about(new) || old.terminating() != new.terminating()
+            }
+            ClusterEvent::UnscheduledPodUpdate { .. } => true,
+            ClusterEvent::NodeAdd(node) | ClusterEvent::NodeDelete(node) => keys(node).iter().all(Option::is_some),
+            ClusterEvent::NodeUpdate { old, new } => {
+                let taints = |node: &Node| node.spec.clone().unwrap_or_default().taints;
+                keys(old) != keys(new) || old.metadata.labels != new.metadata.labels || taints(old) != taints(new)
+            }
+            ClusterEvent::Object(_) => false,
+        })
+    }
+}

@@ -1,0 +1,14 @@
+//! For authors of plugins: a conformance suite, and random clusters to try plugins on (feature `testing`).
+//!
+//! ```
+//! use rk_sched::{Profile, testing};
+//!
+//! testing::conformance(&Profile::kubernetes("default-scheduler"), 0..5)?;
+//! # Ok::<(), testing::Violation>(())
+//! ```
+
+mod conformance;
+mod random;
+
+pub use conformance::{Violation, conformance};
+pub use random::{random_node, random_pod};

@@ -1,0 +1,166 @@
+//! What the default plugins decide, on clusters in memory.
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use rk_sched::{Profile, simulate::Simulator};
+use serde_json::{Value, json};
+
+fn node(name: &str, zone: &str) -> Node {
+    serde_json::from_value(json!({
+        "metadata": {
+            "name": name, "labels": {"kubernetes.io/hostname": name, "topology.kubernetes.io/zone": zone},
+        },
+        "status": {"allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"}},
+    }))
+    .unwrap()
+}
+
+fn pod(name: &str, app: &str, cpu: &str, spec: Value) -> Pod {
+    let mut pod = json!({
+        "metadata": {"name": name, "namespace": "default", "uid": name, "labels": {"app": app}},
+        "spec": {"containers": [{"name": "c", "image": "example/web:1", "resources": {"requests": {"cpu": cpu}}}]},
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        pod["spec"][key] = value.clone();
+    }
+    serde_json::from_value(pod).unwrap()
+}
+
+fn cluster(nodes: &[(&str, &str)]) -> Simulator {
+    let mut cluster = Simulator::new(Profile::kubernetes("default-scheduler"), 7);
+    for (name, zone) in nodes {
+        cluster.set_node(node(name, zone));
+    }
+    cluster
+}
+
+fn refusal(cluster: &mut Simulator, pod: Pod) -> String {
+    cluster.schedule(pod).unwrap_err().to_string()
+}
+
+#[test]
+fn spreading_holds_the_skew() {
+    let mut cluster = cluster(&[("a1", "a"), ("a2", "a"), ("b1", "b")]);
+    let spread = json!({"topologySpreadConstraints": [{
+        "maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "web"}},
+    }]});
+    let mut in_b = 0;
+    for i in 0..6 {
+        let node = cluster.schedule(pod(&i.to_string(), "web", "100m", spread.clone())).unwrap();
+        in_b += usize::from(&*node == "b1");
+    }
+    assert_eq!(in_b, 3, "as many in the zone of one node as in that of two");
+    cluster.remove_node("b1");
+    cluster.set_node(node("unlabelled", "c"));
+    let mut bare = node("bare", "");
+    bare.metadata.labels = None;
+    cluster.set_node(bare);
+    let strict = json!({
+        "topologySpreadConstraints": spread["topologySpreadConstraints"],
+        "nodeSelector": {"kubernetes.io/hostname": "a1"},
+    });
+    let said = refusal(&mut cluster, pod("x", "web", "5", strict));
+    assert!(said.contains("1 Insufficient cpu, 3 node(s) didn't match Pod's node affinity/selector."), "{said}");
+    let mut cluster = self::cluster(&[("a1", "a"), ("b1", "b")]);
+    cluster.set_node({
+        let mut bare = node("bare", "");
+        bare.metadata.labels = None;
+        bare
+    });
+    cluster.schedule(pod("1", "web", "3", spread.clone())).unwrap();
+    cluster.schedule(pod("2", "web", "3", spread.clone())).unwrap();
+    cluster.schedule(pod("3", "db", "1", json!({"nodeSelector": {"kubernetes.io/hostname": "a1"}}))).unwrap();
+    cluster.schedule(pod("4", "web", "1", spread.clone())).unwrap();
+    let said = refusal(&mut cluster, pod("5", "web", "1", spread));
+    assert!(said.contains("1 node(s) didn't match pod topology spread constraints (missing required label)"), "{said}");
+}
+
+#[test]
+fn siblings_spread_softly_without_constraints() {
+    let mut cluster = cluster(&[("a1", "a"), ("b1", "b"), ("c1", "c")]);
+    cluster.snapshot_mut().workloads.set_service("default", "web", Some("app=web".parse().unwrap()));
+    // Without the service the emptiest node would win: b1 and c1 are made fuller.
+    for (name, host) in [("x", "b1"), ("y", "c1")] {
+        cluster
+            .schedule(pod(name, "other", "100m", json!({"nodeSelector": {"kubernetes.io/hostname": host}})))
+            .unwrap();
+    }
+    let mut nodes: Vec<String> =
+        (0..3).map(|i| cluster.schedule(pod(&i.to_string(), "web", "10m", json!({}))).unwrap().to_string()).collect();
+    nodes.sort();
+    assert_eq!(nodes, ["a1", "b1", "c1"]);
+}
+
+fn affinity(kind: &str, app: &str, key: &str) -> Value {
+    json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": [{
+        "topologyKey": key, "labelSelector": {"matchLabels": {"app": app}},
+    }]}}})
+}
+
+#[test]
+fn pods_are_near_and_far_as_they_ask() {
+    let zone = "topology.kubernetes.io/zone";
+    let mut cluster = cluster(&[("a1", "a"), ("a2", "a"), ("b1", "b")]);
+    cluster.schedule(pod("db", "db", "1", json!({"nodeSelector": {"kubernetes.io/hostname": "a1"}}))).unwrap();
+    let near = cluster.schedule(pod("near", "web", "1", affinity("podAffinity", "db", zone))).unwrap();
+    assert!(near.starts_with('a'), "{near}");
+    let far = cluster.schedule(pod("far", "lone", "1", affinity("podAntiAffinity", "db", zone))).unwrap();
+    assert_eq!(&*far, "b1");
+    // The term of the pod that is there keeps others out as well.
+    let said = refusal(&mut cluster, pod("db2", "db", "1", json!({"nodeSelector": {"kubernetes.io/hostname": "b1"}})));
+    assert!(said.contains("1 node(s) didn't satisfy existing pods anti-affinity rules"), "{said}");
+    let said = refusal(&mut cluster, pod("nobody", "web", "1", affinity("podAffinity", "nothing", zone)));
+    assert!(said.contains("3 node(s) didn't match pod affinity rules."), "{said}");
+    // The first of a group that wants to be together may go anywhere.
+    cluster.schedule(pod("first", "group", "1", affinity("podAffinity", "group", zone))).unwrap();
+}
+
+#[test]
+fn one_per_node_fills_all_nodes_then_none() {
+    let mut cluster = cluster(&[("a1", "a"), ("a2", "a"), ("b1", "b")]);
+    let alone = affinity("podAntiAffinity", "web", "kubernetes.io/hostname");
+    for i in 0..3 {
+        cluster.schedule(pod(&i.to_string(), "web", "100m", alone.clone())).unwrap();
+    }
+    let said = refusal(&mut cluster, pod("late", "web", "100m", alone));
+    assert!(said.contains("3 node(s) didn't match pod anti-affinity rules."), "{said}");
+}
+
+#[test]
+fn images_draw_pods() {
+    let mut cluster = cluster(&[("a1", "a"), ("a2", "a")]);
+    let mut has = node("a2", "a");
+    has.status.as_mut().unwrap().images =
+        serde_json::from_value(json!([{"names": ["example/web:1"], "sizeBytes": 2_000_000_000_i64}])).unwrap();
+    cluster.set_node(has);
+    for i in 0..3 {
+        assert_eq!(&*cluster.schedule(pod(&i.to_string(), "web", "10m", json!({}))).unwrap(), "a2");
+    }
+}
+
+#[test]
+fn the_least_important_pods_go_for_a_more_important_one() {
+    let mut cluster = cluster(&[("a1", "a"), ("b1", "b")]);
+    for (name, host, priority) in [("low", "a1", 1), ("mid", "b1", 5)] {
+        let spec = json!({"priority": priority, "nodeSelector": {"kubernetes.io/hostname": host}});
+        cluster.schedule(pod(name, "web", "3", spec)).unwrap();
+    }
+    let never = json!({"priority": 10, "preemptionPolicy": "Never"});
+    assert_eq!(
+        refusal(&mut cluster, pod("polite", "web", "3", never)),
+        "0/2 nodes are available: 2 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never."
+    );
+    assert_eq!(
+        refusal(&mut cluster, pod("lowest", "web", "3", json!({"priority": 0}))),
+        "0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 No preemption victims \
+         found for incoming pod."
+    );
+    assert_eq!(
+        refusal(&mut cluster, pod("huge", "web", "30", json!({"priority": 10}))),
+        "0/2 nodes are available: 2 Insufficient cpu. preemption: 0/2 nodes are available: 2 Preemption is not \
+         helpful for scheduling."
+    );
+    let node = cluster.schedule(pod("high", "web", "2", json!({"priority": 10}))).unwrap();
+    let evicted: Vec<String> = cluster.take_evicted().iter().map(|pod| pod.name.to_string()).collect();
+    assert_eq!((&*node, evicted), ("a1", vec!["low".to_owned()]));
+}
