@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Admit, Authenticator, Authorizer, Reader, Row, UserInfo, authn, builtin,
+    Admit, Authenticator, Authorizer, Reader, Row, Strategy, UserInfo, authn, builtin,
     catalog::{Catalog, ScalePaths, Served},
     custom,
     http::{HttpService, Metrics},
@@ -41,6 +41,7 @@ pub struct ServerBuilder {
     authorizers: Vec<Arc<dyn Authorizer>>,
     admission: Vec<Arc<dyn Admit>>,
     rows: Vec<Row>,
+    strategies: Vec<(String, String, Arc<dyn Strategy>)>,
     anonymous: bool,
 }
 
@@ -75,6 +76,13 @@ impl ServerBuilder {
         self
     }
 
+    /// Keeps a built-in kind by these rules, such as Services with other address ranges
+    /// ([`kinds::service::strategy`](super::kinds::service::strategy)).
+    pub fn strategy(mut self, group: &str, kind: &str, strategy: Arc<dyn Strategy>) -> Self {
+        self.strategies.push((group.to_owned(), kind.to_owned(), strategy));
+        self
+    }
+
     /// Reads the store and serves.
     ///
     /// # Errors
@@ -82,7 +90,12 @@ impl ServerBuilder {
     pub async fn build(self) -> Result<Server, Error> {
         let cache = Cache::start(self.store).await?;
         let mut catalog = Catalog::default();
-        for row in builtin::rows().into_iter().chain(self.rows) {
+        for mut row in builtin::rows().into_iter().chain(self.rows) {
+            let own =
+                |(group, kind, _): &&(String, String, _)| *group == row.resource.group && *kind == row.resource.kind;
+            if let Some((_, _, strategy)) = self.strategies.iter().find(own) {
+                row.strategy = Arc::clone(strategy);
+            }
             catalog.insert(Arc::new(serve(row, &cache)));
         }
         let tasks = CancellationToken::new();
@@ -131,6 +144,7 @@ impl Server {
             authorizers: Vec::new(),
             admission: Vec::new(),
             rows: Vec::new(),
+            strategies: Vec::new(),
             anonymous: false,
         }
     }
@@ -204,6 +218,13 @@ impl Server {
     /// the same process.
     pub fn service_as(&self, user: UserInfo) -> HttpService {
         HttpService::new(Arc::clone(&self.core), Some(user))
+    }
+
+    /// The resource that serves a kind, such as `apps/v1` and `Deployment`; `None` if none does.
+    pub fn resource_of(&self, api_version: &str, kind: &str) -> Option<Resource> {
+        let catalog = self.core.catalog.load();
+        let found = catalog.rows().map(|served| served.resource());
+        found.into_iter().find(|resource| resource.kind == kind && resource.api_version() == api_version).cloned()
     }
 
     /// The server's current objects, with nobody's permissions asked.
