@@ -1,6 +1,6 @@
 //! The server as a value: built over a store, called through clients in the same process.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -42,6 +42,7 @@ pub struct ServerBuilder {
     admission: Vec<Arc<dyn Admit>>,
     rows: Vec<Row>,
     strategies: Vec<(String, String, Arc<dyn Strategy>)>,
+    documents: BTreeMap<String, Value>,
     anonymous: bool,
 }
 
@@ -83,6 +84,12 @@ impl ServerBuilder {
         self
     }
 
+    /// Answers a GET of this path, which is no resource, with this document.
+    pub fn document(mut self, path: &str, document: Value) -> Self {
+        self.documents.insert(path.to_owned(), document);
+        self
+    }
+
     /// Reads the store and serves.
     ///
     /// # Errors
@@ -105,6 +112,7 @@ impl ServerBuilder {
             authenticator: authn::Union::new(self.authenticators, self.anonymous),
             authorizers: self.authorizers,
             admission: self.admission,
+            documents: self.documents,
             event_lease: Mutex::default(),
             metrics: Metrics::new(),
             stopping: CancellationToken::new(),
@@ -145,6 +153,7 @@ impl Server {
             admission: Vec::new(),
             rows: Vec::new(),
             strategies: Vec::new(),
+            documents: BTreeMap::new(),
             anonymous: false,
         }
     }

@@ -27,12 +27,15 @@ mod pipeline;
 pub mod pki;
 pub mod plugins;
 mod registry;
+pub mod reviews;
 pub mod schema;
+mod security;
 mod storage;
 
 pub use admission::{AdmissionRequest, Admit, Operation};
 pub use auth::{Attributes, AuthenticationError, Authenticator, Authorizer, Credentials, Decision, UserInfo};
 pub use late_reader::LateReader;
+pub use security::{Security, ServiceAccountIssuer};
 pub use registry::{Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};
 
 pub use embed::{Server, ServerBuilder};

@@ -111,6 +111,9 @@ impl HttpService {
         if let Some(response) = health::answer(&self.core, path, query) {
             return Ok(response);
         }
+        if let Some(document) = self.core.documents.get(path) {
+            return Ok(answer::tree(200, document, &Style::PLAIN));
+        }
         match path {
             "/version" | "/version/" => return Ok(answer::tree(200, &health::version(), &Style::PLAIN)),
             "/metrics" => {

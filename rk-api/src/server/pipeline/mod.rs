@@ -45,6 +45,8 @@ pub(crate) struct Core {
     pub(crate) authenticator: authn::Union,
     pub(crate) authorizers: Vec<Arc<dyn Authorizer>>,
     pub(crate) admission: Vec<Arc<dyn Admit>>,
+    /// Documents at paths that are no resources.
+    pub(crate) documents: std::collections::BTreeMap<String, serde_json::Value>,
     pub(crate) metrics: Metrics,
     /// Cancelled when the server is about to end.
     pub(crate) stopping: CancellationToken,

@@ -36,6 +36,11 @@ impl Core {
         let metadata = meta::fields(&mut body)?;
         metadata.insert("name".to_owned(), call.name.as_str().into());
         metadata.insert("namespace".to_owned(), call.namespace.as_str().into());
+        let admission = admit::write_options("CreateOptions", options);
+        let mut request = admit::request(call, "create", Operation::Create, Some(body), None, admission);
+        self.mutate(&mut request, call).await?;
+        self.admit(&request).await?;
+        let body = request.object.take().unwrap_or_default();
         let context =
             WriteContext { user: &call.user, subresource: &call.subresource, dry_run: options.dry_run, reader: self };
         let answer = call.served.row.strategy.answer(body, &context).await?;
