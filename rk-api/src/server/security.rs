@@ -103,8 +103,8 @@ impl Security {
             signer,
             audiences,
         };
-        for row in reviews::rows(&deps) {
-            builder = builder.row(row);
+        for (group, kind, strategy) in reviews::strategies(&deps) {
+            builder = builder.strategy(group, kind, strategy);
         }
         Ok(builder)
     }

@@ -1,7 +1,7 @@
 //! Questions that the server answers and does not store: who a token is, whether somebody may do something, what one
 //! may do oneself, and requests for tokens.
 //!
-//! [`rows`] are the registry's rows for all of them; each is the built-in row with a [`strategy`] of this module.
+//! [`strategies`] are the [`Strategy`] of each.
 
 mod access;
 mod identity;
@@ -13,10 +13,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    Authenticator, Authorizer, Row, Strategy,
+    Authenticator, Authorizer, Strategy,
     authn::{ServiceAccountTokens, TokenSigner},
     authz::RuleResolver,
-    builtin,
+    kinds,
 };
 use crate::{Status, StatusExt, status};
 
@@ -37,35 +37,23 @@ pub struct ReviewDeps {
     pub audiences: Vec<String>,
 }
 
-/// The strategy that answers questions of this kind; for a ServiceAccount (its `token` subresource) one that leaves
-/// everything else to `inner`. `None` if the kind is no question.
-pub fn strategy(group: &str, kind: &str, deps: &ReviewDeps, inner: &Arc<dyn Strategy>) -> Option<Arc<dyn Strategy>> {
-    let deps = || deps.clone();
-    Some(match (group, kind) {
-        ("authentication.k8s.io", "TokenReview") => Arc::new(identity::TokenReviews(deps())),
-        ("authentication.k8s.io", "SelfSubjectReview") => Arc::new(identity::SelfSubjectReviews),
-        ("authorization.k8s.io", "SubjectAccessReview") => {
-            Arc::new(access::AccessReviews(deps(), access::Subject::Named))
-        }
-        ("authorization.k8s.io", "LocalSubjectAccessReview") => {
-            Arc::new(access::AccessReviews(deps(), access::Subject::NamedInNamespace))
-        }
-        ("authorization.k8s.io", "SelfSubjectAccessReview") => {
-            Arc::new(access::AccessReviews(deps(), access::Subject::Caller))
-        }
-        ("authorization.k8s.io", "SelfSubjectRulesReview") => Arc::new(access::RulesReviews(deps())),
-        ("", "ServiceAccount") => Arc::new(token::WithTokens { inner: Arc::clone(inner), deps: deps() }),
-        _ => return None,
-    })
-}
-
-/// The rows of every question, for [`ServerBuilder::row`](super::ServerBuilder::row).
-pub fn rows(deps: &ReviewDeps) -> Vec<Row> {
-    let answered = |row: Row| {
-        let strategy = strategy(&row.resource.group, &row.resource.kind, deps, &row.strategy)?;
-        Some(Row { strategy, ..row })
-    };
-    builtin::rows().into_iter().filter_map(answered).collect()
+/// The strategies of every question, by group and kind, for
+/// [`ServerBuilder::strategy`](super::ServerBuilder::strategy). That of ServiceAccounts answers requests for their tokens
+/// and leaves the rest to the kind's own.
+pub fn strategies(deps: &ReviewDeps) -> Vec<(&'static str, &'static str, Arc<dyn Strategy>)> {
+    const AUTHENTICATION: &str = "authentication.k8s.io";
+    const AUTHORIZATION: &str = "authorization.k8s.io";
+    let access = |subject| Arc::new(access::AccessReviews(deps.clone(), subject)) as Arc<dyn Strategy>;
+    let accounts = token::WithTokens { inner: kinds::strategy("", "ServiceAccount"), deps: deps.clone() };
+    vec![
+        (AUTHENTICATION, "TokenReview", Arc::new(identity::TokenReviews(deps.clone()))),
+        (AUTHENTICATION, "SelfSubjectReview", Arc::new(identity::SelfSubjectReviews)),
+        (AUTHORIZATION, "SubjectAccessReview", access(access::Subject::Named)),
+        (AUTHORIZATION, "LocalSubjectAccessReview", access(access::Subject::NamedInNamespace)),
+        (AUTHORIZATION, "SelfSubjectAccessReview", access(access::Subject::Caller)),
+        (AUTHORIZATION, "SelfSubjectRulesReview", Arc::new(access::RulesReviews(deps.clone()))),
+        ("", "ServiceAccount", Arc::new(accounts)),
+    ]
 }
 
 /// Reads a question; what it does not understand is a 400.
