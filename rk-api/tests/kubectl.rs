@@ -109,6 +109,13 @@ async fn everyday_verbs() {
     let config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: b}";
     assert_eq!(cluster.ok("create --validate=false -f -", config).await.trim(), "configmap/c created");
     assert!(cluster.ok("get configmap c -o yaml", "").await.contains("a: b"));
+    cluster.ok("create configmap d --from-literal=a=b", "").await;
+    cluster.ok("create role r --verb=get --resource=pods", "").await;
+    cluster.ok("create rolebinding rb --role=r --user=jane", "").await;
+    cluster.ok("create deployment e --image=nginx --replicas=0 --port=80", "").await;
+    assert_eq!(cluster.ok("get deploy e -o jsonpath={.spec.replicas}", "").await, "0");
+    cluster.ok("create service clusterip s --tcp=80:8080", "").await;
+    assert_eq!(cluster.ok("get svc s -o jsonpath={.spec.ports[0].targetPort}", "").await, "8080");
     assert!(cluster.ok("api-resources", "").await.contains("deployments"));
     assert!(cluster.ok("api-versions", "").await.contains("rbac.authorization.k8s.io/v1"));
     let (found, missing) = cluster.run("get pod nope", "").await;

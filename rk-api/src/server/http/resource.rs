@@ -154,6 +154,9 @@ fn delete_body(bytes: &[u8], headers: &http::HeaderMap) -> Result<Value, Error> 
 
 /// JSON or YAML by the content type.
 fn parse(bytes: &[u8], content: &str) -> Result<Value, Error> {
+    if content.starts_with(schema::PROTOBUF) {
+        return schema::parse_protobuf(bytes).map_err(|error| status::bad_request(error.to_string()).into());
+    }
     let yaml = content.contains("yaml");
     let parsed = if yaml { schema::parse_yaml(bytes) } else { schema::parse_json(bytes) };
     Ok(parsed.map_err(|error| status::bad_request(error.to_string()))?.value)

@@ -3,8 +3,11 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::Value;
 
-use super::{Parsed, Schema, parse_json, parse_yaml};
+use super::{Parsed, Schema, parse_json, parse_protobuf, parse_yaml};
 use crate::{Resource, status};
+
+/// The media type of Kubernetes' protobuf.
+pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// Reads the object in a request's body: JSON or, with `application/yaml`, YAML.
 ///
@@ -24,7 +27,13 @@ pub fn decode(
     let parsed = match essence {
         "" | "application/json" | "text/json" => parse_json(body),
         "application/yaml" | "application/x-yaml" | "text/yaml" => parse_yaml(body),
-        _ => return Err(unsupported_media_type(&["application/json", "application/yaml"])),
+        PROTOBUF => {
+            return match parse_protobuf(body) {
+                Ok(value) => decode_value(value, resource, schema, field_validation),
+                Err(error) => Err(status::bad_request(error.to_string())),
+            };
+        }
+        _ => return Err(unsupported_media_type(&["application/json", "application/yaml", PROTOBUF])),
     };
     let unrecognized = |why: &str| {
         let why = format!("couldn't get version/kind; json parse error: {why}");

@@ -17,16 +17,18 @@ mod defaults;
 mod formats;
 mod normalize;
 mod parse;
+mod protobuf;
 mod rules;
 mod validate;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 pub(crate) use builtin::{definition_name, gunzip, load_definitions};
-pub(crate) use decode::unsupported_media_type;
+pub(crate) use decode::{PROTOBUF, unsupported_media_type};
 pub use decode::{decode, decode_value};
 pub use normalize::Normalized;
 pub use parse::{ParseError, Parsed, parse_json, parse_yaml};
+pub(crate) use protobuf::parse as parse_protobuf;
 use rules::Rules;
 use serde_json::Value;
 
