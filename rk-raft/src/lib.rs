@@ -1,1 +1,48 @@
 //! A replicated rk-store: the same contract, kept by a raft group.
+//!
+//! Each member of a group holds the whole store and is a [`rk_store::Store`]: a [`RaftStore`]. Commands of rk-store's state machine are the
+//! entries of the raft log (tikv's [`raft`] crate), and each member applies them to a [`rk_store::Replica`] of its own. A group
+//! of three goes on without one of them, a group of five without two.
+//!
+//! - Writes go to the leader, whichever member was asked, and are acknowledged when a majority has them.
+//! - Reads are linearizable: by raft's ReadIndex, from the member that was asked.
+//! - Watches are served by the member that was asked.
+//! - Leases end by the leader's clock and never early, whoever leads.
+//!
+//! What a member runs on are two contracts: a [`RaftLog`] that keeps entries, vote and snapshot ([`MemoryLog`]), and a
+//! [`Transport`] that carries packets ([`LocalNetwork`]). Time is tokio's and randomness comes from
+//! [`RaftOptions::seed`], so a [`LocalGroup`] can be tested under a paused clock, with members stopped, cut off and
+//! started again:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), rk_store::Error> {
+//! use rk_raft::{LocalGroup, RaftOptions};
+//! use rk_store::Store;
+//!
+//! let mut group = LocalGroup::start(3, RaftOptions::default())?;
+//! let leader = group.leader().await;
+//! group.member(leader).unwrap().put("greeting".into(), "hello".into()).await?;
+//!
+//! group.stop(leader);
+//! let other = group.members().next().unwrap();
+//! let found = other.get("greeting".into()).await?;
+//! assert_eq!(found.map(|kv| kv.value), Some("hello".into()));
+//! # Ok(()) }
+//! ```
+
+mod group;
+mod log;
+mod logging;
+mod message;
+mod node;
+mod options;
+mod snapshot;
+mod store;
+mod transport;
+mod waiting;
+
+pub use group::LocalGroup;
+pub use log::{MemoryLog, RaftLog};
+pub use options::{MemberId, RaftOptions};
+pub use store::RaftStore;
+pub use transport::{LocalNetwork, Packet, Transport};

@@ -1,4 +1,4 @@
-//! Conformance suites: whether an implementation keeps what [`Store`](crate::Store) and [`Engine`](crate::Engine) promise.
+//! Conformance suites: whether an implementation keeps what [`Store`] and [`Engine`](crate::Engine) promise.
 //!
 //! [`store_conformance!`](crate::store_conformance) makes one test of each check of [`store`]; [`conformance`] runs them
 //! one after the other. [`model::against_model`] runs random histories against a naive model, and
