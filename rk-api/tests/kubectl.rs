@@ -124,3 +124,35 @@ async fn everyday_verbs() {
     assert!(cluster.ok("version", "").await.contains("Server Version: v1.36"));
     assert_eq!(cluster.ok("get --raw /readyz", "").await, "ok");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemas_and_patches() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let explained = cluster.ok("explain deployment.spec.strategy", "").await;
+    assert!(explained.contains("rollingUpdate") && explained.contains("DESCRIPTION"), "{explained}");
+    assert!(cluster.ok("explain pod --recursive", "").await.contains("livenessProbe"));
+    assert!(cluster.ok("explain hpa.spec.metrics", "").await.contains("containerResource"));
+
+    let typo = DEPLOYMENT.replace("replicas", "replica");
+    let (applied, text) = cluster.run("apply -f -", &typo).await;
+    assert!(!applied && text.contains("strict decoding error: unknown field \"spec.replica\""), "{text}");
+    let wrong = DEPLOYMENT.replace("replicas: 2", "replicas: two");
+    let (applied, text) = cluster.run("apply -f -", &wrong).await;
+    assert!(
+        !applied
+            && text.contains(
+                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"
+            ),
+        "{text}"
+    );
+
+    cluster.ok("apply -f -", DEPLOYMENT).await;
+    let changed = DEPLOYMENT.replace("image: nginx}", "image: nginx2, env: [{name: A, value: b}]}");
+    assert_eq!(cluster.ok("apply -f -", &changed).await.trim(), "deployment.apps/web configured");
+    cluster.ok("patch deploy web -p {\"spec\":{\"template\":{\"spec\":{\"containers\":[{\"name\":\"d\",\"image\":\"e\"}]}}}}", "").await;
+    let names = "get deploy web -o jsonpath={.spec.template.spec.containers[*].name}";
+    assert_eq!(cluster.ok(names, "").await, "d c");
+    cluster.ok("set image deploy/web c=other", "").await;
+    let image = "get deploy web -o jsonpath={.spec.template.spec.containers[?(@.name==\"c\")].image}";
+    assert_eq!(cluster.ok(image, "").await, "other");
+}

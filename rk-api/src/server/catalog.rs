@@ -7,7 +7,9 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Row, convert, custom::columns::PrinterColumn, http::Documents, schema::Schema, storage::Collection};
+use super::{
+    Row, convert, custom::columns::PrinterColumn, http::Documents, openapi, schema::Schema, storage::Collection,
+};
 use crate::{Error, Object, Resource};
 
 /// Where a kind keeps what its `scale` subresource shows, as dotted paths.
@@ -83,12 +85,18 @@ pub(crate) struct Catalog {
     /// In discovery's order: group, then version, then its resources.
     groups: Vec<(String, Vec<(String, Vec<Arc<Served>>)>)>,
     documents: OnceLock<Documents>,
+    openapi: OnceLock<openapi::Documents>,
 }
 
 impl Clone for Catalog {
     /// A copy to be changed: its documents are yet to be made.
     fn clone(&self) -> Self {
-        Self { served: self.served.clone(), groups: self.groups.clone(), documents: OnceLock::new() }
+        Self {
+            served: self.served.clone(),
+            groups: self.groups.clone(),
+            documents: OnceLock::new(),
+            openapi: OnceLock::new(),
+        }
     }
 }
 
@@ -96,6 +104,16 @@ impl Catalog {
     /// The discovery documents.
     pub(crate) fn documents(&self) -> &Documents {
         self.documents.get_or_init(|| Documents::of(self))
+    }
+
+    /// The OpenAPI documents.
+    pub(crate) fn openapi(&self) -> &openapi::Documents {
+        self.openapi.get_or_init(|| {
+            let rows: Vec<Row> = self.rows().map(|served| served.row.clone()).collect();
+            let custom =
+                self.rows().filter_map(|served| Some((served.resource().clone(), served.schema.as_ref()?.source()?)));
+            openapi::Documents::new(&rows, &custom.collect::<Vec<_>>())
+        })
     }
 
     /// Adds or replaces a row.

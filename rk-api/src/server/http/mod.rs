@@ -12,6 +12,7 @@ mod health;
 mod identity;
 mod metrics;
 mod negotiate;
+mod openapi;
 mod path;
 mod query;
 mod resource;

@@ -120,7 +120,7 @@ where
     Ok(response)
 }
 
-fn not_acceptable() -> Error {
+pub(super) fn not_acceptable() -> Error {
     let accepted = "application/json, application/yaml";
     let message = format!("only the following media types are accepted: {accepted}");
     status::failure(406, "NotAcceptable", message).into()

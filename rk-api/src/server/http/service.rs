@@ -123,6 +123,9 @@ impl HttpService {
             }
             _ => {}
         }
+        if let Some(response) = super::openapi::answer(&self.core, parts, query)? {
+            return Ok(response);
+        }
         if let Some(response) = super::discovery::answer(&self.core, parts)? {
             return Ok(response);
         }

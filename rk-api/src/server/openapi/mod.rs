@@ -87,10 +87,10 @@ impl Documents {
         encode(&json!({"paths": paths.collect::<Map<_, _>>()}))
     }
 
-    /// The document of a path such as `apis/apps/v1`, with its entity tag.
-    pub fn document(&self, path: &str) -> Option<(Bytes, String)> {
+    /// The document of a path such as `apis/apps/v1`.
+    pub fn document(&self, path: &str) -> Option<Document> {
         let version = self.versions.iter().find(|version| version.path == path)?;
-        let document = self.cached(path, || {
+        let gzipped = self.made(path, || {
             let paths = paths::of(&version.entries);
             let schemas = schemas::of(&paths, &version.entries);
             json!({
@@ -105,12 +105,12 @@ impl Documents {
                 },
             })
         });
-        Some((document, format!("\"{}\"", version.hash)))
+        Some(Document { gzipped, hash: version.hash.clone() })
     }
 
-    /// `/openapi/v2`: everything in one document of the older form (Swagger 2.0, JSON), with its entity tag.
-    pub fn v2(&self) -> (Bytes, String) {
-        let document = self.cached("v2", || {
+    /// `/openapi/v2`: everything in one document of the older form (Swagger 2.0, JSON).
+    pub fn v2(&self) -> Document {
+        let gzipped = self.made("v2", || {
             let entries = || self.versions.iter().flat_map(|version| &version.entries);
             let paths = paths::of(entries());
             let schemas = schemas::of(&paths, entries());
@@ -118,21 +118,36 @@ impl Documents {
         });
         let mut digest = Sha256::new();
         self.versions.iter().for_each(|version| digest.update(&version.hash));
-        (document, format!("\"{}\"", hex(&digest.finalize())))
+        Document { gzipped, hash: hex(&digest.finalize()) }
     }
 
-    fn cached(&self, name: &str, make: impl FnOnce() -> Value) -> Bytes {
-        let made = self.made.lock().get(name).cloned();
-        if let Some(compressed) = made {
-            let mut text = Vec::new();
-            GzDecoder::new(&*compressed).read_to_end(&mut text).expect("what was compressed here");
-            return text.into();
+    fn made(&self, name: &str, make: impl FnOnce() -> Value) -> Bytes {
+        if let Some(gzipped) = self.made.lock().get(name) {
+            return gzipped.clone();
         }
-        let text = encode(&make());
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        let compressed = encoder.write_all(&text).and_then(|()| encoder.finish()).expect("memory takes every write");
-        self.made.lock().insert(name.to_owned(), compressed.into());
-        text
+        let gzipped = encoder.write_all(&encode(&make())).and_then(|()| encoder.finish());
+        let gzipped = Bytes::from(gzipped.expect("memory takes every write"));
+        self.made.lock().insert(name.to_owned(), gzipped.clone());
+        gzipped
+    }
+}
+
+/// One document, as it is kept.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// JSON under gzip.
+    pub gzipped: Bytes,
+    /// What its URL in the index carries; its entity tag without the quotes.
+    pub hash: String,
+}
+
+impl Document {
+    /// The JSON itself.
+    pub fn json(&self) -> Bytes {
+        let mut text = Vec::new();
+        GzDecoder::new(&*self.gzipped).read_to_end(&mut text).expect("what was compressed here");
+        text.into()
     }
 }
 

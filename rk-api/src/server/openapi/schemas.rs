@@ -141,6 +141,9 @@ fn custom(entry: &Entry, names: &Names) -> Vec<(String, Value)> {
 fn head(schema: &mut Value, metadata: &str) {
     let conventions = "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md";
     let properties = &mut schema["properties"];
+    if !properties.is_object() {
+        *properties = json!({});
+    }
     properties["apiVersion"] = json!({
         "type": "string",
         "description": format!("APIVersion defines the versioned schema of this representation of an object. More info: {conventions}#resources"),

@@ -13,6 +13,7 @@ pub(super) fn schema(root: &Value) -> Result<Schema, String> {
         return Err("openAPIV3Schema.type: Invalid value: must be object at the root".to_owned());
     }
     add_object_fields(&mut schema);
+    schema.source = Some(root.to_string().into());
     Ok(schema)
 }
 

@@ -54,6 +54,8 @@ pub struct Schema {
     go_name: Option<Box<str>>,
     /// What else a custom resource's values must fulfil; its presence marks a node of a custom resource's schema.
     rules: Option<Box<Rules>>,
+    /// The text that a custom resource's schema was read from; of its root.
+    source: Option<Box<str>>,
 }
 
 /// The type of a value.
@@ -154,6 +156,11 @@ impl Schema {
     /// Whether this is the schema of a custom resource.
     pub fn is_custom(&self) -> bool {
         self.rules.is_some()
+    }
+
+    /// The `openAPIV3Schema` that this schema of a custom resource was read from.
+    pub fn source(&self) -> Option<Value> {
+        self.source.as_ref().and_then(|text| serde_json::from_str(text).ok())
     }
 
     /// The node that says the type: the definition where this one refers to one.
