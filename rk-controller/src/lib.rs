@@ -3,6 +3,7 @@
 mod common;
 pub mod controllers;
 mod error;
+pub mod leader;
 mod manager;
 pub mod resources;
 mod runtime;

@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use rk_api::{
     Api, Client, DeleteOptions, Informers, ListOptions, Patch, Resource, ResourceType,
-    server::{Server, UserInfo},
+    server::{Server, UserInfo, plugins::NamespaceLifecycle},
 };
 use rk_controller::{Action, Context, Controller, ControllerManager, Error, ManagerConfig, Reconcile};
 use rk_store::MemoryStore;
@@ -33,7 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 impl Cluster {
     /// An API server with the namespace `default` and nothing else.
     pub async fn bare() -> Self {
-        let server = Server::builder(Arc::new(MemoryStore::new())).build().await.unwrap();
+        let builder = Server::builder(Arc::new(MemoryStore::new()));
+        let server = builder.admission(Arc::new(NamespaceLifecycle)).build().await.unwrap();
         let client = server.client(UserInfo::loopback());
         let shutdown = CancellationToken::new();
         let cluster = Self { client, server, _guard: shutdown.clone().drop_guard(), shutdown };
