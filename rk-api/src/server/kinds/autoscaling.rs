@@ -13,7 +13,13 @@ use super::{
 use crate::server::Column;
 
 /// The rules of HorizontalPodAutoscalers.
-pub const AUTOSCALER: Rules = Rules { default, validate, has_status: true, ..Rules::NONE };
+pub const AUTOSCALER: Rules = Rules {
+    default,
+    create: |hpa, _| set(hpa, "status", json!({"desiredReplicas": 0})),
+    validate,
+    has_status: true,
+    ..Rules::NONE
+};
 
 /// The columns of HorizontalPodAutoscalers.
 pub fn autoscaler_columns() -> Vec<Column> {
@@ -238,7 +244,15 @@ fn scaling_rules(rules: &Value, path: &Path<'_>, errors: &mut Errors) {
 }
 
 /// The rules of PodDisruptionBudgets.
-pub const DISRUPTION_BUDGET: Rules = Rules { validate: validate_budget, has_status: true, ..Rules::NONE };
+pub const DISRUPTION_BUDGET: Rules = Rules {
+    create: |budget, _| {
+        let none = json!({"currentHealthy": 0, "desiredHealthy": 0, "disruptionsAllowed": 0, "expectedPods": 0});
+        set(budget, "status", none);
+    },
+    validate: validate_budget,
+    has_status: true,
+    ..Rules::NONE
+};
 
 /// The columns of PodDisruptionBudgets.
 pub fn disruption_budget_columns() -> Vec<Column> {

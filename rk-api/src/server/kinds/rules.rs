@@ -1,6 +1,6 @@
 //! A kind's rules as plain functions in a table, and the [`Strategy`] that calls them.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{field::Errors, value};
 use crate::server::{FieldErrors, Strategy, UserInfo, WriteContext};
@@ -47,7 +47,7 @@ impl Strategy for Rules {
 
     fn prepare_create(&self, object: &mut Value, context: &WriteContext<'_>) {
         if self.has_status {
-            value::remove(object, "status");
+            value::set(object, "status", Map::new());
         }
         (self.create)(object, context.user);
     }

@@ -63,6 +63,7 @@ fn default(stateful_set: &mut Value) {
 fn create(stateful_set: &mut Value, _: &UserInfo) {
     if let Some(status) = object_mut(stateful_set, "status") {
         set(status, "replicas", 0);
+        set(status, "availableReplicas", 0);
     }
 }
 

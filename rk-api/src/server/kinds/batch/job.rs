@@ -85,13 +85,7 @@ fn took(job: &Value) -> String {
 
 fn default(job: &mut Value) {
     template::default(job, "spec.template");
-    let template_labels = job.at("spec.template.metadata.labels").clone();
-    if is_empty(job.at("metadata.labels"))
-        && !is_empty(&template_labels)
-        && let Some(metadata) = object_mut(job, "metadata")
-    {
-        set(metadata, "labels", template_labels);
-    }
+    labels_of_template(job);
     let Some(spec) = object_mut(job, "spec") else { return };
     // Both absent is one pod, once; completions alone may be absent: a work queue.
     if !spec.has("completions") && !spec.has("parallelism") {
@@ -112,6 +106,17 @@ fn default(job: &mut Value) {
     }
 }
 
+/// A Job without labels takes those of its pods.
+fn labels_of_template(job: &mut Value) {
+    let template_labels = job.at("spec.template.metadata.labels").clone();
+    if is_empty(job.at("metadata.labels"))
+        && !is_empty(&template_labels)
+        && let Some(metadata) = object_mut(job, "metadata")
+    {
+        set(metadata, "labels", template_labels);
+    }
+}
+
 /// A Job's pods are told apart by its uid, unless the user takes care of the selector.
 fn create(job: &mut Value, _: &UserInfo) {
     set(job, "status", json!({}));
@@ -128,6 +133,7 @@ fn create(job: &mut Value, _: &UserInfo) {
     if let Some(wanted) = object_mut(job, "spec.selector.matchLabels") {
         fill(wanted, UID_LABEL, uid);
     }
+    labels_of_template(job);
 }
 
 fn validate_new(job: &Value, errors: &mut Errors) {

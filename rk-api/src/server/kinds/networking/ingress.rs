@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::server::{
     Column,
@@ -11,12 +11,17 @@ use crate::server::{
         field::{Errors, Path},
         names,
         rules::Rules,
-        value::Peek,
+        value::{Peek, set},
     },
 };
 
 /// The rules of Ingresses.
-pub const INGRESS: Rules = Rules { validate, has_status: true, ..Rules::NONE };
+pub const INGRESS: Rules = Rules {
+    create: |ingress, _| set(ingress, "status", json!({"loadBalancer": {}})),
+    validate,
+    has_status: true,
+    ..Rules::NONE
+};
 
 /// The columns of Ingresses.
 pub fn ingress_columns() -> Vec<Column> {

@@ -3,6 +3,8 @@
 mod allocate;
 mod columns;
 mod defaults;
+#[cfg(test)]
+mod tests;
 mod validate;
 
 use std::{net::IpAddr, ops::RangeInclusive, sync::Arc};

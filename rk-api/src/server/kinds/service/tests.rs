@@ -1,0 +1,150 @@
+//! Cluster IPs and node ports, as Services come and go.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Ranges, strategy};
+use crate::{
+    Status,
+    server::{Strategy, UserInfo, WriteContext, fixture::Objects},
+};
+
+struct Cluster {
+    objects: Arc<Objects>,
+    services: Arc<dyn Strategy>,
+}
+
+impl Cluster {
+    fn new(bits: u8, node_ports: std::ops::RangeInclusive<u16>) -> Self {
+        let ranges = Ranges { cluster_ips: ([10, 0, 0, 0].into(), bits), node_ports, seed: 7 };
+        Self { objects: Objects::new([]), services: strategy(ranges) }
+    }
+
+    /// What a create does before the store; the Service is not visible to readers yet.
+    async fn allocate(&self, name: &str, spec: Value, dry_run: bool) -> Result<Value, Status> {
+        let user = UserInfo::loopback();
+        let context = WriteContext { user: &user, subresource: "", dry_run, reader: &*self.objects };
+        let mut service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"}, "spec": spec});
+        self.services.default(&mut service);
+        self.services.prepare_create(&mut service, &context);
+        self.services.allocate(&mut service, None, &context).await?;
+        Ok(service)
+    }
+
+    async fn create(&self, name: &str, spec: Value) -> Result<Value, Status> {
+        let service = self.allocate(name, spec, false).await?;
+        self.objects.put("services", service.clone());
+        Ok(service)
+    }
+
+    fn delete(&self, service: &Value) {
+        self.objects.remove("services", "default", service["metadata"]["name"].as_str().unwrap());
+        self.services.release(service);
+    }
+}
+
+fn plain() -> Value {
+    json!({"ports": [{"port": 80}]})
+}
+
+fn cause(status: &Status) -> String {
+    let cause = &status.details.as_ref().unwrap().causes.as_ref().unwrap()[0];
+    format!("{}: {}", cause.field.as_deref().unwrap_or_default(), cause.message.as_deref().unwrap_or_default())
+}
+
+#[tokio::test]
+async fn every_service_gets_its_own_address_until_the_range_is_full() {
+    // Of 16 addresses, the network's, the first (of `kubernetes`) and the broadcast's are not given out.
+    let cluster = Cluster::new(28, 30_000..=32_767);
+    let mut seen = std::collections::BTreeSet::new();
+    for i in 0..13 {
+        let service = cluster.create(&format!("s{i}"), plain()).await.unwrap();
+        let spec = &service["spec"];
+        assert_eq!(spec["clusterIPs"], json!([spec["clusterIP"]]));
+        assert_eq!((&spec["ipFamilies"], &spec["ipFamilyPolicy"]), (&json!(["IPv4"]), &json!("SingleStack")));
+        assert!(seen.insert(spec["clusterIP"].as_str().unwrap().to_owned()));
+    }
+    assert!(!seen.contains("10.0.0.0") && !seen.contains("10.0.0.1") && !seen.contains("10.0.0.15"));
+    let full = cluster.create("more", plain()).await.unwrap_err();
+    assert_eq!(full.code, Some(500));
+    assert!(full.message.unwrap().contains("range is full"));
+    let kubernetes = cluster.create("kubernetes", plain()).await.unwrap();
+    assert_eq!(kubernetes["spec"]["clusterIP"], "10.0.0.1");
+    cluster.delete(&kubernetes);
+}
+
+#[tokio::test]
+async fn what_a_pending_write_holds_is_not_given_to_another() {
+    let cluster = Cluster::new(24, 30_000..=30_000);
+    let pending = cluster.allocate("a", json!({"type": "NodePort", "ports": [{"port": 80}]}), false).await.unwrap();
+    assert_eq!(pending["spec"]["ports"][0]["nodePort"], 30_000);
+    let asked = json!({"clusterIP": pending["spec"]["clusterIP"], "ports": [{"port": 80}]});
+    let taken = cluster.create("b", asked.clone()).await.unwrap_err();
+    assert!(cause(&taken).ends_with("provided IP is already allocated"), "{taken:?}");
+    let full = cluster.create("b", json!({"type": "NodePort", "ports": [{"port": 80}]})).await.unwrap_err();
+    assert!(full.message.unwrap().contains("failed to allocate a nodePort"));
+    cluster.services.release(&pending);
+    cluster.create("b", asked).await.unwrap();
+    cluster.create("c", json!({"type": "NodePort", "ports": [{"port": 80}]})).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_deleted_service_held_is_free() {
+    let cluster = Cluster::new(24, 30_000..=30_000);
+    let spec = json!({"type": "NodePort", "clusterIP": "10.0.0.9", "ports": [{"port": 80}]});
+    for _ in 0..3 {
+        let service = cluster.create("a", spec.clone()).await.unwrap();
+        assert_eq!(service["spec"]["ports"][0]["nodePort"], 30_000);
+        cluster.delete(&service);
+    }
+    // What nobody released, as the process that gave it out is gone, is seen in the objects.
+    cluster.create("a", spec.clone()).await.unwrap();
+    let other =
+        Cluster { objects: Arc::clone(&cluster.objects), services: strategy(Ranges { seed: 1, ..Ranges::default() }) };
+    let taken =
+        other.create("b", json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30_000}]})).await.unwrap_err();
+    assert_eq!(cause(&taken), "spec.ports[0].nodePort: Invalid value: 30000: provided port is already allocated");
+}
+
+#[tokio::test]
+async fn addresses_and_ports_out_of_range_are_refused() {
+    let cluster = Cluster::new(24, 30_000..=32_767);
+    let error = cluster.create("a", json!({"clusterIP": "10.1.0.1", "ports": [{"port": 80}]})).await.unwrap_err();
+    assert_eq!((error.code, error.reason.as_deref()), (Some(422), Some("Invalid")));
+    assert_eq!(
+        cause(&error),
+        "spec.clusterIPs: Invalid value: [\"10.1.0.1\"]: failed to allocate IP 10.1.0.1: the provided IP (10.1.0.1) is not in the \
+         valid range. The range of valid IPs is 10.0.0.0/24"
+    );
+    let spec = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]});
+    let error = cluster.create("a", spec).await.unwrap_err();
+    assert_eq!(
+        cause(&error),
+        "spec.ports[0].nodePort: Invalid value: 80: provided port is not in the valid range. The range of valid ports is 30000-32767"
+    );
+    assert!(error.message.unwrap().starts_with("Service \"a\" is invalid: spec.ports[0].nodePort: "));
+}
+
+#[tokio::test]
+async fn headless_and_named_services_take_nothing() {
+    let cluster = Cluster::new(24, 30_000..=32_767);
+    let headless = cluster.create("a", json!({"clusterIP": "None", "ports": [{"port": 80}]})).await.unwrap();
+    assert_eq!(headless["spec"]["clusterIPs"], json!(["None"]));
+    let named = cluster.create("b", json!({"type": "ExternalName", "externalName": "a.b"})).await.unwrap();
+    assert!(named["spec"].get("clusterIP").is_none() && named["spec"].get("ipFamilies").is_none());
+    let dry = cluster.allocate("c", json!({"clusterIP": "10.0.0.7", "ports": [{"port": 80}]}), true).await.unwrap();
+    assert_eq!(dry["spec"]["clusterIP"], "10.0.0.7");
+    cluster.create("d", json!({"clusterIP": "10.0.0.7", "ports": [{"port": 80}]})).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_node_port_serves_all_protocols_of_a_port() {
+    let cluster = Cluster::new(24, 30_000..=32_767);
+    let ports =
+        json!([{"name": "t", "port": 53}, {"name": "u", "port": 53, "protocol": "UDP"}, {"name": "w", "port": 80}]);
+    let service = cluster.create("dns", json!({"type": "NodePort", "ports": ports})).await.unwrap();
+    let ports = &service["spec"]["ports"];
+    assert_eq!(ports[0]["nodePort"], ports[1]["nodePort"]);
+    assert_ne!(ports[0]["nodePort"], ports[2]["nodePort"]);
+}

@@ -1,1 +1,0 @@
-//! Wrong objects, and what is said of them.
