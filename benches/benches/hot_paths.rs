@@ -1,0 +1,71 @@
+//! The hot paths of a request, one by one. `cargo bench -p rk-benches --bench hot_paths`.
+
+use std::{hint::black_box, sync::Arc};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use rk_api::{
+    Api, LabelSelector, ListOptions, Object,
+    server::{Server, UserInfo},
+};
+use rk_store::{KeyRange, MemoryStore, RangeRequest, Store};
+use tokio::runtime::Runtime;
+
+fn pod_json() -> String {
+    let container = r#"{"name":"c","image":"i","env":[{"name":"A","value":"x"}],"resources":{"requests":{"cpu":"100m","memory":"64Mi"}}}"#;
+    format!(
+        r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"p","namespace":"default","resourceVersion":"7","labels":{{"app":"web","tier":"front"}}}},"spec":{{"containers":[{container},{container}]}},"status":{{"phase":"Running","podIP":"127.64.1.2"}}}}"#
+    )
+}
+
+fn objects(c: &mut Criterion) {
+    let json = pod_json();
+    c.bench_function("object/parse metadata", |b| b.iter(|| Object::from_json(black_box(json.clone()))));
+    c.bench_function("object/decode a typed Pod", |b| {
+        b.iter(|| Object::from_json(json.clone()).and_then(|object| object.typed::<Pod>()))
+    });
+    let object = Object::from_json(json).expect("an object");
+    c.bench_function("object/typed Pod, decoded before", |b| b.iter(|| object.typed::<Pod>()));
+    let selector: LabelSelector = "app=web,tier in (front,back),!gone".parse().expect("a selector");
+    c.bench_function("selector/match", |b| b.iter(|| selector.matches(black_box(&object.meta().labels))));
+}
+
+fn store(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let store = MemoryStore::new();
+    let mut i = 0_u64;
+    c.bench_function("store in memory/put 1 KiB", |b| {
+        b.iter(|| {
+            i += 1;
+            runtime.block_on(store.put(format!("/bench/{}", i % 10_000).into(), vec![b'x'; 1024].into()))
+        });
+    });
+    c.bench_function("store in memory/range of 1,000", |b| {
+        let request = RangeRequest { limit: 1000, ..RangeRequest::new(KeyRange::prefix("/bench/")) };
+        b.iter(|| runtime.block_on(store.range(request.clone())));
+    });
+}
+
+fn api(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let server = runtime.block_on(Server::builder(Arc::new(MemoryStore::new())).build()).expect("a server");
+    let api: Api<ConfigMap> = Api::namespaced(server.client(UserInfo::loopback()), "default");
+    let mut i = 0_u64;
+    let mut create = || {
+        let mut map = ConfigMap::default();
+        map.metadata.name = Some(format!("c{i}"));
+        map.data = Some([("value".to_owned(), "x".repeat(1024))].into());
+        i += 1;
+        runtime.block_on(api.create(&map)).expect("created")
+    };
+    (0..1000).for_each(|_| drop(create()));
+    c.bench_function("api in-process/create a ConfigMap of 1 KiB", |b| b.iter(&mut create));
+    c.bench_function("api in-process/get", |b| b.iter(|| runtime.block_on(api.get("c7"))));
+    c.bench_function("api in-process/list 500", |b| {
+        let options = ListOptions { limit: 500, ..ListOptions::default() };
+        b.iter(|| runtime.block_on(api.list(options.clone())));
+    });
+}
+
+criterion_group!(benches, objects, store, api);
+criterion_main!(benches);

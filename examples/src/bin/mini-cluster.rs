@@ -1,2 +1,0 @@
-//! `mini-cluster`: rk assembled into a working cluster.
-fn main() {}

@@ -1,0 +1,189 @@
+//! Which addresses the cluster uses.
+//!
+//! By default everything lies in one /16 of 127/8, which a process may use with no privileges and
+//! which never leaves the machine: 127.X.0.0/24 for nodes, 127.X.1.0/24 to 127.X.126.0/24 for each
+//! node's pods, 127.X.128.0/17 for services. The X is claimed by a listening socket, so clusters side
+//! by side differ, and is kept in the data folder, so a cluster that starts again has its addresses again.
+//!
+//! On request pods and services get real ranges, made local by routes to the loopback device.
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::Path,
+};
+
+use futures::TryStreamExt;
+use rtnetlink::{
+    Handle, RouteMessageBuilder,
+    packet_core::ErrorMessage,
+    packet_route::route::{RouteMessage, RouteScope, RouteType},
+};
+
+use crate::options::Cidr;
+
+/// Addresses can't be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct AddressError(String);
+
+/// Second octets tried, in order.
+const BLOCKS: std::ops::RangeInclusive<u8> = 64..=250;
+/// The last address of a block and the port whose listener claims it.
+const CLAIM: (u8, u8, u16) = (255, 254, 10249);
+
+/// The cluster's addresses; they are its own as long as this lives.
+#[derive(Debug)]
+pub struct Addresses {
+    /// Addresses of nodes.
+    pub nodes: Cidr,
+    /// All pods' range; node `i` has its `i + 1`th /24.
+    pub pods: Cidr,
+    /// Services' range.
+    pub services: Cidr,
+    _claim: TcpListener,
+}
+
+impl Addresses {
+    /// Claims a block of 127/8, the one that the data folder names if it names one.
+    ///
+    /// # Errors
+    /// The block is in use by another cluster, none is free, or the folder can't be written.
+    pub fn claim(data_dir: &Path, pods: Option<Cidr>, services: Option<Cidr>) -> Result<Self, AddressError> {
+        let file = data_dir.join("address-block");
+        let (block, claim) = match std::fs::read_to_string(&file) {
+            Ok(text) => {
+                let block = text.trim().parse::<u8>().ok().filter(|block| BLOCKS.contains(block));
+                let block = block.ok_or_else(|| {
+                    AddressError(format!("{}: {:?} is not a number of {BLOCKS:?}", file.display(), text.trim()))
+                })?;
+                let claim = listen(block).map_err(|e| {
+                    AddressError(format!(
+                        "the cluster's addresses 127.{block}.0.0/16 are in use by another process: {e}"
+                    ))
+                })?;
+                (block, claim)
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                let found = BLOCKS.clone().find_map(|block| Some((block, listen(block).ok()?)));
+                let (block, claim) = found.ok_or_else(|| AddressError("every block of 127/8 is in use".to_owned()))?;
+                std::fs::write(&file, format!("{block}\n"))
+                    .map_err(|e| AddressError(format!("can't write {}: {e}", file.display())))?;
+                (block, claim)
+            }
+            Err(e) => return Err(AddressError(format!("can't read {}: {e}", file.display()))),
+        };
+        let part = |third, prefix| Cidr { base: Ipv4Addr::new(127, block, third, 0), prefix };
+        let plan = Self {
+            nodes: part(0, 24),
+            pods: pods.unwrap_or(part(0, 17)),
+            services: services.unwrap_or(part(128, 17)),
+            _claim: claim,
+        };
+        if plan.pods.overlaps(&plan.services) {
+            return Err(AddressError(format!(
+                "pods' range {} and services' range {} overlap",
+                plan.pods, plan.services
+            )));
+        }
+        Ok(plan)
+    }
+
+    /// The address of node `i`, the server being node 0.
+    pub fn node(&self, i: u16) -> Ipv4Addr {
+        self.nodes.address(u32::from(i) + 1)
+    }
+
+    /// The pods' range of node `i`.
+    pub fn pods_of(&self, i: u16) -> Cidr {
+        self.pods.slash24(i + 1)
+    }
+
+    /// The `kubernetes` Service's address: the first of the range.
+    pub fn kubernetes_service(&self) -> Ipv4Addr {
+        self.services.address(1)
+    }
+}
+
+fn listen(block: u8) -> std::io::Result<TcpListener> {
+    TcpListener::bind((Ipv4Addr::new(127, block, CLAIM.0, CLAIM.1), CLAIM.2))
+}
+
+/// Ranges outside 127/8 that this network namespace takes for its own, until [`LocalRanges::remove`].
+pub struct LocalRanges {
+    handle: Handle,
+    routes: Vec<RouteMessage>,
+}
+
+/// Linux' number of the table of local addresses.
+const LOCAL_TABLE: u32 = 255;
+
+impl LocalRanges {
+    /// Routes the ranges to the loopback device. An unreachable route comes first, so that no packet to
+    /// them ever leaves by the default route, whatever happens to the local one.
+    ///
+    /// # Errors
+    /// The process may not change routes, or there is no loopback device.
+    pub async fn add(ranges: &[Cidr]) -> Result<Self, AddressError> {
+        let error = |what: &str, e: &dyn std::fmt::Display| {
+            AddressError(format!("{what}: {e} (--pod-cidr and --service-cidr need root)"))
+        };
+        let (connection, handle, _) = rtnetlink::new_connection().map_err(|e| error("can't open netlink", &e))?;
+        tokio::spawn(connection);
+        let mut links = handle.link().get().match_name("lo".to_owned()).execute();
+        let lo = links.try_next().await.map_err(|e| error("can't find the loopback device", &e))?;
+        let lo = lo.ok_or_else(|| AddressError("there is no loopback device".to_owned()))?.header.index;
+        let mut added = Self { handle, routes: Vec::new() };
+        for range in ranges {
+            let route = || RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(range.base, range.prefix);
+            let unreachable = route().kind(RouteType::Unreachable).priority(u32::MAX).build();
+            let local = route().kind(RouteType::Local).table_id(LOCAL_TABLE).scope(RouteScope::Host);
+            for message in [unreachable, local.output_interface(lo).build()] {
+                match added.handle.route().add(message.clone()).execute().await {
+                    // Left there by a cluster that was killed.
+                    Err(rtnetlink::Error::NetlinkError(ErrorMessage { code: Some(code), .. }))
+                        if code.get() == -EEXIST => {}
+                    Ok(()) => {}
+                    Err(e) => {
+                        added.remove().await;
+                        return Err(error(&format!("can't route {range} to the loopback device"), &e));
+                    }
+                }
+                added.routes.push(message);
+            }
+        }
+        Ok(added)
+    }
+
+    /// Takes the routes away, the local ones before the unreachable ones.
+    pub async fn remove(self) {
+        for route in self.routes.into_iter().rev() {
+            if let Err(error) = self.handle.route().del(route).execute().await {
+                tracing::warn!(%error, "can't remove a route");
+            }
+        }
+    }
+}
+
+/// Linux' error number of a route that is there already.
+const EEXIST: i32 = 17;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_claimed_once_and_kept() {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let first = Addresses::claim(dirs[0].path(), None, None).unwrap();
+        let second = Addresses::claim(dirs[1].path(), None, None).unwrap();
+        assert!(!first.pods.overlaps(&second.pods) && !first.pods.overlaps(&first.services));
+        assert!(first.services.base < first.kubernetes_service());
+        let busy = Addresses::claim(dirs[0].path(), None, None).unwrap_err();
+        assert!(busy.to_string().contains("in use"), "{busy}");
+        let nodes = first.nodes;
+        drop(first);
+        assert_eq!(Addresses::claim(dirs[0].path(), None, None).unwrap().nodes, nodes);
+        std::fs::write(dirs[0].path().join("address-block"), "300").unwrap();
+        assert!(Addresses::claim(dirs[0].path(), None, None).is_err());
+    }
+}

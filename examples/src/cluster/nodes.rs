@@ -1,0 +1,91 @@
+//! The nodes: an agent each, with its own address, pod range, certificates and folder.
+
+use std::{net::IpAddr, path::Path, sync::Arc, time::Duration};
+
+use rk_api::{
+    Informers,
+    server::{UserInfo, pki::Wanted},
+};
+use rk_node::{
+    Identity, Loopback, Node, NodeConfig, NodeError,
+    process::{LogRotation, ProcessConfig, ProcessRuntime},
+};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Addresses, ClusterError, ControlPlane};
+use crate::options::{Options, Runtime};
+
+/// The names of all nodes, the server first.
+pub(super) fn names(options: &Options) -> Vec<String> {
+    let agents = (0..options.agents).map(|i| format!("rk-agent-{i}"));
+    std::iter::once("rk-server-0".to_owned()).chain(agents).collect()
+}
+
+/// An agent at work.
+pub(super) struct RunningNode {
+    pub(super) name: String,
+    agent: JoinHandle<Result<(), NodeError>>,
+    shutdown: CancellationToken,
+}
+
+impl RunningNode {
+    /// Ends the agent and its containers; the API is not told.
+    pub(super) async fn stop(self) -> String {
+        self.shutdown.cancel();
+        match self.agent.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(node = self.name, %error, "the node's agent failed"),
+            Err(error) => tracing::error!(node = self.name, %error, "the node's agent ended badly"),
+        }
+        self.name
+    }
+}
+
+/// Starts node `i`.
+pub(super) async fn start(
+    options: &Options,
+    data_dir: &Path,
+    control_plane: &ControlPlane,
+    addresses: &Addresses,
+    i: u16,
+    name: String,
+) -> Result<RunningNode, ClusterError> {
+    let error = |e: &dyn std::fmt::Display| ClusterError::part("node", &format!("{name}: {e}"));
+    let folder = data_dir.join("nodes").join(&name);
+    let pods = addresses.pods_of(i).to_string();
+    let mut config = match &options.runtime {
+        Runtime::Process => {
+            let network = Loopback::new(&pods, &folder).map_err(|e| error(&e))?;
+            let process = ProcessConfig {
+                root: folder.join("runtime"),
+                log_rotation: LogRotation::default(),
+                host_ip: IpAddr::V4(addresses.node(i)),
+            };
+            let runtime = ProcessRuntime::open(process, Arc::new(network)).await;
+            NodeConfig::new(&name, folder.clone(), runtime.map_err(|e| error(&e))?)
+        }
+        Runtime::Cri(socket) => {
+            return Err(error(&format!("{}: no container runtime is supported yet", socket.display())));
+        }
+    };
+    let address = IpAddr::V4(addresses.node(i));
+    let wanted = Wanted::kubelet_server(&name, [address.to_string()]);
+    let serving = control_plane.pki.identity(&format!("kubelet-{name}"), &wanted)?;
+    config.address = address;
+    config.pod_cidr = Some(pods);
+    config.serving = Some(Identity { certificate: serving.certificate, key: serving.key });
+    config.client_ca = Some(control_plane.pki.ca().to_owned());
+    config.static_pods = Some(folder.join("manifests"));
+    if options.demo {
+        config.lease_interval = Duration::from_secs(1);
+    }
+    if i == 0 {
+        config.labels.insert("node-role.kubernetes.io/control-plane".to_owned(), String::new());
+    }
+    let user = UserInfo::new(&format!("system:node:{name}"), ["system:nodes", "system:authenticated"]);
+    let informers = Informers::new(control_plane.server.client(user));
+    let shutdown = CancellationToken::new();
+    let agent = tokio::spawn(Node::with_informers(informers, config).run(shutdown.clone()));
+    Ok(RunningNode { name, agent, shutdown })
+}
