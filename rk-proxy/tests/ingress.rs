@@ -14,8 +14,12 @@ use hyper_util::{
     client::legacy::{Client as HttpClient, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo},
 };
-use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice, networking::v1::Ingress};
-use rk_api::{Api, Client};
+use k8s_openapi::api::{
+    core::v1::{Event, Secret, Service},
+    discovery::v1::EndpointSlice,
+    networking::v1::Ingress,
+};
+use rk_api::{Api, Client, ListOptions, Patch};
 use rk_proxy::ingress::{IngressConfig, IngressController};
 use serde_json::{Value, json};
 use tokio::{
@@ -49,6 +53,7 @@ async fn origin(name: &'static str) -> SocketAddr {
 struct Router {
     client: Arc<dyn Client>,
     at: SocketAddr,
+    https_at: SocketAddr,
     http: HttpClient<HttpConnector, Empty<Bytes>>,
     stop: CancellationToken,
     running: JoinHandle<()>,
@@ -59,15 +64,16 @@ impl Router {
         let client = api().await;
         let config = IngressConfig {
             http: vec![SocketAddr::new(own_ip(), 0)],
+            https: vec![SocketAddr::new(own_ip(), 0)],
             addresses: vec!["127.0.0.1".parse().unwrap()],
             ..IngressConfig::default()
         };
         let controller = IngressController::new(client.clone(), config).await.unwrap();
-        let at = controller.http_addresses()[0];
+        let (at, https_at) = (controller.http_addresses()[0], controller.https_addresses()[0]);
         let stop = CancellationToken::new();
         let running = tokio::spawn(controller.run(stop.clone()));
         let http = HttpClient::builder(TokioExecutor::new()).build_http();
-        Self { client, at, http, stop, running }
+        Self { client, at, https_at, http, stop, running }
     }
 
     async fn service(&self, name: &str, endpoints: &[SocketAddr]) {
@@ -222,4 +228,66 @@ async fn nonsense_is_answered_with_400() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+}
+
+/// A certificate for a host as a Secret's data, and the certificate itself.
+fn certificate(host: &str) -> (Value, rustls::pki_types::CertificateDer<'static>) {
+    let made = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
+    let data = json!({"tls.crt": made.cert.pem(), "tls.key": made.signing_key.serialize_pem()});
+    (data, made.cert.der().clone())
+}
+
+impl Router {
+    async fn secret(&self, name: &str, data: Value) {
+        let secret = json!({"metadata": {"name": name}, "type": "kubernetes.io/tls", "stringData": data});
+        create::<Secret>(&self.client, "default", secret).await;
+    }
+
+    /// The answer over TLS to a client that trusts one certificate only; `None` if it is shown another.
+    async fn get_tls(&self, host: &str, trusted: &rustls::pki_types::CertificateDer<'static>) -> Option<String> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(trusted.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config = config.unwrap().with_root_certificates(roots).with_no_client_auth();
+        let stream = TcpStream::connect(self.https_at).await.ok()?;
+        let name = rustls::pki_types::ServerName::try_from(host.to_owned()).unwrap();
+        let mut stream = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.ok()?;
+        let request = format!("GET /headers HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        Some(answer)
+    }
+}
+
+#[tokio::test]
+async fn each_host_shows_its_certificate_and_new_ones_are_taken_up() {
+    let router = Router::start().await;
+    router.service("a", &[origin("a").await]).await;
+    let ((one_data, one), (two_data, two), (new_data, new)) =
+        (certificate("one.local"), certificate("x.two.local"), certificate("one.local"));
+    router.secret("one", one_data).await;
+    router.secret("two", two_data).await;
+    let backend = json!({"service": {"name": "a", "port": {"number": 80}}});
+    let tls = json!([
+        {"hosts": ["one.local"], "secretName": "one"}, {"hosts": ["*.two.local"], "secretName": "two"},
+        {"hosts": ["three.local"], "secretName": "missing"},
+    ]);
+    router.ingress("i", json!({"defaultBackend": backend, "tls": tls})).await;
+    let answer = eventually("the certificate of one.local", async || router.get_tls("one.local", &one).await).await;
+    assert!(answer.contains("\"x-forwarded-proto\":\"https\""), "{answer}");
+    assert!(router.get_tls("x.two.local", &two).await.is_some());
+    assert!(router.get_tls("one.local", &two).await.is_none());
+    let events = Api::<Event>::namespaced(router.client.clone(), "default");
+    eventually("an event tells of the missing certificate", async || {
+        let list = events.list(ListOptions::default()).await.unwrap();
+        list.items.iter().find(|event| event.reason.as_deref() == Some("BadCertificate")).cloned()
+    })
+    .await;
+    let secrets = Api::<Secret>::namespaced(router.client.clone(), "default");
+    let bytes = |field: &str| k8s_openapi::ByteString(new_data[field].as_str().unwrap().as_bytes().to_vec());
+    let data = json!({"data": {"tls.crt": bytes("tls.crt"), "tls.key": bytes("tls.key")}});
+    secrets.patch("one", Patch::merge(data)).await.unwrap();
+    eventually("the new certificate of one.local", async || router.get_tls("one.local", &new).await).await;
 }

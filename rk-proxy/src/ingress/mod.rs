@@ -7,11 +7,13 @@
 
 mod controller;
 mod directory;
+mod follow;
 mod forward;
 mod pages;
 mod path;
 mod router;
 mod serve;
+mod tls;
 
 pub use controller::{IngressConfig, IngressController};
 pub use directory::Directory;

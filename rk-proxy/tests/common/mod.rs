@@ -11,7 +11,10 @@ use k8s_openapi::api::core::v1::Namespace;
 use rand::RngExt;
 use rk_api::{
     Api, Client, ResourceType,
-    server::{Server, UserInfo},
+    server::{
+        Server, UserInfo,
+        kinds::{self, service::Ranges},
+    },
 };
 use rk_store::MemoryStore;
 use serde_json::{Value, json};
@@ -20,9 +23,12 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// A server with the namespace `default`.
+/// A server with the namespace `default`, whose services get addresses of loopback.
 pub async fn api() -> Arc<dyn Client> {
-    let server = Server::builder(Arc::new(MemoryStore::new())).build().await.unwrap();
+    let ranges = Ranges { cluster_ips: (IpAddr::from([127, 0, 0, 0]), 8), ..Ranges::default() };
+    let services = kinds::service::strategy(ranges);
+    let builder = Server::builder(Arc::new(MemoryStore::new())).strategy("", "Service", services);
+    let server = builder.build().await.unwrap();
     let client = server.client(UserInfo::loopback());
     create::<Namespace>(&client, "", json!({"metadata": {"name": "default"}})).await;
     client
