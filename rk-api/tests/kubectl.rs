@@ -95,20 +95,31 @@ spec:
 #[tokio::test(flavor = "multi_thread")]
 async fn everyday_verbs() {
     let Some(cluster) = Cluster::start().await else { return };
-    let applied = cluster.ok("apply --validate=false -f -", DEPLOYMENT).await;
+    let applied = cluster.ok("apply -f -", DEPLOYMENT).await;
     assert_eq!(applied.trim(), "deployment.apps/web created");
-    let again = cluster.ok("apply --validate=false -f -", DEPLOYMENT).await;
+    let again = cluster.ok("apply -f -", DEPLOYMENT).await;
     assert_eq!(again.trim(), "deployment.apps/web unchanged");
     let table = cluster.ok("get deploy", "").await;
     assert!(table.starts_with("NAME") && table.contains("READY") && table.contains("0/2"), "{table}");
     let scaled = cluster.ok("scale deploy web --replicas=5", "").await;
     assert_eq!(scaled.trim(), "deployment.apps/web scaled");
     assert_eq!(cluster.ok("get deploy web -o jsonpath={.spec.replicas}", "").await, "5");
+    cluster.ok("set image deploy web c=nginx:2", "").await;
+    assert_eq!(cluster.ok("get deploy web -o jsonpath={.spec.template.spec.containers[0].image}", "").await, "nginx:2");
     cluster.ok("label deploy web tier=front", "").await;
     assert!(cluster.ok("get deploy -l tier=front -o name", "").await.contains("deployment.apps/web"));
     let config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: b}";
-    assert_eq!(cluster.ok("create --validate=false -f -", config).await.trim(), "configmap/c created");
+    assert_eq!(cluster.ok("create -f -", config).await.trim(), "configmap/c created");
     assert!(cluster.ok("get configmap c -o yaml", "").await.contains("a: b"));
+    let applied = DEPLOYMENT.replace("name: web", "name: ssa");
+    cluster.ok("apply --server-side -f -", &applied).await;
+    let conflicting = applied.replace("replicas: 2", "replicas: 3");
+    let (won, conflict) = cluster.run("apply --server-side --field-manager=other -f -", &conflicting).await;
+    assert!(!won && conflict.contains("conflict"), "{conflict}");
+    assert!(cluster.ok("explain deployment.spec.replicas", "").await.contains("Number of desired pods"));
+    let unknown = DEPLOYMENT.replace("replicas: 2", "replicaz: 2");
+    let (won, strict) = cluster.run("apply -f -", &unknown).await;
+    assert!(!won && strict.contains("unknown field \"spec.replicaz\""), "{strict}");
     cluster.ok("create configmap d --from-literal=a=b", "").await;
     cluster.ok("create role r --verb=get --resource=pods", "").await;
     cluster.ok("create rolebinding rb --role=r --user=jane", "").await;

@@ -35,8 +35,8 @@ mod storage;
 pub use admission::{AdmissionRequest, Admit, Operation};
 pub use auth::{Attributes, AuthenticationError, Authenticator, Authorizer, Credentials, Decision, UserInfo};
 pub use late_reader::LateReader;
-pub use security::{Security, ServiceAccountIssuer};
 pub use registry::{Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};
+pub use security::{Security, ServiceAccountIssuer};
 
 pub use embed::{Server, ServerBuilder};
 pub use http::{Body, ClientCertificate, HttpService};

@@ -60,7 +60,7 @@ pub(super) fn tree(code: u16, value: &Value, style: &Style) -> Response<Body> {
         Format::Json => serde_json::to_vec(value),
         Format::Yaml => return yaml(code, value),
     };
-    bytes_of(code, Bytes::from(bytes.unwrap_or_default()), style)
+    encoded(code, Bytes::from(bytes.unwrap_or_default()), style)
 }
 
 fn yaml(code: u16, value: &Value) -> Response<Body> {
@@ -71,7 +71,7 @@ fn yaml(code: u16, value: &Value) -> Response<Body> {
 }
 
 /// JSON that is encoded already.
-fn bytes_of(code: u16, bytes: Bytes, style: &Style) -> Response<Body> {
+fn encoded(code: u16, bytes: Bytes, style: &Style) -> Response<Body> {
     if style.gzip && bytes.len() >= COMPRESS_FROM {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         if let Ok(compressed) = encoder.write_all(&bytes).and_then(|()| encoder.finish()) {
@@ -100,7 +100,7 @@ pub(super) fn object(code: u16, object: &Arc<Object>, served: &Served, style: &S
         }
         Shape::Partial if own => Ok(tree(code, &table::partial(&object.value()?), style)),
         _ if style.accepted.format == Format::Yaml || style.pretty => Ok(tree(code, &object.value()?, style)),
-        _ => Ok(bytes_of(code, object.json().clone(), style)),
+        _ => Ok(encoded(code, object.json().clone(), style)),
     }
 }
 
@@ -155,7 +155,7 @@ pub(super) fn list(list: List, served: &Served, style: &Style) -> Result<Respons
     let pieces = std::iter::once(Bytes::from(head)).chain(items).chain([Bytes::from_static(b"]}")]);
     if style.gzip && size >= COMPRESS_FROM {
         let whole: Vec<u8> = pieces.flatten().collect();
-        return Ok(bytes_of(200, whole.into(), style));
+        return Ok(encoded(200, whole.into(), style));
     }
     Ok(respond(200, "application/json", body::gathered(pieces)))
 }

@@ -140,10 +140,13 @@ fn host(parts: &Parts) -> &str {
     parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
 }
 
+fn known(parts: &Parts) -> Option<&str> {
+    parts.headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok())
+}
+
 /// An answer that the client may have already.
 fn tagged((bytes, tag): &(Bytes, String), parts: &Parts) -> Response<Body> {
-    let known = parts.headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
-    let mut response = if known == Some(tag.as_str()) {
+    let mut response = if known(parts) == Some(tag.as_str()) {
         answer::respond(304, AGGREGATED, body::empty())
     } else {
         answer::respond(200, AGGREGATED, body::full(bytes.clone()))

@@ -30,23 +30,30 @@ impl Core {
         }
         let generated = meta::text(&body, "name").is_empty() && !meta::text(&body, "generateName").is_empty();
         if !generated {
-            return self.create_named(call, body, options).await;
+            return self.create_named(call, body, options, true).await;
         }
         let base = meta::text(&body, "generateName").to_owned();
         for _ in 1..GENERATED_NAMES {
             let mut named = body.clone();
             meta::fields(&mut named)?.insert("name".to_owned(), meta::generate_name(&base).into());
-            match self.create_named(call, named, options).await {
+            match self.create_named(call, named, options, true).await {
                 Err(error) if error.is_already_exists() => {}
                 other => return other,
             }
         }
         let mut named = body;
         meta::fields(&mut named)?.insert("name".to_owned(), meta::generate_name(&base).into());
-        self.create_named(call, named, options).await
+        self.create_named(call, named, options, true).await
     }
 
-    async fn create_named(&self, call: &Call, mut object: Value, options: &WriteOptions) -> Result<Outcome, Error> {
+    /// Makes an object whose name is known; `track` is false where its `managedFields` say already who owns what.
+    pub(super) async fn create_named(
+        &self,
+        call: &Call,
+        mut object: Value,
+        options: &WriteOptions,
+        track: bool,
+    ) -> Result<Outcome, Error> {
         let row = &call.served.row;
         meta::check_kind(&mut object, &row.resource.api_version(), &row.resource.kind)?;
         meta::check_namespace(&mut object, call)?;
@@ -79,7 +86,9 @@ impl Core {
         if !errors.is_empty() {
             return Err(invalid(&row.resource, &name, errors));
         }
-        self.track(call, None, &mut object, options, "");
+        if track {
+            self.track(call, None, &mut object, options);
+        }
         request.object = Some(object);
         self.admit(&request).await?;
         let mut object = request.object.take().unwrap_or_default();

@@ -2,10 +2,14 @@
 
 use serde_json::Value;
 
-use super::{Call, Core};
+use super::{
+    Call, Core,
+    meta::{check_namespace, fields, now},
+};
 use crate::{
-    WriteOptions,
-    server::{FieldErrors, kinds},
+    Error, Patch, WriteOptions,
+    server::{FieldErrors, apply, kinds},
+    status,
 };
 
 impl Core {
@@ -32,13 +36,51 @@ impl Core {
     }
 
     /// Notes whose fields changed in `managedFields`.
-    pub(super) fn track(
-        &self,
-        _call: &Call,
-        _old: Option<&Value>,
-        _object: &mut Value,
-        _options: &WriteOptions,
-        _subresource: &str,
-    ) {
+    pub(super) fn track(&self, call: &Call, old: Option<&Value>, object: &mut Value, options: &WriteOptions) {
+        let now = now();
+        apply::track_update(old, object, &manager(call, options, &now, false), call.served.schema.as_deref());
     }
+
+    /// The object after a server-side apply.
+    ///
+    /// # Errors
+    /// 400, 409: see [`apply::server_side_apply`].
+    pub(super) fn apply(
+        &self,
+        call: &Call,
+        old: Option<&Value>,
+        patch: &Patch,
+        options: &WriteOptions,
+    ) -> Result<Value, Error> {
+        let mut applied = patch.body.clone();
+        let (api_version, kind) = (&call.served.api_version, &call.resource().kind);
+        if applied["apiVersion"] != api_version.as_str() || applied["kind"] != kind.as_ref() {
+            let found = |field: &str| applied[field].as_str().unwrap_or_default().to_owned();
+            return Err(status::bad_request(format!(
+                "invalid object type: {}, Kind={} does not match {api_version}, Kind={kind}",
+                found("apiVersion"),
+                found("kind")
+            ))
+            .into());
+        }
+        check_namespace(&mut applied, call)?;
+        let name = fields(&mut applied)?.entry("name").or_insert_with(|| call.name.as_str().into());
+        if name != call.name.as_str() {
+            let name = name.as_str().unwrap_or_default();
+            return Err(status::bad_request(format!(
+                "name in URL does not match name in the applied object: {:?} and {name:?}",
+                call.name
+            ))
+            .into());
+        }
+        let now = now();
+        let manager = manager(call, options, &now, patch.force);
+        Ok(apply::server_side_apply(old, &applied, &manager, call.served.schema.as_deref())?)
+    }
+}
+
+/// Who writes; a client that gives no name is known by its user's.
+fn manager<'a>(call: &'a Call, options: &'a WriteOptions, now: &'a str, force: bool) -> apply::Manager<'a> {
+    let name = if options.field_manager.is_empty() { &call.user.name } else { &options.field_manager };
+    apply::Manager { name, subresource: &call.subresource, api_version: &call.served.api_version, now, force }
 }

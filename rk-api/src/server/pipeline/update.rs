@@ -12,6 +12,7 @@ use crate::{
     Error, Object, Patch, PatchKind, WriteOptions,
     server::{
         Operation, WriteContext, patch,
+        schema::Schema,
         storage::{Write, encode, is_same},
     },
     status,
@@ -71,13 +72,10 @@ impl Core {
         options: &WriteOptions,
     ) -> Result<Outcome, Error> {
         match change {
-            Change::Patch(Patch { kind: PatchKind::Apply, mut body, .. }) if call.subresource.is_empty() => {
+            Change::Patch(patch) if patch.kind == PatchKind::Apply && call.subresource.is_empty() => {
                 self.authorize(call, "create").await?;
-                let name = meta::fields(&mut body)?.entry("name").or_insert_with(|| call.name.as_str().into());
-                if name != call.name.as_str() {
-                    return Err(self.wrong_name(call, &body));
-                }
-                self.create(call, body, options).await
+                let object = self.apply(call, None, &patch, options)?;
+                self.create_named(call, object, options, false).await
             }
             Change::Replace(body) if call.subresource.is_empty() && created_by_update(call) => {
                 self.authorize(call, "create").await?;
@@ -161,7 +159,7 @@ impl Core {
             return Err(invalid(&row.resource, &call.name, errors));
         }
         if !matches!(change, Change::Patch(Patch { kind: PatchKind::Apply, .. })) {
-            self.track(call, Some(&old), &mut new, options, &call.subresource);
+            self.track(call, Some(&old), &mut new, options);
         }
         request.object = Some(new);
         self.admit(&request).await?;
@@ -225,13 +223,20 @@ impl Core {
     }
 
     /// The object after the change itself.
-    fn changed(&self, call: &Call, change: &Change<'_>, _options: &WriteOptions, old: &Value) -> Result<Value, Error> {
+    fn changed(&self, call: &Call, change: &Change<'_>, options: &WriteOptions, old: &Value) -> Result<Value, Error> {
+        let scale = call.subresource == "scale";
         match change {
             Change::Replace(new) => Ok(new.clone()),
             Change::With(change) => change(old),
+            Change::Patch(change) if change.kind == PatchKind::Apply && !scale => {
+                self.apply(call, Some(old), change, options)
+            }
             Change::Patch(change) => {
-                let schema = if call.subresource == "scale" { None } else { call.served.schema.as_deref() };
-                Ok(patch::apply(change.kind, &change.body, old, schema)?)
+                let schema =
+                    if scale { Schema::builtin("autoscaling", "v1", "Scale") } else { call.served.schema.clone() };
+                // A Scale has no lists and no fields of its own: applying it is merging it.
+                let kind = if change.kind == PatchKind::Apply { PatchKind::Merge } else { change.kind };
+                Ok(patch::apply(kind, &change.body, old, schema.as_deref())?)
             }
         }
     }
