@@ -33,7 +33,7 @@ async fn server() -> Server {
 fn config(port: u16) -> Config {
     Config {
         api_server: Some(ApiServer {
-            addresses: vec!["192.0.2.1".parse().unwrap()],
+            addresses: vec!["127.0.0.1".parse().unwrap()],
             port,
             cluster_ip: "10.96.0.1".parse().unwrap(),
         }),

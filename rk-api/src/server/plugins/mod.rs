@@ -30,6 +30,8 @@ mod priority;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
+#[cfg(feature = "serve")]
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -53,6 +55,8 @@ pub use priority::Priority;
 pub use resource_quota::ResourceQuota;
 pub use runtime_class::RuntimeClass;
 pub use service_account::ServiceAccount;
+#[cfg(feature = "serve")]
+pub use webhooks::{MutatingWebhooks, ValidatingWebhooks};
 
 /// The plugins that a cluster runs by default, in kube-apiserver's order.
 pub fn default_chain() -> Vec<Arc<dyn Admit>> {
@@ -69,6 +73,10 @@ pub fn default_chain() -> Vec<Arc<dyn Admit>> {
         Arc::new(RuntimeClass),
         Arc::new(CertificateSubjectRestriction),
         Arc::new(DefaultIngressClass),
+        #[cfg(feature = "serve")]
+        Arc::new(MutatingWebhooks),
+        #[cfg(feature = "serve")]
+        Arc::new(ValidatingWebhooks),
         Arc::new(ResourceQuota::default()),
     ]
 }

@@ -47,6 +47,18 @@ async fn global_default(reader: &dyn Reader) -> Result<Option<Class>, Status> {
     Ok(found)
 }
 
+/// A client that updates a pod need not repeat what this plugin set when it was made.
+fn keep(request: &mut AdmissionRequest) -> Result<(), crate::Error> {
+    let Some(old) = request.old_object.as_ref().map(|old| old.value()).transpose()? else { return Ok(()) };
+    let Some(spec) = spec_mut(request) else { return Ok(()) };
+    for field in ["priority", "preemptionPolicy"] {
+        if spec[field].is_null() && !old["spec"][field].is_null() {
+            spec[field] = old["spec"][field].clone();
+        }
+    }
+    Ok(())
+}
+
 impl Priority {
     async fn admit_pod(&self, request: &mut AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
         let Some(pod) = &request.object else { return Ok(()) };
@@ -96,14 +108,19 @@ impl Admit for Priority {
     fn handles(&self, operation: Operation, resource: &Resource, subresource: &str) -> bool {
         subresource.is_empty()
             && match operation {
-                Operation::Create => is(resource, "", "pods") || is(resource, GROUP, "priorityclasses"),
-                Operation::Update => is(resource, GROUP, "priorityclasses"),
+                Operation::Create | Operation::Update => {
+                    is(resource, "", "pods") || is(resource, GROUP, "priorityclasses")
+                }
                 Operation::Delete | Operation::Connect => false,
             }
     }
 
     async fn mutate(&self, request: &mut AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
-        if request.resource.plural == "pods" { self.admit_pod(request, reader).await } else { Ok(()) }
+        match (request.resource.plural == "pods", request.operation) {
+            (true, Operation::Create) => self.admit_pod(request, reader).await,
+            (true, _) => keep(request).map_err(status::internal),
+            (false, _) => Ok(()),
+        }
     }
 
     async fn validate(&self, request: &AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {

@@ -192,6 +192,10 @@ async fn priority_is_resolved_from_the_class() {
     let error = Case::pods(&none).run(&Priority, pod("p", given)).await.unwrap_err().1;
     assert!(error.contains("the integer value of priority (7) must not be provided"), "{error}");
 
+    let old = pod("p", json!({"priority": 100, "preemptionPolicy": "Never"}));
+    let (kept, _) = Case::pods(&none).update(old.clone()).run(&Priority, pod("p", json!({}))).await.unwrap();
+    assert_eq!(kept, old);
+
     let some = cluster([class("usual", 10, true)]);
     let (done, _) = Case::pods(&some).run(&Priority, pod("p", json!({}))).await.unwrap();
     assert_eq!((&done["spec"]["priority"], &done["spec"]["priorityClassName"]), (&json!(10), &json!("usual")));

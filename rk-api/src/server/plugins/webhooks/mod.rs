@@ -1,0 +1,143 @@
+//! Admission webhooks: the write is shown to HTTPS servers that change or refuse it
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>).
+//!
+//! `select` picks the webhooks that want to see a write, `review` is the question and its answer, `call` asks it.
+
+mod call;
+mod review;
+mod select;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::{list, text};
+use crate::{
+    LabelSelector, Resource, Status,
+    server::{AdmissionRequest, Admit, Operation, Reader},
+    status,
+};
+
+const GROUP: &str = "admissionregistration.k8s.io";
+
+/// Calls the webhooks of all MutatingWebhookConfigurations, one after the other, each seeing what those before it changed.
+/// A webhook with `reinvocationPolicy: IfNeeded` is called once more if others changed the object after it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MutatingWebhooks;
+
+/// Calls the webhooks of all ValidatingWebhookConfigurations, all at the same time.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ValidatingWebhooks;
+
+/// Webhooks never see the objects that configure admission, so that a broken one can be removed.
+fn sees(resource: &Resource) -> bool {
+    resource.group != GROUP
+}
+
+/// The webhooks of a kind of configuration that want to see this write, by the names of their configurations.
+async fn webhooks(request: &AdmissionRequest, reader: &dyn Reader, plural: &str) -> Result<Vec<Value>, Status> {
+    let all = reader.list(GROUP, plural, "", &LabelSelector::everything()).await.map_err(status::internal)?;
+    let mut wanted = Vec::new();
+    for configuration in all {
+        for webhook in list(&configuration.value().map_err(status::internal)?["webhooks"]) {
+            if select::wants(webhook, request, reader).await? {
+                wanted.push(webhook.clone());
+            }
+        }
+    }
+    Ok(wanted)
+}
+
+/// Asks one webhook; `None` if it failed and its failure policy is to go on without it.
+async fn ask(
+    webhook: &Value,
+    request: &AdmissionRequest,
+    reader: &dyn Reader,
+) -> Result<Option<review::Answer>, Status> {
+    let name = text(&webhook["name"]);
+    if request.dry_run && !matches!(text(&webhook["sideEffects"]), "None" | "NoneOnDryRun") {
+        return Err(status::bad_request(format!("admission webhook {name:?} does not support dry run")));
+    }
+    let seconds = webhook["timeoutSeconds"].as_u64().unwrap_or(10);
+    let uid = uuid::Uuid::new_v4().to_string();
+    let question = review::question(request, &uid);
+    let answered = async {
+        if !list(&webhook["matchConditions"]).is_empty() {
+            return Err("matchConditions are not supported by this server".to_owned());
+        }
+        let answer = call::call(&webhook["clientConfig"], &question, reader).await?;
+        review::Answer::read(&answer, &uid)
+    };
+    let answer = match tokio::time::timeout(Duration::from_secs(seconds), answered).await {
+        Ok(answer) => answer,
+        Err(_) => Err(format!("failed to call webhook: no answer within {seconds} s")),
+    };
+    match answer {
+        Ok(answer) => answer.allowed(name).map(Some),
+        Err(why) if text(&webhook["failurePolicy"]) == "Ignore" => {
+            tracing::warn!(webhook = name, error = why, "webhook failed and is ignored");
+            Ok(None)
+        }
+        Err(why) => Err(status::internal(format!("failed calling webhook {name:?}: {why}"))),
+    }
+}
+
+impl MutatingWebhooks {
+    async fn apply(webhook: &Value, request: &mut AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
+        let Some(answer) = ask(webhook, request, reader).await? else { return Ok(()) };
+        request.warnings.extend(answer.warnings);
+        let (Some(patch), Some(object)) = (answer.patch, request.object.as_mut()) else { return Ok(()) };
+        json_patch::patch(object, &patch)
+            .map_err(|error| status::internal(format!("webhook {:?}: {error}", text(&webhook["name"]))))
+    }
+}
+
+#[async_trait]
+impl Admit for MutatingWebhooks {
+    fn name(&self) -> &str {
+        "MutatingAdmissionWebhook"
+    }
+
+    fn handles(&self, _operation: Operation, resource: &Resource, _subresource: &str) -> bool {
+        sees(resource)
+    }
+
+    async fn mutate(&self, request: &mut AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
+        let mut again = Vec::new();
+        for webhook in webhooks(request, reader, "mutatingwebhookconfigurations").await? {
+            Self::apply(&webhook, request, reader).await?;
+            if text(&webhook["reinvocationPolicy"]) == "IfNeeded" {
+                again.push((webhook, request.object.clone()));
+            }
+        }
+        for (webhook, left) in again {
+            if request.object != left {
+                Self::apply(&webhook, request, reader).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Admit for ValidatingWebhooks {
+    fn name(&self) -> &str {
+        "ValidatingAdmissionWebhook"
+    }
+
+    fn handles(&self, _operation: Operation, resource: &Resource, _subresource: &str) -> bool {
+        sees(resource)
+    }
+
+    async fn validate(&self, request: &AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
+        let webhooks = webhooks(request, reader, "validatingwebhookconfigurations").await?;
+        let asked = webhooks.iter().map(|webhook| ask(webhook, request, reader));
+        for answer in futures::future::join_all(asked).await {
+            answer?;
+        }
+        Ok(())
+    }
+}

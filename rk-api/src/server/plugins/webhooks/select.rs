@@ -1,0 +1,111 @@
+//! Which webhooks want to see a write.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as Spec;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::super::{is, list, text};
+use crate::{
+    LabelSelector, Status,
+    server::{AdmissionRequest, Operation, Reader},
+    status,
+};
+
+fn names(listed: &Value, wanted: &str) -> bool {
+    list(listed).iter().any(|item| text(item) == "*" || text(item) == wanted)
+}
+
+/// Whether a rule's resource (`pods`, `*`, `*/*`, `pods/*`, `*/scale`) names this one.
+fn resource_matches(pattern: &str, plural: &str, subresource: &str) -> bool {
+    let (resource, sub) = pattern.split_once('/').unwrap_or((pattern, ""));
+    (resource == "*" || resource == plural) && (sub == "*" || sub == subresource)
+}
+
+fn rule_matches(rule: &Value, request: &AdmissionRequest) -> bool {
+    let operation = match request.operation {
+        Operation::Create => "CREATE",
+        Operation::Update => "UPDATE",
+        Operation::Delete => "DELETE",
+        Operation::Connect => "CONNECT",
+    };
+    let resource = &request.resource;
+    let subresource = &request.attributes.subresource;
+    // A namespace counts as an object of the cluster, though requests about it carry its name as their namespace.
+    let scope = match text(&rule["scope"]) {
+        "Cluster" => !resource.namespaced,
+        "Namespaced" => resource.namespaced,
+        _ => true,
+    };
+    scope
+        && names(&rule["operations"], operation)
+        && names(&rule["apiGroups"], &resource.group)
+        && names(&rule["apiVersions"], &resource.version)
+        && list(&rule["resources"]).iter().any(|p| resource_matches(text(p), &resource.plural, subresource))
+}
+
+fn selector(spec: &Value) -> Result<LabelSelector, Status> {
+    let spec = Option::<Spec>::deserialize(spec).map_err(status::internal)?.unwrap_or_default();
+    LabelSelector::from_spec(&spec).map_err(status::internal)
+}
+
+fn labels_match(selector: &LabelSelector, object: &Value) -> bool {
+    let labels = object["metadata"]["labels"].as_object().into_iter().flatten();
+    let labels = labels.map(|(key, value)| (key.clone(), text(value).to_owned())).collect();
+    selector.matches(&labels)
+}
+
+/// Whether the namespace of the request, or the namespace that it is about, has such labels.
+async fn namespace_matches(
+    selector: &LabelSelector,
+    request: &AdmissionRequest,
+    old: &Value,
+    reader: &dyn Reader,
+) -> Result<bool, Status> {
+    if selector.is_empty() {
+        return Ok(true);
+    }
+    if is(&request.resource, "", "namespaces") {
+        return Ok(labels_match(selector, request.object.as_ref().unwrap_or(old)));
+    }
+    if !request.resource.namespaced {
+        return Ok(true);
+    }
+    let found = reader.get("", "namespaces", "", &request.attributes.namespace).await.map_err(status::internal)?;
+    Ok(found.is_some_and(|namespace| selector.matches(&namespace.meta().labels)))
+}
+
+/// Whether a webhook wants to see a write: by its rules, then by the labels of namespace and object.
+pub(super) async fn wants(webhook: &Value, request: &AdmissionRequest, reader: &dyn Reader) -> Result<bool, Status> {
+    if !list(&webhook["rules"]).iter().any(|rule| rule_matches(rule, request)) {
+        return Ok(false);
+    }
+    let old = request.old_object.as_ref().map(|old| old.value()).transpose().map_err(status::internal)?;
+    let old = old.unwrap_or_default();
+    if !namespace_matches(&selector(&webhook["namespaceSelector"])?, request, &old, reader).await? {
+        return Ok(false);
+    }
+    let objects = selector(&webhook["objectSelector"])?;
+    let new = request.object.iter().any(|object| labels_match(&objects, object));
+    Ok(new || request.old_object.is_some() && labels_match(&objects, &old))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resources_are_named_with_their_subresources() {
+        for (pattern, plural, subresource, hit) in [
+            ("pods", "pods", "", true),
+            ("pods", "pods", "status", false),
+            ("pods/*", "pods", "status", true),
+            ("*", "pods", "", true),
+            ("*", "pods", "status", false),
+            ("*/*", "pods", "status", true),
+            ("*/scale", "deployments", "scale", true),
+            ("*/scale", "deployments", "", false),
+        ] {
+            assert_eq!(resource_matches(pattern, plural, subresource), hit, "{pattern} {plural}/{subresource}");
+        }
+    }
+}
