@@ -44,6 +44,8 @@ pub struct ServerBuilder {
     strategies: Vec<(String, String, Arc<dyn Strategy>)>,
     documents: BTreeMap<String, Value>,
     anonymous: bool,
+    #[cfg(feature = "serve")]
+    kubelets: Option<super::KubeletClient>,
 }
 
 impl ServerBuilder {
@@ -68,6 +70,13 @@ impl ServerBuilder {
     /// Shows writes to this plugin too, after those before it.
     pub fn admission(mut self, plugin: Arc<dyn Admit>) -> Self {
         self.admission.push(plugin);
+        self
+    }
+
+    /// Calls nodes this way, for logs, `exec`, `attach`, `portforward` and `proxy`.
+    #[cfg(feature = "serve")]
+    pub fn kubelets(mut self, client: super::KubeletClient) -> Self {
+        self.kubelets = Some(client);
         self
     }
 
@@ -113,6 +122,8 @@ impl ServerBuilder {
             authorizers: self.authorizers,
             admission: self.admission,
             documents: self.documents,
+            #[cfg(feature = "serve")]
+            kubelets: self.kubelets,
             event_lease: Mutex::default(),
             metrics: Metrics::new(),
             stopping: CancellationToken::new(),
@@ -155,6 +166,8 @@ impl Server {
             strategies: Vec::new(),
             documents: BTreeMap::new(),
             anonymous: false,
+            #[cfg(feature = "serve")]
+            kubelets: None,
         }
     }
 

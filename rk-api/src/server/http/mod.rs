@@ -7,6 +7,8 @@
 
 mod answer;
 mod body;
+#[cfg(feature = "serve")]
+mod connect;
 mod discovery;
 mod health;
 mod identity;
@@ -23,6 +25,8 @@ mod table;
 mod watch;
 
 pub use body::Body;
+#[cfg(feature = "serve")]
+pub use connect::KubeletClient;
 pub(crate) use discovery::{Documents, body_of};
 pub use identity::ClientCertificate;
 pub(crate) use metrics::Metrics;

@@ -19,6 +19,12 @@ impl Query {
         self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
     }
 
+    /// All values of a parameter.
+    #[cfg(feature = "serve")]
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+
     /// Whether a parameter is there and true as Go's `strconv.ParseBool` (and a bare `?watch`) has it.
     pub(super) fn flag(&self, name: &str) -> bool {
         self.0

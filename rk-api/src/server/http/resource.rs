@@ -66,6 +66,12 @@ where
     // A watch of one object is a watch of the collection with a selector.
     let named_watch = verb == "watch" && !name.is_empty();
     let call = core.call(&user, &path.resource(), namespace, name, subresource, verb).await?;
+    #[cfg(feature = "serve")]
+    if super::connect::is_connection(subresource) {
+        let mut response = super::connect::answer(core, &call, parts, &path, query, body).await?;
+        answer::add_warnings(&mut response, &call.warnings.lock());
+        return Ok(response);
+    }
     let served = Arc::clone(&call.served);
     let shapes: &[Shape] = &[Shape::Table, Shape::Partial];
     let Some(accepted) = negotiate(&parts.headers, shapes) else { return Err(not_acceptable()) };

@@ -27,6 +27,17 @@ impl Core {
         Ok(seen)
     }
 
+    /// Shows a connection to the plugins.
+    ///
+    /// # Errors
+    /// A plugin refuses it.
+    #[cfg(feature = "serve")]
+    pub(crate) async fn admit_connection(&self, call: &Call) -> Result<(), Error> {
+        let mut request = request(call, "connect", Operation::Connect, None, None, (Value::Null, false));
+        self.mutate(&mut request, call).await?;
+        self.admit(&request).await
+    }
+
     /// Shows the final object to the validating plugins.
     ///
     /// # Errors

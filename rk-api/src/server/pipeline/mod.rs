@@ -54,6 +54,9 @@ pub(crate) struct Core {
     pub(crate) catalog_changed: watch::Sender<u64>,
     /// Ends the server's own tasks with the server.
     pub(crate) _tasks: DropGuard,
+    /// How kubelets are called; `None` if they are not.
+    #[cfg(feature = "serve")]
+    pub(crate) kubelets: Option<super::KubeletClient>,
     /// The lease that new Events share, and when it was granted.
     pub(crate) event_lease: Mutex<Option<(tokio::time::Instant, rk_store::LeaseId)>>,
 }
