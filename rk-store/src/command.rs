@@ -236,3 +236,71 @@ fn read_op(reader: &mut Reader, depth: usize) -> Result<Op, DecodeError> {
         _ => return Err(DecodeError("an unknown operation")),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn deep(depth: usize) -> Txn {
+        let inner = if depth == 0 { Vec::new() } else { vec![Op::Txn(deep(depth - 1))] };
+        Txn { success: inner, ..Txn::default() }
+    }
+
+    #[test]
+    fn commands_survive_their_bytes() {
+        let range = KeyRange::prefix("b");
+        let target = [
+            CompareTarget::Version(1),
+            CompareTarget::CreateRevision(2),
+            CompareTarget::ModRevision(3),
+            CompareTarget::Value("v".into()),
+            CompareTarget::Lease(-4),
+        ];
+        let op = [CompareOp::Equal, CompareOp::Greater, CompareOp::Less, CompareOp::NotEqual, CompareOp::Equal];
+        let compare = target.into_iter().zip(op);
+        let compare = compare.map(|(target, op)| Compare { range: range.clone(), op, target }).collect();
+        let read = RangeRequest { range: KeyRange::all(), revision: 9, limit: 7, keys_only: true, count_only: false };
+        let success = vec![
+            Op::Range(read),
+            Op::Put(PutRequest { key: "a".into(), value: Bytes::new(), lease: 5, prev_kv: true }),
+            Op::Txn(deep(2)),
+        ];
+        let failure = vec![Op::Delete(DeleteRequest { range, prev_kv: true })];
+        for command in [
+            Command::Txn(Txn { compare, success, failure }),
+            Command::Compact(3),
+            Command::LeaseGrant { id: 7, ttl: 60 },
+            Command::LeaseRevoke { id: -7 },
+        ] {
+            let mut bytes = Vec::new();
+            command.encode(&mut bytes);
+            assert_eq!(Command::decode(bytes.clone().into()), Ok(command));
+            for len in 0..bytes.len() {
+                assert!(Command::decode(bytes[..len].to_vec().into()).is_err(), "{len} of {} bytes", bytes.len());
+            }
+            bytes.push(0);
+            assert!(Command::decode(bytes.into()).is_err(), "a byte too many");
+        }
+    }
+
+    #[test]
+    fn nesting_without_end_is_refused() {
+        let mut bytes = Vec::new();
+        Command::Txn(deep(MAX_DEPTH + 1)).encode(&mut bytes);
+        assert_eq!(Command::decode(bytes.into()), Err(DecodeError("txns nest too deep")));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_command_or_an_error(kind in 0..6u8, mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            bytes.insert(0, kind);
+            if let Ok(command) = Command::decode(bytes.clone().into()) {
+                let mut again = Vec::new();
+                command.encode(&mut again);
+                prop_assert_eq!(again, bytes);
+            }
+        }
+    }
+}

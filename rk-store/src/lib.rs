@@ -4,6 +4,45 @@
 //! [`Revision`] for the whole store: transactions, reads at past revisions, watches from a
 //! revision, compaction and leases, as the etcd v3 API defines them
 //! (<https://etcd.io/docs/v3.6/learning/api/>).
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), rk_store::Error> {
+//! use futures::StreamExt;
+//! use rk_store::{Compare, CompareOp, CompareTarget, KeyRange, MemoryStore, Op, PutRequest, Store, Txn, WatchRequest};
+//!
+//! let store = MemoryStore::new();
+//! let created = store.put("/config/colour".into(), "blue".into()).await?;
+//!
+//! // Everything below /config/ from the first revision on, whenever it happens.
+//! let mut watch = store.watch(WatchRequest::new(KeyRange::prefix("/config/"), created)).await?;
+//!
+//! // Change the value only if nobody else has.
+//! let unchanged = Compare {
+//!     range: KeyRange::key("/config/colour"),
+//!     op: CompareOp::Equal,
+//!     target: CompareTarget::ModRevision(created),
+//! };
+//! let put = PutRequest { key: "/config/colour".into(), value: "green".into(), lease: 0, prev_kv: false };
+//! let txn = Txn { compare: vec![unchanged], success: vec![Op::Put(put)], failure: vec![] };
+//! assert!(store.txn(txn).await?.succeeded);
+//!
+//! for value in ["blue", "green"] {
+//!     let batch = watch.next().await.expect("a watch goes on for ever")?;
+//!     assert_eq!(batch.events[0].kv.value, value);
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! # Stores
+//! - [`MemoryStore`]: for tests and for what may be lost.
+//! - `DurableStore` (feature `log`, on by default): a directory on disk; what it has acknowledged survives `kill -9` and power loss.
+//!   Values are in memory, or in sled (feature `sled`) if they are too many for it.
+//! - The crate rk-raft: a group of replicas.
+//!
+//! # Parts
+//! - [`Machine`]: the MVCC state machine, deterministic and synchronous: [`Command`]s in, revisions out, over an [`Engine`].
+//! - [`Replica`]: a machine with its watch hub and lease clock: what every store here, and rk-raft, serves from.
+//! - `testing` (feature `testing`): the conformance suites for [`Store`] and [`Engine`], for your implementations too.
 
 mod codec;
 mod command;

@@ -15,7 +15,7 @@ pub type WatchStream = BoxStream<'static, Result<WatchBatch, Error>>;
 /// An ordered, versioned, watchable map of bytes: etcd's data model.
 ///
 /// # Guarantees
-/// An implementation keeps these; [`rk_store::testing`](crate) checks each.
+/// An implementation keeps these; the suite in `rk_store::testing` (feature `testing`) checks each.
 /// 1. **Order**: transactions have one order, and [`Revision`] counts those that changed something.
 /// 2. **Atomicity**: a txn takes effect at one revision or not at all.
 /// 3. **Linearizability**: a read at revision 0 sees every txn acknowledged before it began.

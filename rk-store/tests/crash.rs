@@ -8,7 +8,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
 
@@ -83,8 +83,19 @@ async fn kill_again_and_again() {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let reader = std::thread::spawn(move || lines.map_while(Result::ok).collect::<Vec<_>>());
-        tokio::time::sleep(Duration::from_millis(10 + (random >> 33) % 90)).await;
+        let (told, first) = mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            let lines = lines.map_while(Result::ok).inspect(|_| {
+                // Half of the rounds do not listen.
+                let _unheard = told.send(());
+            });
+            lines.collect::<Vec<_>>()
+        });
+        // Half of the kills come while the child writes, the others at any time, while it opens the store too.
+        if round % 2 == 0 {
+            first.recv_timeout(Duration::from_secs(60)).expect("the child writes");
+        }
+        tokio::time::sleep(Duration::from_millis((random >> 33) % 90)).await;
         child.kill().unwrap();
         child.wait().unwrap();
         for line in reader.join().unwrap() {
@@ -104,6 +115,6 @@ async fn kill_again_and_again() {
         store.close().await;
     }
     let total: u64 = acknowledged.iter().sum();
-    assert!(total > 1000, "only {total} writes in {ROUNDS} rounds: the test tests nothing");
+    assert!(total > ROUNDS as u64, "only {total} writes in {ROUNDS} rounds: the test tests nothing");
     println!("{ROUNDS} kills, {total} writes, nothing lost, {:.1} s", begin.elapsed().as_secs_f32());
 }
