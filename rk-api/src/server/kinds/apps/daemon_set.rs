@@ -57,7 +57,7 @@ fn create(daemon_set: &mut Value, _: &UserInfo) {
 
 fn validate(daemon_set: &Value, errors: &mut Errors) {
     let (spec, path) = (daemon_set.at("spec"), Path::Root.child("spec"));
-    super::selector_and_template(spec, "daemonset", &path, errors);
+    super::selector_and_template(spec, "DaemonSet", &path, errors);
     errors.non_negative(&path.child("minReadySeconds"), spec.int("minReadySeconds"));
     errors.non_negative(&path.child("revisionHistoryLimit"), spec.int("revisionHistoryLimit"));
     let (strategy, path) = (spec.at("updateStrategy"), path.child("updateStrategy"));

@@ -52,7 +52,7 @@ fn default(deployment: &mut Value) {
 fn validate(deployment: &Value, errors: &mut Errors) {
     let (spec, path) = (deployment.at("spec"), Path::Root.child("spec"));
     errors.non_negative(&path.child("replicas"), spec.int("replicas"));
-    super::selector_and_template(spec, "deployment", &path, errors);
+    super::selector_and_template(spec, "Deployment", &path, errors);
     strategy(spec.at("strategy"), &path.child("strategy"), errors);
     for field in ["minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
         errors.non_negative(&path.child(field), spec.int(field));

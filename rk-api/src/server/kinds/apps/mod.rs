@@ -25,8 +25,14 @@ use super::{
     value::Peek,
 };
 
-/// The rules of a workload's selector and of the template that it must select. `what` names the kind in the words for an empty selector.
-fn selector_and_template(spec: &Value, what: &str, path: &Path<'_>, errors: &mut Errors) {
+/// The rules of the selector of a workload of this kind, and of the template that it must select.
+fn selector_and_template(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
+    // ReplicaSets and Deployments share one check, which speaks of both as of the other.
+    let words = match kind {
+        "ReplicaSet" | "Deployment" => ("deployment", "ReplicaSet"),
+        "StatefulSet" => ("statefulset", "StatefulSet"),
+        _ => ("daemonset", "DaemonSet"),
+    };
     let (wanted, template) = (spec.at("selector"), spec.at("template"));
     let selector_path = path.child("selector");
     if wanted.is_null() {
@@ -34,7 +40,7 @@ fn selector_and_template(spec: &Value, what: &str, path: &Path<'_>, errors: &mut
     } else {
         selector::validate(wanted, &selector_path, errors);
         if selector::is_empty(wanted) {
-            errors.invalid(&selector_path, wanted, &format!("empty selector is invalid for {what}"));
+            errors.invalid(&selector_path, wanted, &format!("empty selector is invalid for {}", words.0));
         }
     }
     let template_path = path.child("template");
@@ -45,7 +51,7 @@ fn selector_and_template(spec: &Value, what: &str, path: &Path<'_>, errors: &mut
             "`selector` does not match template `labels`",
         );
     }
-    pod::template::validate_lasting(template, &template_path, errors);
+    pod::template::validate_lasting(template, words.1, &template_path, errors);
 }
 
 /// The selector of a workload decides which pods are its own, and stays.

@@ -47,7 +47,7 @@ fn validate(set: &Value, errors: &mut Errors) {
     let (spec, path) = (set.at("spec"), Path::Root.child("spec"));
     errors.non_negative(&path.child("replicas"), spec.int("replicas"));
     errors.non_negative(&path.child("minReadySeconds"), spec.int("minReadySeconds"));
-    super::selector_and_template(spec, "deployment", &path, errors);
+    super::selector_and_template(spec, "ReplicaSet", &path, errors);
 }
 
 fn validate_change(new: &Value, old: &Value, subresource: &str, errors: &mut Errors) {

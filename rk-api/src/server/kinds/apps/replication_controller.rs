@@ -70,7 +70,7 @@ fn validate(controller: &Value, errors: &mut Errors) {
     if !is_empty(wanted) && !selector::matches(&json!({"matchLabels": wanted}), labels) {
         errors.invalid(&template_path.child("metadata.labels"), labels, "`selector` does not match template `labels`");
     }
-    template::validate_lasting(spec.at("template"), &template_path, errors);
+    template::validate_lasting(spec.at("template"), "ReplicationController", &template_path, errors);
 }
 
 fn validate_change(new: &Value, _old: &Value, subresource: &str, errors: &mut Errors) {

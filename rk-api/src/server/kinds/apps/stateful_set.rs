@@ -85,7 +85,7 @@ fn validate(stateful_set: &Value, errors: &mut Errors) {
         errors.non_negative(&path.child(field), spec.int(field));
     }
     errors.non_negative(&path.child("ordinals.start"), spec.int("ordinals.start"));
-    super::selector_and_template(spec, "statefulset", &path, errors);
+    super::selector_and_template(spec, "StatefulSet", &path, errors);
     let claims = path.child("volumeClaimTemplates");
     for (i, claim) in spec.list("volumeClaimTemplates").iter().enumerate() {
         storage::claim_spec(claim.at("spec"), &claims.index(i).child("spec"), errors);

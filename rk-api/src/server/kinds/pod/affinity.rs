@@ -126,7 +126,7 @@ pub fn tolerations(tolerations: &[Value], path: &Path<'_>, errors: &mut Errors) 
         match operator {
             "" | "Equal" => errors.invalid_all(&path.child("operator"), value, names::label_value(value)),
             "Exists" if !value.is_empty() => {
-                errors.invalid(&path.child("operator"), value, "value must be empty when `operator` is 'Exists'");
+                errors.invalid(&path.child("operator"), toleration, "value must be empty when `operator` is 'Exists'");
             }
             "Exists" => {}
             other => errors.not_supported(&path.child("operator"), other, &["Equal", "Exists"]),
@@ -153,7 +153,7 @@ pub fn spread(constraints: &[Value], path: &Path<'_>, errors: &mut Errors) {
         let pair = |other: &Value| {
             (other.text("topologyKey") == constraint.text("topologyKey")) && other.text("whenUnsatisfiable") == action
         };
-        if constraints[..i].iter().any(pair) {
+        if constraints[i + 1..].iter().any(pair) {
             let key = format!("{{{}, {action}}}", constraint.text("topologyKey"));
             errors.duplicate(&path.child("{topologyKey, whenUnsatisfiable}"), &key);
         }

@@ -8,7 +8,7 @@ use super::{env, probes, resources, volumes};
 use crate::server::kinds::{
     field::{Errors, Path},
     names,
-    value::Peek,
+    value::{self, Peek},
 };
 
 /// What a container of each list may have.
@@ -88,7 +88,7 @@ fn one(
         ephemeral(container, path, errors);
         return;
     }
-    ports(container.list("ports"), spec.flag("hostNetwork"), &path.child("ports"), errors);
+    ports(container.list("ports"), &path.child("ports"), errors);
     resources::validate(container.at("resources"), &path.child("resources"), errors);
     let sidecar = role == Role::Init && restart == "Always";
     if !restart.is_empty() && !["Always", "Never", "OnFailure"].contains(&restart) {
@@ -112,17 +112,26 @@ fn one(
 
 /// Ephemeral containers have no life of their own that the pod's would follow.
 fn ephemeral(container: &Value, path: &Path<'_>, errors: &mut Errors) {
-    for field in ["ports", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "resources", "restartPolicy"]
+    const DETAIL: &str = "cannot be set for an Ephemeral Container";
+    for field in ["ports", "resources", "livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "restartPolicy"]
     {
-        if !crate::server::kinds::value::is_empty(container.at(field)) {
-            errors.forbidden(&path.child(field), "cannot be set for an Ephemeral Container");
+        if !value::is_empty(container.at(field)) {
+            errors.forbidden(&path.child(field), DETAIL);
+        }
+    }
+    let list = path.child("volumeMounts");
+    for (i, mount) in container.list("volumeMounts").iter().enumerate() {
+        for field in ["subPath", "subPathExpr"] {
+            if !mount.text(field).is_empty() {
+                errors.forbidden(&list.index(i).child(field), DETAIL);
+            }
         }
     }
 }
 
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 
-fn ports(ports: &[Value], host_network: bool, path: &Path<'_>, errors: &mut Errors) {
+fn ports(ports: &[Value], path: &Path<'_>, errors: &mut Errors) {
     let mut seen = HashSet::new();
     for (i, port) in ports.iter().enumerate() {
         let path = path.index(i);
@@ -145,13 +154,6 @@ fn ports(ports: &[Value], host_network: bool, path: &Path<'_>, errors: &mut Erro
             if let Some(detail) = names::port_number(host) {
                 errors.invalid(&path.child("hostPort"), &host, detail);
             }
-            if host_network && host != number {
-                errors.invalid(
-                    &path.child("containerPort"),
-                    &number,
-                    "must match `hostPort` when `hostNetwork` is true",
-                );
-            }
         }
         let host_ip = port.text("hostIP");
         if !host_ip.is_empty()
@@ -163,20 +165,26 @@ fn ports(ports: &[Value], host_network: bool, path: &Path<'_>, errors: &mut Erro
     }
 }
 
-/// No two containers of a pod take the same port of the host.
+/// No two containers of a pod take the same port of the host; on the host's network a port is the same inside and out.
 fn host_ports(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     let mut seen = HashSet::new();
+    let host_network = spec.flag("hostNetwork");
     let list_path = path.child("containers");
     for (i, container) in spec.list("containers").iter().enumerate() {
         let container_path = list_path.index(i);
         let ports_path = container_path.child("ports");
         for (j, port) in container.list("ports").iter().enumerate() {
             let Some(host) = port.int("hostPort").filter(|host| *host > 0) else { continue };
+            let path = ports_path.index(j);
             let key = format!("{}/{}/{host}", port.text("protocol"), port.text("hostIP"));
             if seen.contains(&key) {
-                errors.duplicate(&ports_path.index(j).child("hostPort"), &key);
+                errors.duplicate(&path.child("hostPort"), &key);
             }
             seen.insert(key);
+            if host_network && Some(host) != port.int("containerPort") {
+                let detail = "must match `containerPort` when `hostNetwork` is true";
+                errors.invalid(&path.child("hostPort"), &host, detail);
+            }
         }
     }
 }

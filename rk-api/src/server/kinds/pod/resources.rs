@@ -46,6 +46,17 @@ pub fn validate(resources: &Value, path: &Path<'_>, errors: &mut Errors) {
             errors.invalid(&requests_path, &request.to_string(), &format!("must be {how} {name} limit of {limit}"));
         }
     }
+    huge_pages(resources, path, errors);
+}
+
+/// Huge pages are of no use alone.
+fn huge_pages(resources: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let any = |rule: fn(&str) -> bool| {
+        ["limits", "requests"].iter().flat_map(|list| resources.entries(list)).any(|(name, _)| rule(name))
+    };
+    if any(|name| name.starts_with("hugepages-")) && !any(|name| matches!(name, "cpu" | "memory")) {
+        errors.forbidden(path, "HugePages require cpu or memory");
+    }
 }
 
 /// The rules of the resources of a pod as a whole: cpu, memory and huge pages, at least what its containers request.

@@ -36,12 +36,7 @@ pub fn validate(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         errors.invalid(&path.child("activeDeadlineSeconds"), &deadline, "must be between 1 and 2147483647, inclusive");
     }
     errors.non_negative(&path.child("terminationGracePeriodSeconds"), spec.int("terminationGracePeriodSeconds"));
-    let secrets = path.child("imagePullSecrets");
-    for (i, secret) in spec.list("imagePullSecrets").iter().enumerate() {
-        if secret.text("name").is_empty() {
-            errors.required(&secrets.index(i).child("name"), "");
-        }
-    }
+    errors.one_of(&path.child("preemptionPolicy"), spec.text("preemptionPolicy"), &["PreemptLowerPriority", "Never"]);
     affinity::validate(spec.at("affinity"), &path.child("affinity"), errors);
     affinity::tolerations(spec.list("tolerations"), &path.child("tolerations"), errors);
     affinity::spread(spec.list("topologySpreadConstraints"), &path.child("topologySpreadConstraints"), errors);
@@ -72,11 +67,7 @@ fn gates(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     let mut seen = HashSet::new();
     for (i, gate) in spec.list("schedulingGates").iter().enumerate() {
         let name = gate.text("name");
-        if name.is_empty() {
-            errors.required(&gates.index(i).child("name"), "");
-        } else {
-            errors.invalid_all(&gates.index(i).child("name"), name, names::qualified_name(name));
-        }
+        errors.invalid_all(&gates.index(i), name, names::qualified_name(name));
         if !seen.insert(name) {
             errors.duplicate(&gates.index(i), name);
         }
@@ -85,7 +76,16 @@ fn gates(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
 
 fn security(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     let context = spec.at("securityContext");
-    let path = path.child("securityContext");
+    let (spec_path, path) = (path, path.child("securityContext"));
+    if spec.flag("shareProcessNamespace") && spec.flag("hostPID") {
+        let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
+        errors.invalid(&path.child("shareProcessNamespace"), &true, detail);
+    }
+    if spec.at("hostUsers") == &Value::Bool(false) {
+        for field in ["hostNetwork", "hostPID", "hostIPC"].into_iter().filter(|field| spec.flag(field)) {
+            errors.forbidden(&spec_path.child(field), "when `hostUsers` is false");
+        }
+    }
     for field in ["runAsUser", "runAsGroup", "fsGroup"] {
         containers::id(context.int(field), &path.child(field), errors);
     }
@@ -132,8 +132,9 @@ fn host_aliases(aliases: &[Value], path: &Path<'_>, errors: &mut Errors) {
         if let Some(detail) = names::ip(ip) {
             errors.invalid(&path.child("ip"), ip, detail);
         }
-        for host in alias.list("hostnames").iter().filter_map(Value::as_str) {
-            errors.invalid_all(&path.child("hostnames"), host, names::dns_subdomain(host));
+        let hosts = path.child("hostnames");
+        for (i, host) in alias.list("hostnames").iter().filter_map(Value::as_str).enumerate() {
+            errors.invalid_all(&hosts.index(i), host, names::dns_subdomain(host));
         }
     }
 }
@@ -152,6 +153,7 @@ fn dns_config(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
                 &path.child("nameservers"),
                 "must provide at least one DNS nameserver when `dnsPolicy` is None",
             );
+            return;
         }
     }
     if servers.len() > 3 {

@@ -40,17 +40,16 @@ pub fn validate(template: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-/// The rules of the template of a workload that keeps its pods running: they must restart, and may not have a deadline.
-pub fn validate_lasting(template: &Value, path: &Path<'_>, errors: &mut Errors) {
+/// The rules of the template of a workload that keeps its pods running: they must restart, and may not have a deadline. `kind` is
+/// the workload's in the words about the deadline.
+pub fn validate_lasting(template: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
     validate(template, path, errors);
     let policy = template.text("spec.restartPolicy");
     if policy != "Always" {
         errors.not_supported(&path.child("spec.restartPolicy"), policy, &["Always"]);
     }
     if template.has("spec.activeDeadlineSeconds") {
-        errors.forbidden(
-            &path.child("spec.activeDeadlineSeconds"),
-            "activeDeadlineSeconds in ReplicaSet is not Supported",
-        );
+        let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
+        errors.forbidden(&path.child("spec.activeDeadlineSeconds"), &detail);
     }
 }

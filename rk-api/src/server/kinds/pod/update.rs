@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::server::kinds::{
     field::{Errors, Path},
     names,
-    value::{Peek, remove, same, set},
+    value::{Peek, object_mut, remove, same, set},
 };
 
 const ONLY: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,\
@@ -213,16 +213,44 @@ fn resize(new: &Value, old: &Value, errors: &mut Errors) {
     if super::qos::class(new) != super::qos::class(old) {
         errors.invalid(&path, super::qos::class(new), "Pod QOS Class may not change as a result of resizing");
     }
-    let mut rest = new.at("spec").clone();
+    let (after, before) = (new.at("spec"), old.at("spec"));
+    for list in ["containers", "initContainers"] {
+        let list_path = path.child(list);
+        for (i, (after, before)) in after.list(list).iter().zip(before.list(list)).enumerate() {
+            let container_path = list_path.index(i);
+            nothing_removed(after.at("resources"), before.at("resources"), &container_path.child("resources"), errors);
+        }
+    }
+    let mut rest = after.clone();
     for list in ["containers", "initContainers"] {
         if let Some(Value::Array(containers)) = rest.get_mut(list) {
-            for (container, before) in containers.iter_mut().zip(old.at("spec").list(list)) {
-                put_back(container, before, "resources");
-                put_back(container, before, "resizePolicy");
+            for (container, before) in containers.iter_mut().zip(before.list(list)) {
+                put_back_amounts(container, before, "requests");
+                put_back_amounts(container, before, "limits");
             }
         }
     }
-    if !same(&rest, old.at("spec")) {
+    if !same(&rest, before) {
         errors.forbidden(&path, "only cpu and memory resources are mutable");
+    }
+}
+
+/// A resize changes amounts; what is requested or limited stays so.
+fn nothing_removed(after: &Value, before: &Value, path: &Path<'_>, errors: &mut Errors) {
+    for (kind, detail) in
+        [("requests", "resource requests cannot be removed"), ("limits", "resource limits cannot be removed")]
+    {
+        if before.entries(kind).any(|(name, _)| after.at(kind).get(name).is_none()) {
+            errors.forbidden(&path.child(kind), detail);
+        }
+    }
+}
+
+/// Puts back the cpu and memory of a list of a container's resources.
+fn put_back_amounts(container: &mut Value, before: &Value, kind: &str) {
+    let Some(resources) = object_mut(container, "resources") else { return };
+    let Some(amounts) = object_mut(resources, kind) else { return };
+    for name in ["cpu", "memory"] {
+        put_back(amounts, before.at("resources").at(kind), name);
     }
 }

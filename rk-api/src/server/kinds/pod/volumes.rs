@@ -233,7 +233,8 @@ pub fn mounts(container: &Value, volumes: &HashMap<&str, &Value>, path: &Path<'_
         } else if !seen.insert(place) {
             errors.invalid(&path.child("mountPath"), place, "must be unique");
         }
-        relative(mount.text("subPath"), false, &path.child("subPath"), errors);
+        // Kubernetes names these fields without the index of the mount.
+        relative(mount.text("subPath"), false, &list.child("subPath"), errors);
         if !mount.text("subPathExpr").is_empty() {
             if !mount.text("subPath").is_empty() {
                 errors.invalid(
@@ -242,9 +243,9 @@ pub fn mounts(container: &Value, volumes: &HashMap<&str, &Value>, path: &Path<'_
                     "subPathExpr and subPath are mutually exclusive",
                 );
             }
-            relative(mount.text("subPathExpr"), false, &path.child("subPathExpr"), errors);
+            relative(mount.text("subPathExpr"), false, &list.child("subPathExpr"), errors);
         }
-        propagation(mount.text("mountPropagation"), container, &path.child("mountPropagation"), errors);
+        propagation(mount.text("mountPropagation"), container, &list.child("mountPropagation"), errors);
         read_only(mount, &path.child("recursiveReadOnly"), errors);
     }
     let list = path.child("volumeDevices");
