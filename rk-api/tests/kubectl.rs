@@ -137,7 +137,7 @@ async fn everyday_verbs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn schemas_and_patches() {
+async fn schemas_patches_and_apply() {
     let Some(cluster) = Cluster::start().await else { return };
     let explained = cluster.ok("explain deployment.spec.strategy", "").await;
     assert!(explained.contains("rollingUpdate") && explained.contains("DESCRIPTION"), "{explained}");
@@ -166,4 +166,20 @@ async fn schemas_and_patches() {
     cluster.ok("set image deploy/web c=other", "").await;
     let image = "get deploy web -o jsonpath={.spec.template.spec.containers[?(@.name==\"c\")].image}";
     assert_eq!(cluster.ok(image, "").await, "other");
+    let (applied, text) = cluster.run("apply --server-side --field-manager=other -f -", DEPLOYMENT).await;
+    assert!(
+        !applied
+            && text.contains(
+                "conflict with \"kubectl-set\" using apps/v1: .spec.template.spec.containers[name=\"c\"].image"
+            ),
+        "{text}"
+    );
+    let forced = cluster.ok("apply --server-side --force-conflicts -f -", DEPLOYMENT).await;
+    assert_eq!(forced.trim(), "deployment.apps/web serverside-applied");
+    assert_eq!(cluster.ok(image, "").await, "nginx");
+    let managers =
+        cluster.ok("get deploy web --show-managed-fields -o jsonpath={.metadata.managedFields[*].manager}", "").await;
+    assert!(managers.contains("kubectl"), "{managers}");
+    let (_, diff) = cluster.run("diff --server-side -f -", DEPLOYMENT).await;
+    assert_eq!(diff, "");
 }

@@ -64,6 +64,12 @@ impl Core {
             .into());
         }
         check_namespace(&mut applied, call)?;
+        if call.subresource.is_empty()
+            && call.served.has("status")
+            && let Some(map) = applied.as_object_mut()
+        {
+            map.remove("status");
+        }
         let name = fields(&mut applied)?.entry("name").or_insert_with(|| call.name.as_str().into());
         if name != call.name.as_str() {
             let name = name.as_str().unwrap_or_default();

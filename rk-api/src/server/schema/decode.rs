@@ -254,7 +254,7 @@ mod tests {
     fn yaml_is_read_and_other_formats_are_not() {
         let read = |media| decode(b"spec: {replicas: 2}\n", media, &deployments(), None, "");
         assert_eq!(read("application/yaml").unwrap().0["spec"]["replicas"], 2);
-        let status = read("application/vnd.kubernetes.protobuf").unwrap_err();
+        let status = read("application/cbor").unwrap_err();
         assert_eq!((status.code, status.reason.as_deref()), (Some(415), Some("UnsupportedMediaType")));
     }
 
