@@ -7,7 +7,7 @@ use std::{
 };
 
 use rk_api::server::{
-    LateReader, Server, UserInfo, authn, authz, bootstrap, kinds,
+    Security, Server, ServiceAccountIssuer, UserInfo, bootstrap, kinds,
     pki::{self, Pki, Wanted},
     serve, tls_config,
 };
@@ -67,7 +67,7 @@ impl ControlPlane {
             pki::write_private(path, config.as_bytes())?;
         }
 
-        let server = Self::build(Arc::clone(&store), &pki, addresses).await?;
+        let server = Self::build(Arc::clone(&store), &pki, addresses, &url).await?;
         let api_server = bootstrap::ApiServer {
             addresses: vec![IpAddr::V4(options.api_address)],
             port: address.port(),
@@ -88,28 +88,25 @@ impl ControlPlane {
         Ok(Self { server, pki, url, kubeconfig, store, listener, shutdown })
     }
 
-    async fn build(store: Arc<DurableStore>, pki: &Pki, addresses: &Addresses) -> Result<Server, ClusterError> {
-        let reader = LateReader::new();
-        let signer = authn::TokenSigner::from_pem(ISSUER, pki.service_account_key());
-        let signer = signer.map_err(|e| ClusterError::part("service-account tokens", &e))?;
-        let issuers = vec![ISSUER.to_owned()];
-        let keys = vec![signer.public_key().clone()];
-        let tokens = authn::ServiceAccountTokens::new(issuers.clone(), issuers, keys, reader.clone());
+    async fn build(
+        store: Arc<DurableStore>,
+        pki: &Pki,
+        addresses: &Addresses,
+        url: &str,
+    ) -> Result<Server, ClusterError> {
         let services = kinds::service::Ranges {
             cluster_ips: (IpAddr::V4(addresses.services.base), addresses.services.prefix),
             ..kinds::service::Ranges::default()
         };
-        let server = Server::builder(store)
-            .strategy("", "Service", kinds::service::strategy(services))
-            .authenticator(Arc::new(authn::ClientCertificates))
-            .authenticator(Arc::new(tokens))
-            .anonymous(true)
-            .authorizer(Arc::new(authz::SuperUsers))
-            .authorizer(Arc::new(authz::Rbac::new(reader.clone())))
-            .build()
-            .await?;
-        reader.bind(&server.reader());
-        Ok(server)
+        let builder = Server::builder(store).strategy("", "Service", kinds::service::strategy(services));
+        let service_accounts = ServiceAccountIssuer {
+            url: ISSUER.to_owned(),
+            jwks_uri: format!("{url}/openid/v1/jwks"),
+            key: pki.service_account_key().to_owned(),
+            audiences: Vec::new(),
+        };
+        let security = Security { service_accounts: Some(service_accounts), anonymous: true, ..Security::default() };
+        Ok(security.build(builder).await?)
     }
 
     /// Ends the listener, then closes the store.

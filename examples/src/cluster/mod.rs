@@ -18,9 +18,9 @@ use std::{
 
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use parking_lot::Mutex;
-use rk_api::{Client, Informers, Resource, server::UserInfo};
+use rk_api::{Api, Client, Informers, Patch, Resource, server::UserInfo};
 use rk_store::Store;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 pub use addresses::{AddressError, Addresses, LocalRanges};
@@ -143,6 +143,9 @@ impl Cluster {
         };
         let count = usize::from(options.agents) + 1;
         cluster.wait_for_nodes(count).await?;
+        // A node may not give itself a role (NodeRestriction): the administrator does.
+        let role = json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}});
+        Api::<NodeObject>::all(Arc::clone(&cluster.client)).patch(nodes::SERVER, Patch::merge(role)).await?;
         step.done(format!("{count} ready"));
         Ok(cluster)
     }

@@ -16,10 +16,13 @@ use tokio_util::sync::CancellationToken;
 use super::{Addresses, ClusterError, ControlPlane};
 use crate::options::{Options, Runtime};
 
+/// The name of the server node.
+pub(super) const SERVER: &str = "rk-server-0";
+
 /// The names of all nodes, the server first.
 pub(super) fn names(options: &Options) -> Vec<String> {
     let agents = (0..options.agents).map(|i| format!("rk-agent-{i}"));
-    std::iter::once("rk-server-0".to_owned()).chain(agents).collect()
+    std::iter::once(SERVER.to_owned()).chain(agents).collect()
 }
 
 /// An agent at work.
@@ -79,9 +82,6 @@ pub(super) async fn start(
     config.static_pods = Some(folder.join("manifests"));
     if options.demo {
         config.lease_interval = Duration::from_secs(1);
-    }
-    if i == 0 {
-        config.labels.insert("node-role.kubernetes.io/control-plane".to_owned(), String::new());
     }
     let user = UserInfo::new(&format!("system:node:{name}"), ["system:nodes", "system:authenticated"]);
     let informers = Informers::new(control_plane.server.client(user));
