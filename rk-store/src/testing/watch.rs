@@ -36,6 +36,11 @@ pub async fn watches_start_anywhere(store: Arc<dyn Store>) {
     let seen = events(&mut narrow, 2).await;
     assert_eq!(seen.iter().map(|event| event.kind).collect::<Vec<_>>(), [EventKind::Put, EventKind::Delete]);
     assert_eq!((&seen[1].kv.key[..], seen[1].kv.mod_revision, seen[1].kv.version), (&b"b1"[..], 7, 0));
+    // Nothing of this came twice.
+    write(&*store, "b2", "x").await;
+    for watch in [&mut past, &mut now, &mut future, &mut narrow] {
+        assert_eq!(revisions(watch, 1).await, [8]);
+    }
 }
 
 /// 6. The events of one revision come in one batch, in order, whether from history or live.
@@ -132,6 +137,15 @@ pub async fn watches_end_when_compacted(store: Arc<dyn Store>) {
     store.compact(6).await.expect("a compaction");
     write(&*store, "a", "more").await;
     assert_eq!(events(&mut watch, 1).await[0].kv.mod_revision, 7);
+    // One that has not read yet finds all or an error, never a gap: not even the delete that compaction forgets.
+    store.delete(KeyRange::key("a")).await.expect("a delete");
+    let mut unread = store.watch(from(8)).await.expect("a watch");
+    write(&*store, "b", "1").await;
+    store.compact(8).await.expect("a compaction");
+    match next(&mut unread).await {
+        Ok(batch) => assert_eq!((batch.events[0].kind, batch.events[0].kv.mod_revision), (EventKind::Delete, 8)),
+        Err(error) => assert!(matches!(error, Error::Compacted { compacted: 8, .. }), "{error:?}"),
+    }
 }
 
 /// 6. A watch that asked for it is told of revisions that do not concern it.
