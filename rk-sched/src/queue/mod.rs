@@ -296,3 +296,6 @@ impl Queue {
         (self.active.len(), self.backoff.len(), self.unschedulable.len())
     }
 }
+
+#[cfg(test)]
+mod tests;

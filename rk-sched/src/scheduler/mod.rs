@@ -229,8 +229,19 @@ impl Running {
                 self.evict(pod, &node, victims);
                 self.nominated.insert(Arc::clone(pod), node);
             }
+            // The promise stands for as long as pods that had to go for it are on their way.
+            None if self.room_is_being_made(pod) => {}
             None => self.nominated.remove(&pod.uid),
         }
+    }
+
+    /// Whether pods are leaving the node that was promised to this one.
+    fn room_is_being_made(&self, pod: &PodInfo) -> bool {
+        let node = self.nominated.node_of(&pod.uid).and_then(|name| self.snapshot.find(name));
+        node.is_some_and(|index| {
+            let leaving = |other: &PodInfo| other.priority < pod.priority && other.terminating();
+            self.snapshot.node(index).pods.iter().any(|entry| leaving(&entry.pod))
+        })
     }
 
     /// The pod has a node: assumes it there, then Reserve and Permit, then binds beside the next cycles.

@@ -1,0 +1,104 @@
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
+
+use super::*;
+
+fn pod(name: &str, priority: i32, gates: &[&str]) -> Arc<PodInfo> {
+    let gates: Vec<_> = gates.iter().map(|name| json!({"name": name})).collect();
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": name, "uid": name, "namespace": "default"},
+        "spec": {"containers": [], "priority": priority, "schedulingGates": gates},
+    }))
+    .unwrap();
+    Arc::new(PodInfo::new(Arc::new(pod)))
+}
+
+fn queue() -> Queue {
+    let profile = Arc::new(Profile::kubernetes("default-scheduler"));
+    let sort = Arc::clone(profile.queue_sort());
+    let profiles = HashMap::from([("default-scheduler".to_owned(), profile)]);
+    let waits = Waits {
+        initial_backoff: Duration::from_secs(1),
+        max_backoff: Duration::from_secs(10),
+        unschedulable: Duration::from_secs(300),
+    };
+    Queue::new(Arc::new(profiles), sort, waits)
+}
+
+fn popped(queue: &mut Queue) -> Option<String> {
+    queue.pop().map(|queued| queued.pod.name.to_string())
+}
+
+#[tokio::test(start_paused = true)]
+async fn important_pods_go_first_then_older_ones() {
+    let mut queue = queue();
+    for (name, priority) in [("old", 0), ("high", 5), ("young", 0), ("gone", 9)] {
+        queue.add(pod(name, priority, &[]));
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+    queue.remove("gone");
+    queue.add(pod("old", 0, &[]));
+    assert_eq!(popped(&mut queue).as_deref(), Some("high"));
+    assert_eq!(popped(&mut queue).as_deref(), Some("old"));
+    assert_eq!(popped(&mut queue).as_deref(), Some("young"));
+    assert_eq!(popped(&mut queue), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_wait_twice_as_long_each_time_up_to_the_longest() {
+    let mut queue = queue();
+    queue.add(pod("p", 0, &[]));
+    for seconds in [1, 2, 4, 8, 10, 10] {
+        let queued = queue.pop().unwrap();
+        queue.failed(queued);
+        let wait = Duration::from_secs(seconds);
+        assert_eq!(queue.next_backoff(), Some(Instant::now() + wait));
+        tokio::time::advance(wait - Duration::from_millis(1)).await;
+        assert!(queue.pop().is_none());
+        tokio::time::advance(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_pods_wait_for_an_event_that_their_plugin_wants() {
+    let mut queue = queue();
+    queue.add(pod("p", 0, &[]));
+    let mut queued = queue.pop().unwrap();
+    queued.plugins.insert("NodeResourcesFit");
+    queue.refused(queued);
+    assert!(queue.pop().is_none());
+    queue.on_event(&ClusterEvent::AssignedPodAdd(pod("other", 0, &[])));
+    assert!(queue.pop().is_none(), "a pod that comes makes no room");
+    queue.on_event(&ClusterEvent::AssignedPodDelete(pod("other", 0, &[])));
+    // In back-off still, but there is nothing better to do.
+    assert_eq!(queue.counts(), (0, 1, 0));
+    assert_eq!(popped(&mut queue).as_deref(), Some("p"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_wakes_is_tried_again_after_five_minutes() {
+    let mut queue = queue();
+    queue.add(pod("p", 0, &[]));
+    let mut queued = queue.pop().unwrap();
+    queued.plugins.insert("NodeResourcesFit");
+    queue.refused(queued);
+    tokio::time::advance(Duration::from_secs(299)).await;
+    queue.flush_unschedulable();
+    assert!(queue.pop().is_none());
+    tokio::time::advance(Duration::from_secs(1)).await;
+    queue.flush_unschedulable();
+    assert_eq!(popped(&mut queue).as_deref(), Some("p"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn gates_keep_pods_out_until_they_go() {
+    let mut queue = queue();
+    queue.add(pod("p", 0, &["a", "b"]));
+    assert!(queue.pop().is_none());
+    queue.update(pod("p", 0, &["b"]));
+    queue.on_event(&ClusterEvent::AssignedPodDelete(pod("other", 0, &[])));
+    assert!(queue.pop().is_none());
+    queue.update(pod("p", 0, &[]));
+    let queued = queue.pop().unwrap();
+    assert_eq!((queued.pod.name.as_ref(), queued.attempts), ("p", 1));
+}
