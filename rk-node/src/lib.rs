@@ -1,6 +1,8 @@
 //! The node agent: pods into containers, through the CRI, CNI and CSI contracts.
 
 mod config;
+#[cfg(feature = "cri")]
+pub mod cri;
 mod fsutil;
 mod network;
 mod node;
@@ -13,6 +15,8 @@ pub mod runtime;
 mod server;
 mod shared;
 pub mod spdy;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod volume;
 
 pub use config::{Identity, NodeConfig};

@@ -286,6 +286,9 @@ pub(crate) fn sandbox_config(pod: &Pod, config: &NodeConfig, attempt: u32) -> Po
         supplemental_groups: context.supplemental_groups.into_iter().flatten().chain(context.fs_group).collect(),
         run_as_user: context.run_as_user,
         run_as_group: context.run_as_group,
+        privileged: members(pod).iter().any(|member| {
+            member.container.security_context.as_ref().and_then(|context| context.privileged) == Some(true)
+        }),
         runtime_handler: String::new(),
     }
 }

@@ -104,6 +104,8 @@ pub struct PodSandboxConfig {
     pub run_as_user: Option<i64>,
     /// Group of the containers, unless a container has its own.
     pub run_as_group: Option<i64>,
+    /// May hold privileged containers.
+    pub privileged: bool,
     /// Name of the `RuntimeClass` handler; empty for the default.
     pub runtime_handler: String,
 }
