@@ -18,8 +18,7 @@ async fn the_process_runtime_keeps_the_contract() {
         host_ip: Ipv4Addr::LOCALHOST.into(),
     };
     let runtime = ProcessRuntime::open(config, network).await.unwrap();
-    let place =
-        testing::Place { image: "any".to_owned(), logs: folder.path().join("logs"), host_network: false };
+    let place = testing::Place { image: "any".to_owned(), logs: folder.path().join("logs"), host_network: false };
     testing::runtime(&runtime, &place).await;
 }
 

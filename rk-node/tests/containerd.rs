@@ -80,7 +80,15 @@ struct Containerd {
 
 impl Drop for Containerd {
     fn drop(&mut self) {
-        // The suite has removed its pods; what a failed test left goes with the shims' folder.
+        // The suite has removed its pods; what a failed test left is ended here.
+        let socket = self.socket();
+        let listed = Command::new("ctr")
+            .args(["-a", socket.to_str().unwrap(), "-n", "k8s.io", "tasks", "ls", "-q"])
+            .output()
+            .unwrap();
+        for id in String::from_utf8_lossy(&listed.stdout).lines() {
+            self.ctr(&["tasks", "rm", "-f", id]);
+        }
         Command::new("kill").arg(self.process.id().to_string()).status().unwrap();
         self.process.wait().unwrap();
     }
@@ -112,7 +120,10 @@ impl Containerd {
         let missing: Vec<&str> =
             ["containerd", "runc", "ctr", "busybox"].into_iter().filter(|name| found(name).is_none()).collect();
         if !root || !missing.is_empty() {
-            assert!(std::env::var("CI").as_deref() != Ok("true"), "CI must have containerd: root {root}, missing {missing:?}");
+            assert!(
+                std::env::var("CI").as_deref() != Ok("true"),
+                "CI must have containerd: root {root}, missing {missing:?}"
+            );
             println!("skipped: needs root ({root}) and {missing:?}");
             return None;
         }

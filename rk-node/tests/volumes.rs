@@ -118,7 +118,6 @@ async fn a_host_path_is_the_hosts() {
 async fn a_service_account_token_is_projected() {
     let cluster = Cluster::start().await;
     cluster.create::<ServiceAccount>(json!({"metadata": {"name": "robot"}})).await;
-    cluster.create::<ConfigMap>(json!({"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": "CA"}})).await;
     let path = "/var/run/secrets/kubernetes.io/serviceaccount";
     let volumes = json!([{"name": "kube-api-access-x", "projected": {"sources": [
         {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},

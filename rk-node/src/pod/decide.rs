@@ -177,11 +177,30 @@ impl Worker {
             if let Some((word, own_grace)) = verdict {
                 let why = format!("Container {name} failed {word} probe, will be restarted");
                 self.stop(&member, &id, why, own_grace.unwrap_or(grace));
+            } else if self.resize(&member, &id) {
+                continue;
             } else if outdated && member.role != Role::Ephemeral {
                 let why = format!("Container {name} definition changed, will be restarted");
                 self.stop(&member, &id, why, grace);
             }
         }
+    }
+
+    /// Gives a running container the limits that its spec has now; answers whether there was something to do.
+    fn resize(&mut self, member: &Member, id: &str) -> bool {
+        let wanted = spec::resources(&self.pod, &member.container, self.shared.memory());
+        if self.limits.get(id) == Some(&wanted) {
+            return false;
+        }
+        self.limits.insert(id.to_owned(), wanted.clone());
+        let name = member.container.name.clone();
+        self.busy.insert(name.clone());
+        let (runtime, id) = (Arc::clone(&self.shared.config.runtime), id.to_owned());
+        self.ops.spawn(async move {
+            let result = runtime.update_container_resources(&id, &wanted).await;
+            Done::Resized { name, result }
+        });
+        true
     }
 
     fn stop(&mut self, member: &Member, id: &str, why: String, grace: i64) {

@@ -210,6 +210,14 @@ pub(crate) fn resources(pod: &Pod, container: &Container, memory_capacity: i64) 
     }
 }
 
+/// The pod's cgroup, below which its containers' are.
+pub(crate) fn cgroup_parent(pod: &Pod) -> String {
+    match qos_class(pod) {
+        "Guaranteed" => format!("/kubepods/pod{}", uid(pod)),
+        class => format!("/kubepods/{}/pod{}", class.to_lowercase(), uid(pod)),
+    }
+}
+
 /// The pod's host name.
 pub(crate) fn hostname(pod: &Pod) -> String {
     let spec = spec(pod);
@@ -260,10 +268,6 @@ pub(crate) fn sandbox_config(pod: &Pod, config: &NodeConfig, attempt: u32) -> Po
         })
     });
     let context = spec.security_context.clone().unwrap_or_default();
-    let parent = match qos_class(pod) {
-        "Guaranteed" => format!("/kubepods/pod{}", uid(pod)),
-        class => format!("/kubepods/{}/pod{}", class.to_lowercase(), uid(pod)),
-    };
     PodSandboxConfig {
         metadata: PodSandboxMetadata {
             name: name(pod).to_owned(),
@@ -277,7 +281,7 @@ pub(crate) fn sandbox_config(pod: &Pod, config: &NodeConfig, attempt: u32) -> Po
         port_mappings: if host_network { Vec::new() } else { ports.collect() },
         labels: labels(pod, config, pod.metadata.labels.clone().unwrap_or_default()),
         annotations: pod.metadata.annotations.clone().unwrap_or_default(),
-        cgroup_parent: parent,
+        cgroup_parent: cgroup_parent(pod),
         host_network,
         host_pid: spec.host_pid == Some(true),
         host_ipc: spec.host_ipc == Some(true),

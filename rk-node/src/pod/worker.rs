@@ -28,7 +28,7 @@ use crate::{
     objects::Watched,
     runtime::{
         RuntimeError,
-        types::{ContainerStatus, Filter, PodSandbox, PodSandboxState},
+        types::{ContainerStatus, Filter, LinuxContainerResources, PodSandbox, PodSandboxState},
     },
     shared::{Shared, about},
     volume::{self, token::Tokens},
@@ -57,6 +57,7 @@ pub(super) enum Done {
     Sandbox(Result<PodSandbox, RuntimeError>),
     Started { name: String, result: Result<String, StartError> },
     Stopped { name: String, result: Result<(), RuntimeError> },
+    Resized { name: String, result: Result<(), RuntimeError> },
     AllStopped(Result<(), RuntimeError>),
     SandboxStopped(Result<(), RuntimeError>),
 }
@@ -103,6 +104,8 @@ pub(crate) struct Worker {
     /// When the last start of a container failed before there was a container.
     pub(super) failed_start: BTreeMap<String, jiff::Timestamp>,
     pub(super) probes: HashMap<String, Probes>,
+    /// The limits that containers have, by id; a container that was found running is given its limits once.
+    pub(super) limits: HashMap<String, LinuxContainerResources>,
     pub(super) tokens: Option<Tokens>,
     pub(super) sources: Arc<Sources>,
     watched: Vec<(Arc<Watched>, tokio_util::task::AbortOnDropHandle<()>)>,
@@ -145,6 +148,7 @@ impl Worker {
             waiting: BTreeMap::new(),
             failed_start: BTreeMap::new(),
             probes: HashMap::new(),
+            limits: HashMap::new(),
             tokens: Some(Tokens::default()),
             sources: Arc::default(),
             watched: Vec::new(),
@@ -316,7 +320,11 @@ impl Worker {
             Done::Started { name, result } => {
                 self.busy.remove(&name);
                 match result {
-                    Ok(_) => {
+                    Ok(id) => {
+                        if let Some(member) = self.members.iter().find(|member| member.container.name == name) {
+                            let limits = spec::resources(&self.pod, &member.container, self.shared.memory());
+                            self.limits.insert(id, limits);
+                        }
                         self.waiting.remove(&name);
                         self.failed_start.remove(&name);
                     }
@@ -331,6 +339,13 @@ impl Worker {
                 self.probes.remove(&name);
                 if let Err(error) = result {
                     self.troubled("stop container", &error.to_string());
+                }
+            }
+            Done::Resized { name, result } => {
+                self.busy.remove(&name);
+                if let Err(error) = result {
+                    let message = format!("Error resizing container {name}: {error}");
+                    self.shared.recorder.warning(&about(&self.pod), "ResizeError", message);
                 }
             }
             Done::AllStopped(result) => match result {
@@ -597,6 +612,7 @@ pub(crate) async fn remove_pod(shared: &Shared, pod: &Pod) -> Result<(), String>
     for sandbox in runtime.list_pod_sandbox(&filter).await.map_err(|error| error.to_string())? {
         runtime.remove_pod_sandbox(&sandbox.id).await.map_err(|error| error.to_string())?;
     }
+    crate::cgroups::remove(&spec::cgroup_parent(pod));
     let folders: [PathBuf; 2] =
         [spec::pod_folder(&shared.config, spec::uid(pod)), spec::log_folder(&shared.config, pod)];
     for folder in folders {

@@ -66,6 +66,13 @@ pub struct ProcessConfig {
     pub host_ip: IpAddr,
 }
 
+impl ProcessConfig {
+    /// State in `root`; the rest as usual.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root, log_rotation: LogRotation::default(), host_ip: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST) }
+    }
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Sandbox {
     id: String,

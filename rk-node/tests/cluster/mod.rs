@@ -13,10 +13,10 @@ use std::{
 };
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Event, Namespace, Node as NodeObject, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, Node as NodeObject, Pod, ServiceAccount};
 use rk_api::{
     Api, Client, DeleteOptions, ListOptions, Patch, ResourceType, WatchOptions,
-    server::{Server, UserInfo},
+    server::{Security, Server, ServiceAccountIssuer, UserInfo},
 };
 use rk_node::{
     Identity, Loopback, Node, NodeConfig, NodeError,
@@ -78,12 +78,22 @@ impl Cluster {
 
     /// A cluster with a node that differs from the default.
     pub async fn start_with(change: impl FnOnce(&mut NodeConfig)) -> Self {
-        let server = Server::builder(Arc::new(MemoryStore::new())).build().await.unwrap();
+        let issuer = ServiceAccountIssuer {
+            url: "https://kubernetes.default.svc".to_owned(),
+            jwks_uri: "https://kubernetes.default.svc/openid/v1/jwks".to_owned(),
+            key: rcgen::KeyPair::generate().unwrap().serialize_pem(),
+            audiences: Vec::new(),
+        };
+        let security = Security { service_accounts: Some(issuer), ..Security::default() };
+        let server = security.build(Server::builder(Arc::new(MemoryStore::new()))).await.unwrap();
         let client = server.client(UserInfo::loopback());
         for name in ["default", "kube-node-lease"] {
-            let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}})).unwrap();
-            Api::all(client.clone()).create(&namespace).await.unwrap();
+            ensure::<Namespace>(&client, "", json!({"metadata": {"name": name}})).await;
         }
+        // What the controllers put into each namespace.
+        ensure::<ServiceAccount>(&client, "default", json!({"metadata": {"name": "default"}})).await;
+        let root = json!({"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": "CA"}});
+        ensure::<ConfigMap>(&client, "default", root).await;
         let folder = tempfile::tempdir().unwrap();
         let (address, range) = place();
         let pki = Pki::new(address);
@@ -259,6 +269,14 @@ impl Cluster {
     /// Stops everything.
     pub async fn end(mut self) {
         self.stop_agent().await;
+    }
+}
+
+async fn ensure<K: ResourceType>(client: &Arc<dyn Client>, namespace: &str, value: Value) {
+    let made = Api::<K>::namespaced(client.clone(), namespace).create(&serde_json::from_value(value).unwrap()).await;
+    match made {
+        Err(error) if !error.is_already_exists() => panic!("{error}"),
+        _ => {}
     }
 }
 
