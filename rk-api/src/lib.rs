@@ -5,10 +5,38 @@
 //! - [`Resource`]: which collection of which API an object belongs to.
 //! - [`Client`]: the contract of anything that answers Kubernetes' API verbs: the server in this
 //!   process, or (feature `remote`) any API server over HTTP. [`Api`] is its typed face.
-//! - [`Quantity`]: amounts of resources, in exact arithmetic.
 //! - [`Informer`]: a shared, always current copy of a collection.
-//! - [`EventRecorder`]: tells people what happens to an object.
-//! - `server` (feature): the API server, a `tower::Service`.
+//! - `server` (feature): the API server, a `tower::Service`; `serve` puts hyper and rustls around it.
+//! - `testing` (feature): the conformance suite of [`Client`].
+//!
+//! A control plane inside a program, with no socket and no second process:
+//!
+//! ```
+//! # #[cfg(feature = "server")]
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! use std::{collections::BTreeMap, sync::Arc};
+//!
+//! use rk_api::{
+//!     Api, ListOptions,
+//!     k8s_openapi::api::core::v1::ConfigMap,
+//!     server::{Server, UserInfo},
+//! };
+//! use rk_store::MemoryStore;
+//!
+//! let server = Server::builder(Arc::new(MemoryStore::new())).build().await?;
+//! let config_maps = Api::<ConfigMap>::namespaced(server.client(UserInfo::loopback()), "default");
+//!
+//! let mut settings = ConfigMap::default();
+//! settings.metadata.name = Some("settings".to_owned());
+//! settings.data = Some(BTreeMap::from([("colour".to_owned(), "blue".to_owned())]));
+//! config_maps.create(&settings).await?;
+//!
+//! let list = config_maps.list(ListOptions::default()).await?;
+//! assert_eq!(list.items[0].data.as_ref().unwrap()["colour"], "blue");
+//! # Ok::<(), rk_api::Error>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod client;
 mod clock;
@@ -19,6 +47,8 @@ mod resource;
 mod selector;
 #[cfg(feature = "server")]
 pub mod server;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use client::*;
 pub use clock::now;

@@ -1,6 +1,6 @@
 //! The client contract: Kubernetes' API verbs, over whatever answers them.
 //!
-//! [`Client`] has three methods that an implementation writes; [`Api`] is the typed face that
+//! [`Client`] has four methods that an implementation writes; [`Api`] is the typed face that
 //! programs use; [`Informer`] keeps a collection at hand.
 
 mod api;
@@ -8,6 +8,8 @@ mod contract;
 mod events;
 mod informer;
 mod patch;
+#[cfg(feature = "remote")]
+mod remote;
 
 pub use api::{Api, TypedEvent, TypedList};
 pub use contract::{
@@ -17,3 +19,5 @@ pub use contract::{
 pub use events::{EventRecorder, EventType, object_reference};
 pub use informer::{Change, Informer, Informers, Key};
 pub use patch::{Patch, PatchKind};
+#[cfg(feature = "remote")]
+pub use remote::RemoteClient;
