@@ -32,11 +32,12 @@ use super::{
     Admit, Authorizer, FieldErrors, Reader, UserInfo, authn,
     catalog::{Catalog, Served},
     http::{Metrics, body_of},
+    kinds::field,
     patch,
     schema::{self, Schema},
     storage::{Cache, key},
 };
-use crate::{Error, LabelSelector, Object, Request, Resource, Status, StatusExt, Verb, status};
+use crate::{Error, LabelSelector, Object, Request, Resource, Verb, status};
 
 /// The server's parts, shared by every way into it.
 pub(crate) struct Core {
@@ -257,25 +258,7 @@ impl Core {
 
 /// 422 with every broken rule.
 pub(crate) fn invalid(resource: &Resource, name: &str, errors: FieldErrors) -> Error {
-    let lines: Vec<_> = errors.iter().map(|error| format!("{}: {}", error.field, error.message)).collect();
-    let what = match lines.as_slice() {
-        [one] => one.clone(),
-        many => format!("[{}]", many.join(", ")),
-    };
-    let kind = if resource.group.is_empty() {
-        resource.kind.to_string()
-    } else {
-        format!("{}.{}", resource.kind, resource.group)
-    };
-    let mut status: Status = status::failure(422, "Invalid", format!("{kind} {name:?} is invalid: {what}")).about(
-        &resource.group,
-        &resource.kind,
-        name,
-    );
-    for error in errors {
-        status = status.cause(error.reason, &error.field, &error.message);
-    }
-    status.into()
+    field::invalid(&resource.group, &resource.kind, name, &errors).into()
 }
 
 #[async_trait]

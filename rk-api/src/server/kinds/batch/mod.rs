@@ -2,6 +2,7 @@
 
 mod cron_job;
 mod job;
+mod policies;
 mod schedule;
 
 pub use cron_job::{CRON_JOB, cron_job_columns};

@@ -150,10 +150,10 @@ fn ports(ports: &[Value], path: &Path<'_>, errors: &mut Errors) {
         } else if let Some(detail) = names::port_number(number) {
             errors.invalid(&path.child("containerPort"), &number, detail);
         }
-        if host != 0 {
-            if let Some(detail) = names::port_number(host) {
-                errors.invalid(&path.child("hostPort"), &host, detail);
-            }
+        if host != 0
+            && let Some(detail) = names::port_number(host)
+        {
+            errors.invalid(&path.child("hostPort"), &host, detail);
         }
         let host_ip = port.text("hostIP");
         if !host_ip.is_empty()
