@@ -183,3 +183,52 @@ async fn schemas_patches_and_apply() {
     let (_, diff) = cluster.run("diff --server-side -f -", DEPLOYMENT).await;
     assert_eq!(diff, "");
 }
+
+const CRONTABS: &str = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: crontabs.stable.example.com}
+spec:
+  group: stable.example.com
+  scope: Namespaced
+  names: {plural: crontabs, singular: crontab, kind: CronTab, shortNames: [ct]}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            description: What is wanted.
+            required: [cron]
+            properties:
+              cron: {type: string, pattern: '^[0-9* ]+$', description: When to run.}
+              replicas: {type: integer, minimum: 1, default: 1}
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn custom_resources_have_schemas() {
+    let Some(cluster) = Cluster::start().await else { return };
+    cluster.ok("apply -f -", CRONTABS).await;
+    cluster.ok("wait --for=condition=Established crd/crontabs.stable.example.com --timeout=10s", "").await;
+    let object = "apiVersion: stable.example.com/v1\nkind: CronTab\nmetadata: {name: a}\nspec: {cron: '* * 5'}";
+    cluster.ok("apply -f -", object).await;
+    assert_eq!(cluster.ok("get ct a -o jsonpath={.spec.replicas}", "").await, "1");
+    let explained = cluster.ok("explain crontab.spec", "").await;
+    assert!(explained.contains("When to run.") && explained.contains("What is wanted."), "{explained}");
+    let (applied, text) = cluster.run("apply -f -", &object.replace("cron:", "crom:")).await;
+    assert!(!applied && text.contains("unknown field \"spec.crom\""), "{text}");
+    let (applied, text) = cluster.run("apply -f -", &object.replace("* * 5", "x")).await;
+    let wording = "spec.cron: Invalid value: \"x\": spec.cron in body should match '^[0-9* ]+$'";
+    assert!(!applied && text.contains(wording), "{text}");
+    cluster.ok("apply --server-side --force-conflicts -f -", object).await;
+    let (patched, text) = cluster.run("patch ct a --type=strategic -p {}", "").await;
+    assert!(!patched && text.contains("unknown format"), "{text}");
+    assert_eq!(
+        cluster.ok("patch ct a --type=merge -p {\"spec\":{\"replicas\":3}}", "").await.trim(),
+        "crontab.stable.example.com/a patched"
+    );
+}

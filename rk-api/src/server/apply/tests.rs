@@ -306,3 +306,47 @@ proptest! {
         }
     }
 }
+
+/// Trees that look like workloads here and there.
+fn tree() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i32>().prop_map(Value::from),
+        "[a-c1]{0,3}".prop_map(Value::from),
+    ];
+    let key = "(apiVersion|kind|metadata|labels|managedFields|finalizers|spec|template|containers|name|ports|containerPort|env|selector|strategy|volumes|status|conditions|[$]patch|[$]retainKeys|[$]setElementOrder/containers|items|type|properties|required)";
+    leaf.prop_recursive(6, 40, 4, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+            prop::collection::btree_map(key, inner, 0..4).prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    /// Nothing that comes from outside makes any of this panic.
+    #[test]
+    fn arbitrary_trees_never_panic(live in tree(), new in tree()) {
+        use crate::{PatchKind, server::{patch, schema::Schema}};
+
+        let builtin = deployment();
+        let custom = Schema::from_crd(&new).or_else(|_| Schema::from_crd(&live)).ok();
+        for schema in [Some(&builtin), custom.as_ref(), None].map(|schema| schema.map(|schema| &**schema)) {
+            for kind in [PatchKind::Json, PatchKind::Merge, PatchKind::Strategic] {
+                if let Ok(patched) = patch::apply(kind, &new, &live, schema) {
+                    let _ = patch::check(patched, schema, "Strict");
+                }
+            }
+            let _ = server_side_apply(Some(&live), &new, &manager("one"), schema);
+            let _ = server_side_apply(None, &new, &manager("one"), schema);
+            let mut tracked = new.clone();
+            track_update(Some(&live), &mut tracked, &manager("one"), schema);
+            if let Some(schema) = schema {
+                schema.apply_defaults(&mut tracked);
+                schema.normalize(&mut tracked);
+                schema.validate(&tracked);
+            }
+        }
+    }
+}

@@ -120,8 +120,13 @@ impl Compare {
         match (parts(schema, new), old, new) {
             (Parts::Map, Value::Object(old), Value::Object(new)) => {
                 for (name, new) in new {
+                    let old = old.get(name);
+                    // Most of an object is as it was: no path is made for what is.
+                    if old == Some(new) {
+                        continue;
+                    }
                     let field = schema.and_then(|schema| schema.field(name));
-                    self.within(field_element(name), |walk| match old.get(name) {
+                    self.within(field_element(name), |walk| match old {
                         Some(old) => walk.both(field, old, new),
                         // Go's zero value has a required list already, as null.
                         None => walk.one(field, new, true, !field.is_some_and(Schema::is_required_list)),

@@ -9,6 +9,8 @@ use super::{
 use crate::{PatchKind, Resource, server::Subresource};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+/// How the names of built-in definitions begin.
+const BUILT_IN: &str = "io.k8s.";
 
 /// Name, type and meaning of the parameters in queries.
 const PARAMETERS: [(&str, &str, &str); 20] = [
@@ -163,7 +165,9 @@ fn item_operations(path: &mut Map<String, Value>, place: &Place<'_>, verbs: &[St
             "patch" => {
                 let mut operation = place.operation("patch", "partially update the specified", PATCH, kind);
                 let body = json!({"schema": {"$ref": format!("{REFERENCE}{}", meta("Patch"))}});
-                let kinds = [PatchKind::Apply, PatchKind::Json, PatchKind::Merge, PatchKind::Strategic];
+                // kubectl sends strategic merge patches where this says that they are taken.
+                let strategic = kind.starts_with(BUILT_IN).then_some(PatchKind::Strategic);
+                let kinds = [PatchKind::Apply, PatchKind::Json, PatchKind::Merge].into_iter().chain(strategic);
                 let content = kinds.map(|kind| (kind.content_type().to_owned(), body.clone()));
                 operation["requestBody"] = json!({"content": Map::from_iter(content), "required": true});
                 ("patch", operation)

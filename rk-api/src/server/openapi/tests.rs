@@ -82,6 +82,9 @@ fn custom_resources_are_published() {
     let schema = &document["components"]["schemas"]["com.example.stable.v1.CronTab"];
     assert_eq!(schema["properties"]["spec"]["description"], "What is wanted.");
     assert_eq!(schema["x-kubernetes-group-version-kind"][0]["kind"], "CronTab");
+    let patch = &document["paths"]["/apis/stable.example.com/v1/namespaces/{namespace}/crontabs/{name}"]["patch"];
+    assert!(patch["requestBody"]["content"].get("application/merge-patch+json").is_some());
+    assert!(patch["requestBody"]["content"].get("application/strategic-merge-patch+json").is_none());
     assert!(document["components"]["schemas"].get("com.example.stable.v1.CronTabList").is_some());
     assert!(document["components"]["schemas"].get("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta").is_some());
 }
