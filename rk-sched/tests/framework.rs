@@ -12,8 +12,9 @@ use std::{
 
 use async_trait::async_trait;
 use cluster::{Cluster, bound, unscheduled};
+use k8s_openapi::api::{core::v1::PersistentVolumeClaim, storage::v1::StorageClass};
 use parking_lot::Mutex;
-use rk_api::DeleteOptions;
+use rk_api::{Api, DeleteOptions, Patch};
 use rk_sched::{
     Profile, Registration, Scheduler, SchedulerConfig,
     framework::{
@@ -228,4 +229,42 @@ async fn many_pods_are_bound_and_no_node_is_overcommitted() {
     }
     assert_eq!(used.len(), 10);
     assert!(used.values().all(|pods| *pods == 4), "{used:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_are_waited_for_and_told_their_node() {
+    let cluster = Cluster::start(config(Profile::kubernetes("default-scheduler"))).await;
+    cluster.node("n", "4", json!({})).await;
+    let volumes = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+    cluster.pod("p", "1", json!({"spec": {"volumes": volumes}})).await;
+    let said = async |text: &str| {
+        cluster.pod_until("p", |pod| unscheduled(pod).is_some_and(|(_, message)| message.contains(text))).await;
+    };
+    said("0/1 nodes are available: persistentvolumeclaim \"data\" not found.").await;
+    let claims = Api::<PersistentVolumeClaim>::namespaced(cluster.client.clone(), "default");
+    let claim = json!({"metadata": {"name": "data"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "storageClassName": "local", "resources": {"requests": {"storage": "1Gi"}},
+    }});
+    claims.create(&cluster::object(claim)).await.unwrap();
+    said("pod has unbound immediate PersistentVolumeClaims").await;
+    let class = json!({
+        "metadata": {"name": "local"}, "provisioner": "example.com/local",
+        "volumeBindingMode": "WaitForFirstConsumer",
+    });
+    Api::<StorageClass>::all(cluster.client.clone()).create(&cluster::object(class)).await.unwrap();
+    let selected = async || {
+        let claim = claims.get("data").await.unwrap();
+        claim.metadata.annotations.as_ref()?.get("volume.kubernetes.io/selected-node").cloned()
+    };
+    let node = loop {
+        if let Some(node) = selected().await {
+            break node;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!(node, "n");
+    assert_eq!(bound(&cluster.pods.get("p").await.unwrap()), None);
+    claims.patch("data", Patch::merge(json!({"spec": {"volumeName": "pv-1"}}))).await.unwrap();
+    claims.patch_status("data", Patch::merge(json!({"status": {"phase": "Bound"}}))).await.unwrap();
+    assert_eq!(cluster.node_of("p").await, "n");
 }

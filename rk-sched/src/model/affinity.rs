@@ -7,7 +7,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::{
     Affinity, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, PodSpec, Taint, Toleration,
-    WeightedPodAffinityTerm,
+    TopologySelectorTerm, WeightedPodAffinityTerm,
 };
 use rk_api::{LabelSelector, Requirement};
 
@@ -33,6 +33,21 @@ impl NodeTerm {
             }
         }
         (!labels.is_empty() || !names.is_empty()).then_some(Self { labels, names })
+    }
+
+    /// The terms that can match a node at all.
+    pub fn all(terms: &[NodeSelectorTerm]) -> Vec<Self> {
+        terms.iter().filter_map(Self::new).collect()
+    }
+
+    /// The terms of a storage class's `allowedTopologies`.
+    pub fn of_topologies(topologies: &[TopologySelectorTerm]) -> Vec<Self> {
+        let term = |topology: &TopologySelectorTerm| {
+            let labels = topology.match_label_expressions.iter().flatten();
+            let labels = labels.map(|label| Requirement::In(label.key.clone(), label.values.clone())).collect();
+            Self { labels, names: Vec::new() }
+        };
+        topologies.iter().map(term).collect()
     }
 
     /// Whether a node of this name and these labels matches.
@@ -81,7 +96,7 @@ impl NodeAffinity {
         let preferred = affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
         Self {
             selector: spec.node_selector.clone().unwrap_or_default().into_iter().collect(),
-            required: required.map(|terms| terms.node_selector_terms.iter().filter_map(NodeTerm::new).collect()),
+            required: required.map(|terms| NodeTerm::all(&terms.node_selector_terms)),
             preferred: preferred
                 .into_iter()
                 .flatten()

@@ -8,7 +8,7 @@ use std::{
 use k8s_openapi::api::core::v1::Node;
 use parking_lot::RwLock;
 
-use super::{ClassId, Classes, NamespaceLabels, NodeInfo, PodClass, PodInfo, Topology, Workloads};
+use super::{ClassId, Classes, NamespaceLabels, NodeInfo, PodClass, PodInfo, Topology, Volumes, Workloads};
 
 /// The place of a node in the [`Snapshot`]; the same as long as the node is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -32,6 +32,8 @@ pub struct Snapshot {
     namespaces: Arc<NamespaceLabels>,
     /// Services, controllers of pods, and disruption budgets.
     pub workloads: Workloads,
+    /// Claims, volumes and storage classes.
+    pub volumes: Volumes,
     /// How many nodes have an image, by its name.
     images: HashMap<String, usize>,
     /// The places that labels make, found when first asked for; void once a node's labels change.

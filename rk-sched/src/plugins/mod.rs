@@ -11,6 +11,7 @@ mod preemption;
 mod queueing;
 mod taint_toleration;
 mod topology_spread;
+mod volume_binding;
 
 pub use balanced_allocation::NodeResourcesBalancedAllocation;
 pub use default_binder::DefaultBinder;
@@ -23,6 +24,7 @@ pub use preemption::DefaultPreemption;
 pub use queueing::{PrioritySort, SchedulingGates};
 pub use taint_toleration::TaintToleration;
 pub use topology_spread::PodTopologySpread;
+pub use volume_binding::VolumeBinding;
 
 use crate::framework::{Profile, Registration};
 
@@ -36,6 +38,7 @@ pub(crate) fn kubernetes(profile: Profile) -> Profile {
         .with(Registration::new(NodeAffinity).pre_filter().filter().pre_score().score(2))
         .with(Registration::new(NodePorts).pre_filter().filter())
         .with(Registration::new(NodeResourcesFit::default()).filter().score(1))
+        .with(Registration::new(VolumeBinding::default()).pre_filter().filter().pre_bind())
         .with(Registration::new(PodTopologySpread::default()).pre_filter().filter().pre_score().score(2))
         .with(Registration::new(InterPodAffinity::default()).pre_filter().filter().pre_score().score(2))
         .with(Registration::new(DefaultPreemption::default()).post_filter())

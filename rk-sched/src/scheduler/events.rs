@@ -101,6 +101,18 @@ impl Running {
                 let budget = typed::<PodDisruptionBudget>(object).filter(|_| there);
                 workloads.set_budget(namespace, name, budget.map(|budget| Budget::new(&budget)));
             }
+            "PersistentVolumeClaim" => {
+                self.snapshot.volumes.set_claim(namespace, name, typed(object).filter(|_| there));
+                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)));
+            }
+            "PersistentVolume" => {
+                self.snapshot.volumes.set_volume(name, typed(object).filter(|_| there));
+                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)));
+            }
+            "StorageClass" => {
+                self.snapshot.volumes.set_class(name, typed(object).filter(|_| there));
+                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)));
+            }
             kind => {
                 let selector = there.then(|| controller_selector(object)).flatten();
                 workloads.set_controller(kind, namespace, name, selector);

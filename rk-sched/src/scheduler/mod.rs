@@ -13,8 +13,9 @@ use std::{collections::HashMap, sync::Arc};
 
 use k8s_openapi::api::{
     apps::v1::{ReplicaSet, StatefulSet},
-    core::v1::{Namespace, Node, Pod, ReplicationController, Service},
+    core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service},
     policy::v1::PodDisruptionBudget,
+    storage::v1::StorageClass,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rk_api::{Change, Client, EventRecorder, FieldSelector, Informers, LabelSelector, Resource};
@@ -336,13 +337,16 @@ struct Changes {
 }
 
 /// The kinds besides nodes and pods that scheduling looks at.
-const OTHERS: [fn() -> Resource; 6] = [
+const OTHERS: [fn() -> Resource; 9] = [
     Resource::of::<Namespace>,
     Resource::of::<Service>,
     Resource::of::<ReplicaSet>,
     Resource::of::<StatefulSet>,
     Resource::of::<ReplicationController>,
     Resource::of::<PodDisruptionBudget>,
+    Resource::of::<PersistentVolumeClaim>,
+    Resource::of::<PersistentVolume>,
+    Resource::of::<StorageClass>,
 ];
 
 /// Passes an informer's changes on, until one of the two ends is gone.
