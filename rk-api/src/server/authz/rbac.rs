@@ -164,7 +164,13 @@ impl RuleResolver for Rbac {
             Ok(all) => {
                 for grant in all.iter().flat_map(|grants| grants.of(user)) {
                     match &grant.rules {
-                        Ok(rules) => resolved.rules.extend(rules.iter().cloned()),
+                        Ok(rules) => {
+                            for rule in rules.iter() {
+                                if !resolved.rules.contains(rule) {
+                                    resolved.rules.push(rule.clone());
+                                }
+                            }
+                        }
                         Err(error) => resolved.errors.push(error.clone()),
                     }
                 }
