@@ -131,9 +131,9 @@ fn strict(event: &Value, errors: &mut Errors) {
     if event.text("eventTime").is_empty() {
         errors.required(&root.child("eventTime"), "");
     }
-    errors.one_of(&root.child("type"), event.text("type"), &["Normal", "Warning"]);
-    if event.text("type").is_empty() {
-        errors.invalid(&root.child("type"), "", "has invalid value: ");
+    let kind = event.text("type");
+    if !matches!(kind, "Normal" | "Warning") {
+        errors.invalid(&root.child("type"), "", &format!("has invalid value: {kind}"));
     }
     let controller = event.text("reportingController");
     if controller.is_empty() {

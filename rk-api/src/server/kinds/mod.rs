@@ -1,7 +1,7 @@
 //! What each built-in kind has beyond its schema: defaults, rules, columns, selectable fields.
 //!
 //! [`strategy`], [`columns`] and [`selectable_fields`] are looked up once, when the registry's rows are made. A kind's file holds its
-//! rules as a [`rules::Rules`] table of plain functions over JSON trees, which work in place: no object is decoded into a type on its
+//! rules as a `Rules` table of plain functions over JSON trees, which work in place: no object is decoded into a type on its
 //! way in. What is wrong is said through [`field::Errors`] in Kubernetes' words.
 
 mod admission;

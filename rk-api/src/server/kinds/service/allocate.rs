@@ -256,7 +256,8 @@ impl Allocator {
         pick(upper).or_else(|| pick(lower))
     }
 
-    /// How many addresses may be given out, the network's own included; the broadcast address is not one.
+    /// How many addresses may be given out, the network's own included; the broadcast address is not one. Of a large network it is the
+    /// first 2^20: more than a cluster has Services.
     fn count(&self) -> u64 {
         let (network, bits) = self.ranges.cluster_ips;
         let width = if network.is_ipv4() { 32 } else { 128 };
