@@ -78,12 +78,15 @@ impl Served {
     }
 }
 
+/// The versions of a group by preference, with their rows.
+pub(crate) type Versions = Vec<(String, Vec<Arc<Served>>)>;
+
 /// Every row in service. It never changes: a change makes another.
 #[derive(Default)]
 pub(crate) struct Catalog {
     served: HashMap<(String, String, String), Arc<Served>>,
     /// In discovery's order: group, then version, then its resources.
-    groups: Vec<(String, Vec<(String, Vec<Arc<Served>>)>)>,
+    groups: Vec<(String, Versions)>,
     documents: OnceLock<Documents>,
     openapi: OnceLock<openapi::Documents>,
 }
@@ -175,7 +178,7 @@ impl Catalog {
     }
 
     /// Groups, their versions by preference, and their rows.
-    pub(crate) fn groups(&self) -> &[(String, Vec<(String, Vec<Arc<Served>>)>)] {
+    pub(crate) fn groups(&self) -> &[(String, Versions)] {
         &self.groups
     }
 }

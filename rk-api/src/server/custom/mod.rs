@@ -107,7 +107,7 @@ impl Core {
                     self.change_catalog(|catalog| catalog.remove(&group, &plural));
                 }
             }
-            WatchEvent::Bookmark { .. } => return,
+            WatchEvent::Bookmark { .. } => {}
         }
     }
 

@@ -14,7 +14,7 @@ use crate::{
     Error, Resource,
     server::{
         Subresource,
-        catalog::{Catalog, Served},
+        catalog::{Catalog, Served, Versions},
         pipeline::Core,
     },
 };
@@ -42,7 +42,7 @@ impl Documents {
     }
 }
 
-fn aggregated(group: &str, versions: &[(String, Vec<std::sync::Arc<Served>>)]) -> Value {
+fn aggregated(group: &str, versions: &Versions) -> Value {
     let versions = versions.iter().map(|(version, rows)| {
         let resources: Vec<Value> = rows.iter().map(|row| aggregated_resource(row)).collect();
         json!({"version": version, "resources": resources, "freshness": "Current"})
@@ -160,7 +160,7 @@ fn tagged((bytes, tag): &(Bytes, String), parts: &Parts) -> Response<Body> {
     response
 }
 
-fn group(name: &str, versions: &[(String, Vec<std::sync::Arc<Served>>)], whole: bool) -> Option<Value> {
+fn group(name: &str, versions: &Versions, whole: bool) -> Option<Value> {
     if name.is_empty() {
         return None;
     }

@@ -87,7 +87,7 @@ impl Query {
     pub(super) fn write(&self, user_agent: &str) -> Result<WriteOptions, Error> {
         let named = self.get("fieldManager");
         if named.len() > 128 {
-            return Err(options_invalid("fieldManager", &format!("Too long: may not be more than 128 bytes")));
+            return Err(options_invalid("fieldManager", "Too long: may not be more than 128 bytes"));
         }
         let agent: String = user_agent.split('/').next().unwrap_or_default().chars().take(128).collect();
         let field_validation = self.get("fieldValidation");

@@ -153,8 +153,7 @@ pub(super) async fn service(
     if port.is_null() {
         return Err(status::unavailable(format!("no service port {wanted:?} found for service {name:?}")).into());
     }
-    let selector: LabelSelector =
-        format!("kubernetes.io/service-name={name}").parse().map_err(|error| status::internal(error))?;
+    let selector: LabelSelector = format!("kubernetes.io/service-name={name}").parse().map_err(status::internal)?;
     let slices = Reader::list(core.as_ref(), "discovery.k8s.io", "endpointslices", &call.namespace, &selector).await?;
     for slice in slices {
         let slice = slice.value()?;

@@ -1,0 +1,172 @@
+//! Connections to a node: the server calls a kubelet's port with its certificate and passes on what it says.
+#![cfg(feature = "serve")]
+
+use std::{convert::Infallible, sync::Arc};
+
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response, body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use rk_api::{
+    Client, Patch, Resource, Verb, WriteOptions,
+    server::{
+        KubeletClient, Server, UserInfo,
+        pki::{Pki, Wanted},
+        serve, tls_config,
+    },
+};
+use rk_store::MemoryStore;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_util::sync::CancellationToken;
+
+/// A port that answers like a kubelet: a log, and an echo behind an upgrade. It insists on a client certificate.
+async fn kubelet(pki: &Pki) -> u16 {
+    let wanted = Wanted::kubelet_server("n1", ["127.0.0.1".to_owned()]);
+    let identity = pki.identity("kubelet", &wanted).unwrap();
+    let tls = tls_config(&identity.certificate, &identity.key, Some(pki.ca())).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&tls));
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                assert!(stream.get_ref().1.peer_certificates().is_some(), "the server shows its certificate");
+                let http = hyper::server::conn::http1::Builder::new();
+                let _ = http.serve_connection(TokioIo::new(stream), service_fn(answer)).with_upgrades().await;
+            });
+        }
+    });
+    port
+}
+
+async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<bytes::Bytes>>, Infallible> {
+    let target = request.uri().to_string();
+    let reply = |code: u16, text: String| Response::builder().status(code).body(Full::from(text)).unwrap();
+    if target.starts_with("/exec/default/p/c?input=1&output=1&command=cat&command=-u") {
+        tokio::spawn(async move {
+            let mut stream = TokioIo::new(hyper::upgrade::on(&mut request).await.unwrap());
+            let mut word = [0; 5];
+            stream.read_exact(&mut word).await.unwrap();
+            word.make_ascii_uppercase();
+            stream.write_all(&word).await.unwrap();
+            stream.shutdown().await.unwrap();
+        });
+        let switch = Response::builder().status(101).header("upgrade", "echo").header("connection", "Upgrade");
+        return Ok(switch.body(Full::default()).unwrap());
+    }
+    Ok(match target.as_str() {
+        "/containerLogs/default/p/c?tailLines=1" => reply(200, "last line\n".to_owned()),
+        "/containerLogs/default/p/i?" => reply(400, "container \"i\" in pod \"p\" is waiting to start\n".to_owned()),
+        other => reply(200, format!("{} {other}", request.method())),
+    })
+}
+
+async fn send(
+    client: &Arc<dyn Client>,
+    resource: Resource,
+    namespace: &str,
+    name: &str,
+    subresource: &str,
+    verb: Verb,
+) {
+    let (namespace, name, subresource) = (namespace.to_owned(), name.to_owned(), subresource.to_owned());
+    client.request(rk_api::Request { resource, namespace, name, subresource, verb }).await.unwrap();
+}
+
+/// A server with a node and a pod on it, listening without TLS.
+async fn cluster() -> (String, tempfile::TempDir, CancellationToken) {
+    let directory = tempfile::tempdir().unwrap();
+    let pki = Pki::open(directory.path()).unwrap();
+    let port = kubelet(&pki).await;
+    let identity = pki.identity("kubelet-client", &Wanted::api_server_kubelet_client()).unwrap();
+    let kubelets = KubeletClient::new(&identity.certificate, &identity.key, pki.ca()).unwrap();
+    let server = Server::builder(Arc::new(MemoryStore::new())).kubelets(kubelets).build().await.unwrap();
+    let client = server.client(UserInfo::loopback());
+    let options = WriteOptions::default;
+    send(&client, Resource::of::<Node>(), "", "", "", Verb::Create(json!({"metadata": {"name": "n1"}}), options()))
+        .await;
+    let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
+    send(&client, Resource::of::<Node>(), "", "n1", "status", Verb::Patch(Patch::merge(status), options())).await;
+    for (name, node) in [("p", "n1"), ("q", "")] {
+        let mut spec = json!({"containers": [{"name": "c", "image": "x"}, {"name": "d", "image": "x"}],
+            "initContainers": [{"name": "i", "image": "x"}]});
+        if !node.is_empty() {
+            spec["nodeName"] = node.into();
+        }
+        let pod = json!({"metadata": {"name": name}, "spec": spec});
+        send(&client, Resource::of::<Pod>(), "default", "", "", Verb::Create(pod, options())).await;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let stop = CancellationToken::new();
+    tokio::spawn(serve(listener, server.service_as(UserInfo::loopback()), None, stop.clone()));
+    (address, directory, stop)
+}
+
+async fn call(address: &str, method: &str, path: &str) -> (u16, String) {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = Request::builder().method(method).uri(path).header("host", address);
+    let response = sender.send_request(request.body(Full::<bytes::Bytes>::default()).unwrap()).await.unwrap();
+    let code = response.status().as_u16();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (code, String::from_utf8(body.to_vec()).unwrap())
+}
+
+fn message(body: &str) -> String {
+    serde_json::from_str::<Value>(body).unwrap()["message"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn logs_and_proxied_paths_come_from_the_node() {
+    let (address, _directory, _stop) = cluster().await;
+    let pod = "/api/v1/namespaces/default/pods/p";
+    let log = call(&address, "GET", &format!("{pod}/log?container=c&tailLines=1")).await;
+    assert_eq!(log, (200, "last line\n".to_owned()));
+    let (code, body) = call(&address, "GET", &format!("{pod}/log")).await;
+    let wanted =
+        "a container name must be specified for pod p, choose one of: [c d] or one of the init containers: [i]";
+    assert_eq!((code, message(&body).as_str()), (400, wanted));
+    let (code, body) = call(&address, "GET", &format!("{pod}/log?container=x")).await;
+    assert_eq!((code, message(&body).as_str()), (400, "container x is not valid for pod p"));
+    let (code, body) = call(&address, "GET", &format!("{pod}/log?container=i")).await;
+    assert_eq!((code, message(&body).as_str()), (400, "container \"i\" in pod \"p\" is waiting to start"));
+    let (code, _) = call(&address, "GET", &format!("{pod}/log?container=c&tailLines=-1")).await;
+    assert_eq!(code, 422);
+    let nowhere = call(&address, "GET", "/api/v1/namespaces/default/pods/q/log?container=c").await;
+    assert_eq!(nowhere, (200, String::new()));
+    let (code, _) = call(&address, "GET", "/api/v1/namespaces/default/pods/none/log").await;
+    assert_eq!(code, 404);
+    let proxied = call(&address, "GET", "/api/v1/nodes/n1/proxy/stats/summary?x=1").await;
+    assert_eq!(proxied, (200, "GET /stats/summary?x=1".to_owned()));
+    let (code, _) = call(&address, "GET", "/api/v1/nodes/n2/proxy/").await;
+    assert_eq!(code, 404);
+}
+
+#[tokio::test]
+async fn an_upgraded_stream_passes_through() {
+    let (address, _directory, _stop) = cluster().await;
+    let exec = "/api/v1/namespaces/default/pods/p/exec?container=c&stdin=true&stdout=true&command=cat&command=-u";
+    let (code, body) = call(&address, "POST", exec).await;
+    assert_eq!((code, message(&body).as_str()), (400, "Upgrade request required"));
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    let head = format!("POST {exec} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(stream.read_u8().await.unwrap());
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&answer));
+    stream.write_all(b"hello").await.unwrap();
+    let mut echoed = String::new();
+    stream.read_to_string(&mut echoed).await.unwrap();
+    assert_eq!(echoed, "HELLO");
+}
