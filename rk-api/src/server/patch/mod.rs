@@ -41,7 +41,7 @@ pub fn apply(kind: PatchKind, patch: &Value, current: &Value, schema: Option<&Sc
     }
 }
 
-/// Decodes a patched object by the rules of [`decode`](super::schema::decode); answers it with the warnings.
+/// Decodes a patched object by the rules of [`decode`](fn@super::schema::decode); answers it with the warnings.
 ///
 /// # Errors
 /// 422 if it has wrong types or, with `Strict`, unknown fields.
