@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     controllers::{
-        deployment, endpoints, garbage, job, namespace, node,
+        cluster_role, cron_job, daemon_set, deployment, disruption, endpoints, garbage, job, namespace, node,
         node::{NodeCidrs, NodeLifecycleConfig},
-        replicaset, service_account,
+        replicaset, service_account, stateful_set,
     },
     resources,
 };
@@ -60,7 +60,11 @@ type Run = fn(Informers, ManagerConfig, CancellationToken) -> BoxFuture<'static,
 
 /// A controller: its name, as kube-controller-manager has it, and how it is run.
 const TABLE: &[(&str, Run)] = &[
+    ("clusterrole-aggregation-controller", |i, _, s| async move { cluster_role::run(&i, s).await }.boxed()),
+    ("cronjob-controller", |i, _, s| async move { cron_job::run(&i, s).await }.boxed()),
+    ("daemonset-controller", |i, _, s| async move { daemon_set::run(&i, s).await }.boxed()),
     ("deployment-controller", |i, _, s| async move { deployment::run(&i, s).await }.boxed()),
+    ("disruption-controller", |i, _, s| async move { disruption::run(&i, s).await }.boxed()),
     ("endpoints-controller", |i, _, s| async move { endpoints::run_endpoints(&i, s).await }.boxed()),
     ("endpointslice-controller", |i, _, s| async move { endpoints::run_slices(&i, s).await }.boxed()),
     ("garbage-collector-controller", |i, c, s| async move { garbage::run(&i, c.resources, s).await }.boxed()),
@@ -91,6 +95,7 @@ const TABLE: &[(&str, Run)] = &[
         .boxed()
     }),
     ("serviceaccount-controller", |i, _, s| async move { service_account::run(&i, s).await }.boxed()),
+    ("statefulset-controller", |i, _, s| async move { stateful_set::run(&i, s).await }.boxed()),
     ("taint-eviction-controller", |i, _, s| async move { node::run_taint_eviction(&i, s).await }.boxed()),
     ("ttl-after-finished-controller", |i, _, s| async move { job::run_ttl(&i, s).await }.boxed()),
 ];

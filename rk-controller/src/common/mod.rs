@@ -3,5 +3,6 @@
 pub(crate) mod batch;
 pub(crate) mod claim;
 pub(crate) mod condition;
+pub(crate) mod history;
 pub(crate) mod meta;
 pub(crate) mod pod;

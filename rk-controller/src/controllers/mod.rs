@@ -1,6 +1,9 @@
 //! Kubernetes' controllers, one module each.
 
+pub mod cluster_role;
+pub mod cron_job;
 pub mod deployment;
+pub mod disruption;
 pub mod endpoints;
 pub mod garbage;
 pub mod job;
@@ -8,3 +11,6 @@ pub mod namespace;
 pub mod node;
 pub mod replicaset;
 pub mod service_account;
+pub(crate) use deployment::template_hash;
+pub mod daemon_set;
+pub mod stateful_set;

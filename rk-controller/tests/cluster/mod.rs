@@ -175,7 +175,7 @@ impl Reconcile for HollowKubelet {
         let api = context.api::<Pod>(&namespace);
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
         if node.is_empty() {
-            if meta.deletion_timestamp.is_none() {
+            if meta.deletion_timestamp.is_none() && meant_for(&pod).is_none_or(|node| node == self.node) {
                 let target = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name, "namespace": namespace},
                     "target": {"apiVersion": "v1", "kind": "Node", "name": self.node}});
                 api.create_subresource(&name, "binding", target).await?;
@@ -214,6 +214,13 @@ impl Reconcile for HollowKubelet {
         api.patch_status(&name, Patch::merge(status)).await?;
         Ok(Action::await_change())
     }
+}
+
+/// The node that a pod asks for, as those of DaemonSets do.
+fn meant_for(pod: &Pod) -> Option<String> {
+    let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
+    let required = affinity.required_during_scheduling_ignored_during_execution.as_ref()?;
+    required.node_selector_terms.first()?.match_fields.as_ref()?.first()?.values.as_ref()?.first().cloned()
 }
 
 /// A template of pods with these labels.

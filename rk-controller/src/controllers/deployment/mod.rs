@@ -27,6 +27,9 @@ use crate::{
     runtime::controller_key,
 };
 
+pub(super) use numbers::scaled;
+pub(crate) use revision::template_hash;
+
 /// Keeps Deployments.
 pub struct DeploymentController {
     sets: Informer,

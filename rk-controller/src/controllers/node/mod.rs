@@ -20,6 +20,7 @@ use crate::{
     common::{condition, condition::Condition, meta, pod},
 };
 
+pub(crate) use eviction::tolerates;
 pub use eviction::{TaintEvictionController, run as run_taint_eviction};
 pub use ipam::{CidrError, NodeCidrs, NodeIpamController, run as run_ipam};
 pub use lifecycle::{NodeLifecycleConfig, NodeLifecycleController, run as run_lifecycle};
