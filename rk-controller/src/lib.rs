@@ -1,4 +1,22 @@
 //! Reconcile loops: workqueue, controller runtime, and the Kubernetes controllers built on them.
+//!
+//! - [`Reconcile`] and [`Controller`]: write what one kind of object means; run it on any [`rk_api::Client`].
+//! - [`workqueue`]: keys to work on, each once, failed ones later each time.
+//! - [`leader`]: of several copies of a program one works.
+//! - [`controllers`]: Kubernetes' own, one module each; [`ControllerManager`] runs them all on shared informers.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use rk_controller::{ControllerManager, ManagerConfig};
+//! use tokio_util::sync::CancellationToken;
+//!
+//! /// What kube-controller-manager does, without one of its controllers.
+//! async fn run(client: Arc<dyn rk_api::Client>, shutdown: CancellationToken) {
+//!     let controllers = vec!["*".to_owned(), "-cronjob-controller".to_owned()];
+//!     let config = ManagerConfig { controllers, ..ManagerConfig::default() };
+//!     ControllerManager::new(client, config).run(shutdown).await;
+//! }
+//! ```
 
 mod common;
 pub mod controllers;
