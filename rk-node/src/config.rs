@@ -51,6 +51,9 @@ pub struct NodeConfig {
     pub capacity: BTreeMap<String, String>,
     /// Range of the pods' addresses, written to the Node's spec where nobody else assigns one.
     pub pod_cidr: Option<String>,
+    /// Free bytes on the disk of `data_dir` below which the node has `DiskPressure`. The kubelet counts in per cent, for
+    /// disks that are the node's alone; this node may share a large and well-filled one.
+    pub disk_pressure: u64,
     /// Most pods at a time.
     pub max_pods: u32,
     /// Name servers of pods with DNS policy `ClusterFirst`.
@@ -85,6 +88,7 @@ impl NodeConfig {
             taints: Vec::new(),
             capacity: BTreeMap::new(),
             pod_cidr: None,
+            disk_pressure: 256 << 20,
             max_pods: 110,
             cluster_dns: Vec::new(),
             cluster_domain: "cluster.local".to_owned(),

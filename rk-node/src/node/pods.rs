@@ -130,7 +130,7 @@ impl Pods {
         let key = (object.meta().namespace.clone(), object.meta().name.clone());
         let uid = object.meta().uid.clone();
         if object.meta().annotations.contains_key(MIRROR) {
-            return self.on_mirror(object, matches!(change, Change::Deleted(_)));
+            return self.on_mirror(object);
         }
         if let Change::Deleted(_) = change {
             self.finished.remove(&uid);
@@ -149,10 +149,10 @@ impl Pods {
         self.put(pod, false);
     }
 
-    /// Somebody touched the mirror of a static pod: its worker writes it anew where it is gone.
-    fn on_mirror(&self, mirror: &Object, _deleted: bool) {
+    /// The mirror of a static pod is there, changed or gone: its worker puts its status right.
+    fn on_mirror(&self, mirror: &Object) {
         if let Some(uid) = mirror.meta().annotations.get(MIRROR) {
-            self.tell(uid, Signal::Runtime);
+            self.tell(uid, Signal::Mirror);
         }
     }
 

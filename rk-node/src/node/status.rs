@@ -24,9 +24,6 @@ const LEASE_SECONDS: u32 = 40;
 /// Memory below which the node is under pressure, in bytes: the kubelet's `memory.available<100Mi`.
 const MEMORY: u64 = 100 << 20;
 
-/// Part of the disk below which the node is under pressure, in per cent.
-const DISK: u64 = 5;
-
 pub(crate) struct Reporter {
     pub(crate) shared: Arc<Shared>,
     pub(crate) port: u16,
@@ -111,7 +108,7 @@ impl Reporter {
         };
         let short_of_memory = machine::memory("MemAvailable") < MEMORY;
         let disk = machine::disk(&self.shared.config.data_dir);
-        let short_of_disk = disk.is_some_and(|(size, free)| free * 100 < size * DISK);
+        let short_of_disk = disk.is_some_and(|(_, free)| free < self.shared.config.disk_pressure);
         let pressure = |kind, bad: bool, words: [&str; 4]| {
             let (reason, message) = if bad { (words[0], words[1]) } else { (words[2], words[3]) };
             (kind, bad, reason.to_owned(), message.to_owned())

@@ -43,6 +43,8 @@ pub(crate) enum Signal {
     Gone,
     /// The runtime did something with a container of the pod.
     Runtime,
+    /// The mirror of the static pod is new, or was changed.
+    Mirror,
     /// A config map or secret that the pod uses changed.
     Sources,
     /// A probe changed its mind.
@@ -268,6 +270,7 @@ impl Worker {
             }
             Signal::Gone => self.gone = true,
             Signal::Runtime => {}
+            Signal::Mirror => self.reported = None,
             Signal::Sources => {
                 self.setup_due = true;
                 self.setup_retry = None;
@@ -443,7 +446,10 @@ impl Worker {
             Ok(stored) => {
                 self.trouble.clear();
                 self.reported = Some(wanted);
-                if !self.is_static && stored.metadata.uid == self.pod.metadata.uid {
+                if self.is_static {
+                    // Times of transitions are kept here, too.
+                    Arc::make_mut(&mut self.pod).status.clone_from(&stored.status);
+                } else if stored.metadata.uid == self.pod.metadata.uid {
                     self.pod = stored;
                 }
             }

@@ -20,6 +20,7 @@ mod container;
 mod launch;
 mod log;
 mod mounts;
+mod ports;
 mod stream;
 
 use std::{
@@ -86,6 +87,7 @@ struct Sandbox {
 struct State {
     sandboxes: HashMap<String, Sandbox>,
     containers: HashMap<String, Arc<Process>>,
+    ports: HashMap<String, ports::HostPorts>,
 }
 
 /// Runs containers as process groups of the host.
@@ -391,6 +393,19 @@ impl RuntimeService for ProcessRuntime {
         } else {
             self.network.add(&network_request(&id, config)).await.map_err(|e| RuntimeError::Failed(e.to_string()))?
         };
+        if let Some(ip) = ips.first() {
+            match ports::open(&config.port_mappings, self.config.host_ip, *ip).await {
+                Ok(open) => drop(self.state.lock().ports.insert(id.clone(), open)),
+                Err(error) => {
+                    // Nothing is left of a sandbox that was not made.
+                    let released = self.network.del(&network_request(&id, config)).await;
+                    return Err(match released {
+                        Ok(()) => error,
+                        Err(other) => RuntimeError::Failed(format!("{error}; {other}")),
+                    });
+                }
+            }
+        }
         let sandbox = Sandbox { id: id.clone(), config: config.clone(), ready: true, created_at: rk_api::now(), ips };
         self.keep_sandbox(sandbox)?;
         Ok(id)
@@ -401,6 +416,7 @@ impl RuntimeService for ProcessRuntime {
         for container in self.containers_of(id) {
             container.stop(Duration::ZERO).await;
         }
+        self.state.lock().ports.remove(id);
         self.network
             .del(&network_request(id, &sandbox.config))
             .await
