@@ -188,3 +188,23 @@ async fn a_server_that_nobody_uses_ends() {
     .await
     .unwrap_or_else(|_| panic!("the store is still held ({before} before, {} now)", Arc::strong_count(&store)));
 }
+
+#[tokio::test]
+async fn methods_are_those_of_their_paths() {
+    let (_store, server, client) = server().await;
+    create(&client, "a", "x").await;
+    let service = server.service_as(UserInfo::loopback());
+    let collection = "/api/v1/namespaces/default/configmaps";
+    for (method, path, code) in [
+        ("PUT", collection.to_owned(), 405),
+        ("PATCH", collection.to_owned(), 405),
+        ("POST", format!("{collection}/a"), 405),
+        ("GET", format!("{collection}/a/status"), 404),
+        ("BREW", format!("{collection}/a"), 405),
+        ("GET", format!("{collection}?sendInitialEvents=true"), 422),
+        ("GET", "/apis/nothing/v1/x".to_owned(), 404),
+    ] {
+        let request = http::Request::builder().method(method).uri(&path).body(Full::<bytes::Bytes>::default()).unwrap();
+        assert_eq!(service.clone().handle(request).await.status(), code, "{method} {path}");
+    }
+}

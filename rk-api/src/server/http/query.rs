@@ -161,13 +161,20 @@ fn options_invalid(field: &str, message: &str) -> Error {
     invalid("Options", field, message)
 }
 
-fn list_options_invalid(field: &str, message: &str) -> Error {
+/// 422 for an option of a patch.
+pub(super) fn patch_options_invalid(field: &str, message: &str) -> Error {
+    invalid("PatchOptions", field, message)
+}
+
+/// 422 for an option of a list or a watch.
+pub(super) fn list_options_invalid(field: &str, message: &str) -> Error {
     invalid("ListOptions", field, message)
 }
 
 fn invalid(kind: &str, field: &str, message: &str) -> Error {
     let reason = match message.split(':').next() {
         Some("Forbidden") => "FieldValueForbidden",
+        Some("Required value") => "FieldValueRequired",
         Some("Unsupported value") => "FieldValueNotSupported",
         Some("Too long") => "FieldValueTooLong",
         _ => "FieldValueInvalid",

@@ -11,7 +11,7 @@ use super::{
     body::{self, Body},
     negotiate::{Shape, negotiate},
     path::ResourcePath,
-    query::Query,
+    query::{Query, list_options_invalid, patch_options_invalid},
     table::Include,
     watch,
 };
@@ -63,6 +63,14 @@ where
 {
     let verb = verb(&parts.method, &path, query).ok_or_else(status::method_not_allowed)?;
     let (namespace, name, subresource) = (&path.namespace, &path.name, &path.subresource);
+    let misplaced = match verb {
+        "update" | "patch" => name.is_empty(),
+        "create" => !name.is_empty() && subresource.is_empty(),
+        _ => false,
+    };
+    if misplaced {
+        return Err(status::method_not_allowed().into());
+    }
     // A watch of one object is a watch of the collection with a selector.
     let named_watch = verb == "watch" && !name.is_empty();
     let call = core.call(&user, &path.resource(), namespace, name, subresource, verb).await?;
@@ -93,7 +101,13 @@ where
                 Err(error) => watch::refused(&error).ok_or(error),
             };
         }
-        "list" => answer::list(core.list(&call, &query.list()?).await?, &served, &style),
+        "list" => {
+            if !query.get("sendInitialEvents").is_empty() {
+                let message = "Forbidden: sendInitialEvents is forbidden for list";
+                return Err(list_options_invalid("sendInitialEvents", message));
+            }
+            answer::list(core.list(&call, &query.list()?).await?, &served, &style)
+        }
         "get" => {
             let object = core.get(&call, query.get("resourceVersion")).await?;
             answer::object(200, &object, &served, &style)
@@ -176,20 +190,10 @@ fn patch(bytes: &[u8], content: &str, query: &Query) -> Result<Patch, Error> {
     let body = parse(bytes, content)?;
     let force = query.flag("force");
     if kind != PatchKind::Apply && !query.get("force").is_empty() {
-        return Err(status::failure(
-            422,
-            "Invalid",
-            "PatchOptions.meta.k8s.io \"\" is invalid: force: Forbidden: may not be specified for non-apply patch",
-        )
-        .into());
+        return Err(patch_options_invalid("force", "Forbidden: may not be specified for non-apply patch"));
     }
     if kind == PatchKind::Apply && query.get("fieldManager").is_empty() {
-        return Err(status::failure(
-            422,
-            "Invalid",
-            "PatchOptions.meta.k8s.io \"\" is invalid: fieldManager: Required value: is required for apply patch",
-        )
-        .into());
+        return Err(patch_options_invalid("fieldManager", "Required value: is required for apply patch"));
     }
     Ok(Patch { kind, body, force })
 }
