@@ -7,7 +7,7 @@ use std::{
 };
 
 use rk_api::server::{
-    Security, Server, ServiceAccountIssuer, UserInfo, bootstrap, kinds,
+    KubeletClient, Security, Server, ServiceAccountIssuer, UserInfo, bootstrap, kinds,
     pki::{self, Pki, Wanted},
     serve, tls_config,
 };
@@ -98,7 +98,11 @@ impl ControlPlane {
             cluster_ips: (IpAddr::V4(addresses.services.base), addresses.services.prefix),
             ..kinds::service::Ranges::default()
         };
-        let builder = Server::builder(store).strategy("", "Service", kinds::service::strategy(services));
+        let caller = pki.identity("apiserver-kubelet-client", &Wanted::api_server_kubelet_client())?;
+        let kubelets = KubeletClient::new(&caller.certificate, &caller.key, pki.ca())
+            .map_err(|error| ClusterError::part("certificate for kubelets", &error))?;
+        let builder =
+            Server::builder(store).strategy("", "Service", kinds::service::strategy(services)).kubelets(kubelets);
         let service_accounts = ServiceAccountIssuer {
             url: ISSUER.to_owned(),
             jwks_uri: format!("{url}/openid/v1/jwks"),

@@ -163,7 +163,7 @@ async fn over_channels(socket: Socket, forward: Forward, ports: Vec<u16>) {
             }
         }
         // The client may be gone already.
-        let _ = sink.close().await;
+        let _ = sink.send(websocket::goodbye()).await;
     };
     let receiving = async {
         while let Some(Ok(message)) = messages.next().await {

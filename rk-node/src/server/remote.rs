@@ -196,7 +196,7 @@ async fn over_websocket(
     };
     channels.send(ERROR, &outcome(result, as_status)).await;
     // The client may be gone already.
-    let _ = channels.sink.close().await;
+    let _ = channels.sink.send(websocket::goodbye()).await;
     // Closing a socket with unread input resets it, and what was sent last would be lost: the client closes first.
     let closed = async { while let Some(Ok(_)) = messages.next().await {} };
     let _ = tokio::time::timeout(Duration::from_secs(5), closed).await;

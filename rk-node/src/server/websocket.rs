@@ -9,7 +9,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Message, handshake::derive_accept_key, protocol::Role},
+    tungstenite::{
+        Message, Utf8Bytes,
+        handshake::derive_accept_key,
+        protocol::{CloseFrame, Role, frame::coding::CloseCode},
+    },
 };
 
 use super::routes::{Body, Refusal};
@@ -73,6 +77,11 @@ pub(super) fn accept(
     Ok((response, socket))
 }
 
+/// The end of a WebSocket as clients want it: without the code for a normal end they report an error.
+pub(super) fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
+}
+
 /// A WebSocket whose binary messages are pieces of one stream of bytes (KEP-4006's tunnel). Must be called in a
 /// tokio runtime.
 pub(super) fn tunnel(socket: Socket) -> DuplexStream {
@@ -101,7 +110,7 @@ pub(super) fn tunnel(socket: Socket) -> DuplexStream {
                 buffer.reserve(32 * 1024);
             }
             // The client may be gone already.
-            let _ = sink.close().await;
+            let _ = sink.send(goodbye()).await;
         };
         tokio::join!(inbound, outbound);
     });
