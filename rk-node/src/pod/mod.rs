@@ -9,6 +9,7 @@ pub(crate) mod decide;
 pub(crate) mod env;
 pub(crate) mod fields;
 pub(crate) mod prober;
+pub(crate) mod sources;
 pub(crate) mod spec;
 pub(crate) mod start;
 pub(crate) mod status;
