@@ -29,11 +29,11 @@ impl Error {
         Self::Invalid(why.into())
     }
 
-    /// Whether it comes of nothing but others' writes, or of a namespace that is going: to try again is all there is to do,
-    /// and nobody needs to be told.
+    /// Whether it comes of nothing but others' writes and deletes, or of a namespace that is going: to try again is all
+    /// there is to do, and nobody needs to be told.
     pub fn is_expected(&self) -> bool {
         match self {
-            Self::Api(error) => error.is_conflict() || is_terminating(error),
+            Self::Api(error) => error.is_conflict() || error.is_not_found() || is_terminating(error),
             _ => false,
         }
     }

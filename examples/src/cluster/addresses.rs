@@ -98,6 +98,11 @@ impl Addresses {
         self.pods.slash24(i + 1)
     }
 
+    /// The address of Services of type LoadBalancer.
+    pub fn load_balancer(&self) -> Ipv4Addr {
+        self.nodes.address(254)
+    }
+
     /// The `kubernetes` Service's address: the first of the range.
     pub fn kubernetes_service(&self) -> Ipv4Addr {
         self.services.address(1)

@@ -9,7 +9,7 @@ use std::{
 use rk_api::{Client, server::UserInfo};
 use rk_controller::{ControllerManager, ManagerConfig};
 use rk_proxy::{
-    ProxyConfig, ServiceProxy,
+    LoadBalancerConfig, LoadBalancers, ProxyConfig, ServiceProxy,
     ingress::{IngressConfig, IngressController},
     userspace::{Userspace, UserspaceConfig},
 };
@@ -66,16 +66,24 @@ impl Components {
         if http.is_empty() {
             http.push(on(0));
         }
-        let config =
-            IngressConfig { http, addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)], ..IngressConfig::default() };
+        let config = IngressConfig {
+            http,
+            https: listen(true).map(on).collect(),
+            addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            ..IngressConfig::default()
+        };
         let ingress = IngressController::new(client("system:ingress", "system:masters"), config).await;
         let ingress = ingress.map_err(|e| ClusterError::part("ingress", &e))?;
         let ingress_address = ingress.http_addresses()[0];
+
+        let config = LoadBalancerConfig { addresses: vec![IpAddr::V4(addresses.load_balancer())] };
+        let load_balancers = LoadBalancers::new(client("system:cloud-controller-manager", "system:masters"), config);
 
         let running = vec![
             ("controllers", tokio::spawn(controllers.run(shutdown.clone()))),
             ("scheduler", tokio::spawn(scheduler.run(shutdown.clone()))),
             ("proxy", tokio::spawn(proxy.run(shutdown.clone()))),
+            ("load balancers", tokio::spawn(load_balancers.run(shutdown.clone()))),
             ("ingress", tokio::spawn(ingress.run(shutdown.clone()))),
         ];
         Ok(Self { ingress: ingress_address, running, shutdown })

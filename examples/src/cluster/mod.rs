@@ -204,6 +204,8 @@ impl Cluster {
         let nodes = std::mem::take(&mut *self.nodes.lock());
         futures::future::join_all(nodes.into_iter().map(RunningNode::stop)).await;
         self.components.stop().await;
+        // Nobody may follow the server any more when its store closes.
+        drop((self.informers, self.client));
         self.control_plane.stop().await;
         if let Some(ranges) = self.ranges {
             ranges.remove().await;

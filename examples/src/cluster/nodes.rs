@@ -8,6 +8,7 @@ use rk_api::{
 };
 use rk_node::{
     Identity, Loopback, Node, NodeConfig, NodeError,
+    cri::CriRuntime,
     process::{LogRotation, ProcessConfig, ProcessRuntime},
 };
 use tokio::task::JoinHandle;
@@ -69,7 +70,8 @@ pub(super) async fn start(
             NodeConfig::new(&name, folder.clone(), runtime.map_err(|e| error(&e))?)
         }
         Runtime::Cri(socket) => {
-            return Err(error(&format!("{}: no container runtime is supported yet", socket.display())));
+            let runtime = CriRuntime::new(&format!("unix://{}", socket.display()));
+            NodeConfig::new(&name, folder.clone(), Arc::new(runtime))
         }
     };
     let address = IpAddr::V4(addresses.node(i));
