@@ -234,6 +234,9 @@ async fn a_container_with_input_can_be_attached_to() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ports_are_forwarded() {
+    if !cluster::has_python() {
+        return;
+    }
     let cluster = Cluster::start().await;
     let server = "import os,socket\ns=socket.create_server((os.environ['IP'],7000))\nwhile True:\n c,_=s.accept()\n d=c.recv(100)\n c.sendall(b'echo '+d)\n c.close()";
     let container = json!({"name": "main", "image": "host", "imagePullPolicy": "Never", "command": ["python3", "-c", server],

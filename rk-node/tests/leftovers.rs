@@ -1,6 +1,9 @@
 //! What a killed agent leaves running is found and ended.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rk_node::{
     Loopback,
@@ -22,30 +25,31 @@ async fn a_second_start_ends_what_the_first_left() {
     let first = open().await;
     let config = PodSandboxConfig { log_directory: folder.path().join("logs"), ..PodSandboxConfig::default() };
     let sandbox = first.run_pod_sandbox(&config).await.unwrap();
-    let ip = first.pod_sandbox_status(&sandbox).await.unwrap().ips[0];
-    let script =
-        format!("import socket,time\ns=socket.create_server(('{ip}',7777))\nprint('up',flush=True)\ntime.sleep(1000)");
+    let pids = folder.path().join("pids");
+    let script = format!("sleep 1000 & echo $$ $! >{0}.new; mv {0}.new {0}; wait", pids.display());
     let container = ContainerConfig {
         metadata: ContainerMetadata { name: "main".to_owned(), attempt: 0 },
-        command: ["python3", "-c", &script].map(str::to_owned).into(),
+        command: ["sh", "-c", &script].map(str::to_owned).into(),
         log_path: "main.log".into(),
         ..ContainerConfig::default()
     };
     let container = first.create_container(&sandbox, &container, &config).await.unwrap();
     first.start_container(&container).await.unwrap();
-    let up = async {
-        while tokio::net::TcpStream::connect((ip, 7777)).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), up).await.unwrap();
+    // One that ended and that nobody has waited for yet has no command line any more.
+    let runs = |pid: &str| std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty());
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !pids.exists() {
+        assert!(Instant::now() < deadline, "the container does not start");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let pids = std::fs::read_to_string(&pids).unwrap();
+    assert!(pids.split_whitespace().count() == 2 && pids.split_whitespace().all(runs), "{pids}");
 
     let second = open().await;
     let status = second.container_status(&container).await.unwrap();
     assert_eq!((status.container.state, status.exit_code), (ContainerState::Exited, 137));
     assert_eq!(second.pod_sandbox_status(&sandbox).await.unwrap().state, PodSandboxState::NotReady);
-    let listener = tokio::net::TcpListener::bind((ip, 7777)).await.expect("nothing holds the pod's port");
-    drop(listener);
+    assert!(!pids.split_whitespace().any(runs), "{pids}");
     second.remove_pod_sandbox(&sandbox).await.unwrap();
 }
 

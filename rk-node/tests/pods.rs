@@ -8,6 +8,9 @@ use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_runs_answers_and_is_deleted() {
+    if !cluster::has_python() {
+        return;
+    }
     let cluster = Cluster::start().await;
     let server = "import http.server,os; http.server.HTTPServer((os.environ['IP'],8080),http.server.SimpleHTTPRequestHandler).serve_forever()";
     let container = json!({

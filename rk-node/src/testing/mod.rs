@@ -96,6 +96,16 @@ impl<R: RuntimeService> Suite<'_, R> {
         }
     }
 
+    /// Waits for a container to say in its log that it is up: before that it hasn't set its traps.
+    async fn up(&self, id: &str) {
+        let status = self.runtime.container_status(id).await.expect("container_status");
+        let deadline = Instant::now() + PATIENCE;
+        while !std::fs::read_to_string(&status.log_path).is_ok_and(|log| log.contains(" stdout F up\n")) {
+            assert!(Instant::now() < deadline, "container {id} does not come up");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn lifecycle(&self) {
         let config = self.sandbox("life");
         let sandbox = self.runtime.run_pod_sandbox(&config).await.expect("run_pod_sandbox");
@@ -136,15 +146,15 @@ impl<R: RuntimeService> Suite<'_, R> {
     async fn stopping(&self) {
         let config = self.sandbox("stop");
         let sandbox = self.runtime.run_pod_sandbox(&config).await.expect("run_pod_sandbox");
-        let polite = self.container("polite", "trap 'exit 5' TERM; while :; do sleep 0.05; done");
+        let polite = self.container("polite", "trap 'exit 5' TERM; echo up; while :; do sleep 0.05; done");
         let polite = self.started(&sandbox, &config, &polite).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        self.up(&polite).await;
         self.runtime.stop_container(&polite, Duration::from_secs(20)).await.expect("stop_container");
         assert_eq!(self.ended(&polite).await.exit_code, 5, "SIGTERM comes first");
         self.runtime.stop_container(&polite, Duration::ZERO).await.expect("what ended is stopped");
-        let stubborn = self.container("stubborn", "trap '' TERM; while :; do sleep 0.05; done");
+        let stubborn = self.container("stubborn", "trap '' TERM; echo up; while :; do sleep 0.05; done");
         let stubborn = self.started(&sandbox, &config, &stubborn).await;
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        self.up(&stubborn).await;
         let begun = Instant::now();
         self.runtime.stop_container(&stubborn, Duration::from_secs(1)).await.expect("stop_container");
         assert!(begun.elapsed() >= Duration::from_millis(900), "the timeout is waited for");

@@ -30,6 +30,16 @@ use tokio_util::sync::CancellationToken;
 /// How long what must come may take.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Whether this machine has Python, the server in some of the pods; says so where a test is skipped for want of it.
+pub fn has_python() -> bool {
+    let found = std::process::Command::new("python3").arg("--version").output().is_ok();
+    assert!(found || std::env::var("CI").as_deref() != Ok("true"), "CI must have python3");
+    if !found {
+        println!("skipped: needs python3");
+    }
+    found
+}
+
 /// An API server and one node.
 pub struct Cluster {
     pub client: Arc<dyn Client>,
