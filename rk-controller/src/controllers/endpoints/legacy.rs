@@ -68,7 +68,8 @@ impl Reconcile for EndpointsController {
             Some(current) if *current == wanted => {}
             Some(_) => drop(api.update(&wanted).await?),
             None => match api.create(&wanted).await {
-                Err(error) if !is_terminating(&error) => return Err(error.into()),
+                // An object that is there already is one that the informer has yet to show; that brings the Service back.
+                Err(error) if !error.is_already_exists() && !is_terminating(&error) => return Err(error.into()),
                 _ => {}
             },
         }
@@ -170,4 +171,37 @@ fn wanted(service: &Service, current: Option<&Endpoints>, subsets: Vec<EndpointS
     }
     endpoints.subsets = (!subsets.is_empty()).then_some(subsets);
     endpoints
+}
+
+#[cfg(test)]
+mod tests {
+    use rk_api::{
+        Api,
+        server::{Server, UserInfo},
+    };
+    use rk_store::MemoryStore;
+    use serde_json::json;
+
+    use super::*;
+
+    async fn informers() -> Informers {
+        let server = Server::builder(Arc::new(MemoryStore::new())).build().await.unwrap();
+        Informers::new(server.client(UserInfo::loopback()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_informer_that_lags_behind_the_own_creation_is_no_failure() {
+        let (informers, lagging) = (informers().await, informers().await);
+        let controller = EndpointsController { pods: informers.of::<Pod>(), endpoints: lagging.of::<Endpoints>() };
+        let context = Context::new(&informers, "endpoint-controller");
+        let service =
+            json!({"metadata": {"name": "web", "namespace": "default"}, "spec": {"selector": {"app": "web"}}});
+        let service: Arc<Service> = Arc::new(serde_json::from_value(service).unwrap());
+        for _ in 0..2 {
+            assert_eq!(controller.reconcile(Arc::clone(&service), &context).await.unwrap(), Action::await_change());
+        }
+        let api = Api::<Endpoints>::namespaced(Arc::clone(informers.client()), "default");
+        let made = api.get("web").await.unwrap();
+        assert_eq!(meta::labels(&made.metadata)[MANAGED_BY], MANAGER);
+    }
 }
