@@ -47,8 +47,14 @@ impl Addresses {
     /// Claims a block of 127/8, the one that the data folder names if it names one.
     ///
     /// # Errors
-    /// The block is in use by another cluster, none is free, or the folder can't be written.
-    pub fn claim(data_dir: &Path, pods: Option<Cidr>, services: Option<Cidr>) -> Result<Self, AddressError> {
+    /// The block is in use by another cluster, none is free, the folder can't be written, or the pods' range is too
+    /// small for so many nodes.
+    pub fn claim(
+        data_dir: &Path,
+        nodes: u16,
+        pods: Option<Cidr>,
+        services: Option<Cidr>,
+    ) -> Result<Self, AddressError> {
         let file = data_dir.join("address-block");
         let (block, claim) = match std::fs::read_to_string(&file) {
             Ok(text) => {
@@ -83,6 +89,13 @@ impl Addresses {
             return Err(AddressError(format!(
                 "pods' range {} and services' range {} overlap",
                 plan.pods, plan.services
+            )));
+        }
+        // Node `i` has the `i + 1`th /24.
+        if plan.pods.size() < (u64::from(nodes) + 1) << 8 {
+            return Err(AddressError(format!(
+                "pods' range {} is too small for {nodes} nodes with a /24 each",
+                plan.pods
             )));
         }
         Ok(plan)
@@ -179,16 +192,18 @@ mod tests {
     #[test]
     fn a_block_is_claimed_once_and_kept() {
         let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let first = Addresses::claim(dirs[0].path(), None, None).unwrap();
-        let second = Addresses::claim(dirs[1].path(), None, None).unwrap();
+        let first = Addresses::claim(dirs[0].path(), 2, None, None).unwrap();
+        let second = Addresses::claim(dirs[1].path(), 2, None, None).unwrap();
         assert!(!first.pods.overlaps(&second.pods) && !first.pods.overlaps(&first.services));
         assert!(first.services.base < first.kubernetes_service());
-        let busy = Addresses::claim(dirs[0].path(), None, None).unwrap_err();
+        let busy = Addresses::claim(dirs[0].path(), 2, None, None).unwrap_err();
         assert!(busy.to_string().contains("in use"), "{busy}");
         let nodes = first.nodes;
         drop(first);
-        assert_eq!(Addresses::claim(dirs[0].path(), None, None).unwrap().nodes, nodes);
+        assert_eq!(Addresses::claim(dirs[0].path(), 2, None, None).unwrap().nodes, nodes);
+        let small = Addresses::claim(dirs[0].path(), 2, Some("10.42.0.0/23".parse().unwrap()), None).unwrap_err();
+        assert!(small.to_string().contains("too small"), "{small}");
         std::fs::write(dirs[0].path().join("address-block"), "300").unwrap();
-        assert!(Addresses::claim(dirs[0].path(), None, None).is_err());
+        assert!(Addresses::claim(dirs[0].path(), 2, None, None).is_err());
     }
 }

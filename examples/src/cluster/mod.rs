@@ -109,7 +109,8 @@ impl Cluster {
         step.done(format!("{} at revision {revision}", data_dir.display()));
 
         let step = display.step("addresses");
-        let addresses = Addresses::claim(data_dir, options.pod_cidr, options.service_cidr)?;
+        let nodes = options.agents + 1;
+        let addresses = Addresses::claim(data_dir, nodes, options.pod_cidr, options.service_cidr)?;
         let real: Vec<_> = options.pod_cidr.into_iter().chain(options.service_cidr).collect();
         let ranges = if real.is_empty() { None } else { Some(LocalRanges::add(&real).await?) };
         step.done(format!("nodes {}, pods {}, services {}", addresses.nodes, addresses.pods, addresses.services));

@@ -210,8 +210,9 @@ async fn follow(cache: Weak<Cache>, mut events: WatchStream) {
             }
         };
         let mut failure = failure;
+        // A store that is closed for good ends the cache too, in a moment: nothing is wrong before loading fails as well.
+        tracing::info!(error = %failure, "the watch cache lost the store, loading it anew");
         events = loop {
-            tracing::error!(error = %failure, "the watch cache lost the store, loading it anew");
             let Some(alive) = cache.upgrade() else { return };
             *alive.broken.write() = failure.to_string();
             drop(alive);
@@ -222,7 +223,10 @@ async fn follow(cache: Weak<Cache>, mut events: WatchStream) {
                     alive.broken.write().clear();
                     break events;
                 }
-                Err(error) => failure = error,
+                Err(error) => {
+                    tracing::error!(%error, "the watch cache can't load from the store, trying again");
+                    failure = error;
+                }
             }
         };
     }
