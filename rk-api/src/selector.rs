@@ -63,12 +63,25 @@ impl LabelSelector {
     /// The selector that an object's spec holds (`matchLabels` and `matchExpressions`).
     ///
     /// # Errors
-    /// An operator other than In, NotIn, Exists, DoesNotExist.
+    /// An operator other than In, NotIn, Exists, DoesNotExist, or one with values where it takes none, or none where it
+    /// needs some.
     pub fn from_spec(spec: &LabelSelectorSpec) -> Result<Self, SelectorError> {
         let mut selector = Self::from_labels(spec.match_labels.iter().flatten());
         for expression in spec.match_expressions.iter().flatten() {
             let (key, values) = (expression.key.clone(), expression.values.clone().unwrap_or_default());
-            selector.requirements.push(match expression.operator.as_str() {
+            let operator = expression.operator.as_str();
+            match (operator, values.is_empty()) {
+                ("In" | "NotIn", true) => {
+                    let why = "for 'in', 'notin' operators, values set can't be empty";
+                    return Err(SelectorError(why.to_owned()));
+                }
+                ("Exists" | "DoesNotExist", false) => {
+                    let why = "values set must be empty for exists and does not exist";
+                    return Err(SelectorError(why.to_owned()));
+                }
+                _ => {}
+            }
+            selector.requirements.push(match operator {
                 "In" => Requirement::In(key, values),
                 "NotIn" => Requirement::NotIn(key, values),
                 "Exists" => Requirement::Exists(key),

@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use crate::{
-    DeleteOptions, Error, ListOptions, Preconditions, Propagation, StatusExt, WatchOptions, WriteOptions, status,
+    DeleteOptions, Error, ListOptions, Preconditions, Propagation, WatchOptions, WriteOptions,
+    server::{FieldError, kinds::field},
+    status,
 };
 
 /// The parameters of a URL.
@@ -42,8 +44,9 @@ impl Query {
         }
     }
 
-    fn dry_run(&self) -> Result<bool, Error> {
-        dry_run(self.0.iter().filter(|(key, _)| key == "dryRun").map(|(_, value)| value.as_str()))
+    fn dry_run(&self, kind: &str) -> Result<bool, Error> {
+        let values = self.0.iter().filter(|(key, _)| key == "dryRun").map(|(_, value)| value.as_str());
+        dry_run(kind, &values.collect::<Vec<_>>())
     }
 
     pub(super) fn list(&self) -> Result<ListOptions, Error> {
@@ -83,22 +86,22 @@ impl Query {
         })
     }
 
-    /// Options of a write; the field manager falls back on the client's name.
-    pub(super) fn write(&self, user_agent: &str) -> Result<WriteOptions, Error> {
+    /// Options of a write, of the kind `CreateOptions`, `UpdateOptions` or `PatchOptions`; the field manager falls back
+    /// on the client's name.
+    pub(super) fn write(&self, kind: &str, user_agent: &str) -> Result<WriteOptions, Error> {
         let named = self.get("fieldManager");
         if named.len() > 128 {
-            return Err(options_invalid("fieldManager", "Too long: may not be more than 128 bytes"));
+            return Err(invalid(kind, "fieldManager", "Too long: may not be more than 128 bytes"));
         }
         let agent: String = user_agent.split('/').next().unwrap_or_default().chars().take(128).collect();
         let field_validation = self.get("fieldValidation");
         if !matches!(field_validation, "" | "Strict" | "Warn" | "Ignore") {
-            return Err(options_invalid(
-                "fieldValidation",
-                &format!("Unsupported value: {field_validation:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""),
-            ));
+            let supported = r#""", "Ignore", "Strict", "Warn""#;
+            let message = format!("Unsupported value: {field_validation:?}: supported values: {supported}");
+            return Err(invalid(kind, "fieldValidation", &message));
         }
         Ok(WriteOptions {
-            dry_run: self.dry_run()?,
+            dry_run: self.dry_run(kind)?,
             field_manager: if named.is_empty() { agent } else { named.to_owned() },
             field_validation: field_validation.to_owned(),
         })
@@ -106,27 +109,36 @@ impl Query {
 
     /// Options of a delete: those of the body, or of the query where there is no body.
     pub(super) fn delete(&self, body: &Value) -> Result<DeleteOptions, Error> {
+        let kind = "DeleteOptions";
         let text = |value: &Value| value.as_str().map(str::to_owned);
         let (grace, propagation, orphan, dry) = if body.is_null() {
             let orphan = (!self.get("orphanDependents").is_empty()).then(|| self.flag("orphanDependents"));
-            (self.number("gracePeriodSeconds")?, self.get("propagationPolicy").to_owned(), orphan, self.dry_run()?)
+            (self.number("gracePeriodSeconds")?, self.get("propagationPolicy").to_owned(), orphan, self.dry_run(kind)?)
         } else {
             let dry = body["dryRun"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let dry = dry_run(dry.iter().filter_map(Value::as_str))?;
+            let dry = dry_run(kind, &dry.iter().filter_map(Value::as_str).collect::<Vec<_>>())?;
             let policy = body["propagationPolicy"].as_str().unwrap_or_default().to_owned();
-            (body["gracePeriodSeconds"].as_i64(), policy, body["orphanDependents"].as_bool(), dry || self.dry_run()?)
+            (
+                body["gracePeriodSeconds"].as_i64(),
+                policy,
+                body["orphanDependents"].as_bool(),
+                dry || self.dry_run(kind)?,
+            )
         };
         let propagation = match (propagation.as_str(), orphan) {
             ("", None) => None,
+            (policy, Some(_)) if !policy.is_empty() => {
+                let why = "orphanDependents and deletionPropagation cannot be both set";
+                return Err(invalid(kind, "propagationPolicy", &format!("Invalid value: {policy:?}: {why}")));
+            }
             ("", Some(true)) => Some(Propagation::Orphan),
-            ("", Some(false)) | ("Background", _) => Some(Propagation::Background),
-            ("Foreground", _) => Some(Propagation::Foreground),
-            ("Orphan", _) => Some(Propagation::Orphan),
+            ("", Some(false)) | ("Background", None) => Some(Propagation::Background),
+            ("Foreground", None) => Some(Propagation::Foreground),
+            ("Orphan", None) => Some(Propagation::Orphan),
             (other, _) => {
-                let message = format!(
-                    "Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
-                );
-                return Err(options_invalid("propagationPolicy", &message));
+                let supported = r#""Foreground", "Background", "Orphan", "nil""#;
+                let message = format!("Unsupported value: {other:?}: supported values: {supported}");
+                return Err(invalid(kind, "propagationPolicy", &message));
             }
         };
         let preconditions = &body["preconditions"];
@@ -142,23 +154,16 @@ impl Query {
     }
 }
 
-fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool, Error> {
-    let mut dry = false;
-    for value in values {
-        if value != "All" {
-            return Err(options_invalid("dryRun", &format!("Unsupported value: {value:?}: supported values: \"All\"")));
-        }
-        dry = true;
+fn dry_run(kind: &str, values: &[&str]) -> Result<bool, Error> {
+    if values.iter().any(|value| *value != "All") {
+        let shown = Value::from(values);
+        return Err(invalid(kind, "dryRun", &format!("Unsupported value: {shown}: supported values: \"All\"")));
     }
-    Ok(dry)
+    Ok(!values.is_empty())
 }
 
 fn bad_selector(error: crate::SelectorError) -> Error {
     status::bad_request(error.to_string()).into()
-}
-
-fn options_invalid(field: &str, message: &str) -> Error {
-    invalid("Options", field, message)
 }
 
 /// 422 for an option of a patch.
@@ -171,7 +176,7 @@ pub(super) fn list_options_invalid(field: &str, message: &str) -> Error {
     invalid("ListOptions", field, message)
 }
 
-fn invalid(kind: &str, field: &str, message: &str) -> Error {
+fn invalid(kind: &str, name: &str, message: &str) -> Error {
     let reason = match message.split(':').next() {
         Some("Forbidden") => "FieldValueForbidden",
         Some("Required value") => "FieldValueRequired",
@@ -179,10 +184,8 @@ fn invalid(kind: &str, field: &str, message: &str) -> Error {
         Some("Too long") => "FieldValueTooLong",
         _ => "FieldValueInvalid",
     };
-    status::failure(422, "Invalid", format!("{kind}.meta.k8s.io \"\" is invalid: {field}: {message}"))
-        .about("meta.k8s.io", kind, "")
-        .cause(reason, field, message)
-        .into()
+    let error = FieldError { reason, field: name.to_owned(), message: message.to_owned() };
+    field::invalid("meta.k8s.io", kind, "", &vec![error]).into()
 }
 
 #[cfg(test)]
@@ -195,13 +198,13 @@ mod tests {
         let query = Query::parse("limit=5&labelSelector=a%3Db&watch&dryRun=All&x=y");
         assert_eq!(query.list().unwrap().limit, 5);
         assert!(query.flag("watch") && !query.flag("follow"));
-        let write = query.write("kubectl/v1.32 (linux)").unwrap();
+        let write = query.write("CreateOptions", "kubectl/v1.32 (linux)").unwrap();
         assert!(write.dry_run && write.field_manager == "kubectl");
         for (bad, code) in [("limit=x", 400), ("labelSelector=a%20b", 400), ("fieldSelector=a", 400)] {
             assert_eq!(Query::parse(bad).list().unwrap_err().code(), code, "{bad}");
         }
         for bad in ["dryRun=Some", "fieldValidation=Perhaps"] {
-            assert!(Query::parse(bad).write("").unwrap_err().is_invalid(), "{bad}");
+            assert!(Query::parse(bad).write("CreateOptions", "").unwrap_err().is_invalid(), "{bad}");
         }
         assert!(Query::parse("resourceVersionMatch=NotOlderThan&resourceVersion=1").watch().unwrap_err().is_invalid());
     }

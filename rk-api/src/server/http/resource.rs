@@ -19,6 +19,7 @@ use crate::{
     Error, FieldSelector, ListOptions, Patch, PatchKind, Verb,
     server::{
         UserInfo,
+        catalog::Served,
         pipeline::{Call, Core},
         schema,
     },
@@ -124,9 +125,14 @@ where
             let bytes = body::read(body).await?;
             let asked = match verb {
                 "delete" => Verb::Delete(query.delete(&delete_body(&bytes, &parts.headers)?)?),
-                "patch" => Verb::Patch(patch(&bytes, content, query)?, query.write(agent)?),
+                "patch" => {
+                    let kind = patch_kind(content, &served)?;
+                    let options = query.write("PatchOptions", agent)?;
+                    Verb::Patch(patch(kind, &bytes, content, query)?, options)
+                }
                 _ => {
-                    let options = query.write(agent)?;
+                    let options =
+                        query.write(if verb == "create" { "CreateOptions" } else { "UpdateOptions" }, agent)?;
                     let object = call.decode(&bytes, content, &options.field_validation)?;
                     if verb == "create" { Verb::Create(object, options) } else { Verb::Update(object, options) }
                 }
@@ -182,11 +188,20 @@ fn parse(bytes: &[u8], content: &str) -> Result<Value, Error> {
     Ok(parsed.map_err(|error| status::bad_request(error.to_string()))?.value)
 }
 
-fn patch(bytes: &[u8], content: &str, query: &Query) -> Result<Patch, Error> {
-    let kind = PatchKind::from_content_type(content).ok_or_else(|| {
-        let kinds = [PatchKind::Json, PatchKind::Merge, PatchKind::Strategic, PatchKind::Apply];
-        schema::unsupported_media_type(&kinds.map(PatchKind::content_type))
-    })?;
+/// The patch that a media type names; custom resources have no rules for strategic merges.
+fn patch_kind(content: &str, served: &Served) -> Result<PatchKind, Error> {
+    let kinds: &[PatchKind] = if served.custom {
+        &[PatchKind::Json, PatchKind::Merge, PatchKind::Apply]
+    } else {
+        &[PatchKind::Json, PatchKind::Merge, PatchKind::Strategic, PatchKind::Apply]
+    };
+    let accepted = || kinds.iter().map(|kind| kind.content_type()).collect::<Vec<_>>();
+    PatchKind::from_content_type(content)
+        .filter(|kind| kinds.contains(kind))
+        .ok_or_else(|| schema::unsupported_media_type(&accepted()).into())
+}
+
+fn patch(kind: PatchKind, bytes: &[u8], content: &str, query: &Query) -> Result<Patch, Error> {
     let body = parse(bytes, content)?;
     let force = query.flag("force");
     if kind != PatchKind::Apply && !query.get("force").is_empty() {

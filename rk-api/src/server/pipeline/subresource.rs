@@ -51,16 +51,22 @@ impl Core {
     pub(super) async fn bind(&self, call: &Call, body: Value, options: &WriteOptions) -> Result<Outcome, Error> {
         let node = body["target"]["name"].as_str().unwrap_or_default().to_owned();
         let kind = body["target"]["kind"].as_str().unwrap_or_default();
-        if node.is_empty() || !matches!(kind, "" | "Node") {
-            let (reason, field, message) = if node.is_empty() {
-                ("FieldValueRequired", "target.name", "Required value".to_owned())
-            } else {
-                let message = format!("Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\"");
-                ("FieldValueNotSupported", "target.kind", message)
-            };
-            let error = crate::server::FieldError { reason, field: field.to_owned(), message };
-            let binding = crate::Resource::new("", "v1", "Binding", "bindings", true);
-            return Err(super::invalid(&binding, &call.name, vec![error]));
+        let named = meta::text(&body, "name");
+        if !named.is_empty() && named != call.name {
+            return Err(status::bad_request("name in URL does not match name in Binding object").into());
+        }
+        let mut wrong = Vec::new();
+        if !matches!(kind, "" | "Node") {
+            wrong.push(format!("target.kind: Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\""));
+        }
+        if node.is_empty() {
+            wrong.push("target.name: Required value".to_owned());
+        }
+        // Kubernetes answers these as failures of its own, with no causes (`BindingREST.Create`).
+        match wrong.as_slice() {
+            [] => {}
+            [one] => return Err(status::failure(500, "", one).into()),
+            all => return Err(status::failure(500, "", format!("[{}]", all.join(", "))).into()),
         }
         let uid = meta::text(&body, "uid").to_owned();
         let version = meta::text(&body, "resourceVersion").to_owned();

@@ -66,7 +66,7 @@ fn broken(spec: &SubjectAccessReviewSpec, subject: Subject, namespace: &str) -> 
         }
         (None, None) => {
             let message =
-                "Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified";
+                "Invalid value: \"null\": exactly one of nonResourceAttributes or resourceAttributes must be specified";
             return Some(("spec.resourceAttributes", message.to_owned()));
         }
         _ => {}

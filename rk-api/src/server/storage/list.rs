@@ -7,7 +7,11 @@ use rk_store::{KeyRange, RangeRequest, Revision};
 use serde::{Deserialize, Serialize};
 
 use super::{Cache, Collection, encode, item::Item, key, store_error};
-use crate::{Error, FieldSelector, LabelSelector, List, ListOptions, status};
+use crate::{
+    Error, FieldSelector, LabelSelector, List, ListOptions,
+    server::kinds::field::{self, Errors, Path},
+    status,
+};
 
 const BASE64: base64::engine::GeneralPurpose = base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -64,37 +68,28 @@ fn version(text: &str) -> Result<Revision, Error> {
 
 /// Checks `resourceVersion` and `resourceVersionMatch` as apimachinery's `ValidateListOptions` does.
 fn validate(options: &ListOptions) -> Result<(), Error> {
-    let refuse = |field: &str, message: &str| {
-        use crate::StatusExt;
-        let status =
-            status::failure(422, "Invalid", format!("ListOptions.meta.k8s.io \"\" is invalid: {field}: {message}"));
-        Err(status.about("meta.k8s.io", "ListOptions", "").cause("FieldValueForbidden", field, message).into())
-    };
+    let path = Path::Root.child("resourceVersionMatch");
+    let mut errors = Errors::default();
     match options.resource_version_match.as_str() {
         "" => {}
-        _ if options.resource_version.is_empty() => {
-            return refuse(
-                "resourceVersionMatch",
-                "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
-            );
+        wanted => {
+            if options.resource_version.is_empty() {
+                errors.forbidden(&path, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+            }
+            if !options.continue_token.is_empty() {
+                errors.forbidden(&path, "resourceVersionMatch is forbidden when continue is provided");
+            }
+            match wanted {
+                "Exact" if options.resource_version == "0" => {
+                    errors.forbidden(&path, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")
+                }
+                "Exact" | "NotOlderThan" => {}
+                other => errors.not_supported(&path, other, &["Exact", "NotOlderThan", ""]),
+            }
         }
-        _ if !options.continue_token.is_empty() => {
-            return refuse(
-                "resourceVersionMatch",
-                "Forbidden: resourceVersionMatch is forbidden when continue is provided",
-            );
-        }
-        "Exact" if options.resource_version == "0" => {
-            return refuse(
-                "resourceVersionMatch",
-                "Forbidden: resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
-            );
-        }
-        "Exact" | "NotOlderThan" => {}
-        other => {
-            let message = format!("Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\", \"\"");
-            return refuse("resourceVersionMatch", &message);
-        }
+    }
+    if !errors.is_empty() {
+        return Err(field::invalid("meta.k8s.io", "ListOptions", "", &errors.into_inner()).into());
     }
     if !options.continue_token.is_empty() && !matches!(options.resource_version.as_str(), "" | "0") {
         return Err(status::bad_request("specifying resource version is not allowed when using continue").into());

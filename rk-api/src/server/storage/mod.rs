@@ -39,7 +39,7 @@ pub(crate) fn store_error(error: rk_store::Error) -> Error {
 /// 504: a version that this store has not reached, as Kubernetes words it.
 pub(crate) fn too_large(asked: u64, current: u64) -> crate::Status {
     use crate::StatusExt;
-    let message = format!("Too large resource version: {asked}, current: {current}");
+    let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
     status::failure(504, "Timeout", message)
         .cause("ResourceVersionTooLarge", "", "Too large resource version")
         .retry_after(1)

@@ -35,8 +35,15 @@ fn selector_and_template(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut
     };
     let (wanted, template) = (spec.at("selector"), spec.at("template"));
     let selector_path = path.child("selector");
+    // A selector that is absent selects nothing.
+    let selected = match wanted {
+        Value::Null => Ok(false),
+        _ => selector::parse(wanted).map(|parsed| parsed.matches(&selector::label_map(template.at("metadata.labels")))),
+    };
     if wanted.is_null() {
-        errors.required(&selector_path, "");
+        if kind != "DaemonSet" {
+            errors.required(&selector_path, "");
+        }
     } else {
         selector::validate(wanted, &selector_path, errors);
         if selector::is_empty(wanted) {
@@ -44,7 +51,14 @@ fn selector_and_template(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut
         }
     }
     let template_path = path.child("template");
-    if !wanted.is_null() && !selector::is_empty(wanted) && !selector::matches(wanted, template.at("metadata.labels")) {
+    match selected {
+        Err(_) if kind != "DaemonSet" => {
+            let detail = if kind == "StatefulSet" { "" } else { "invalid label selector" };
+            return errors.invalid(&selector_path, wanted, detail);
+        }
+        _ => {}
+    }
+    if selected == Ok(false) {
         errors.invalid(
             &template_path.child("metadata.labels"),
             template.at("metadata.labels"),

@@ -158,23 +158,23 @@ fn backend(backend: &Value, path: &Path<'_>, errors: &mut Errors) {
                 }
             }
         }
-        (true, true) => errors.required(&path.child("name"), "service name or resource must be specified"),
+        (true, true) => errors.invalid(path, "", "resource or service backend is required"),
         (true, false) => {
-            let path = path.child("service");
+            let service_path = path.child("service");
             let name = service.text("name");
             if name.is_empty() {
-                errors.required(&path.child("name"), "");
+                errors.required(&service_path.child("name"), "");
             } else {
-                errors.invalid_all(&path.child("name"), name, names::dns1035_label(name));
+                errors.invalid_all(&service_path.child("name"), name, names::dns1035_label(name));
             }
-            let (port, port_path) = (service.at("port"), path.child("port"));
+            let (port, port_path) = (service.at("port"), service_path.child("port"));
             let (port_name, number) = (port.text("name"), port.int("number").unwrap_or(0));
             if !port_name.is_empty() && number != 0 {
-                errors.invalid(&path, "", "cannot set both port name & port number");
+                errors.invalid(path, "", "cannot set both port name & port number");
             } else if !port_name.is_empty() {
                 errors.invalid_all(&port_path.child("name"), port_name, names::port_name(port_name));
             } else if number == 0 {
-                errors.required(&path, "port name or number is required");
+                errors.required(path, "port name or number is required");
             } else if let Some(detail) = names::port_number(number) {
                 errors.invalid(&port_path.child("number"), &number, detail);
             }
