@@ -65,6 +65,13 @@ fn reading_verbs() {
     assert!(c.k(&["get", "--raw", "/readyz?verbose"]).contains("readyz check passed"));
     assert!(c.k_fails(&["top", "nodes"]).to_lowercase().contains("metrics api not available"));
     assert!(c.k_fails(&["get", "pod", "absent"]).contains("pods \"absent\" not found"));
+    let unknown = c.k_fails(&["get", "pods", "--field-selector=spec.nope=1"]);
+    assert!(unknown.contains(r#"field selector "spec.nope=1": field label not supported: spec.nope"#), "{unknown}");
+    let unknown = c.k_fails(&["get", "cm", "--field-selector=data=1"]);
+    assert!(unknown.contains(r#""data" is not a known field selector: only "metadata.name""#), "{unknown}");
+    assert!(c.k_fails(&["get", "pods", "--as=bob"]).contains(r#"User "bob" cannot list resource "pods""#));
+    assert!(c.k_fails(&["wait", "--for=condition=Ready", "pod/absent"]).contains("not found"));
+    c.k(&["wait", "--for=jsonpath={.status.phase}=Running", "pod/sleeper", "--timeout=10s"]);
     assert!(c.k_fails(&["get", "nonsense"]).contains("the server doesn't have a resource type \"nonsense\""));
     for kind in [
         "cm",
@@ -126,6 +133,16 @@ fn writing_verbs() {
     assert!(!output.status.success() && text(&output).contains(".spec.replicas"), "{}", text(&output));
     c.k_in(&["apply", "--server-side", "--field-manager=other", "--force-conflicts", "-f", "-"], other);
     assert_eq!(c.k(&["get", "deploy", "web", "-o", "jsonpath={.spec.replicas}"]), "3");
+    // Who applied on the client's side may go on on the server's, and back.
+    let configmap =
+        |value: &str| format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: cm}}\ndata: {{a: {value}}}\n");
+    c.k_in(&["apply", "-f", "-"], &configmap("one"));
+    c.k_in(&["apply", "--server-side", "-f", "-"], &configmap("two"));
+    assert!(
+        c.k_in(&["apply", "--server-side", "--dry-run=server", "-f", "-"], &configmap("three")).contains("(server")
+    );
+    c.k_in(&["apply", "-f", "-"], &configmap("four"));
+    assert_eq!(c.k(&["get", "cm", "cm", "-o", "jsonpath={.data.a}"]), "four");
     // Edits of all kinds.
     c.k(&["label", "deployment", "web", "tier=front"]);
     assert!(c.k_fails(&["label", "deployment", "web", "tier=back"]).contains("already has a value"));
@@ -276,6 +293,28 @@ fn reaching_into_pods() {
     // debug adds an ephemeral container.
     c.k(&["debug", "sleeper", "--image=host", "--container=dbg", "--", "sh", "-c", "echo debugging"]);
     c.until(&["logs", "sleeper", "-c", "dbg"], |said| said.contains("debugging"));
+    // ... to a node, and to a copy of the pod.
+    let node = c.k(&["get", "pod", "sleeper", "-o", "jsonpath={.spec.nodeName}"]);
+    let created = c.kubectl(&["debug", &format!("node/{node}"), "--image=host", "--", "echo", "on the node"]).output();
+    let created = text(&created.unwrap());
+    let debugger = created.split_whitespace().find(|word| word.starts_with("node-debugger-")).unwrap().to_owned();
+    c.until(&["logs", &debugger], |said| said.contains("on the node"));
+    c.k(&[
+        "debug",
+        "sleeper",
+        "--copy-to=copy",
+        "--container=sleeper",
+        "--",
+        "sh",
+        "-c",
+        "echo copied; exec sleep 600",
+    ]);
+    c.until(&["logs", "copy", "-c", "sleeper"], |said| said.contains("copied"));
+    // run, attached, and gone afterwards.
+    let run = ["run", "once", "--image=host", "--restart=Never", "--rm", "-i", "--command", "--"];
+    let said = c.k_in(&[&run[..], &["sh", "-c", "read word; echo got $word"]].concat(), "it\n");
+    assert!(said.contains("got it"), "{said}");
+    assert!(c.k_fails(&["get", "pod", "once"]).contains("not found"));
     c.k(&["delete", "pod", "sleeper", "--now"]);
 }
 
@@ -301,4 +340,6 @@ fn keeping_nodes() {
     assert!(c.k(&["get", "rs", "-o", "name"]).contains("web"));
     c.k(&["delete", "rs", "-l", "app=web", "--cascade=foreground"]);
     c.until(&["get", "pods", "-o", "name"], |said| !said.contains("web"));
+    // Nothing of all this was worth a warning of a controller.
+    assert!(!c.k(&["events", "--types=Warning"]).contains("ReconcileFailed"), "{}", c.log());
 }

@@ -10,6 +10,7 @@
 //! ```
 
 mod fieldset;
+mod last_applied;
 mod managers;
 mod merge;
 mod typed;
@@ -63,6 +64,7 @@ pub fn server_side_apply(
     {
         return Err(status::bad_request("metadata.managedFields must be nil"));
     }
+    let configuration = applied;
     if let Some(why) = typed::misfit(schema, applied) {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (namespace, name) = (text(&applied["metadata"]["namespace"]), text(&applied["metadata"]["name"]));
@@ -102,7 +104,9 @@ pub fn server_side_apply(
     let mut comparison = compare(schema, &old, &new);
     managers::strip(&mut comparison.changed);
     if !manager.force {
-        refuse_conflicts(&entries, &comparison.changed)?;
+        let mut disputed = comparison.changed.clone();
+        disputed.subtract(&last_applied::allowed(&old, manager, schema));
+        refuse_conflicts(&entries, &disputed)?;
     }
     take_from_others(&mut entries, &comparison);
     let same = own.as_ref().is_some_and(|own| own.fields == set && own.api_version == manager.api_version);
@@ -115,6 +119,7 @@ pub fn server_side_apply(
     }
     entries.push(entry);
     put_managed_fields(&mut new, entries);
+    last_applied::refresh(&mut new, configuration, manager);
     Ok(new)
 }
 

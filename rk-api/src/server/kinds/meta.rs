@@ -10,7 +10,7 @@ use super::{
 use crate::{Resource, server::FieldErrors};
 
 /// The most that all annotations of an object may hold, in bytes of keys and values.
-const ANNOTATIONS_LIMIT: usize = 256 << 10;
+pub(crate) const MAX_ANNOTATIONS: usize = 256 << 10;
 
 /// The broken rules of an object's metadata, its name already generated. `metadata.namespace` must be the one it is stored in.
 pub fn validate_meta(object: &Value, resource: &Resource) -> FieldErrors {
@@ -71,8 +71,8 @@ pub fn annotations(parent: &Value, path: &Path<'_>, errors: &mut Errors) {
         }
         size += key.len() + value.as_str().map_or(0, str::len);
     }
-    if size > ANNOTATIONS_LIMIT {
-        errors.too_long(path, ANNOTATIONS_LIMIT);
+    if size > MAX_ANNOTATIONS {
+        errors.too_long(path, MAX_ANNOTATIONS);
     }
 }
 

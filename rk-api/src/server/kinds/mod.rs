@@ -16,7 +16,7 @@ mod endpoints;
 mod event;
 pub mod field;
 mod limits;
-mod meta;
+pub(crate) mod meta;
 mod misc;
 mod names;
 mod namespace;

@@ -91,14 +91,13 @@ fn selection(call: &Call, labels: &LabelSelector, fields: &FieldSelector) -> Res
         let known = matches!(path.as_str(), "metadata.name" | "metadata.namespace")
             || call.served.row.selectable_fields.iter().any(|field| field == path);
         if !known {
-            let gvk = call.resource();
-            return Err(status::bad_request(format!(
-                "Unable to find {:?} that match label selector {:?}, field selector {:?}: field label not supported: {path}",
-                format!("{}, Kind={}", gvk.api_version(), gvk.kind),
-                labels.to_string(),
-                fields.to_string()
-            ))
-            .into());
+            // Kinds with no selectable fields of their own have apimachinery's rule, and its wording.
+            let message = if call.served.custom || !call.served.row.selectable_fields.is_empty() {
+                format!("field label not supported: {path}")
+            } else {
+                format!("{path:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"")
+            };
+            return Err(status::bad_request(message).into());
         }
     }
     Ok(Selection { namespace: call.namespace.clone(), labels: labels.clone(), fields: fields.clone() })
