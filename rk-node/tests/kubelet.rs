@@ -48,12 +48,16 @@ async fn connect(cluster: &Cluster, with_certificate: bool) -> TlsStream<TcpStre
     tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
 }
 
-async fn get_as(cluster: &Cluster, path: &str, with_certificate: bool) -> (u16, String) {
+async fn ask(cluster: &Cluster, path: &str, with_certificate: bool) -> http::Response<hyper::body::Incoming> {
     let stream = connect(cluster, with_certificate).await;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let request = http::Request::get(path).header("host", "node").body(Empty::<Bytes>::new()).unwrap();
-    let answer = sender.send_request(request).await.unwrap();
+    sender.send_request(request).await.unwrap()
+}
+
+async fn get_as(cluster: &Cluster, path: &str, with_certificate: bool) -> (u16, String) {
+    let answer = ask(cluster, path, with_certificate).await;
     let status = answer.status().as_u16();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8_lossy(&body).into_owned())
@@ -119,13 +123,31 @@ async fn only_the_api_server_may_ask() {
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_are_read_and_followed() {
     let cluster = Cluster::start().await;
-    let pod = running(&cluster, "talk", "echo one; echo two >&2; sleep 0.5; echo three; sleep 0.5; exit 0").await;
+    // Each line waits for the one before to be read (output and errors have no order between them), and the second
+    // instance for an end that doesn't come.
+    let folder = cluster.folder().to_owned();
+    let say = |name: &str| std::fs::write(folder.join(name), "").unwrap();
+    let said = |name: &str| format!("until [ -e {0}/{name} ]; do sleep 0.02; done", folder.display());
+    let (second, third, end) = (said("second"), said("third"), said("end"));
+    let script = format!("echo one; {second}; echo two >&2; {third}; echo three; {end}; rm {}/end", folder.display());
+    let pod = running(&cluster, "talk", &script).await;
+    cluster.until_log(&pod, "main", "one").await;
+    say("second");
     cluster.until_log(&pod, "main", "two").await;
     let path = "/containerLogs/default/talk/main";
     let (status, text) = get(&cluster, &format!("{path}?tailLines=1&timestamps=true")).await;
     assert_eq!(status, 200);
     assert!(text.starts_with("20") && text.contains("Z "), "{text}");
-    let (_, text) = get(&cluster, &format!("{path}?follow=true")).await;
+    let mut followed = ask(&cluster, &format!("{path}?follow=true"), true).await.into_body();
+    let mut text = String::new();
+    while let Some(frame) = tokio::time::timeout(cluster::PATIENCE, followed.frame()).await.unwrap() {
+        text.push_str(&String::from_utf8_lossy(frame.unwrap().data_ref().unwrap()));
+        match text.as_str() {
+            "one\ntwo\n" => say("third"),
+            "one\ntwo\nthree\n" => say("end"),
+            _ => {}
+        }
+    }
     assert_eq!(text, "one\ntwo\nthree\n", "following ends with the container");
     let restarted = |pod: &Pod| pod.status.as_ref().unwrap().container_statuses.as_ref().unwrap()[0].restart_count > 0;
     cluster.until::<Pod>("talk", restarted).await;

@@ -276,9 +276,16 @@ impl Cluster {
         }
     }
 
-    /// Stops everything.
+    /// Stops everything and removes the folder, where what the agent had under way may still write a last file.
     pub async fn end(mut self) {
         self.stop_agent().await;
+        let folder = self.folder.keep();
+        let gone = async {
+            while std::fs::remove_dir_all(&folder).is_err() && folder.exists() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone).await.expect("the folder can be removed");
     }
 }
 
