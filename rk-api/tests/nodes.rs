@@ -33,7 +33,7 @@ async fn kubelet(pki: &Pki) -> u16 {
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::clone(&tls));
+            let acceptor = tokio_rustls::TlsAcceptor::from(tls.config());
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
                 assert!(stream.get_ref().1.peer_certificates().is_some(), "the server shows its certificate");

@@ -44,9 +44,9 @@ impl UserInfo {
 /// What a request brings to prove who sends it.
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
-    /// The verified client certificate in DER, the leaf, if TLS brought one. The TLS layer checked its chain
-    /// against the client CA; its dates and usage are the authenticator's to check.
-    pub certificate: Option<Bytes>,
+    /// The client certificate in DER, the leaf, if TLS brought one: the TLS layer checked its chain against the client
+    /// CA; its dates and usage are the authenticator's to check. Or why it is not trusted.
+    pub certificate: Option<Result<Bytes, String>>,
     /// The bearer token, if any.
     pub token: Option<String>,
     /// All headers.

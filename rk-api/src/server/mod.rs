@@ -41,4 +41,4 @@ pub use security::{Security, ServiceAccountIssuer};
 pub use embed::{Server, ServerBuilder};
 pub use http::{Body, ClientCertificate, HttpService};
 #[cfg(feature = "serve")]
-pub use http::{KubeletClient, TlsError, serve, tls_config};
+pub use http::{KubeletClient, Tls, TlsError, serve, tls_config};

@@ -192,3 +192,16 @@ async fn a_stale_continue_token_is_410() {
     assert_eq!((&event["type"], &event["object"]["code"]), (&"ERROR".into(), &410.into()), "{event}");
     assert_eq!(event["object"]["reason"], "Expired", "{event}");
 }
+
+#[tokio::test]
+async fn one_that_cannot_be_deleted_does_not_save_the_others() {
+    let api = Api::start().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let (_, last) = api.call("GET", &format!("{maps}/frozen"), &[], "").await;
+    let only = serde_json::json!({"preconditions": {"uid": last["metadata"]["uid"]}}).to_string();
+    let (code, answer) = api.call("DELETE", maps, &[("content-type", "application/json")], only).await;
+    assert_eq!((code, answer["reason"].as_str()), (409, Some("Conflict")), "{answer}");
+    for (name, code) in [("cm", 200), ("frozen", 404)] {
+        assert_eq!(api.call("GET", &format!("{maps}/{name}"), &[], "").await.0, code, "{name}");
+    }
+}

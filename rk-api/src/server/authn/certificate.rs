@@ -69,7 +69,8 @@ impl ClientCertificates {
 impl Authenticator for ClientCertificates {
     async fn authenticate(&self, credentials: &Credentials) -> Result<Option<UserInfo>, AuthenticationError> {
         match &credentials.certificate {
-            Some(der) => Self::user(der, crate::now()),
+            Some(Ok(der)) => Self::user(der, crate::now()),
+            Some(Err(why)) => Err(AuthenticationError(format!("x509: {why}"))),
             None => Ok(None),
         }
     }

@@ -12,9 +12,9 @@ use crate::{
 };
 
 /// The client's certificate (the leaf, in DER), which the TLS layer in front puts into a request's extensions after it
-/// has checked its chain.
+/// has checked its chain; or why the one that the client showed is not trusted.
 #[derive(Debug, Clone)]
-pub struct ClientCertificate(pub Bytes);
+pub struct ClientCertificate(pub Result<Bytes, String>);
 
 /// The caller of a request.
 ///

@@ -32,4 +32,4 @@ pub use identity::ClientCertificate;
 pub(crate) use metrics::Metrics;
 pub use service::HttpService;
 #[cfg(feature = "serve")]
-pub use shell::{TlsError, serve, tls_config};
+pub use shell::{Tls, TlsError, serve, tls_config};

@@ -8,9 +8,13 @@ use hyper_util::{
     server::conn::auto::Builder,
 };
 use rustls::{
-    RootCertStore, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::WebPkiClientVerifier,
+    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+    client::danger::HandshakeSignatureValid,
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
+    server::{
+        WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -43,12 +47,81 @@ fn tls_error(what: &'static str) -> impl Fn(&dyn std::fmt::Display) -> TlsError 
     move |error| TlsError { what, reason: error.to_string() }
 }
 
+/// How a server does TLS: made by [`tls_config`].
+#[derive(Debug, Clone)]
+pub struct Tls {
+    config: Arc<ServerConfig>,
+    /// Checks the certificates of clients; `None` to ask for none.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl Tls {
+    /// The configuration for a listener of one's own, which then has to check what clients show: the handshake takes
+    /// any certificate whose key the client holds.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// What a client shows of itself: its certificate, or why that is not trusted.
+    fn certificate(&self, chain: Option<&[CertificateDer<'_>]>) -> Option<ClientCertificate> {
+        let (leaf, intermediates) = chain?.split_first()?;
+        let checked = self.clients.as_ref()?.verify_client_cert(leaf, intermediates, UnixTime::now());
+        Some(ClientCertificate(checked.map(|_| Bytes::copy_from_slice(leaf)).map_err(|error| error.to_string())))
+    }
+}
+
+/// Asks clients for a certificate and takes any whose key they hold. As in kube-apiserver the handshake does not tell
+/// whom to trust: that is a question of authentication, whose answer is 401.
+#[derive(Debug)]
+struct AskForCertificate(Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for AskForCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
 /// TLS with a serving certificate and key in PEM. With `client_ca` (PEM), certificates that clients show are checked
-/// against it; clients may show none.
+/// against it; clients may show none. One that does not hold is no end of the connection, but wrong credentials.
 ///
 /// # Errors
 /// One of the parts is not what it should be.
-pub fn tls_config(certificate: &str, key: &str, client_ca: Option<&str>) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn tls_config(certificate: &str, key: &str, client_ca: Option<&str>) -> Result<Tls, TlsError> {
     let bad_certificate = tls_error("serving certificate");
     let chain = CertificateDer::pem_slice_iter(certificate.as_bytes())
         .collect::<Result<Vec<_>, _>>()
@@ -58,8 +131,8 @@ pub fn tls_config(certificate: &str, key: &str, client_ca: Option<&str>) -> Resu
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| bad_certificate(&error))?;
-    let builder = match client_ca {
-        None => builder.with_no_client_auth(),
+    let (builder, clients) = match client_ca {
+        None => (builder.with_no_client_auth(), None),
         Some(pem) => {
             let bad_ca = tls_error("client CA");
             let mut roots = RootCertStore::empty();
@@ -69,12 +142,12 @@ pub fn tls_config(certificate: &str, key: &str, client_ca: Option<&str>) -> Resu
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
             let verifier = verifier.allow_unauthenticated().build().map_err(|error| bad_ca(&error))?;
-            builder.with_client_cert_verifier(verifier)
+            (builder.with_client_cert_verifier(Arc::new(AskForCertificate(Arc::clone(&verifier)))), Some(verifier))
         }
     };
     let mut config = builder.with_single_cert(chain, key).map_err(|error| bad_certificate(&error))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+    Ok(Tls { config: Arc::new(config), clients })
 }
 
 /// Serves connections, HTTP/1.1 and HTTP/2, with TLS or without, until `shutdown`. Then no new ones are taken,
@@ -85,12 +158,11 @@ pub fn tls_config(certificate: &str, key: &str, client_ca: Option<&str>) -> Resu
 pub async fn serve(
     listener: TcpListener,
     service: HttpService,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Tls>,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     tracing::info!(%address, tls = tls.is_some(), "serving the API");
-    let acceptor = tls.map(TlsAcceptor::from);
     let connections = TaskTracker::new();
     let closing = shutdown.child_token();
     loop {
@@ -110,13 +182,13 @@ pub async fn serve(
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "can't set TCP_NODELAY");
         }
-        let (service, acceptor, closing) = (service.clone(), acceptor.clone(), closing.clone());
+        let (service, tls, closing) = (service.clone(), tls.clone(), closing.clone());
         connections.spawn(async move {
-            let Some(acceptor) = acceptor else { return connection(stream, service, None, closing).await };
+            let Some(tls) = tls else { return connection(stream, service, None, closing).await };
+            let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
             match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => {
-                    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-                    let certificate = shown.map(|leaf| ClientCertificate(Bytes::copy_from_slice(leaf)));
+                    let certificate = tls.certificate(stream.get_ref().1.peer_certificates());
                     connection(stream, service, certificate, closing).await;
                 }
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),

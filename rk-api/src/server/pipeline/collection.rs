@@ -59,7 +59,8 @@ impl Core {
     /// Deletes everything that is listed; what is gone already is no failure. The objects are those deleted.
     ///
     /// # Errors
-    /// As a list and as a delete; the first failure ends it.
+    /// As a list and as a delete. One object that can't be deleted does not save the others: they are deleted, and then
+    /// the first failure is answered.
     pub(crate) async fn delete_collection(
         &self,
         call: &Call,
@@ -67,6 +68,7 @@ impl Core {
         list: &ListOptions,
     ) -> Result<List, Error> {
         let found = self.list(call, list).await?;
+        let mut failure = None;
         for object in &found.items {
             let one = Call {
                 user: Arc::clone(&call.user),
@@ -76,12 +78,13 @@ impl Core {
                 subresource: String::new(),
                 warnings: parking_lot::Mutex::default(),
             };
-            match self.delete(&one, delete).await {
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
+            if let Err(error) = self.delete(&one, delete).await
+                && !error.is_not_found()
+            {
+                failure.get_or_insert(error);
             }
         }
-        Ok(found)
+        failure.map_or(Ok(found), Err)
     }
 }
 

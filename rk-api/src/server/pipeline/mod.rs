@@ -107,9 +107,6 @@ impl Call {
         let body = self.body();
         let schema = self.body_schema(&body);
         let (value, warnings) = schema::decode(bytes, content_type, &body, schema.as_deref(), field_validation)?;
-        if self.served.custom && self.subresource.is_empty() && !names_its_version(bytes) {
-            return Err(status::bad_request("Object 'apiVersion' is missing in the request body").into());
-        }
         self.warn(warnings);
         Ok(value)
     }
@@ -257,11 +254,6 @@ impl Core {
             _ => Ok(object),
         }
     }
-}
-
-/// Whether a body says which version it is of: that of a custom resource has to.
-fn names_its_version(body: &[u8]) -> bool {
-    body.windows(10).any(|window| window == b"apiVersion")
 }
 
 /// 422 with every broken rule.

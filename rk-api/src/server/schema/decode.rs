@@ -11,7 +11,7 @@ pub(crate) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 
 /// Reads the object in a request's body: JSON or, with `application/yaml`, YAML.
 ///
-/// A missing `apiVersion` or `kind` is that of the resource. Unknown and doubled fields are dropped; besides they are
+/// A missing `apiVersion` or `kind` is that of the resource, if that is built in. Unknown and doubled fields are dropped; besides they are
 /// errors with `field_validation` `Strict`, nothing with `Ignore`, and warnings (the second part of the answer) else.
 ///
 /// # Errors
@@ -36,16 +36,26 @@ pub fn decode(
         _ => return Err(unsupported_media_type(&["application/json", "application/yaml", PROTOBUF])),
     };
     let unrecognized = |why: &str| {
-        let why = format!("couldn't get version/kind; json parse error: {why}");
         let kind = &resource.kind;
         status::bad_request(format!(
             "the object provided is unrecognized (must be of type {kind}): {why} ({})",
             summary(body)
         ))
     };
-    let Parsed { mut value, duplicates } = parsed.map_err(|error| unrecognized(&error.to_string()))?;
+    let unreadable = |why: &dyn std::fmt::Display| format!("couldn't get version/kind; json parse error: {why}");
+    let Parsed { mut value, duplicates } = parsed.map_err(|error| unrecognized(&unreadable(&error)))?;
     if let Some(error) = head_error(&value) {
-        return Err(unrecognized(&error));
+        return Err(unrecognized(&unreadable(&error)));
+    }
+    // What is no built-in kind has to say what it is.
+    if schema.is_some_and(Schema::is_custom) {
+        if value["kind"].as_str().is_none_or(str::is_empty) {
+            let why = format!("Object 'Kind' is missing in '{}'", String::from_utf8_lossy(body));
+            return Err(unrecognized(&why));
+        }
+        if value["apiVersion"].as_str().is_none_or(str::is_empty) {
+            return Err(wrong_version("", resource));
+        }
     }
     set_kind(&mut value, resource)?;
     check(&mut value, &duplicates, schema, field_validation)
@@ -134,6 +144,12 @@ fn head_error(value: &Value) -> Option<String> {
     })
 }
 
+fn wrong_version(found: &str, resource: &Resource) -> Status {
+    let expected = resource.api_version();
+    let why = format!("the API version in the data ({found}) does not match the expected API version ({expected})");
+    status::bad_request(why)
+}
+
 /// Fills in `apiVersion` and `kind`, and refuses others than the resource's.
 fn set_kind(value: &mut Value, resource: &Resource) -> Result<(), Status> {
     let expected = resource.api_version();
@@ -147,9 +163,7 @@ fn set_kind(value: &mut Value, resource: &Resource) -> Result<(), Status> {
         return Ok(());
     }
     if same_kind && !same_version {
-        return Err(status::bad_request(format!(
-            "the API version in the data ({found}) does not match the expected API version ({expected})"
-        )));
+        return Err(wrong_version(&found, resource));
     }
     let api_version = if found.is_empty() { &expected } else { &found };
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
