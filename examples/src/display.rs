@@ -74,8 +74,13 @@ impl Display {
         };
         let bar =
             ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{msg}").expect("a valid template"));
+        let mut shown = String::new();
         loop {
-            bar.set_message(view.text());
+            let text = view.text();
+            if text != shown {
+                bar.set_message(text.clone());
+                shown = text;
+            }
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = tokio::time::sleep(REDRAW) => {}
