@@ -104,12 +104,12 @@ async fn a_container_without_a_command_can_not_be_pulled() {
 async fn init_containers_run_in_order_and_sidecars_stay() {
     let cluster = Cluster::start().await;
     let sidecar = with(shell("side", "echo side; exec sleep 1000"), json!({"restartPolicy": "Always"}));
-    let mount = json!({"volumeMounts": [{"name": "work", "mountPath": "/work/dir"}]});
+    let mount = json!({"volumeMounts": [{"name": "work", "mountPath": "/mnt/dir"}]});
     let spec = json!({
         "restartPolicy": "Never",
         "volumes": [{"name": "work", "emptyDir": {}}],
-        "initContainers": [with(shell("first", "echo 1 >> /work/dir/order"), mount.clone()), sidecar, with(shell("second", "echo 2 >> /work/dir/order"), mount.clone())],
-        "containers": [with(shell("main", "cat /work/dir/order"), mount)],
+        "initContainers": [with(shell("first", "echo 1 >> /mnt/dir/order"), mount.clone()), sidecar, with(shell("second", "echo 2 >> /mnt/dir/order"), mount.clone())],
+        "containers": [with(shell("main", "cat /mnt/dir/order"), mount)],
     });
     let pod = cluster.pod("init", spec).await;
     let done = cluster.until::<Pod>("init", |pod| phase(pod) == "Succeeded").await;
