@@ -31,7 +31,8 @@ const WRITERS: usize = 16;
 const LISTS: usize = 20;
 
 fn main() {
-    let status = Command::new(env!("CARGO")).args(["build", "--release", "--bin", "mini-cluster"]).status();
+    let status =
+        Command::new(env!("CARGO")).args(["build", "--release", "-p", "rk-examples", "--bin", "mini-cluster"]).status();
     assert!(status.is_ok_and(|status| status.success()), "the release build of mini-cluster failed");
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../target");
     let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| default.into());
