@@ -43,6 +43,7 @@ mod waiting;
 
 pub use group::LocalGroup;
 pub use log::{MemoryLog, RaftLog};
-pub use options::{MemberId, RaftOptions};
+pub use options::RaftOptions;
+pub use rk_store::MemberId;
 pub use store::RaftStore;
 pub use transport::{LocalNetwork, Packet, Transport};

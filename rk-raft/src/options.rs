@@ -4,9 +4,6 @@ use std::time::Duration;
 
 use rk_store::DEFAULT_WATCH_BUFFER;
 
-/// A member's number in its group, from 1.
-pub type MemberId = u64;
-
 /// How a member works. All members of a group use the same times.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

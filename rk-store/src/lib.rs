@@ -42,8 +42,10 @@
 //! # Parts
 //! - [`Machine`]: the MVCC state machine, deterministic and synchronous: [`Command`]s in, revisions out, over an [`Engine`].
 //! - [`Replica`]: a machine with its watch hub and lease clock: what every store here, and rk-raft, serves from.
+//! - [`Cluster`]: who stores it: members, the leader, and how they change.
 //! - `testing` (feature `testing`): the conformance suites for [`Store`] and [`Engine`], for your implementations too.
 
+mod cluster;
 mod codec;
 mod command;
 #[cfg(feature = "log")]
@@ -61,6 +63,7 @@ pub mod testing;
 mod types;
 mod watch;
 
+pub use cluster::{Cluster, ClusterError, Member, MemberId, MemberStatus};
 pub use codec::DecodeError;
 pub use command::{Command, Outcome};
 #[cfg(feature = "log")]
