@@ -10,8 +10,10 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rk_api::Key;
+use rk_api::{Change, Key, Resource};
 use tokio::time::Instant;
+
+use super::controller::controller_key;
 
 /// After this time what did not show up is taken to have been missed.
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -63,6 +65,26 @@ impl Expectations {
         if let Some(expected) = self.by_owner.lock().get_mut(owner) {
             expected.deletions.remove(uid);
         }
+    }
+
+    /// Notes what a change of a controlled object shows, and answers which objects of the resource `owner` controlled it before
+    /// and after: their keys.
+    pub fn observe(&self, change: &Change, owner: &Resource) -> Vec<Key> {
+        let object = change.object();
+        let mut keys: Vec<Key> = controller_key(object, owner).into_iter().collect();
+        if let Some(key) = keys.first() {
+            if matches!(change, Change::Added(_)) {
+                self.created(key);
+            }
+            if matches!(change, Change::Deleted(_)) || object.meta().deletion_timestamp.is_some() {
+                self.deleted(key, &object.meta().uid);
+            }
+        }
+        if let Change::Updated { old, .. } = change {
+            keys.extend(controller_key(old, owner));
+            keys.dedup();
+        }
+        keys
     }
 
     /// `None` if everything was seen: go on. Otherwise how long to wait for it at most.

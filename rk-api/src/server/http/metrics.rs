@@ -26,13 +26,8 @@ pub(super) struct Labels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Counted {
-    verb: String,
-    group: String,
-    version: String,
-    resource: String,
-    subresource: String,
-    scope: &'static str,
-    dry_run: &'static str,
+    #[prometheus(flatten)]
+    request: Labels,
     component: &'static str,
     code: u16,
 }
@@ -128,9 +123,7 @@ impl Metrics {
     /// Counts an answer.
     pub(super) fn done(&self, labels: Labels, code: u16, took: Duration) {
         self.durations.get_or_create(&labels).observe(took.as_secs_f64());
-        let Labels { verb, group, version, resource, subresource, scope, dry_run } = labels;
-        let component = "apiserver";
-        let counted = Counted { verb, group, version, resource, subresource, scope, dry_run, component, code };
+        let counted = Counted { request: labels, component: "apiserver", code };
         self.requests.get_or_create(&counted).inc();
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    ops::Bound,
     sync::Arc,
     time::Duration,
 };
@@ -45,6 +46,16 @@ pub(super) struct State {
     complete_after: Revision,
     /// The revision of the last change (or of the load).
     last: Revision,
+}
+
+impl State {
+    /// The objects of a namespace (empty for all) behind a name, in order.
+    fn behind(&self, namespace: &str, behind: Option<&str>) -> impl Iterator<Item = &Arc<Item>> {
+        let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
+        let start = behind.map_or(Bound::Included(prefix.as_str()), Bound::Excluded);
+        let items = self.items.range::<str, _>((start, Bound::Unbounded));
+        items.take_while(move |(name, _)| name.starts_with(&prefix)).map(|(_, item)| item)
+    }
 }
 
 /// A watcher's place among the changes: what it still has to read starts here.
@@ -129,14 +140,21 @@ impl Collection {
     /// revision that the feed had reached before.
     pub(super) fn snapshot(&self, namespace: &str, reached: Revision) -> (Vec<Arc<Item>>, Revision, Cursor) {
         let state = self.state.read();
-        let items = if namespace.is_empty() {
-            state.items.values().cloned().collect()
-        } else {
-            let prefix = format!("{namespace}/");
-            let from = state.items.range(prefix.clone()..);
-            from.take_while(|(name, _)| name.starts_with(&prefix)).map(|(_, item)| Arc::clone(item)).collect()
-        };
+        let items = state.behind(namespace, None).cloned().collect();
         (items, state.last.max(reached), Cursor(state.dropped + state.ring.len() as u64))
+    }
+
+    /// What `read` makes of the current objects of a namespace (empty for all) behind a name, and the version of what it saw.
+    /// It holds writers up, so it does not take long.
+    pub(super) fn read_behind<T>(
+        &self,
+        namespace: &str,
+        behind: Option<&str>,
+        reached: Revision,
+        read: impl FnOnce(&mut dyn Iterator<Item = &Arc<Item>>) -> T,
+    ) -> (T, Revision) {
+        let state = self.state.read();
+        (read(&mut state.behind(namespace, behind)), state.last.max(reached))
     }
 
     /// The revision of the last change.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cache, Collection, encode, item::Item, key, store_error};
 use crate::{
-    Error, FieldSelector, LabelSelector, List, ListOptions,
+    Error, FieldSelector, LabelSelector, List, ListOptions, Object,
     server::kinds::field::{self, Errors, Path},
     status,
 };
@@ -135,12 +135,16 @@ impl Cache {
         behind: Option<&str>,
         reached: Revision,
     ) -> List {
-        let (mut items, revision, _) = collection.snapshot(&selection.namespace, reached);
-        if let Some(behind) = behind {
-            let at = items.partition_point(|item| name_of(item).as_str() <= behind);
-            items.drain(..at);
+        // Without a limit the matching, which may take long, is done outside of the collection's lock.
+        if limit == 0 {
+            let (items, revision, _) = collection.snapshot(&selection.namespace, reached);
+            let behind = behind.unwrap_or_default();
+            let from = items.partition_point(|item| name_of(&item.object).as_str() <= behind);
+            return Page::of(items[from..].iter(), selection, limit).into_list(revision);
         }
-        fill(items.into_iter(), selection, limit, revision)
+        let read = |items: &mut dyn Iterator<Item = &Arc<Item>>| Page::of(items, selection, limit);
+        let (page, revision) = collection.read_behind(&selection.namespace, behind, reached, read);
+        page.into_list(revision)
     }
 
     /// A page of the objects as they were at a revision, behind a key.
@@ -172,7 +176,7 @@ impl Cache {
         };
         let decode = |kv: &rk_store::KeyValue| encode::decode(&kv.key, &kv.value, kv.mod_revision).map(Item::new);
         let items = found.kvs.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
-        Ok(fill(items.into_iter(), selection, limit, revision))
+        Ok(Page::of(items.iter(), selection, limit).into_list(revision))
     }
 
     /// 410 for a token that is too old, with one that goes on at the newest state.
@@ -193,25 +197,37 @@ impl Cache {
     }
 }
 
-fn name_of(item: &Item) -> String {
-    key::item(&item.object.meta().namespace, &item.object.meta().name)
+fn name_of(object: &Object) -> String {
+    key::item(&object.meta().namespace, &object.meta().name)
 }
 
-/// Takes the first `limit` that match.
-fn fill(items: impl Iterator<Item = Arc<Item>>, selection: &Selection, limit: usize, revision: Revision) -> List {
-    let mut list = List { resource_version: revision.to_string(), ..List::default() };
-    let mut items = items.filter(|item| selection.matches(item));
-    if limit == 0 {
-        list.items = items.map(|item| Arc::clone(&item.object)).collect();
-        return list;
-    }
-    let page: Vec<_> = items.by_ref().take(limit).collect();
-    let left = items.count() as u64;
-    if left > 0 {
-        list.continue_token = page.last().map(|last| encode_token(revision, &name_of(last))).unwrap_or_default();
+/// The first objects of a selection.
+struct Page {
+    items: Vec<Arc<Object>>,
+    /// Whether there are more, and how many where that is known.
+    more: bool,
+    left: Option<u64>,
+}
+
+impl Page {
+    /// Takes the first `limit` that match, 0 for all.
+    fn of<'a>(items: impl Iterator<Item = &'a Arc<Item>>, selection: &Selection, limit: usize) -> Self {
+        let selects = !(selection.labels.is_empty() && selection.fields.is_empty());
+        let mut items = items.filter(|item| selection.matches(item)).map(|item| Arc::clone(&item.object));
+        if limit == 0 {
+            return Self { items: items.collect(), more: false, left: None };
+        }
+        let page = items.by_ref().take(limit).collect();
+        let more = items.next().is_some();
         // Kubernetes does not count what a selector may leave out.
-        list.remaining = (selection.labels.is_empty() && selection.fields.is_empty()).then_some(left);
+        let left = (more && !selects).then(|| 1 + items.count() as u64);
+        Self { items: page, more, left }
     }
-    list.items = page.iter().map(|item| Arc::clone(&item.object)).collect();
-    list
+
+    fn into_list(self, revision: Revision) -> List {
+        let last = self.items.last().filter(|_| self.more);
+        let continue_token = last.map(|last| encode_token(revision, &name_of(last))).unwrap_or_default();
+        let resource_version = revision.to_string();
+        List { items: self.items, resource_version, continue_token, remaining: self.left }
+    }
 }

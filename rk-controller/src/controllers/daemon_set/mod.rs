@@ -27,7 +27,6 @@ use crate::{
         meta, pod,
     },
     error::is_terminating,
-    runtime::controller_key,
 };
 use placement::{node_of, place};
 
@@ -54,19 +53,7 @@ pub async fn run(informers: &Informers, shutdown: CancellationToken) {
         expectations: Arc::clone(&expectations),
     };
     let resource = Resource::of::<DaemonSet>();
-    let observe = move |change: &Change| {
-        let pod = change.object();
-        let key = controller_key(pod, &resource);
-        if let Some(key) = &key {
-            if matches!(change, Change::Added(_)) {
-                expectations.created(key);
-            }
-            if matches!(change, Change::Deleted(_)) || pod.meta().deletion_timestamp.is_some() {
-                expectations.deleted(key, &pod.meta().uid);
-            }
-        }
-        key.into_iter().collect()
-    };
+    let observe = move |change: &Change| expectations.observe(change, &resource);
     let of_node = move |change: &Change| {
         if let Change::Updated { old, new } = change
             && !fits_differently(old, new)

@@ -29,7 +29,6 @@ use crate::{
         condition::{self, Condition},
         meta, pod,
     },
-    runtime::controller_key,
 };
 use policy::Verdict;
 pub use ttl::{TtlController, run as run_ttl};
@@ -49,24 +48,7 @@ pub async fn run(informers: &Informers, shutdown: CancellationToken) {
     let expectations = Arc::new(Expectations::default());
     let reconciler = JobController { pods: pods.clone(), expectations: Arc::clone(&expectations) };
     let jobs = Resource::of::<Job>();
-    let observe = move |change: &Change| {
-        let pod = change.object();
-        let key = controller_key(pod, &jobs);
-        if let Some(key) = &key {
-            if matches!(change, Change::Added(_)) {
-                expectations.created(key);
-            }
-            if matches!(change, Change::Deleted(_)) || pod.meta().deletion_timestamp.is_some() {
-                expectations.deleted(key, &pod.meta().uid);
-            }
-        }
-        let mut keys: Vec<Key> = key.into_iter().collect();
-        if let Change::Updated { old, .. } = change {
-            keys.extend(controller_key(old, &jobs));
-            keys.dedup();
-        }
-        keys
-    };
+    let observe = move |change: &Change| expectations.observe(change, &jobs);
     Controller::new("job-controller", reconciler, informers).watches_informer(pods, observe).run(shutdown).await;
 }
 

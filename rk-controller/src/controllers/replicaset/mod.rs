@@ -22,7 +22,6 @@ use crate::{
     Action, Context, Controller, Error, Expectations, Reconcile,
     common::{batch, claim, meta, pod},
     error::is_terminating,
-    runtime::controller_key,
 };
 pub use kind::Replicated;
 
@@ -70,19 +69,7 @@ fn observe_pods<K: Replicated>(
     let resource = Resource::of::<K>();
     move |change| {
         let pod = change.object();
-        let key = controller_key(pod, &resource);
-        if let Some(key) = &key {
-            if matches!(change, Change::Added(_)) {
-                expectations.created(key);
-            }
-            if matches!(change, Change::Deleted(_)) || pod.meta().deletion_timestamp.is_some() {
-                expectations.deleted(key, &pod.meta().uid);
-            }
-        }
-        let mut keys: Vec<Key> = key.into_iter().collect();
-        if let Change::Updated { old, .. } = change {
-            keys.extend(controller_key(old, &resource));
-        }
+        let mut keys = expectations.observe(change, &resource);
         let orphan = pod.meta().owner_references.iter().all(|owner| owner.controller != Some(true));
         if orphan && !matches!(change, Change::Deleted(_)) {
             let selects = |owner: &Arc<rk_api::Object>| {
