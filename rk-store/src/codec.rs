@@ -70,6 +70,18 @@ impl Reader {
         Ok(self.rest.split_to(len))
     }
 
+    #[cfg(feature = "log")]
+    pub(crate) fn skip(&mut self, len: usize) -> Result<(), DecodeError> {
+        self.need(len)?;
+        self.rest.advance(len);
+        Ok(())
+    }
+
+    #[cfg(feature = "log")]
+    pub(crate) fn len(&self) -> usize {
+        self.rest.len()
+    }
+
     pub(crate) fn rest(self) -> Bytes {
         self.rest
     }

@@ -3,24 +3,19 @@
 //! ```text
 //! txn ─► queue ─► writer: one frame, one sync for all that wait ─► apply ─► watchers, answers
 //!                              │
-//!              log-<first> ────┴──── checkpoint-<next>, then older segments go
+//!             the log ─────────┴──── checkpoint-<next>, then the log before it goes
 //! ```
 //!
 //! What is on disk:
-//! - `log-*`: segments of the log; `checkpoint-*`: the state from which the log is replayed; `lock`: the holder's process id.
+//! - `log-*`, `spare-*`: the [log](crate::log); `checkpoint-*`: the state from which it is replayed; `lock`: the holder's process id.
 //! - a file ending in `tmp` is one whose writing was interrupted; the next start removes it.
 //!
 //! The log and the newest checkpoint alone decide what the store holds. The engine is filled from them at every start.
 
 mod checkpoint;
-mod disk;
-mod frame;
-mod lock;
-mod log;
 mod writer;
 
 use std::{
-    os::unix::fs::DirBuilderExt,
     path::Path,
     sync::{
         Arc,
@@ -30,22 +25,26 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, oneshot},
     task::JoinHandle,
 };
 
-pub use self::disk::{Disk, LogFile, OsDisk};
-use self::{
-    lock::DirLock,
-    log::Log,
-    writer::{QUEUE, Request, Writer},
-};
+use self::writer::{Request, Writer};
 use crate::{
-    Command, DEFAULT_WATCH_BUFFER, Engine, Error, Lease, LeaseId, MemoryEngine, Outcome, RangeRequest, RangeResponse,
-    Replica, Revision, Store, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream, is_read_only,
+    Command, DEFAULT_WATCH_BUFFER, Disk, Engine, Error, Lease, LeaseId, Machine, MemoryEngine, OsDisk, Outcome,
+    RangeRequest, RangeResponse, Replica, Revision, Store, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
+    disk::remove_temporary,
+    is_read_only,
     lease::{choose_id, end_leases},
+    log::{Log, LogOptions},
+    serial::Serial,
     validate,
 };
+
+/// Most writes that wait for their turn; more wait for those.
+const QUEUE: usize = 4096;
+/// Bytes of log that are read in one go at the start.
+const REPLAY_BYTES: usize = 4 << 20;
 
 /// How a [`DurableStore`] works.
 #[derive(Debug, Clone)]
@@ -78,13 +77,35 @@ impl Default for DurableOptions {
 /// - A full disk fails writes with [`Error::NoSpace`]; reads go on, and writes work again once there is space. After
 ///   a failed sync no one knows what is on disk, so every later write fails with [`Error::Unavailable`].
 /// - Damaged files fail the opening with [`Error::Corrupt`]; only the torn end of the log, which was never acknowledged, is cut.
-/// - Dropping the last handle closes the store in the background; [`DurableStore::close`] waits for it.
+/// - Dropping the store closes it, once the writes under way are done; [`DurableStore::close`] waits for that.
 #[derive(Debug)]
 pub struct DurableStore {
     replica: Arc<Replica>,
-    requests: mpsc::Sender<Request>,
+    requests: Requests,
     disk_size: Arc<AtomicU64>,
     expiry: JoinHandle<()>,
+}
+
+/// The way to the writer.
+#[derive(Clone)]
+struct Requests {
+    serial: Serial<Writer>,
+    turns: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Requests {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Requests").field("turns", &self.turns).finish_non_exhaustive()
+    }
+}
+
+impl Requests {
+    async fn propose(&self, command: Command) -> Result<Outcome, Error> {
+        let turn = self.turns.clone().acquire_owned().await.map_err(|_| closed())?;
+        let (reply, answer) = oneshot::channel();
+        self.serial.push(Request::Write { command, reply, _turn: turn });
+        answer.await.map_err(|_| closed())?
+    }
 }
 
 impl Drop for DurableStore {
@@ -114,7 +135,7 @@ impl DurableStore {
                 }
                 _ => {}
             }
-            make_dir(&dir)?;
+            OsDisk.make_dir(&dir).map_err(|error| Error::io(format!("making {}", dir.display()), &error))?;
             Ok(Arc::new(crate::SledEngine::open(&dir)?))
         })
         .await
@@ -128,53 +149,46 @@ impl DurableStore {
         engine: impl FnOnce(&Path) -> Result<Arc<dyn Engine>, Error> + Send + 'static,
     ) -> Result<Self, Error> {
         let dir = dir.as_ref().to_owned();
-        let opened = tokio::task::spawn_blocking(move || open_blocking(&dir, &options, engine));
-        let writer = opened.await.map_err(|error| Error::Unavailable(format!("opening was stopped: {error}")))??;
+        let disk = options.disk.clone();
+        let (reply, opened) = oneshot::channel();
+        // Whoever asked may have stopped waiting.
+        let open = move || drop(reply.send(open_blocking(&dir, &options, engine)));
+        disk.run(Box::new(open));
+        let writer = opened.await.map_err(|_| Error::Unavailable("opening was stopped".into()))??;
         let (replica, disk_size) = (writer.replica.clone(), writer.disk_size.clone());
-        let (requests, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(writer::run(writer, queue));
+        let requests = Requests { serial: Serial::new(writer, disk), turns: Arc::new(Semaphore::new(QUEUE)) };
         // A weak handle, so that the task does not keep the writer alive.
-        let weak = requests.downgrade();
+        let (weak, turns) = (requests.serial.downgrade(), requests.turns.clone());
         let expiry = tokio::spawn(end_leases(replica.clone(), move |command| {
-            let requests = weak.upgrade();
-            async move { propose(requests.as_ref(), command).await }
+            let requests = weak.upgrade().map(|serial| Requests { serial, turns: turns.clone() });
+            async move { requests.ok_or_else(closed)?.propose(command).await }
         }));
         Ok(Self { replica, requests, disk_size, expiry })
     }
 
     async fn propose(&self, command: Command) -> Result<Outcome, Error> {
-        propose(Some(&self.requests), command).await
+        self.requests.propose(command).await
     }
 
     /// Writes a checkpoint of the state and drops the log before it, without waiting until it is due.
     pub async fn checkpoint(&self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Checkpoint(reply)).await.map_err(|_| closed())?;
+        self.requests.serial.push(Request::Checkpoint(reply));
         answer.await.map_err(|_| closed())?
     }
 
     /// Finishes the writes under way, gives up the directory and ends all watches. Later requests fail.
     pub async fn close(&self) {
         let (reply, answer) = oneshot::channel();
-        if self.requests.send(Request::Close(reply)).await.is_ok() && answer.await.is_err() {
-            tracing::debug!("the store was closed by someone else");
+        self.requests.serial.push(Request::Close(reply));
+        if answer.await.is_err() {
+            tracing::debug!("the store's writer had ended before it was closed");
         }
     }
 }
 
-async fn propose(requests: Option<&mpsc::Sender<Request>>, command: Command) -> Result<Outcome, Error> {
-    let (reply, answer) = oneshot::channel();
-    requests.ok_or_else(closed)?.send(Request::Write(command, reply)).await.map_err(|_| closed())?;
-    answer.await.map_err(|_| closed())?
-}
-
 fn closed() -> Error {
     Error::Unavailable("the store is closed".into())
-}
-
-fn make_dir(dir: &Path) -> Result<(), Error> {
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|error| Error::io(format!("making {}", dir.display()), &error))
 }
 
 fn open_blocking(
@@ -182,46 +196,58 @@ fn open_blocking(
     options: &DurableOptions,
     engine: impl FnOnce(&Path) -> Result<Arc<dyn Engine>, Error>,
 ) -> Result<Writer, Error> {
-    make_dir(dir)?;
-    let lock = DirLock::take(dir)?;
-    remove_temporary(dir)?;
-    let (mut machine, next, checkpoint_size) = checkpoint::load(dir, engine(dir)?)?;
-    let log = Log::open(dir, options.disk.clone(), next, |command| {
-        let result = machine.apply(&command).result;
-        let garbage = machine.take_garbage();
-        crate::remove_records(&**machine.engine(), &garbage)?;
-        match result {
-            // Only a failing engine makes the state differ from the one before; a refusal is repeated as it was.
-            Err(error @ Error::Unavailable(_)) => Err(error),
-            _ => Ok(()),
-        }
-    })?;
-    let garbage = machine.take_garbage();
-    crate::remove_records(&**machine.engine(), &garbage)?;
+    let disk = &options.disk;
+    let made = disk.make_dir(dir).and_then(|()| dir.parent().map_or(Ok(()), |parent| disk.sync_dir(parent)));
+    made.map_err(|error| Error::io(format!("making {}", dir.display()), &error))?;
+    let lock = disk.lock(dir)?;
+    remove_temporary(&**disk, dir)?;
+    let (mut machine, next, checkpoint_size) = checkpoint::load(dir, &**disk, engine(dir)?)?;
+    let log_options = LogOptions { segment_bytes: options.segment_bytes, ..LogOptions::default() };
+    let log = Log::open(dir, disk.clone(), log_options)?;
+    replay(&log, next, &mut machine)?;
     Ok(Writer {
+        next: log.reader().next(),
         replica: Replica::new(machine, options.watch_buffer),
         checkpoint_at: options.checkpoint_bytes.max(checkpoint_size),
-        disk_size: Arc::new(AtomicU64::new(log.size() + checkpoint_size)),
+        disk_size: Arc::new(AtomicU64::new(log.reader().size() + checkpoint_size)),
         log,
         dir: dir.to_owned(),
-        disk: options.disk.clone(),
-        segment_bytes: options.segment_bytes,
         checkpoint_bytes: options.checkpoint_bytes,
         checkpoint_size,
+        running: None,
+        waiting: Vec::new(),
+        closing: Vec::new(),
         broken: None,
-        _lock: lock,
+        lock: Some(lock),
     })
 }
 
-fn remove_temporary(dir: &Path) -> Result<(), Error> {
-    let io = |error: std::io::Error| Error::io(format!("listing {}", dir.display()), &error);
-    for entry in std::fs::read_dir(dir).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        if path.extension().is_some_and(|extension| extension == "tmp") {
-            log::remove(&path)?;
+/// Applies the commands of the log from number `from` on.
+fn replay(log: &Log, mut from: u64, machine: &mut Machine) -> Result<(), Error> {
+    let reader = log.reader();
+    let (first, next) = (reader.first(), reader.next());
+    if !(first..=next).contains(&from) {
+        return Err(Error::Corrupt {
+            file: log.dir().display().to_string(),
+            offset: 0,
+            reason: format!("the log holds the commands {first} to {next}, and {from} is the one to go on with"),
+        });
+    }
+    while from < next {
+        for command in reader.entries(from..next, REPLAY_BYTES)? {
+            let result = machine.apply(&Command::decode(command)?).result;
+            let garbage = machine.take_garbage();
+            crate::remove_records(&**machine.engine(), &garbage)?;
+            // Only a failing engine makes the state differ from the one before; a refusal is repeated as it was.
+            if let Err(error @ Error::Unavailable(_)) = result {
+                return Err(error);
+            }
+            from += 1;
         }
     }
-    Ok(())
+    // Those of the checkpoint, if no command came behind it.
+    let garbage = machine.take_garbage();
+    crate::remove_records(&**machine.engine(), &garbage)
 }
 
 #[async_trait]

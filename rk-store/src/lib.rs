@@ -41,6 +41,7 @@
 //!
 //! # Parts
 //! - [`Machine`]: the MVCC state machine, deterministic and synchronous: [`Command`]s in, revisions out, over an [`Engine`].
+//! - `log` (feature `log`): the write-ahead log, of use for others too.
 //! - [`Replica`]: a machine with its watch hub and lease clock: what every store here, and rk-raft, serves from.
 //! - [`Cluster`]: who stores it: members, the leader, and how they change.
 //! - `testing` (feature `testing`): the conformance suites for [`Store`] and [`Engine`], for your implementations too.
@@ -49,14 +50,20 @@ mod cluster;
 mod codec;
 mod command;
 #[cfg(feature = "log")]
+mod disk;
+#[cfg(feature = "log")]
 mod durable;
 mod engine;
 mod error;
 mod hub;
 mod lease;
+#[cfg(feature = "log")]
+pub mod log;
 mod memory;
 mod mvcc;
 mod replica;
+#[cfg(feature = "log")]
+mod serial;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -67,7 +74,9 @@ pub use cluster::{Cluster, ClusterError, Member, MemberId, MemberStatus};
 pub use codec::DecodeError;
 pub use command::{Command, Outcome};
 #[cfg(feature = "log")]
-pub use durable::{Disk, DurableOptions, DurableStore, LogFile, OsDisk};
+pub use disk::{Disk, DiskFile, OsDisk};
+#[cfg(feature = "log")]
+pub use durable::{DurableOptions, DurableStore};
 #[cfg(feature = "sled")]
 pub use engine::SledEngine;
 pub use engine::{Batch, Engine, EngineError, MemoryEngine, Write};

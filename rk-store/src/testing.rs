@@ -13,6 +13,8 @@
 //! # }
 //! ```
 
+#[cfg(feature = "log")]
+pub mod disk;
 pub mod engine;
 pub mod model;
 pub mod store;

@@ -32,23 +32,39 @@ fn sled_engine() {
 mod on_disk {
     use std::{io, path::Path};
 
-    use rk_store::{Disk, DurableOptions, DurableStore, LogFile, OsDisk};
+    use rk_store::{Disk, DiskFile, DurableOptions, DurableStore, Error, OsDisk};
     use tempfile::TempDir;
 
     use super::*;
 
     /// The file system, with a directory that goes when the store that writes to it has gone.
     #[derive(Debug)]
-    struct TempDisk(TempDir);
+    struct TempDisk(#[allow(dead_code)] TempDir);
 
     impl Disk for TempDisk {
-        fn create(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
-            assert!(path.starts_with(self.0.path()));
+        fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
             OsDisk.create(path)
         }
-
-        fn resume(&self, path: &Path, len: u64) -> io::Result<Box<dyn LogFile>> {
-            OsDisk.resume(path, len)
+        fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+            OsDisk.open(path)
+        }
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            OsDisk.rename(from, to)
+        }
+        fn remove(&self, path: &Path) -> io::Result<()> {
+            OsDisk.remove(path)
+        }
+        fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+            OsDisk.list(dir)
+        }
+        fn make_dir(&self, dir: &Path) -> io::Result<()> {
+            OsDisk.make_dir(dir)
+        }
+        fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+            OsDisk.sync_dir(dir)
+        }
+        fn lock(&self, dir: &Path) -> Result<Box<dyn Send + Sync>, Error> {
+            OsDisk.lock(dir)
         }
     }
 

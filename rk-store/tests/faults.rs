@@ -3,15 +3,11 @@
 #![cfg(feature = "log")]
 
 use std::{
-    io,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::Arc,
 };
 
-use rk_store::*;
+use rk_store::{testing::disk::FaultDisk, *};
 
 async fn open(dir: &Path) -> Result<DurableStore, Error> {
     DurableStore::open(dir, DurableOptions::default()).await
@@ -35,6 +31,10 @@ async fn written(dir: &Path, values: &[&'static str]) -> (PathBuf, Vec<u64>) {
     (log, ends)
 }
 
+/// Bytes of a file's head, and of it with the frame that says where the log begins.
+const HEAD: u64 = 24;
+const OPENING: usize = 45;
+
 const VALUES: [&str; 4] = ["first", "second", "", "fourth"];
 
 #[tokio::test]
@@ -42,7 +42,7 @@ async fn a_log_cut_anywhere_keeps_its_whole_frames() {
     let dir = tempfile::tempdir().unwrap();
     let (log, ends) = written(dir.path(), &VALUES).await;
     let whole = std::fs::read(&log).unwrap();
-    for len in 24..whole.len() {
+    for len in OPENING..whole.len() {
         std::fs::write(&log, &whole[..len]).unwrap();
         let store = open(dir.path()).await.unwrap();
         let kept = ends.iter().filter(|end| **end <= len as u64).count();
@@ -54,8 +54,8 @@ async fn a_log_cut_anywhere_keeps_its_whole_frames() {
         assert_eq!(values(&store).await.len(), kept + 1, "cut to {len} bytes");
         store.close().await;
     }
-    // The head is written and synced before the file gets its name: it can't be torn.
-    for len in 0..24 {
+    // What it begins with is written and synced before the file gets its name: it can't be torn.
+    for len in 0..OPENING {
         std::fs::write(&log, &whole[..len]).unwrap();
         assert!(matches!(open(dir.path()).await, Err(Error::Corrupt { .. })), "cut to {len} bytes");
     }
@@ -74,8 +74,9 @@ async fn a_damaged_byte_in_the_log_is_reported_with_its_place() {
         match open(dir.path()).await {
             Err(Error::Corrupt { file, offset, .. }) => {
                 assert_eq!(file, log.display().to_string());
-                let begins = ends.iter().rev().find(|end| **end <= at as u64).copied().unwrap_or(24);
-                assert_eq!(offset, if at < 24 { 0 } else { begins }, "byte {at}");
+                let begins = [HEAD, OPENING as u64].into_iter().chain(ends.iter().copied());
+                let begins = begins.take_while(|begin| *begin <= at as u64).last().unwrap_or(0);
+                assert_eq!(offset, begins, "byte {at}");
                 assert!((at as u64) < last_begins, "byte {at}: damage of the last frame looks like a torn write");
                 assert_eq!(std::fs::read(&log).unwrap(), damaged, "a corrupt file is left as it is");
             }
@@ -122,7 +123,7 @@ async fn a_missing_file_is_reported() {
     let store = open(dir.path()).await.unwrap();
     store.checkpoint().await.unwrap();
     store.close().await;
-    let log = dir.path().join("log-0000000000000005");
+    let log = dir.path().join("log-0000000000000002");
     let aside = dir.path().join("aside");
     std::fs::rename(&log, &aside).unwrap();
     assert!(matches!(open(dir.path()).await, Err(Error::Corrupt { .. })), "without the log");
@@ -132,71 +133,32 @@ async fn a_missing_file_is_reported() {
 }
 
 /// A disk of limited size whose syncs can fail.
-#[derive(Debug, Default)]
-struct FaultyDisk {
-    free: AtomicUsize,
-    syncs_fail: AtomicBool,
-}
-
-struct FaultyFile {
-    file: Box<dyn LogFile>,
-    disk: Arc<FaultyDisk>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Faults(Arc<FaultyDisk>);
-
-impl Disk for Faults {
-    fn create(&self, path: &Path) -> io::Result<Box<dyn LogFile>> {
-        Ok(Box::new(FaultyFile { file: OsDisk.create(path)?, disk: self.0.clone() }))
-    }
-
-    fn resume(&self, path: &Path, len: u64) -> io::Result<Box<dyn LogFile>> {
-        Ok(Box::new(FaultyFile { file: OsDisk.resume(path, len)?, disk: self.0.clone() }))
-    }
-}
-
-impl LogFile for FaultyFile {
-    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        // The log and a checkpoint may be written at the same time.
-        let take = |free: usize| Some(free.saturating_sub(bytes.len()));
-        let free = self.disk.free.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).unwrap();
-        let fits = bytes.len().min(free);
-        self.file.append(&bytes[..fits])?;
-        if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
-    }
-
-    fn truncate(&mut self, len: u64) -> io::Result<()> {
-        self.file.truncate(len)
-    }
-
-    fn sync(&mut self) -> io::Result<()> {
-        if self.disk.syncs_fail.load(Ordering::SeqCst) {
-            return Err(io::Error::other("injected"));
-        }
-        self.file.sync()
-    }
-}
+struct Faults(FaultDisk);
 
 impl Faults {
-    fn set_free(&self, bytes: usize) {
-        self.0.free.store(bytes, Ordering::SeqCst);
+    fn new(free: u64) -> Self {
+        let disk = Self(FaultDisk::new(7));
+        disk.set_free(free);
+        disk
+    }
+
+    fn set_free(&self, bytes: u64) {
+        self.0.set_free(Some(bytes));
     }
 
     async fn open(&self, dir: &Path) -> DurableStore {
         let mut options = DurableOptions::default();
         (options.segment_bytes, options.checkpoint_bytes) = (400, 4000);
-        options.disk = Arc::new(self.clone());
+        options.disk = Arc::new(self.0.clone());
         DurableStore::open(dir, options).await.unwrap()
     }
 }
 
 #[tokio::test]
 async fn a_full_disk_stops_writes_and_nothing_else() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = Faults::default();
-    disk.set_free(10_000);
-    let store = disk.open(dir.path()).await;
+    let dir = Path::new("data");
+    let disk = Faults::new(10_000);
+    let store = disk.open(dir).await;
     let mut watch = store.watch(WatchRequest::new(KeyRange::all(), 2)).await.unwrap();
     let mut acknowledged = Vec::new();
     // Full at many different places: inside a frame, at its end, in the head of a new segment, inside a checkpoint.
@@ -239,21 +201,20 @@ async fn a_full_disk_stops_writes_and_nothing_else() {
         reached = batch.revision;
     }
     store.close().await;
-    let store = disk.open(dir.path()).await;
+    let store = disk.open(dir).await;
     assert_eq!(found(store.range(all).await.unwrap()), acknowledged, "after a restart");
 }
 
 #[tokio::test]
 async fn after_a_failed_sync_nothing_is_written_any_more() {
-    let dir = tempfile::tempdir().unwrap();
-    let disk = Faults::default();
-    disk.set_free(1_000_000);
-    let store = disk.open(dir.path()).await;
+    let dir = Path::new("data");
+    let disk = Faults::new(1_000_000);
+    let store = disk.open(dir).await;
     store.put("a".into(), "1".into()).await.unwrap();
     let mut watch = store.watch(WatchRequest::new(KeyRange::all(), 2)).await.unwrap();
-    disk.0.syncs_fail.store(true, Ordering::SeqCst);
+    disk.0.fail_syncs(true);
     assert!(matches!(store.put("a".into(), "2".into()).await, Err(Error::Unavailable(_))));
-    disk.0.syncs_fail.store(false, Ordering::SeqCst);
+    disk.0.fail_syncs(false);
     assert!(matches!(store.put("a".into(), "3".into()).await, Err(Error::Unavailable(_))));
     assert!(matches!(store.checkpoint().await, Err(Error::Unavailable(_))));
     assert_eq!(store.get("a".into()).await.unwrap().unwrap().value, "1", "reads go on");
@@ -261,7 +222,7 @@ async fn after_a_failed_sync_nothing_is_written_any_more() {
     // Watchers never saw what was not durable.
     let seen: Vec<_> = futures::StreamExt::collect(&mut watch).await;
     assert!(matches!(&seen[..], [Ok(first), Err(Error::Unavailable(_))] if first.revision == 2), "{seen:?}");
-    let store = disk.open(dir.path()).await;
+    let store = disk.open(dir).await;
     let value = store.get("a".into()).await.unwrap().unwrap().value;
     assert!(value == "1" || value == "2", "{value:?} was refused, not unknown");
     store.put("a".into(), "4".into()).await.unwrap();

@@ -7,14 +7,11 @@ use std::{path::Path, sync::Arc};
 
 use bytes::{BufMut, Bytes};
 
-use super::{
-    disk::Disk,
-    frame::{self, FrameWriter, Frames},
-    log::{numbered, numbers, remove},
-};
 use crate::{
     Engine, Error, Machine, Position, SnapshotGuard, SnapshotHead,
     codec::{Reader, put_bytes},
+    disk::{Disk, numbered, numbers, remove},
+    log::frame::{self, FrameWriter, Frames},
 };
 
 const PREFIX: &str = "checkpoint-";
@@ -30,18 +27,18 @@ pub(crate) fn write(dir: &Path, disk: &dyn Disk, next: u64, snapshot: &SnapshotG
     let io = |error: std::io::Error| Error::io(format!("writing {}", path.display()), &error);
     let mut file = FrameWriter::create(disk, &path, next).map_err(io)?;
     if let Err(error) = fill(&mut file, snapshot, &io).and_then(|()| file.finish().map_err(io)) {
-        file.discard();
+        file.discard(disk);
         return Err(error);
     }
-    file.publish().map_err(io)?;
-    for older in numbers(dir, PREFIX)?.into_iter().filter(|&older| older < next) {
-        remove(&numbered(dir, PREFIX, older))?;
+    file.publish(disk).map_err(io)?;
+    for older in numbers(disk, dir, PREFIX)?.into_iter().filter(|&older| older < next) {
+        remove(disk, &numbered(dir, PREFIX, older))?;
     }
     Ok(file.len())
 }
 
 fn fill(file: &mut FrameWriter, snapshot: &SnapshotGuard, io: &impl Fn(std::io::Error) -> Error) -> Result<(), Error> {
-    let mut append = |fill: &dyn Fn(&mut Vec<u8>)| file.append(fill).map_err(|(error, _)| io(error));
+    let mut append = |fill: &dyn Fn(&mut Vec<u8>)| file.append(fill).map(drop).map_err(|(error, _)| io(error));
     append(&|out| {
         out.put_u8(HEAD);
         snapshot.head().encode(out);
@@ -66,10 +63,10 @@ fn fill(file: &mut FrameWriter, snapshot: &SnapshotGuard, io: &impl Fn(std::io::
 }
 
 /// The state of the newest checkpoint in `dir` and its size in bytes, and the number of the command that comes next.
-pub(crate) fn load(dir: &Path, engine: Arc<dyn Engine>) -> Result<(Machine, u64, u64), Error> {
-    let Some(next) = numbers(dir, PREFIX)?.pop() else { return Ok((Machine::new(engine)?, 1, 0)) };
+pub(crate) fn load(dir: &Path, disk: &dyn Disk, engine: Arc<dyn Engine>) -> Result<(Machine, u64, u64), Error> {
+    let Some(next) = numbers(disk, dir, PREFIX)?.pop() else { return Ok((Machine::new(engine)?, 1, 0)) };
     let path = numbered(dir, PREFIX, next);
-    let frames = frame::read(&path)?;
+    let frames = frame::read(disk, &path)?;
     let machine = restore(engine, &frames, next).map_err(|error| match error {
         Error::Corrupt { offset, reason, .. } => Error::Corrupt { file: path.display().to_string(), offset, reason },
         error => error,

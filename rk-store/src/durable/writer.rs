@@ -8,28 +8,28 @@ use std::{
     },
 };
 
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinHandle,
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::{checkpoint, closed};
+use crate::{
+    Command, Error, Outcome, Replica,
+    log::{Log, LogBatch},
+    serial::{Serial, Work},
 };
 
-use super::{
-    checkpoint,
-    disk::Disk,
-    lock::DirLock,
-    log::{Log, LogError},
-};
-use crate::{Command, Error, Outcome, Replica};
+/// Bytes of commands that share a sync, about.
+const GROUP_BYTES: usize = 8 << 20;
 
-/// Most requests that share a sync, and that wait for their turn.
-pub(crate) const QUEUE: usize = 1024;
+type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 /// What is asked of the writer.
 pub(crate) enum Request {
     /// Log and apply a command.
-    Write(Command, oneshot::Sender<Result<Outcome, Error>>),
+    Write { command: Command, reply: Reply<Outcome>, _turn: OwnedSemaphorePermit },
     /// Write a checkpoint now.
-    Checkpoint(oneshot::Sender<Result<(), Error>>),
+    Checkpoint(Reply<()>),
+    /// The checkpoint under way has ended: its size.
+    CheckpointDone(Result<u64, Error>),
     /// Finish and give the directory up.
     Close(oneshot::Sender<()>),
 }
@@ -38,205 +38,166 @@ pub(crate) enum Request {
 pub(crate) struct Writer {
     pub(crate) replica: Arc<Replica>,
     pub(crate) log: Log,
+    /// The number of the next command.
+    pub(crate) next: u64,
     pub(crate) dir: PathBuf,
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) segment_bytes: u64,
     pub(crate) checkpoint_bytes: u64,
     /// Bytes of the newest checkpoint.
     pub(crate) checkpoint_size: u64,
-    /// Bytes of log and checkpoint, for everyone to read.
-    pub(crate) disk_size: Arc<AtomicU64>,
-    /// Why nothing can be written any more.
-    pub(crate) broken: Option<String>,
     /// The size of the log at which the next checkpoint is due.
     pub(crate) checkpoint_at: u64,
-    pub(crate) _lock: DirLock,
+    /// Bytes of log and checkpoint, for everyone to read.
+    pub(crate) disk_size: Arc<AtomicU64>,
+    /// The checkpoint being written: the number of the command behind it, and who waits for it.
+    pub(crate) running: Option<(u64, Vec<Reply<()>>)>,
+    /// Those who want a checkpoint that is not begun.
+    pub(crate) waiting: Vec<Reply<()>>,
+    pub(crate) closing: Vec<oneshot::Sender<()>>,
+    /// Why nothing can be written any more.
+    pub(crate) broken: Option<String>,
+    /// Held until the store is closed.
+    pub(crate) lock: Option<Box<dyn Send + Sync>>,
 }
 
-/// A checkpoint being written: the number of the command behind it, and its size in the end.
-struct Running {
-    next: u64,
-    task: JoinHandle<Result<u64, Error>>,
-    waiting: Vec<oneshot::Sender<Result<(), Error>>>,
-}
+impl Work for Writer {
+    type Item = Request;
 
-/// Serves requests until all senders are gone or one asks to close.
-pub(crate) async fn run(mut writer: Writer, mut requests: mpsc::Receiver<Request>) {
-    let mut running: Option<Running> = None;
-    let mut batch = Vec::with_capacity(QUEUE);
-    let mut asked = Vec::new();
-    loop {
-        tokio::select! {
-            biased;
-            result = finished(&mut running) => {
-                if let Some(done) = running.take() {
-                    writer.checkpoint_done(done, result);
-                }
-            }
-            count = requests.recv_many(&mut batch, QUEUE) => {
-                if count == 0 {
-                    break;
-                }
-            }
-        }
-        let (mut writes, mut closing) = (Vec::new(), Vec::new());
-        for request in batch.drain(..) {
+    fn run(&mut self, requests: Vec<Request>, own: &Serial<Self>) {
+        let (mut group, mut replies) = (LogBatch::default(), Vec::new());
+        for request in requests {
             match request {
-                Request::Write(command, reply) => writes.push((command, reply)),
-                Request::Checkpoint(reply) => asked.push(reply),
-                Request::Close(reply) => closing.push(reply),
-            }
-        }
-        if !writes.is_empty() {
-            // Off the async threads: a sync may take many milliseconds.
-            let committed = tokio::task::spawn_blocking(move || {
-                writer.commit(writes);
-                writer
-            });
-            writer = match committed.await {
-                Ok(writer) => writer,
-                // The runtime shuts down, or applying has panicked: either way no one writes any more.
-                Err(error) => {
-                    tracing::error!(%error, "the store's writer has ended");
-                    return;
+                Request::Write { command, reply, _turn } => {
+                    group.entry(self.next + replies.len() as u64, |out| command.encode(out));
+                    replies.push((command, reply, _turn));
+                    if group.size() >= GROUP_BYTES {
+                        self.commit(std::mem::take(&mut group), std::mem::take(&mut replies));
+                    }
                 }
-            };
+                Request::Checkpoint(reply) => self.waiting.push(reply),
+                Request::CheckpointDone(result) => self.checkpoint_done(result),
+                Request::Close(reply) => self.closing.push(reply),
+            }
         }
+        self.commit(group, replies);
         // One that is being written already lacks the latest commands, so whoever asks now gets the next one.
-        if running.is_none() && (!asked.is_empty() || writer.log.size() >= writer.checkpoint_at) {
-            running = writer.start_checkpoint(std::mem::take(&mut asked));
+        if self.running.is_none() && (!self.waiting.is_empty() || self.log.reader().size() >= self.checkpoint_at) {
+            self.start_checkpoint(own);
         }
-        if !closing.is_empty() {
-            requests.close();
-            if let Some(done) = running.take() {
-                finish(&mut writer, done).await;
-            }
-            writer.close();
-            for reply in closing {
-                // Whoever asked may have gone; the store is closed all the same.
-                let _gone = reply.send(());
-            }
-            return;
+        if !self.closing.is_empty() && self.running.is_none() {
+            self.close();
         }
-    }
-    if let Some(done) = running.take() {
-        finish(&mut writer, done).await;
-    }
-    writer.close();
-}
-
-async fn finished(running: &mut Option<Running>) -> Result<u64, Error> {
-    match running {
-        Some(running) => (&mut running.task).await.unwrap_or_else(|error| Err(Error::Unavailable(error.to_string()))),
-        None => std::future::pending().await,
     }
 }
 
-async fn finish(writer: &mut Writer, running: Running) {
-    let mut running = Some(running);
-    let result = finished(&mut running).await;
-    if let Some(done) = running {
-        writer.checkpoint_done(done, result);
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
 impl Writer {
-    /// Logs commands, applies them and answers. Runs off the async threads.
-    fn commit(&mut self, writes: Vec<(Command, oneshot::Sender<Result<Outcome, Error>>)>) {
-        let refused = match &self.broken {
-            Some(reason) => Some(Error::Unavailable(reason.clone())),
-            None => match self.log.append(writes.iter().map(|(command, _)| command)) {
-                Ok(()) => None,
-                Err(LogError::Refused(error)) => Some(error),
-                Err(LogError::Broken(reason)) => Some(self.fail(reason)),
-            },
+    /// Logs commands, applies them and answers.
+    fn commit(&mut self, group: LogBatch, writes: Vec<(Command, Reply<Outcome>, OwnedSemaphorePermit)>) {
+        if writes.is_empty() {
+            return;
+        }
+        let logged = match &self.broken {
+            Some(reason) => Err(Error::Unavailable(reason.clone())),
+            None if self.lock.is_none() => Err(closed()),
+            None => self.log.append(&[group]),
         };
-        for (command, reply) in writes {
-            let result = match (&refused, &self.broken) {
-                (Some(error), _) => Err(error.clone()),
-                (None, Some(reason)) => Err(Error::Unavailable(reason.clone())),
-                (None, None) => self.replica.apply(&command),
+        match &logged {
+            Ok(()) => self.next += writes.len() as u64,
+            Err(Error::Unavailable(reason)) if self.broken.is_none() && self.lock.is_some() => {
+                self.fail(reason.clone());
+            }
+            Err(_) => {}
+        }
+        for (command, reply, _turn) in writes {
+            let result = match (&logged, &self.broken) {
+                (Err(error), _) => Err(error.clone()),
+                (Ok(()), Some(reason)) => Err(Error::Unavailable(reason.clone())),
+                (Ok(()), None) => self.replica.apply(&command),
             };
-            if let (None, None, Err(Error::Unavailable(reason))) = (&refused, &self.broken, &result) {
+            if let (Ok(()), None, Err(Error::Unavailable(reason))) = (&logged, &self.broken, &result) {
                 self.fail(reason.clone());
             }
             // Whoever asked may have stopped waiting; the command is done all the same.
             let _gone = reply.send(result);
         }
-        if self.broken.is_none()
-            && self.log.segment_size() >= self.segment_bytes
-            && let Err(error) = self.rotate()
-        {
-            // Nothing is lost: the segment grows on, and the next commit tries again.
-            tracing::warn!(%error, "a new log segment could not be made");
-        }
         self.publish_size();
     }
 
     /// Ends the watches and gives the directory up.
-    fn close(mut self) {
-        self.replica.close("the store was closed");
-        if self.broken.is_none()
-            && let Err(error) = self.log.finish()
-        {
-            // What was acknowledged is synced: only space allocated ahead stays.
-            tracing::warn!(%error, "the log was not trimmed");
+    fn close(&mut self) {
+        if self.lock.is_some() {
+            self.replica.close("the store was closed");
+            if self.broken.is_none()
+                && let Err(error) = self.log.finish()
+            {
+                // What was acknowledged is synced: only space allocated ahead stays.
+                tracing::warn!(%error, "the log was not trimmed");
+            }
+            self.lock = None;
+        }
+        for reply in self.closing.drain(..) {
+            // Whoever asked may have gone; the store is closed all the same.
+            let _gone = reply.send(());
         }
     }
 
     /// Refuses every write from now on.
-    fn fail(&mut self, reason: String) -> Error {
+    fn fail(&mut self, reason: String) {
         tracing::error!(reason, "the store refuses writes from now on");
-        let error = Error::Unavailable(reason.clone());
         self.broken = Some(reason);
-        error
-    }
-
-    fn rotate(&mut self) -> Result<(), Error> {
-        self.log.rotate().map_err(|error| match error {
-            LogError::Refused(error) => error,
-            LogError::Broken(reason) => self.fail(reason),
-        })
     }
 
     fn publish_size(&self) {
-        self.disk_size.store(self.log.size() + self.checkpoint_size, Ordering::Relaxed);
+        self.disk_size.store(self.log.reader().size() + self.checkpoint_size, Ordering::Relaxed);
     }
 
-    fn start_checkpoint(&mut self, waiting: Vec<oneshot::Sender<Result<(), Error>>>) -> Option<Running> {
+    fn start_checkpoint(&mut self, own: &Serial<Self>) {
+        let waiting = std::mem::take(&mut self.waiting);
         // Tried again once as much has been written again.
-        self.checkpoint_at = self.log.size() + self.checkpoint_bytes;
+        self.checkpoint_at = self.log.reader().size() + self.checkpoint_bytes;
         let refused = match &self.broken {
             Some(reason) => Some(Error::Unavailable(reason.clone())),
-            None => self.rotate().err(),
+            None if self.lock.is_none() => Some(closed()),
+            None => self.log.rotate().err(),
         };
         if let Some(error) = refused {
             tracing::warn!(%error, "a checkpoint could not be begun");
             for reply in waiting {
                 let _gone = reply.send(Err(error.clone()));
             }
-            return None;
+            return;
         }
-        let (next, snapshot) = (self.log.next(), self.replica.snapshot());
-        let (dir, disk) = (self.dir.clone(), self.disk.clone());
-        let task = tokio::task::spawn_blocking(move || checkpoint::write(&dir, &*disk, next, &snapshot));
-        Some(Running { next, task, waiting })
+        let (next, snapshot, own) = (self.next, self.replica.snapshot(), own.clone());
+        let (dir, disk) = (self.dir.clone(), self.log.disk().clone());
+        self.running = Some((next, waiting));
+        let write = move || {
+            let result = checkpoint::write(&dir, &*disk, next, &snapshot);
+            drop(snapshot);
+            own.push(Request::CheckpointDone(result));
+        };
+        self.log.disk().run(Box::new(write));
     }
 
-    fn checkpoint_done(&mut self, done: Running, result: Result<u64, Error>) {
+    fn checkpoint_done(&mut self, result: Result<u64, Error>) {
+        let Some((next, waiting)) = self.running.take() else { return };
         let result = result.and_then(|size| {
             self.checkpoint_size = size;
-            self.log.remove_before(done.next)
+            self.log.drop_before(next)
         });
         match &result {
             Ok(()) => {
                 // The log may grow as large as the state before it is worth writing the state again.
-                self.checkpoint_at = self.log.size() + self.checkpoint_bytes.max(self.checkpoint_size);
+                self.checkpoint_at = self.log.reader().size() + self.checkpoint_bytes.max(self.checkpoint_size);
             }
             Err(error) => tracing::warn!(%error, "a checkpoint failed; the log is kept"),
         }
         self.publish_size();
-        for reply in done.waiting {
+        for reply in waiting {
             let _gone = reply.send(result.clone());
         }
     }

@@ -1,7 +1,7 @@
 //! Framed, checksummed files: the format of log segments and checkpoints.
 //!
 //! ```text
-//! file   = magic 8 | number u64 | salt u32 | crc u32      then frames, then zeros up to the end
+//! file   = magic 8 | number u64 | salt u32 | crc u32      then frames, then nothing of use
 //! frame  = "rkfr" | length u32 | crc u32 | payload        crc over salt, length and payload
 //! ```
 //! All integers are little-endian, checksums are CRC-32C. The salt is new with each file, so bytes that merely look like a frame,
@@ -11,28 +11,38 @@
 //! frame with a whole one behind it was damaged later, and is reported as corrupt.
 
 use std::{
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::{Buf, BufMut, Bytes};
 
-use super::disk::{Disk, LogFile, sync_dir};
-use crate::Error;
+use crate::{
+    Error,
+    disk::{Disk, DiskFile, read_all, remove_quietly, temporary},
+};
 
 const MAGIC: [u8; 8] = *b"rkstore1";
 const FRAME: [u8; 4] = *b"rkfr";
 /// Bytes of a file's head.
 pub(crate) const HEAD: usize = 24;
 /// Bytes of a frame's head.
-const FRAME_HEAD: usize = 12;
+pub(crate) const FRAME_HEAD: usize = 12;
+/// Bytes that are allocated ahead of the end: a sync of a write into allocated space need not write the file's new size.
+const ALLOCATE: u64 = 1 << 20;
+/// The largest buffer that is kept for the next frame.
+const KEEP_BUFFER: usize = 1 << 20;
 
 /// A framed file being written.
+#[derive(Debug)]
 pub(crate) struct FrameWriter {
-    file: Box<dyn LogFile>,
+    file: Arc<dyn DiskFile>,
     path: PathBuf,
     salt: u32,
     len: u64,
+    /// Up to where the file has its space.
+    allocated: u64,
     buffer: Vec<u8>,
 }
 
@@ -53,49 +63,68 @@ pub(crate) struct Frames {
 impl FrameWriter {
     /// Makes the file `path.tmp` with its head. [`FrameWriter::publish`] gives it its name.
     pub(crate) fn create(disk: &dyn Disk, path: &Path, number: u64) -> io::Result<Self> {
-        let salt = {
-            use std::hash::{BuildHasher, Hasher, RandomState};
-            RandomState::new().build_hasher().finish() as u32
-        };
+        Self::begin(disk, path, number, disk.create(&temporary(path))?, 0)
+    }
+
+    /// As [`FrameWriter::create`], in the space of a file that is of no more use. Writing where something was written before
+    /// changes no metadata, so it syncs faster than anything else.
+    pub(crate) fn reuse(disk: &dyn Disk, spare: &Path, path: &Path, number: u64) -> io::Result<Self> {
+        disk.rename(spare, &temporary(path))?;
+        // The names it had before must not be there, after a power cut, with what is written now.
+        disk.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+        let file = disk.open(&temporary(path))?;
+        let allocated = file.len()?;
+        Self::begin(disk, path, number, file, allocated)
+    }
+
+    fn begin(disk: &dyn Disk, path: &Path, number: u64, file: Arc<dyn DiskFile>, allocated: u64) -> io::Result<Self> {
+        let salt = disk.random() as u32;
         let mut head = Vec::with_capacity(HEAD);
         head.put_slice(&MAGIC);
         head.put_u64_le(number);
         head.put_u32_le(salt);
         head.put_u32_le(crc32c::crc32c(&head));
-        let temporary = temporary(path);
-        let mut file = disk.create(&temporary)?;
-        if let Err(error) = file.append(&head) {
-            remove_quietly(&temporary);
+        if let Err(error) = file.write_at(0, &head) {
+            remove_quietly(disk, &temporary(path));
             return Err(error);
         }
-        Ok(Self { file, path: path.to_owned(), salt, len: HEAD as u64, buffer: Vec::new() })
+        Ok(Self { file, path: path.to_owned(), salt, len: HEAD as u64, allocated, buffer: Vec::new() })
     }
 
     /// Goes on behind the whole frames of a file, cutting off what follows.
     pub(crate) fn resume(disk: &dyn Disk, path: &Path, frames: &Frames) -> io::Result<Self> {
-        let file = disk.resume(path, frames.end)?;
-        Ok(Self { file, path: path.to_owned(), salt: frames.salt, len: frames.end, buffer: Vec::new() })
+        let file = disk.open(path)?;
+        file.set_len(frames.end)?;
+        file.sync()?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            salt: frames.salt,
+            len: frames.end,
+            allocated: frames.end,
+            buffer: Vec::new(),
+        })
     }
 
     /// Syncs the file and moves it to its name.
-    pub(crate) fn publish(&mut self) -> io::Result<()> {
+    pub(crate) fn publish(&mut self, disk: &dyn Disk) -> io::Result<()> {
         let temporary = temporary(&self.path);
-        let published = self.file.sync().and_then(|()| std::fs::rename(&temporary, &self.path));
+        let published = self.file.sync().and_then(|()| disk.rename(&temporary, &self.path));
         if published.is_err() {
-            remove_quietly(&temporary);
+            remove_quietly(disk, &temporary);
         }
         published?;
-        sync_dir(self.path.parent().unwrap_or(Path::new(".")))
+        disk.sync_dir(self.path.parent().unwrap_or(Path::new(".")))
     }
 
     /// Gives up a file that was not published.
-    pub(crate) fn discard(self) {
-        remove_quietly(&temporary(&self.path));
+    pub(crate) fn discard(self, disk: &dyn Disk) {
+        remove_quietly(disk, &temporary(&self.path));
     }
 
-    /// Appends a frame whose payload `fill` writes. If that fails, the file is as long as before, or the second value says
-    /// why even that can't be had.
-    pub(crate) fn append(&mut self, fill: impl FnOnce(&mut Vec<u8>)) -> Result<(), (io::Error, Option<io::Error>)> {
+    /// Appends a frame whose payload `fill` writes; where the payload begins. If that fails, the file is as before, also after a
+    /// power cut, or the second value says why even that can't be had.
+    pub(crate) fn append(&mut self, fill: impl FnOnce(&mut Vec<u8>)) -> Result<u64, (io::Error, Option<io::Error>)> {
         let buffer = &mut self.buffer;
         buffer.clear();
         buffer.put_slice(&FRAME);
@@ -106,23 +135,32 @@ impl FrameWriter {
         let crc = checksum(self.salt, &buffer[FRAME_HEAD..]);
         buffer[4..8].copy_from_slice(&length.to_le_bytes());
         buffer[8..12].copy_from_slice(&crc.to_le_bytes());
-        if let Err(error) = self.file.append(buffer) {
-            return Err((error, self.file.truncate(self.len).err()));
+        let end = self.len + buffer.len() as u64;
+        if end > self.allocated {
+            let wanted = end.next_multiple_of(ALLOCATE);
+            // Where it is refused, the write itself tells whether there is space.
+            self.allocated = if self.file.allocate(wanted).is_ok() { wanted } else { end };
         }
-        self.len += buffer.len() as u64;
-        if buffer.capacity() > 1 << 20 {
+        if let Err(error) = self.file.write_at(self.len, buffer) {
+            self.allocated = self.len;
+            return Err((error, self.file.set_len(self.len).and_then(|()| self.file.sync()).err()));
+        }
+        let payload = self.len + FRAME_HEAD as u64;
+        self.len = end;
+        if buffer.capacity() > KEEP_BUFFER {
             *buffer = Vec::new();
         }
-        Ok(())
+        Ok(payload)
     }
 
-    pub(crate) fn sync(&mut self) -> io::Result<()> {
+    pub(crate) fn sync(&self) -> io::Result<()> {
         self.file.sync()
     }
 
     /// Cuts off what was allocated ahead: nothing more is written to this file.
     pub(crate) fn finish(&mut self) -> io::Result<()> {
-        self.file.truncate(self.len)?;
+        self.allocated = self.len;
+        self.file.set_len(self.len)?;
         self.file.sync()
     }
 
@@ -133,16 +171,9 @@ impl FrameWriter {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
-}
 
-fn temporary(path: &Path) -> PathBuf {
-    path.with_extension("tmp")
-}
-
-/// Removes a temporary file of which nothing depends: one that stays is removed by the next open.
-fn remove_quietly(path: &Path) {
-    if let Err(error) = std::fs::remove_file(path) {
-        tracing::debug!(path = %path.display(), %error, "a temporary file stays until the next start");
+    pub(crate) fn file(&self) -> &Arc<dyn DiskFile> {
+        &self.file
     }
 }
 
@@ -158,14 +189,12 @@ fn corrupt(path: &Path, offset: u64, reason: impl Into<String>) -> Error {
 }
 
 /// Reads a framed file. Damage that is not just a torn end is [`Error::Corrupt`].
-pub(crate) fn read(path: &Path) -> Result<Frames, Error> {
-    let io = |error: io::Error| Error::io(format!("reading {}", path.display()), &error);
-    let mut bytes = Vec::new();
-    std::fs::File::open(path).map_err(io)?.read_to_end(&mut bytes).map_err(io)?;
-    parse(path, bytes.into())
+pub(crate) fn read(disk: &dyn Disk, path: &Path) -> Result<Frames, Error> {
+    parse(path, read_all(disk, path)?.into())
 }
 
-fn parse(path: &Path, bytes: Bytes) -> Result<Frames, Error> {
+/// The frames in the bytes of a file.
+pub(crate) fn parse(path: &Path, bytes: Bytes) -> Result<Frames, Error> {
     if bytes.len() < HEAD {
         return Err(corrupt(path, bytes.len() as u64, "it is shorter than its head"));
     }
