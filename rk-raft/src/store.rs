@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rk_store::{
-    Command, Error, Lease, LeaseId, Machine, MemoryEngine, Outcome, RangeRequest, RangeResponse, Replica, Revision,
-    Store, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream, is_read_only, validate,
+    Alarm, Command, Error, HashKv, Lease, LeaseId, Machine, MemoryEngine, Outcome, RangeRequest, RangeResponse,
+    Replica, Revision, SnapshotStream, Store, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream, is_read_only,
+    validate,
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -116,7 +117,9 @@ impl RaftStore {
 #[async_trait]
 impl Store for RaftStore {
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
-        self.barrier().await?;
+        if !request.serializable {
+            self.barrier().await?;
+        }
         self.replica.range(&request)
     }
 
@@ -141,13 +144,14 @@ impl Store for RaftStore {
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
-        self.propose(Command::Compact(revision)).await.map(drop)
+        self.propose(Command::Compact(revision)).await?;
+        self.replica.sweep_all().await
     }
 
     async fn lease_grant(&self, id: LeaseId, ttl: i64) -> Result<Lease, Error> {
         let id = if id == 0 { self.choose_lease_id() } else { id };
         self.propose(Command::LeaseGrant { id, ttl }).await?;
-        Ok(Lease { id, granted_ttl: ttl, ttl, keys: Vec::new() })
+        Ok(Lease::granted(id, ttl))
     }
 
     async fn lease_revoke(&self, id: LeaseId) -> Result<(), Error> {
@@ -168,6 +172,31 @@ impl Store for RaftStore {
     async fn leases(&self) -> Result<Vec<LeaseId>, Error> {
         self.barrier().await?;
         Ok(self.replica.leases())
+    }
+
+    async fn hash_kv(&self, revision: Revision) -> Result<HashKv, Error> {
+        self.replica.hash_kv(revision).await
+    }
+
+    async fn snapshot(&self) -> Result<SnapshotStream, Error> {
+        Ok(self.replica.snapshot_stream())
+    }
+
+    async fn alarms(&self) -> Result<Vec<Alarm>, Error> {
+        self.barrier().await?;
+        Ok(self.replica.alarms())
+    }
+
+    async fn activate_alarm(&self, alarm: Alarm) -> Result<(), Error> {
+        self.propose(Command::Alarm { alarm, active: true }).await.map(drop)
+    }
+
+    async fn deactivate_alarm(&self, alarm: Alarm) -> Result<(), Error> {
+        self.propose(Command::Alarm { alarm, active: false }).await.map(drop)
+    }
+
+    async fn defragment(&self) -> Result<(), Error> {
+        self.replica.defragment()
     }
 
     /// The numbers of this member, which may be behind those of others.

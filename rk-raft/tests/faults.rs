@@ -35,7 +35,7 @@ async fn count(store: &dyn Store) -> Result<(u64, Revision), Error> {
 
 /// Counts up if nobody else has since: whether it did.
 async fn count_up(store: &dyn Store, (count, revision): (u64, Revision)) -> Result<bool, Error> {
-    let put = PutRequest { key: "counter".into(), value: (count + 1).to_string().into(), lease: 0, prev_kv: false };
+    let put = PutRequest::new("counter", (count + 1).to_string());
     let unchanged =
         Compare { range: KeyRange::key("counter"), op: CompareOp::Equal, target: CompareTarget::ModRevision(revision) };
     let txn = Txn { compare: vec![unchanged], success: vec![Op::Put(put)], failure: Vec::new() };
@@ -229,7 +229,7 @@ async fn a_change_of_leader_ends_no_lease_early() {
     let others = others(&group, leader);
     let store = others[0].clone();
     store.lease_grant(1, 20).await.unwrap();
-    let bound = PutRequest { key: "a".into(), value: "1".into(), lease: 1, prev_kv: false };
+    let bound = PutRequest { lease: 1, ..PutRequest::new("a", "1") };
     store.txn(Txn { success: vec![Op::Put(bound)], ..Txn::default() }).await.unwrap();
     tokio::time::sleep(Duration::from_secs(15)).await;
     // The followers' clocks run since the grant; only the leader knows of this.

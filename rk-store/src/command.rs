@@ -3,8 +3,8 @@
 use bytes::{BufMut, Bytes};
 
 use crate::{
-    Compare, CompareOp, CompareTarget, DeleteRequest, KeyRange, LeaseId, Op, PutRequest, RangeRequest, Revision, Txn,
-    TxnResponse,
+    Alarm, AlarmKind, Compare, CompareOp, CompareTarget, DeleteRequest, KeyRange, LeaseId, Op, PutRequest,
+    RangeRequest, Revision, SortOrder, SortTarget, Txn, TxnResponse,
     codec::{DecodeError, Reader, put_bytes},
 };
 
@@ -32,6 +32,13 @@ pub enum Command {
         /// The lease.
         id: LeaseId,
     },
+    /// Raises an alarm or ends it.
+    Alarm {
+        /// The alarm.
+        alarm: Alarm,
+        /// Whether it is active from now on.
+        active: bool,
+    },
 }
 
 /// What a [`Command`] did.
@@ -40,7 +47,7 @@ pub enum Command {
 pub enum Outcome {
     /// A txn ran.
     Txn(TxnResponse),
-    /// History was compacted, or a lease granted or revoked.
+    /// Anything else was done.
     Done,
 }
 
@@ -48,6 +55,7 @@ const TXN: u8 = 1;
 const COMPACT: u8 = 2;
 const LEASE_GRANT: u8 = 3;
 const LEASE_REVOKE: u8 = 4;
+const ALARM: u8 = 5;
 
 impl Command {
     /// Appends the command's bytes to `out`.
@@ -70,6 +78,11 @@ impl Command {
                 out.put_u8(LEASE_REVOKE);
                 out.put_i64_le(*id);
             }
+            Self::Alarm { alarm, active } => {
+                out.put_u8(ALARM);
+                put_alarm(out, *alarm);
+                out.put_u8(u8::from(*active));
+            }
         }
     }
 
@@ -81,6 +94,7 @@ impl Command {
             COMPACT => Self::Compact(reader.u64()?),
             LEASE_GRANT => Self::LeaseGrant { id: reader.i64()?, ttl: reader.i64()? },
             LEASE_REVOKE => Self::LeaseRevoke { id: reader.i64()? },
+            ALARM => Self::Alarm { alarm: read_alarm(&mut reader)?, active: reader.bool()? },
             _ => return Err(DecodeError("an unknown command")),
         };
         reader.end()?;
@@ -88,7 +102,25 @@ impl Command {
     }
 }
 
-fn put_count(out: &mut Vec<u8>, count: usize) {
+pub(crate) fn put_alarm(out: &mut Vec<u8>, alarm: Alarm) {
+    out.put_u64_le(alarm.member);
+    out.put_u8(match alarm.kind {
+        AlarmKind::NoSpace => 1,
+        AlarmKind::Corrupt => 2,
+    });
+}
+
+pub(crate) fn read_alarm(reader: &mut Reader) -> Result<Alarm, DecodeError> {
+    let member = reader.u64()?;
+    let kind = match reader.u8()? {
+        1 => AlarmKind::NoSpace,
+        2 => AlarmKind::Corrupt,
+        _ => return Err(DecodeError("an unknown alarm")),
+    };
+    Ok(Alarm { member, kind })
+}
+
+pub(crate) fn put_count(out: &mut Vec<u8>, count: usize) {
     out.put_u32_le(u32::try_from(count).expect("a txn has fewer than 2^32 parts"));
 }
 
@@ -196,6 +228,14 @@ fn put_op(out: &mut Vec<u8>, op: &Op) {
             out.put_u64_le(range.limit as u64);
             out.put_u8(u8::from(range.keys_only));
             out.put_u8(u8::from(range.count_only));
+            out.put_u8(range.sort_order as u8);
+            out.put_u8(range.sort_target as u8);
+            for bound in
+                [range.min_mod_revision, range.max_mod_revision, range.min_create_revision, range.max_create_revision]
+            {
+                out.put_u64_le(bound);
+            }
+            out.put_u8(u8::from(range.serializable));
         }
         Op::Put(put) => {
             out.put_u8(1);
@@ -203,6 +243,8 @@ fn put_op(out: &mut Vec<u8>, op: &Op) {
             put_bytes(out, &put.value);
             out.put_i64_le(put.lease);
             out.put_u8(u8::from(put.prev_kv));
+            out.put_u8(u8::from(put.ignore_value));
+            out.put_u8(u8::from(put.ignore_lease));
         }
         Op::Delete(delete) => {
             out.put_u8(2);
@@ -224,12 +266,33 @@ fn read_op(reader: &mut Reader, depth: usize) -> Result<Op, DecodeError> {
             limit: usize::try_from(reader.u64()?).unwrap_or(usize::MAX),
             keys_only: reader.bool()?,
             count_only: reader.bool()?,
+            sort_order: match reader.u8()? {
+                0 => SortOrder::None,
+                1 => SortOrder::Ascend,
+                2 => SortOrder::Descend,
+                _ => return Err(DecodeError("an unknown order")),
+            },
+            sort_target: match reader.u8()? {
+                0 => SortTarget::Key,
+                1 => SortTarget::Version,
+                2 => SortTarget::CreateRevision,
+                3 => SortTarget::ModRevision,
+                4 => SortTarget::Value,
+                _ => return Err(DecodeError("an unknown sort target")),
+            },
+            min_mod_revision: reader.u64()?,
+            max_mod_revision: reader.u64()?,
+            min_create_revision: reader.u64()?,
+            max_create_revision: reader.u64()?,
+            serializable: reader.bool()?,
         }),
         1 => Op::Put(PutRequest {
             key: reader.bytes()?,
             value: reader.bytes()?,
             lease: reader.i64()?,
             prev_kv: reader.bool()?,
+            ignore_value: reader.bool()?,
+            ignore_lease: reader.bool()?,
         }),
         2 => Op::Delete(DeleteRequest { range: read_range(reader)?, prev_kv: reader.bool()? }),
         3 => Op::Txn(read_txn(reader, depth + 1)?),
@@ -261,10 +324,19 @@ mod tests {
         let op = [CompareOp::Equal, CompareOp::Greater, CompareOp::Less, CompareOp::NotEqual, CompareOp::Equal];
         let compare = target.into_iter().zip(op);
         let compare = compare.map(|(target, op)| Compare { range: range.clone(), op, target }).collect();
-        let read = RangeRequest { range: KeyRange::all(), revision: 9, limit: 7, keys_only: true, count_only: false };
+        let read = RangeRequest {
+            revision: 9,
+            limit: 7,
+            keys_only: true,
+            sort_order: SortOrder::Descend,
+            sort_target: SortTarget::Value,
+            max_mod_revision: 8,
+            serializable: true,
+            ..RangeRequest::new(KeyRange::all())
+        };
         let success = vec![
             Op::Range(read),
-            Op::Put(PutRequest { key: "a".into(), value: Bytes::new(), lease: 5, prev_kv: true }),
+            Op::Put(PutRequest { lease: 5, ignore_value: true, ..PutRequest::new("a", "") }),
             Op::Txn(deep(2)),
         ];
         let failure = vec![Op::Delete(DeleteRequest { range, prev_kv: true })];
@@ -273,6 +345,7 @@ mod tests {
             Command::Compact(3),
             Command::LeaseGrant { id: 7, ttl: 60 },
             Command::LeaseRevoke { id: -7 },
+            Command::Alarm { alarm: Alarm { member: 3, kind: AlarmKind::Corrupt }, active: true },
         ] {
             let mut bytes = Vec::new();
             command.encode(&mut bytes);
@@ -294,7 +367,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_command_or_an_error(kind in 0..6u8, mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_a_command_or_an_error(kind in 0..7u8, mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             bytes.insert(0, kind);
             if let Ok(command) = Command::decode(bytes.clone().into()) {
                 let mut again = Vec::new();

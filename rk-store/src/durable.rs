@@ -31,8 +31,9 @@ use tokio::{
 
 use self::writer::{Request, Writer};
 use crate::{
-    Command, DEFAULT_WATCH_BUFFER, Disk, Engine, Error, Lease, LeaseId, Machine, MemoryEngine, OsDisk, Outcome,
-    RangeRequest, RangeResponse, Replica, Revision, Store, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
+    Alarm, Command, DEFAULT_WATCH_BUFFER, Disk, Engine, Error, HashKv, Lease, LeaseId, Machine, MemoryEngine, OsDisk,
+    Outcome, RangeRequest, RangeResponse, Replica, Revision, SnapshotStream, Store, StoreStatus, Txn, TxnResponse,
+    WatchRequest, WatchStream,
     disk::remove_temporary,
     is_read_only,
     lease::{choose_id, end_leases},
@@ -272,13 +273,14 @@ impl Store for DurableStore {
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
-        self.propose(Command::Compact(revision)).await.map(drop)
+        self.propose(Command::Compact(revision)).await?;
+        self.replica.sweep_all().await
     }
 
     async fn lease_grant(&self, id: LeaseId, ttl: i64) -> Result<Lease, Error> {
         let id = if id == 0 { choose_id() } else { id };
         self.propose(Command::LeaseGrant { id, ttl }).await?;
-        Ok(Lease { id, granted_ttl: ttl, ttl, keys: Vec::new() })
+        Ok(Lease::granted(id, ttl))
     }
 
     async fn lease_revoke(&self, id: LeaseId) -> Result<(), Error> {
@@ -295,6 +297,30 @@ impl Store for DurableStore {
 
     async fn leases(&self) -> Result<Vec<LeaseId>, Error> {
         Ok(self.replica.leases())
+    }
+
+    async fn hash_kv(&self, revision: Revision) -> Result<HashKv, Error> {
+        self.replica.hash_kv(revision).await
+    }
+
+    async fn snapshot(&self) -> Result<SnapshotStream, Error> {
+        Ok(self.replica.snapshot_stream())
+    }
+
+    async fn alarms(&self) -> Result<Vec<Alarm>, Error> {
+        Ok(self.replica.alarms())
+    }
+
+    async fn activate_alarm(&self, alarm: Alarm) -> Result<(), Error> {
+        self.propose(Command::Alarm { alarm, active: true }).await.map(drop)
+    }
+
+    async fn deactivate_alarm(&self, alarm: Alarm) -> Result<(), Error> {
+        self.propose(Command::Alarm { alarm, active: false }).await.map(drop)
+    }
+
+    async fn defragment(&self) -> Result<(), Error> {
+        self.replica.defragment()
     }
 
     async fn status(&self) -> Result<StoreStatus, Error> {

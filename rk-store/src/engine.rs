@@ -57,4 +57,12 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Bytes on disk, 0 where nothing is.
     fn disk_size(&self) -> u64;
+
+    /// Bytes of the pairs that are there, about.
+    fn size_in_use(&self) -> u64;
+
+    /// Gives space that removed pairs have left back to the file system, as far as the engine can.
+    fn defragment(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
 }

@@ -1,5 +1,7 @@
 //! What can go wrong in a store, in etcd's terms.
 
+use bytes::Bytes;
+
 use crate::{LeaseId, Revision};
 
 /// Why a store refused or failed a request. A refused request changed nothing.
@@ -28,12 +30,54 @@ pub enum Error {
     /// A lease with this id is there already.
     #[error("lease {0:x} already exists")]
     LeaseExists(LeaseId),
-    /// A request that no state could satisfy: an empty key, a key put twice in one txn, too many operations.
+    /// A lease asked for with a longer life than [`MAX_LEASE_TTL`](crate::MAX_LEASE_TTL).
+    #[error("a lease's time to live is at most {max} seconds, not {0}", max = crate::MAX_LEASE_TTL)]
+    LeaseTtlTooLarge(i64),
+    /// A put of the empty key.
+    #[error("the key is empty")]
+    EmptyKey,
+    /// A put with `ignore_value` that brings a value.
+    #[error("a put that keeps the value brings a value")]
+    ValueProvided,
+    /// A put with `ignore_lease` that brings a lease.
+    #[error("a put that keeps the lease brings a lease")]
+    LeaseProvided,
+    /// A put with `ignore_value` or `ignore_lease` of a key that is not there.
+    #[error("the key whose value or lease a put keeps is not there")]
+    KeyNotFound,
+    /// A txn that could change a key twice.
+    #[error("key {0:?} is changed twice in one txn")]
+    DuplicateKey(Bytes),
+    /// A txn with more operations or compares than [`MAX_TXN_OPS`](crate::MAX_TXN_OPS).
+    #[error("too many operations in a txn: at most {0}")]
+    TooManyOps(usize),
+    /// A request with more bytes than [`MAX_REQUEST_BYTES`](crate::MAX_REQUEST_BYTES).
+    #[error("the request is too large: at most {0} bytes")]
+    RequestTooLarge(usize),
+    /// A sort order or target that does not exist.
+    #[error("no such sort order or target")]
+    InvalidSortOption,
+    /// Any other request that no state could satisfy.
     #[error("invalid request: {0}")]
     Invalid(String),
-    /// The disk is full or the quota reached; reads go on, deletes and compaction may free space.
+    /// The disk is full, or the quota reached and its alarm still active; reads go on, deletes and compaction may free space.
     #[error("no space: {0}")]
     NoSpace(String),
+    /// The alarm [`AlarmKind::Corrupt`](crate::AlarmKind::Corrupt) is active.
+    #[error("a member's content differs from the others': nothing is changed until its alarm is deactivated")]
+    CorruptAlarm,
+    /// Nothing came back in time; a write may yet take effect.
+    #[error("the request timed out")]
+    Timeout,
+    /// No member leads the group now; the request was not taken.
+    #[error("no leader")]
+    NoLeader,
+    /// More requests wait than the store takes; the request was not taken.
+    #[error("too many requests")]
+    TooManyRequests,
+    /// What this store can't do.
+    #[error("not supported: {0}")]
+    Unsupported(&'static str),
     /// The store can't write any more (a failed sync, a lost quorum); reads may go on.
     #[error("store unavailable: {0}")]
     Unavailable(String),

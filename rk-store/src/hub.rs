@@ -12,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::{Error, Event, KeyRange, Revision, WatchBatch, mvcc::Commit};
+use crate::{Error, Event, Revision, WatchBatch, WatchRequest, mvcc::Commit};
 
 #[derive(Debug)]
 struct Entry {
@@ -22,16 +22,17 @@ struct Entry {
 }
 
 impl Entry {
-    fn touches(&self, range: &KeyRange, from: Revision) -> bool {
-        self.commit.revision >= from && self.commit.events.iter().any(|event| range.contains(&event.kv.key))
+    fn concerns(&self, request: &WatchRequest) -> bool {
+        self.commit.revision >= request.start_revision && self.commit.events.iter().any(|event| request.wants(event))
     }
 
-    fn batch(&self, range: &KeyRange, prev_kv: bool) -> WatchBatch {
-        let events = if prev_kv { &self.commit.events } else { self.plain.get_or_init(|| plain(&self.commit.events)) };
-        let events = if events.iter().all(|event| range.contains(&event.kv.key)) {
+    fn batch(&self, request: &WatchRequest) -> WatchBatch {
+        let events =
+            if request.prev_kv { &self.commit.events } else { self.plain.get_or_init(|| plain(&self.commit.events)) };
+        let events = if events.iter().all(|event| request.wants(event)) {
             events.clone()
         } else {
-            events.iter().filter(|event| range.contains(&event.kv.key)).cloned().collect()
+            events.iter().filter(|event| request.wants(event)).cloned().collect()
         };
         WatchBatch { revision: self.commit.revision, events }
     }
@@ -46,9 +47,7 @@ fn plain(events: &Arc<[Event]>) -> Arc<[Event]> {
 
 #[derive(Debug)]
 struct Slot {
-    range: KeyRange,
-    /// Revisions before this one do not concern the watcher.
-    from: Revision,
+    request: WatchRequest,
     /// The next revision in the ring to deliver.
     pending: Option<Revision>,
     cut: bool,
@@ -99,7 +98,7 @@ impl Hub {
         let entry = Entry { commit, plain: OnceLock::new() };
         let mut oldest = None;
         for slot in state.slots.values_mut() {
-            if slot.pending.is_none() && !slot.cut && entry.touches(&slot.range, slot.from) {
+            if slot.pending.is_none() && !slot.cut && entry.concerns(&slot.request) {
                 slot.pending = Some(entry.commit.revision);
                 state.behind += 1;
                 slot.wake.notify_one();
@@ -120,8 +119,8 @@ impl Hub {
         }
     }
 
-    /// Registers a watcher for revisions from `from` on, 0 being the next; the revision that the hub has reached.
-    pub(crate) fn register(&self, range: KeyRange, from: Revision) -> Result<(u64, Arc<Notify>, Revision), Error> {
+    /// Registers a watcher for revisions that are still to come; the revision that the hub has reached.
+    pub(crate) fn register(&self, request: WatchRequest) -> Result<(u64, Arc<Notify>, Revision), Error> {
         let mut state = self.state.lock();
         if let Some(reason) = &state.closed {
             return Err(Error::Unavailable(reason.clone()));
@@ -129,7 +128,7 @@ impl Hub {
         let wake = Arc::new(Notify::new());
         let id = state.next_id;
         state.next_id += 1;
-        let slot = Slot { range, from, pending: None, cut: false, wake: wake.clone() };
+        let slot = Slot { request, pending: None, cut: false, wake: wake.clone() };
         state.slots.insert(id, slot);
         Ok((id, wake, state.revision))
     }
@@ -143,7 +142,7 @@ impl Hub {
     }
 
     /// The next batch of a watcher, or why there will be no more.
-    pub(crate) fn take(&self, id: u64, prev_kv: bool) -> Result<Taken, Error> {
+    pub(crate) fn take(&self, id: u64) -> Result<Taken, Error> {
         let mut state = self.state.lock();
         let state = &mut *state;
         let gone = || Error::Unavailable("the watch was cancelled".into());
@@ -163,13 +162,13 @@ impl Hub {
         let first = state.revision + 1 - state.ring.len() as u64;
         let at = usize::try_from(pending - first).expect("a pending revision is in the ring");
         let entry = state.ring[at].clone();
-        let next = state.ring.range(at + 1..).find(|entry| entry.touches(&slot.range, slot.from));
+        let next = state.ring.range(at + 1..).find(|entry| entry.concerns(&slot.request));
         slot.pending = next.map(|entry| entry.commit.revision);
-        let range = slot.range.clone();
+        let batch = entry.batch(&slot.request);
         if slot.pending.is_none() {
             state.one_less_behind();
         }
-        Ok(Taken::Batch(entry.batch(&range, prev_kv)))
+        Ok(Taken::Batch(batch))
     }
 
     /// Ends every watch, once it has delivered what is in the ring, and refuses new ones.

@@ -22,7 +22,7 @@
 //!     op: CompareOp::Equal,
 //!     target: CompareTarget::ModRevision(created),
 //! };
-//! let put = PutRequest { key: "/config/colour".into(), value: "green".into(), lease: 0, prev_kv: false };
+//! let put = PutRequest::new("/config/colour", "green");
 //! let txn = Txn { compare: vec![unchanged], success: vec![Op::Put(put)], failure: vec![] };
 //! assert!(store.txn(txn).await?.succeeded);
 //!
@@ -46,6 +46,7 @@
 //! - [`Cluster`]: who stores it: members, the leader, and how they change.
 //! - `testing` (feature `testing`): the conformance suites for [`Store`] and [`Engine`], for your implementations too.
 
+mod backup;
 mod cluster;
 mod codec;
 mod command;
@@ -55,6 +56,7 @@ mod disk;
 mod durable;
 mod engine;
 mod error;
+mod hash;
 mod hub;
 mod lease;
 #[cfg(feature = "log")]
@@ -70,6 +72,7 @@ pub mod testing;
 mod types;
 mod watch;
 
+pub use backup::{SnapshotStream, restore_snapshot};
 pub use cluster::{Cluster, ClusterError, Member, MemberId, MemberStatus};
 pub use codec::DecodeError;
 pub use command::{Command, Outcome};
@@ -84,10 +87,10 @@ pub use error::Error;
 pub use lease::{LeaseClock, end_leases};
 pub use memory::MemoryStore;
 pub use mvcc::{
-    Applied, Commit, MAX_LEASE_TTL, MAX_REQUEST_BYTES, MAX_TXN_OPS, Machine, Position, SnapshotChunk, SnapshotHead,
-    is_read_only, remove_records, snapshot_records, validate,
+    Applied, Commit, MAX_REQUEST_BYTES, MAX_TXN_OPS, Machine, Position, SnapshotChunk, SnapshotHead, is_read_only,
+    remove_records, snapshot_records, validate,
 };
 pub use replica::{DEFAULT_WATCH_BUFFER, Replica, SnapshotGuard};
-pub use store::{Store, WatchStream};
+pub use store::Store;
 pub use types::*;
-pub use watch::PROGRESS_INTERVAL;
+pub use watch::{PROGRESS_INTERVAL, ProgressRequest, WatchStream};

@@ -7,9 +7,11 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::{
-    Command, DEFAULT_WATCH_BUFFER, Error, Lease, LeaseId, Machine, MemoryEngine, Outcome, RangeRequest, RangeResponse,
-    Replica, Revision, Store, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream, is_read_only,
+    Alarm, Command, DEFAULT_WATCH_BUFFER, Error, HashKv, Lease, LeaseId, Machine, MemoryEngine, Outcome, RangeRequest,
+    RangeResponse, Replica, Revision, SnapshotStream, Store, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
+    is_read_only,
     lease::{choose_id, end_leases},
+    restore_snapshot,
 };
 
 /// A [`Store`] in memory, gone with its last handle. Clones are handles of one store.
@@ -61,12 +63,31 @@ impl MemoryStore {
     /// An empty store that cuts watchers which fall more than this many revisions behind.
     pub fn with_watch_buffer(revisions: usize) -> Self {
         let machine = Machine::new(Arc::new(MemoryEngine::new())).expect("an engine in memory does not fail");
-        let inner = Inner { replica: Replica::new(machine, revisions), expiry: Mutex::default() };
+        Self::of(machine, revisions)
+    }
+
+    /// A store with the state of a snapshot of any replica. Its leases have their whole time before them.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the stream is not one whole snapshot; the stream's own errors.
+    pub async fn restore(snapshot: SnapshotStream) -> Result<Self, Error> {
+        let machine = restore_snapshot(Arc::new(MemoryEngine::new()), snapshot).await?;
+        let store = Self::of(machine, DEFAULT_WATCH_BUFFER);
+        store.start_expiry();
+        Ok(store)
+    }
+
+    fn of(machine: Machine, watch_buffer: usize) -> Self {
+        let inner = Inner { replica: Replica::new(machine, watch_buffer), expiry: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
     fn replica(&self) -> &Arc<Replica> {
         &self.inner.replica
+    }
+
+    async fn apply(&self, command: Command) -> Result<Outcome, Error> {
+        self.replica().apply(&command)
     }
 
     /// Starts the task that ends leases, if it does not run: it stops with the runtime it was started on.
@@ -93,7 +114,7 @@ impl Store for MemoryStore {
         if is_read_only(&txn) {
             return self.replica().read_txn(&txn);
         }
-        match self.replica().apply(&Command::Txn(txn))? {
+        match self.apply(Command::Txn(txn)).await? {
             Outcome::Txn(response) => Ok(response),
             Outcome::Done => Err(Error::Invalid("a txn had no answer".into())),
         }
@@ -104,18 +125,19 @@ impl Store for MemoryStore {
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
-        self.replica().apply(&Command::Compact(revision)).map(drop)
+        self.apply(Command::Compact(revision)).await?;
+        self.replica().sweep_all().await
     }
 
     async fn lease_grant(&self, id: LeaseId, ttl: i64) -> Result<Lease, Error> {
         self.start_expiry();
         let id = if id == 0 { choose_id() } else { id };
-        self.replica().apply(&Command::LeaseGrant { id, ttl })?;
-        Ok(Lease { id, granted_ttl: ttl, ttl, keys: Vec::new() })
+        self.apply(Command::LeaseGrant { id, ttl }).await?;
+        Ok(Lease::granted(id, ttl))
     }
 
     async fn lease_revoke(&self, id: LeaseId) -> Result<(), Error> {
-        self.replica().apply(&Command::LeaseRevoke { id }).map(drop)
+        self.apply(Command::LeaseRevoke { id }).await.map(drop)
     }
 
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<Lease, Error> {
@@ -128,6 +150,30 @@ impl Store for MemoryStore {
 
     async fn leases(&self) -> Result<Vec<LeaseId>, Error> {
         Ok(self.replica().leases())
+    }
+
+    async fn hash_kv(&self, revision: Revision) -> Result<HashKv, Error> {
+        self.replica().hash_kv(revision).await
+    }
+
+    async fn snapshot(&self) -> Result<SnapshotStream, Error> {
+        Ok(self.replica().snapshot_stream())
+    }
+
+    async fn alarms(&self) -> Result<Vec<Alarm>, Error> {
+        Ok(self.replica().alarms())
+    }
+
+    async fn activate_alarm(&self, alarm: Alarm) -> Result<(), Error> {
+        self.apply(Command::Alarm { alarm, active: true }).await.map(drop)
+    }
+
+    async fn deactivate_alarm(&self, alarm: Alarm) -> Result<(), Error> {
+        self.apply(Command::Alarm { alarm, active: false }).await.map(drop)
+    }
+
+    async fn defragment(&self) -> Result<(), Error> {
+        self.replica().defragment()
     }
 
     async fn status(&self) -> Result<StoreStatus, Error> {

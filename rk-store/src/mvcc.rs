@@ -13,12 +13,13 @@
 
 mod index;
 mod leases;
+mod range;
 mod record;
 mod snapshot;
 mod txn;
 mod validate;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use self::{index::Index, leases::Leases};
 pub use self::{
@@ -26,13 +27,11 @@ pub use self::{
     snapshot::{SnapshotChunk, SnapshotHead, snapshot_records},
     validate::{MAX_REQUEST_BYTES, MAX_TXN_OPS, is_read_only, validate},
 };
+pub(crate) use self::{snapshot::Restoring, validate::takes_space};
 use crate::{
-    Batch, Command, Engine, EngineError, Error, Event, EventKind, KeyRange, KeyValue, LeaseId, Outcome, RangeRequest,
-    RangeResponse, Revision, Txn, TxnResponse, Write, codec::DecodeError,
+    Alarm, AlarmKind, Batch, Command, Engine, EngineError, Error, Event, EventKind, KeyRange, KeyValue, Lease, LeaseId,
+    MAX_LEASE_TTL, Outcome, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, Write, codec::DecodeError,
 };
-
-/// Most seconds a lease may live: etcd's `MaxLeaseTTL`.
-pub const MAX_LEASE_TTL: i64 = 9_000_000_000;
 
 /// What one revision changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +58,7 @@ pub struct Machine {
     leases: Leases,
     revision: Revision,
     compacted: Revision,
+    alarms: BTreeSet<Alarm>,
     garbage: Vec<Position>,
 }
 
@@ -94,6 +94,7 @@ impl Machine {
             leases: Leases::default(),
             revision: 1,
             compacted: 0,
+            alarms: BTreeSet::new(),
             garbage: Vec::new(),
         })
     }
@@ -128,6 +129,7 @@ impl Machine {
     }
 
     fn try_apply(&mut self, command: &Command) -> Result<(Outcome, Option<Commit>), Error> {
+        self.check_alarms(command)?;
         match command {
             Command::Txn(txn) => {
                 validate(txn)?;
@@ -141,12 +143,10 @@ impl Machine {
                 if *id == 0 {
                     return Err(Error::Invalid("a lease's id is not 0".into()));
                 }
-                if !(1..=MAX_LEASE_TTL).contains(ttl) {
-                    return Err(Error::Invalid(format!(
-                        "a lease's time to live is 1 to {MAX_LEASE_TTL} seconds, not {ttl}"
-                    )));
+                if *ttl > MAX_LEASE_TTL {
+                    return Err(Error::LeaseTtlTooLarge(*ttl));
                 }
-                self.leases.grant(*id, *ttl)?;
+                self.leases.grant(*id, Lease::granted(*id, *ttl).granted_ttl)?;
                 Ok((Outcome::Done, None))
             }
             Command::LeaseRevoke { id } => {
@@ -155,7 +155,35 @@ impl Machine {
                 self.leases.revoke(*id);
                 Ok((Outcome::Done, commit))
             }
+            Command::Alarm { alarm, active } => {
+                if *active {
+                    self.alarms.insert(*alarm);
+                } else {
+                    self.alarms.remove(alarm);
+                }
+                Ok((Outcome::Done, None))
+            }
         }
+    }
+
+    /// What alarms refuse: with one of corruption every change, with one of space what takes some.
+    fn check_alarms(&self, command: &Command) -> Result<(), Error> {
+        if matches!(command, Command::Alarm { .. }) {
+            return Ok(());
+        }
+        let active = |kind| self.alarms.iter().any(|alarm| alarm.kind == kind);
+        if active(AlarmKind::Corrupt) {
+            return Err(Error::CorruptAlarm);
+        }
+        if takes_space(command) > 0 && active(AlarmKind::NoSpace) {
+            return Err(Error::NoSpace("the alarm of the quota is active".into()));
+        }
+        Ok(())
+    }
+
+    /// The alarms that are active, in order.
+    pub fn alarms(&self) -> impl Iterator<Item = Alarm> + '_ {
+        self.alarms.iter().copied()
     }
 
     /// Makes the next revision of these changes, if there are any.
@@ -214,25 +242,16 @@ impl Machine {
         }
     }
 
-    /// Reads keys in order.
+    /// Reads keys.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
         let at = self.resolve(request.revision)?;
         let mut found = self.index.range(&request.range, at);
-        let mut response = RangeResponse { revision: self.revision, ..RangeResponse::default() };
-        if !request.count_only {
-            let limit = if request.limit == 0 { usize::MAX } else { request.limit };
-            for (_, position) in found.by_ref().take(limit) {
-                let mut kv = self.load(position)?;
-                if request.keys_only {
-                    kv.value = bytes::Bytes::new();
-                }
-                response.kvs.push(kv);
-            }
+        let mut kvs = Vec::new();
+        for (_, position) in found.by_ref().take(range::fetched(request)) {
+            kvs.push(self.load(position)?);
         }
-        let taken = response.kvs.len() as u64;
-        response.count = taken + found.count() as u64;
-        response.more = !request.count_only && response.count > taken;
-        Ok(response)
+        let count = kvs.len() as u64 + found.count() as u64;
+        Ok(range::answer(request, kvs, count, self.revision))
     }
 
     /// Runs a txn that [`is_read_only`].

@@ -4,13 +4,17 @@
 //! write-ahead log, or through raft. Whoever feeds a replica gives it only commands that are durable; by the time
 //! `apply` returns, readers and watchers see what it changed.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::Arc,
+};
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::{
-    Command, Engine, Error, Lease, LeaseClock, LeaseId, Machine, Outcome, RangeRequest, RangeResponse, SnapshotChunk,
-    SnapshotHead, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
+    Alarm, Command, Engine, Error, HashKv, Lease, LeaseClock, LeaseId, Machine, Outcome, RangeRequest, RangeResponse,
+    Revision, SnapshotChunk, SnapshotHead, SnapshotStream, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
+    backup, hash,
     hub::Hub,
     mvcc::{Applied, Position, remove_records},
     watch,
@@ -31,16 +35,24 @@ pub struct Replica {
 #[derive(Debug, Default)]
 struct Garbage {
     /// Records that no read sees any more, and that are still in the engine.
-    positions: Vec<Position>,
+    positions: VecDeque<Position>,
     /// Snapshots being read, which garbage must wait for.
     snapshots: usize,
 }
+
+/// Garbage removed along with each command, so that it goes even if no one else sees to it.
+const SWEEP_PER_COMMAND: usize = 64;
+
+/// Garbage removed in one go.
+const SWEEP: usize = 512;
 
 /// A snapshot that may be read: while it lives, no record leaves the engine.
 pub struct SnapshotGuard {
     replica: Arc<Replica>,
     engine: Arc<dyn Engine>,
     head: SnapshotHead,
+    /// What the engine holds beyond the state.
+    garbage: HashSet<Position>,
 }
 
 impl std::fmt::Debug for SnapshotGuard {
@@ -57,14 +69,18 @@ impl SnapshotGuard {
 
     /// About `bytes` bytes of the records from `from` on, and where to go on: see [`snapshot_records`](crate::snapshot_records).
     pub fn records(&self, from: Position, bytes: usize) -> Result<SnapshotChunk, Error> {
-        crate::snapshot_records(&*self.engine, &self.head, from, bytes)
+        let mut chunk = crate::snapshot_records(&*self.engine, &self.head, from, bytes)?;
+        if !self.garbage.is_empty() {
+            chunk.pairs.retain(|(key, _)| Position::from_key(key).is_ok_and(|at| !self.garbage.contains(&at)));
+        }
+        Ok(chunk)
     }
 }
 
 impl Drop for SnapshotGuard {
     fn drop(&mut self) {
         self.replica.garbage.lock().snapshots -= 1;
-        if let Err(error) = self.replica.remove_garbage(Vec::new()) {
+        if let Err(error) = self.replica.sweep(SWEEP) {
             // Only space is lost; an engine that fails shows itself to the next writer.
             tracing::warn!(%error, "records that were compacted away stay in the engine");
         }
@@ -83,48 +99,78 @@ impl Replica {
     /// Applies a durable command and shows what it changed. After [`Error::Unavailable`] the engine has failed and
     /// no more commands may follow (see [`Machine::apply`]).
     pub fn apply(&self, command: &Command) -> Result<Outcome, Error> {
-        let (result, garbage) = {
-            let mut machine = self.machine.write();
-            let Applied { result, commit } = machine.apply(command);
-            // Published before the lock is given up: whoever reads a revision can watch from the next one.
-            if let Some(commit) = commit {
-                self.hub.publish(commit);
+        let mut machine = self.machine.write();
+        let Applied { result, commit } = machine.apply(command);
+        // Published before the lock is given up: whoever reads a revision can watch from the next one.
+        if let Some(commit) = commit {
+            self.hub.publish(commit);
+        }
+        match (command, &result) {
+            (Command::LeaseGrant { id, ttl }, Ok(_)) => {
+                self.leases.start(*id, Lease::granted(*id, *ttl).granted_ttl);
             }
-            match (command, &result) {
-                (Command::LeaseGrant { id, ttl }, Ok(_)) => self.leases.start(*id, *ttl),
-                (Command::LeaseRevoke { id }, Ok(_)) => self.leases.remove(*id),
-                _ => {}
-            }
-            (result, machine.take_garbage())
-        };
-        self.remove_garbage(garbage)?;
+            (Command::LeaseRevoke { id }, Ok(_)) => self.leases.remove(*id),
+            _ => {}
+        }
+        let new = machine.take_garbage();
+        let mut garbage = self.garbage.lock();
+        garbage.positions.extend(new);
+        let any = !garbage.positions.is_empty();
+        drop((garbage, machine));
+        if any {
+            self.sweep(SWEEP_PER_COMMAND)?;
+        }
         result
     }
 
-    /// Removes from the engine what compaction has left there, unless a snapshot is being read.
-    fn remove_garbage(&self, new: Vec<Position>) -> Result<(), Error> {
+    /// Removes from the engine up to about `most` records that compaction has left there, unless a snapshot is being read. Whether
+    /// there are more to remove.
+    fn sweep(&self, most: usize) -> Result<bool, Error> {
+        let machine = self.machine.read();
         let mut garbage = self.garbage.lock();
-        garbage.positions.extend(new);
-        if garbage.positions.is_empty() || garbage.snapshots > 0 {
-            return Ok(());
+        if garbage.snapshots > 0 {
+            return Ok(false);
         }
-        let engine = self.machine.read().engine().clone();
-        // Under the lock: a snapshot begins before all of it is gone or after, never in between.
-        remove_records(&*engine, &std::mem::take(&mut garbage.positions))
+        let some: Vec<_> = {
+            let count = most.min(garbage.positions.len());
+            garbage.positions.drain(..count).collect()
+        };
+        // Under the lock: what is neither noted nor removed yet would look to a snapshot as part of the state.
+        remove_records(&**machine.engine(), &some)?;
+        Ok(!garbage.positions.is_empty())
+    }
+
+    /// Removes from the engine what compaction has left there, a little at a time, so that no one waits long. What
+    /// is left when a snapshot is being read goes after it.
+    pub async fn sweep_all(&self) -> Result<(), Error> {
+        while self.sweep(SWEEP)? {
+            tokio::task::yield_now().await;
+        }
+        Ok(())
     }
 
     /// The state after the last command, for reading at leisure while more commands are applied.
     pub fn snapshot(self: &Arc<Self>) -> SnapshotGuard {
+        let machine = self.machine.read();
         let mut garbage = self.garbage.lock();
         garbage.snapshots += 1;
-        let machine = self.machine.read();
-        SnapshotGuard { head: machine.snapshot_head(), engine: machine.engine().clone(), replica: self.clone() }
+        SnapshotGuard {
+            head: machine.snapshot_head(),
+            engine: machine.engine().clone(),
+            garbage: garbage.positions.iter().copied().collect(),
+            replica: self.clone(),
+        }
+    }
+
+    /// The bytes of the state now, for [`restore_snapshot`](crate::restore_snapshot).
+    pub fn snapshot_stream(self: &Arc<Self>) -> SnapshotStream {
+        backup::stream(self.snapshot())
     }
 
     /// Puts another state in the place of this one. Watches are cut; their watchers may resume where they are.
     pub fn restore(&self, machine: Machine) {
-        self.garbage.lock().positions.clear();
         let mut current = self.machine.write();
+        self.garbage.lock().positions.clear();
         self.leases.replace(machine.leases());
         self.hub.reset(machine.revision());
         *current = machine;
@@ -181,7 +227,23 @@ impl Replica {
         self.machine.read().leases().map(|(id, _)| id).collect()
     }
 
-    /// The numbers of the state now; the size is the engine's.
+    /// The alarms that are active, in order.
+    pub fn alarms(&self) -> Vec<Alarm> {
+        self.machine.read().alarms().collect()
+    }
+
+    /// Gives unused space of the engine back.
+    pub fn defragment(&self) -> Result<(), Error> {
+        let engine = self.machine.read().engine().clone();
+        Ok(engine.defragment()?)
+    }
+
+    /// A number for the content up to a revision, 0 being now.
+    pub async fn hash_kv(self: &Arc<Self>, revision: Revision) -> Result<HashKv, Error> {
+        hash::hash_kv(self.snapshot(), revision).await
+    }
+
+    /// The numbers of the state now; the sizes are the engine's.
     pub fn status(&self) -> StoreStatus {
         let machine = self.machine.read();
         StoreStatus {
@@ -189,6 +251,7 @@ impl Replica {
             compact_revision: machine.compacted(),
             keys: machine.keys(),
             disk_size: machine.engine().disk_size(),
+            size_in_use: machine.engine().size_in_use(),
         }
     }
 

@@ -2,15 +2,11 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
 
 use crate::{
-    DeleteRequest, Error, KeyRange, KeyValue, Lease, LeaseId, Op, OpResponse, PutRequest, RangeRequest, RangeResponse,
-    Revision, StoreStatus, Txn, TxnResponse, WatchBatch, WatchRequest,
+    Alarm, DeleteRequest, Error, HashKv, KeyRange, KeyValue, Lease, LeaseId, Op, OpResponse, PutRequest, RangeRequest,
+    RangeResponse, Revision, SnapshotStream, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
 };
-
-/// The changes a watch delivers. It ends after an error.
-pub type WatchStream = BoxStream<'static, Result<WatchBatch, Error>>;
 
 /// An ordered, versioned, watchable map of bytes: etcd's data model.
 ///
@@ -41,7 +37,7 @@ pub trait Store: Send + Sync + 'static {
     /// `revision + 1`; anything older fails with [`Error::Compacted`].
     async fn compact(&self, revision: Revision) -> Result<(), Error>;
 
-    /// Grants a lease of `ttl` seconds. `id` 0 lets the store choose.
+    /// Grants a lease of `ttl` seconds, [`MIN_LEASE_TTL`](crate::MIN_LEASE_TTL) at least. `id` 0 lets the store choose.
     async fn lease_grant(&self, id: LeaseId, ttl: i64) -> Result<Lease, Error>;
 
     /// Ends a lease and deletes its keys at one revision.
@@ -56,6 +52,25 @@ pub trait Store: Send + Sync + 'static {
     /// The ids of the leases alive.
     async fn leases(&self) -> Result<Vec<LeaseId>, Error>;
 
+    /// A number for the content of the copy at hand up to a revision, 0 being now.
+    async fn hash_kv(&self, revision: Revision) -> Result<HashKv, Error>;
+
+    /// The whole state of the copy at hand, history and leases included, as it is now, while requests are served. The bytes are
+    /// the implementation's own, with checksums; the same implementation restores them.
+    async fn snapshot(&self) -> Result<SnapshotStream, Error>;
+
+    /// The alarms that are active, in order.
+    async fn alarms(&self) -> Result<Vec<Alarm>, Error>;
+
+    /// Raises an alarm; one that is active stays.
+    async fn activate_alarm(&self, alarm: Alarm) -> Result<(), Error>;
+
+    /// Ends an alarm, if it is active.
+    async fn deactivate_alarm(&self, alarm: Alarm) -> Result<(), Error>;
+
+    /// Gives the space that compaction has freed back to the file system, as far as the copy at hand can.
+    async fn defragment(&self) -> Result<(), Error>;
+
     /// The store's numbers now.
     async fn status(&self) -> Result<StoreStatus, Error>;
 
@@ -66,7 +81,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// Puts one key with no guard; the revision it made.
     async fn put(&self, key: Bytes, value: Bytes) -> Result<Revision, Error> {
-        let put = Op::Put(PutRequest { key, value, lease: 0, prev_kv: false });
+        let put = Op::Put(PutRequest::new(key, value));
         Ok(self.txn(Txn { success: vec![put], ..Txn::default() }).await?.revision)
     }
 

@@ -92,7 +92,7 @@ where
 
 /// A put with no lease.
 pub(crate) fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Op {
-    Op::Put(PutRequest { key: key.into(), value: value.into(), lease: 0, prev_kv: false })
+    Op::Put(PutRequest::new(key, value))
 }
 
 /// A txn without guards.

@@ -84,7 +84,10 @@ fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
     Some(end.into())
 }
 
-/// A read of keys in key order.
+/// A read of keys.
+///
+/// The answer is made as etcd makes it: the range as it was at `revision` gives the count; of its pairs those outside the
+/// minimum and maximum revisions are dropped, the rest is sorted, then cut to the limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RangeRequest {
     /// Which keys.
@@ -97,23 +100,80 @@ pub struct RangeRequest {
     pub keys_only: bool,
     /// Only count.
     pub count_only: bool,
+    /// The order of the answer, by what `sort_target` says.
+    pub sort_order: SortOrder,
+    /// What the answer is sorted by. Pairs that are equal in it come in key order.
+    pub sort_target: SortTarget,
+    /// Only pairs changed last at this revision or later; 0 for all.
+    pub min_mod_revision: Revision,
+    /// Only pairs changed last at this revision or earlier; 0 for all.
+    pub max_mod_revision: Revision,
+    /// Only pairs created at this revision or later; 0 for all.
+    pub min_create_revision: Revision,
+    /// Only pairs created at this revision or earlier; 0 for all.
+    pub max_create_revision: Revision,
+    /// Whether the store may answer from the copy at hand, without asking a majority. Such an answer may be old; a
+    /// store of one copy has no others.
+    pub serializable: bool,
 }
 
 impl RangeRequest {
-    /// All of `range`, now.
+    /// All of `range` in key order, now.
     pub fn new(range: KeyRange) -> Self {
-        Self { range, revision: 0, limit: 0, keys_only: false, count_only: false }
+        Self {
+            range,
+            revision: 0,
+            limit: 0,
+            keys_only: false,
+            count_only: false,
+            sort_order: SortOrder::None,
+            sort_target: SortTarget::Key,
+            min_mod_revision: 0,
+            max_mod_revision: 0,
+            min_create_revision: 0,
+            max_create_revision: 0,
+            serializable: false,
+        }
     }
+}
+
+/// The order of a [`RangeRequest`]'s answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SortOrder {
+    /// Key order for the target `Key`. For another target, the pairs are cut to one more than the limit in
+    /// key order first, sorted rising, and cut to the limit: etcd's rule, which is of use without a limit only.
+    #[default]
+    None,
+    /// Rising.
+    Ascend,
+    /// Falling.
+    Descend,
+}
+
+/// What a [`RangeRequest`]'s answer is sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SortTarget {
+    /// The key.
+    #[default]
+    Key,
+    /// Puts since creation.
+    Version,
+    /// Revision of creation.
+    CreateRevision,
+    /// Revision of the last change.
+    ModRevision,
+    /// The value.
+    Value,
 }
 
 /// The answer to a [`RangeRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RangeResponse {
-    /// The keys found, in key order.
+    /// The pairs found.
     pub kvs: Vec<KeyValue>,
     /// Whether the limit cut the answer.
     pub more: bool,
-    /// How many keys the range holds at that revision, whatever the limit.
+    /// How many keys the range holds at that revision, whatever the limit and the minimum and maximum revisions.
     pub count: u64,
     /// The store's revision when the answer was made.
     pub revision: Revision,
@@ -130,6 +190,18 @@ pub struct PutRequest {
     pub lease: LeaseId,
     /// Whether the answer holds the pair that was replaced.
     pub prev_kv: bool,
+    /// Keep the value the key has; `value` must be empty, and the key there.
+    pub ignore_value: bool,
+    /// Keep the lease the key has; `lease` must be 0, and the key there.
+    pub ignore_lease: bool,
+}
+
+impl PutRequest {
+    /// A put with no lease.
+    pub fn new(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        let (key, value) = (key.into(), value.into());
+        Self { key, value, lease: 0, prev_kv: false, ignore_value: false, ignore_lease: false }
+    }
 }
 
 /// A delete of a range of keys.
@@ -268,14 +340,27 @@ pub struct WatchRequest {
     /// Whether events hold the pair before.
     pub prev_kv: bool,
     /// Whether [`WatchBatch`]es without events tell the revision reached while nothing changes
-    /// (the store decides how often).
+    /// (the store decides how often). On request they come in any case: see [`WatchStream`](crate::WatchStream).
     pub progress: bool,
+    /// Leave puts out.
+    pub no_put: bool,
+    /// Leave deletes out.
+    pub no_delete: bool,
 }
 
 impl WatchRequest {
     /// Every change of `range` from `start_revision` on.
     pub fn new(range: KeyRange, start_revision: Revision) -> Self {
-        Self { range, start_revision, prev_kv: false, progress: false }
+        Self { range, start_revision, prev_kv: false, progress: false, no_put: false, no_delete: false }
+    }
+
+    /// Whether an event is among those wanted, whatever its revision.
+    pub fn wants(&self, event: &Event) -> bool {
+        let left_out = match event.kind {
+            EventKind::Put => self.no_put,
+            EventKind::Delete => self.no_delete,
+        };
+        !left_out && self.range.contains(&event.kv.key)
     }
 }
 
@@ -293,12 +378,55 @@ pub struct WatchBatch {
 pub struct Lease {
     /// Its id.
     pub id: LeaseId,
-    /// The time to live it was granted, in seconds.
+    /// The time to live it was granted, in seconds: at least [`MIN_LEASE_TTL`].
     pub granted_ttl: i64,
     /// Seconds left; -1 if it is gone.
     pub ttl: i64,
     /// The keys bound to it, in order, where they were asked for.
     pub keys: Vec<Bytes>,
+}
+
+/// Fewest seconds a lease lives: etcd's for its default election timeout. Who asks for less gets this much.
+pub const MIN_LEASE_TTL: i64 = 2;
+
+/// Most seconds a lease may live: etcd's `MaxLeaseTTL`.
+pub const MAX_LEASE_TTL: i64 = 9_000_000_000;
+
+impl Lease {
+    /// A lease just granted to whoever asked for `ttl` seconds.
+    pub fn granted(id: LeaseId, ttl: i64) -> Self {
+        let ttl = ttl.max(MIN_LEASE_TTL);
+        Self { id, granted_ttl: ttl, ttl, keys: Vec::new() }
+    }
+}
+
+/// A copy's content in one number: equal for all copies with the same content, whatever engine holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashKv {
+    /// CRC-32C of every change that a read at `compact_revision` or later, up to `revision`, can see.
+    pub hash: u32,
+    /// The revision up to which changes were taken.
+    pub revision: Revision,
+    /// The compact revision. Hashes can be compared only where it is the same.
+    pub compact_revision: Revision,
+}
+
+/// What an [`Alarm`] tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AlarmKind {
+    /// The quota was reached: puts and new leases are refused with [`Error::NoSpace`](crate::Error::NoSpace).
+    NoSpace,
+    /// A copy differs from the others: every change is refused with [`Error::CorruptAlarm`](crate::Error::CorruptAlarm).
+    Corrupt,
+}
+
+/// An alarm, active until it is deactivated. It is part of the replicated state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Alarm {
+    /// The member that has raised it; 0 in a store that stands alone.
+    pub member: u64,
+    /// What it tells.
+    pub kind: AlarmKind,
 }
 
 /// A store's own numbers.
@@ -312,4 +440,6 @@ pub struct StoreStatus {
     pub keys: u64,
     /// Bytes on disk, 0 for a store in memory.
     pub disk_size: u64,
+    /// Bytes of the keys and values with their history: what the quota bounds. It shrinks with compaction.
+    pub size_in_use: u64,
 }

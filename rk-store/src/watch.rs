@@ -3,15 +3,18 @@
 //! The watcher joins the hub before it reads history up to the revision at which it joined, so nothing falls in
 //! between and nothing comes twice.
 
+mod stream;
+
 use std::{sync::Arc, time::Duration};
 
-use futures::StreamExt;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep_until},
 };
 
-use crate::{Error, Revision, WatchBatch, WatchRequest, WatchStream, hub::Taken, replica::Replica};
+use crate::{Error, Revision, WatchBatch, WatchRequest, hub::Taken, replica::Replica};
+
+pub use self::stream::{ProgressRequest, WatchStream};
 
 /// How often a watch that asked for progress is told of a revision that did not concern it.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
@@ -29,6 +32,7 @@ struct Watcher {
     /// The last revision told.
     reached: Revision,
     next_progress: Instant,
+    asked: ProgressRequest,
 }
 
 impl Drop for Watcher {
@@ -45,8 +49,9 @@ pub(crate) fn watch(replica: Arc<Replica>, request: WatchRequest) -> Result<Watc
     if from > 0 && from <= machine.compacted() {
         return Err(Error::Compacted { requested: from, compacted: machine.compacted() });
     }
-    let (id, wake, joined) = replica.hub().register(request.range.clone(), from)?;
+    let (id, wake, joined) = replica.hub().register(request.clone())?;
     drop(machine);
+    let asked = ProgressRequest::default();
     let watcher = Watcher {
         replica,
         request,
@@ -55,6 +60,7 @@ pub(crate) fn watch(replica: Arc<Replica>, request: WatchRequest) -> Result<Watc
         history: (from > 0 && from <= joined).then_some((from, joined)),
         reached: if from == 0 { joined } else { from - 1 },
         next_progress: Instant::now() + PROGRESS_INTERVAL,
+        asked: asked.clone(),
     };
     let batches = futures::stream::unfold(Some(watcher), |watcher| async {
         let mut watcher = watcher?;
@@ -63,7 +69,7 @@ pub(crate) fn watch(replica: Arc<Replica>, request: WatchRequest) -> Result<Watc
             Err(error) => Some((Err(error), None)),
         }
     });
-    Ok(batches.boxed())
+    Ok(WatchStream::new(batches, asked))
 }
 
 impl Watcher {
@@ -82,17 +88,24 @@ impl Watcher {
             tokio::task::yield_now().await;
         }
         loop {
-            let reached = match self.replica.hub().take(self.id, self.request.prev_kv)? {
-                Taken::Batch(batch) => return Ok(batch),
+            // Taken first: what comes after the question need not be in the answer.
+            let asked = self.asked.take();
+            let reached = match self.replica.hub().take(self.id)? {
+                Taken::Batch(batch) => {
+                    if asked {
+                        self.asked.request();
+                    }
+                    return Ok(batch);
+                }
                 Taken::Nothing(reached) => reached,
             };
-            if !self.request.progress {
-                self.wake.notified().await;
-                continue;
+            if asked {
+                return Ok(WatchBatch { revision: reached, events: Arc::new([]) });
             }
             tokio::select! {
                 () = self.wake.notified() => {}
-                () = sleep_until(self.next_progress) => {
+                () = self.asked.requested() => {}
+                () = sleep_until(self.next_progress), if self.request.progress => {
                     if reached > self.reached {
                         return Ok(WatchBatch { revision: reached, events: Arc::new([]) });
                     }
@@ -107,7 +120,7 @@ impl Watcher {
         let (reached, mut events) =
             self.replica.machine().history(&self.request.range, from, self.request.prev_kv, HISTORY_BUDGET)?;
         // What came after the watcher joined, it finds in the hub.
-        events.retain(|event| event.kv.mod_revision <= last);
+        events.retain(|event| event.kv.mod_revision <= last && self.request.wants(event));
         let reached = reached.min(last);
         self.history = (reached < last).then_some((reached + 1, last));
         Ok((!events.is_empty()).then(|| WatchBatch { revision: reached, events: events.into() }))

@@ -26,7 +26,7 @@ async fn everything_is_there_after_a_restart() {
     store.delete(KeyRange::prefix("key-01")).await.unwrap();
     store.compact(120).await.unwrap();
     let lease = store.lease_grant(7, 100).await.unwrap();
-    let put = Op::Put(PutRequest { key: "leased".into(), value: "x".into(), lease: lease.id, prev_kv: false });
+    let put = Op::Put(PutRequest { lease: lease.id, ..PutRequest::new("leased", "x") });
     store.txn(Txn { success: vec![put], ..Txn::default() }).await.unwrap();
     let before = dump(&store).await;
     let past = RangeRequest { revision: 150, ..RangeRequest::new(KeyRange::all()) };

@@ -35,7 +35,7 @@ async fn dropping_the_store_ends_its_watches() {
 async fn a_lease_ends_with_its_keys() {
     let store = MemoryStore::new();
     let lease = store.lease_grant(0, 10).await.unwrap();
-    let put = Op::Put(PutRequest { key: "a".into(), value: "1".into(), lease: lease.id, prev_kv: false });
+    let put = Op::Put(PutRequest { lease: lease.id, ..PutRequest::new("a", "1") });
     store.txn(Txn { success: vec![put], ..Txn::default() }).await.unwrap();
     let begin = tokio::time::Instant::now();
     let mut watch = store.watch(WatchRequest::new(KeyRange::all(), 0)).await.unwrap();

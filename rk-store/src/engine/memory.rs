@@ -10,7 +10,13 @@ use super::{Batch, Engine, EngineError, Write};
 /// An engine that keeps everything in memory and hands out shared slices, never copies.
 #[derive(Debug, Default)]
 pub struct MemoryEngine {
-    pairs: RwLock<BTreeMap<Bytes, Bytes>>,
+    pairs: RwLock<Pairs>,
+}
+
+#[derive(Debug, Default)]
+struct Pairs {
+    map: BTreeMap<Bytes, Bytes>,
+    bytes: u64,
 }
 
 impl MemoryEngine {
@@ -22,7 +28,7 @@ impl MemoryEngine {
 
 impl Engine for MemoryEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        Ok(self.pairs.read().get(key).cloned())
+        Ok(self.pairs.read().map.get(key).cloned())
     }
 
     fn scan(
@@ -35,7 +41,7 @@ impl Engine for MemoryEngine {
             return Ok(());
         }
         let end = end.map_or(Bound::Unbounded, Bound::Excluded);
-        for (key, value) in self.pairs.read().range::<[u8], _>((Bound::Included(start), end)) {
+        for (key, value) in self.pairs.read().map.range::<[u8], _>((Bound::Included(start), end)) {
             if !visit(key, value) {
                 break;
             }
@@ -45,25 +51,30 @@ impl Engine for MemoryEngine {
 
     fn apply(&self, batch: Batch) -> Result<(), EngineError> {
         let mut pairs = self.pairs.write();
+        let Pairs { map, bytes } = &mut *pairs;
         for write in batch.writes {
-            match write {
+            let (key_len, replaced) = match write {
                 Write::Put(key, value) => {
-                    pairs.insert(key, value);
+                    *bytes += (key.len() + value.len()) as u64;
+                    (key.len(), map.insert(key, value))
                 }
-                Write::Delete(key) => {
-                    pairs.remove(&key);
-                }
-            }
+                Write::Delete(key) => (key.len(), map.remove(&key)),
+            };
+            *bytes -= replaced.map_or(0, |value| (key_len + value.len()) as u64);
         }
         Ok(())
     }
 
     fn clear(&self) -> Result<(), EngineError> {
-        self.pairs.write().clear();
+        *self.pairs.write() = Pairs::default();
         Ok(())
     }
 
     fn disk_size(&self) -> u64 {
         0
+    }
+
+    fn size_in_use(&self) -> u64 {
+        self.pairs.read().bytes
     }
 }

@@ -79,4 +79,9 @@ impl Engine for SledEngine {
     fn disk_size(&self) -> u64 {
         self.db.size_on_disk().unwrap_or(0)
     }
+
+    /// sled does not say what of its files is in use.
+    fn size_in_use(&self) -> u64 {
+        self.disk_size()
+    }
 }

@@ -9,7 +9,7 @@ use crate::{
 
 /// A change's place in history: its revision and its rank inside the revision. Its bytes are the engine's key, so
 /// the engine's order is the order of history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The revision.
     pub revision: Revision,

@@ -7,17 +7,69 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Machine, record::tombstone};
+use super::{Machine, range, record::tombstone};
 use crate::{
     Compare, CompareOp, CompareTarget, DeleteRequest, Error, Event, EventKind, KeyValue, Op, OpResponse, PutRequest,
     RangeRequest, RangeResponse, Txn, TxnResponse,
 };
 
 /// Runs a valid txn: its answer, and the changes it makes in order.
+///
+/// As in etcd, which branches are taken, nested txns included, is decided by the state before the txn; then the puts and reads on
+/// the way are checked, and only then is anything done.
 pub(crate) fn execute(machine: &Machine, txn: &Txn) -> Result<(TxnResponse, Vec<Event>), Error> {
+    let mut branches = Vec::new();
+    choose(machine, txn, &mut branches)?;
+    visit(txn, &mut branches.iter(), &mut |op| if let Op::Put(put) = op { check_put(machine, put) } else { Ok(()) })?;
+    visit(txn, &mut branches.iter(), &mut |op| {
+        if let Op::Range(range) = op { machine.resolve(range.revision).map(drop) } else { Ok(()) }
+    })?;
     let mut execution = Execution { machine, events: Vec::new(), staged: BTreeMap::new() };
-    let response = execution.txn(txn)?;
+    let response = execution.txn(txn, &mut branches.iter())?;
     Ok((response, execution.events))
+}
+
+/// Notes for a txn and then for those in the branch it takes whether its guards hold.
+fn choose(machine: &Machine, txn: &Txn, branches: &mut Vec<bool>) -> Result<(), Error> {
+    let mut succeeded = true;
+    for compare in &txn.compare {
+        succeeded = succeeded && holds(machine, compare)?;
+    }
+    branches.push(succeeded);
+    for op in branch(txn, succeeded) {
+        if let Op::Txn(txn) = op {
+            choose(machine, txn, branches)?;
+        }
+    }
+    Ok(())
+}
+
+fn branch(txn: &Txn, succeeded: bool) -> &[Op] {
+    if succeeded { &txn.success } else { &txn.failure }
+}
+
+/// The branch that was chosen for the txn that comes next.
+fn taken(branches: &mut std::slice::Iter<'_, bool>) -> bool {
+    *branches.next().expect("a branch was chosen for every txn on the way")
+}
+
+/// Calls `check` with each operation on the way.
+fn visit(
+    txn: &Txn,
+    branches: &mut std::slice::Iter<'_, bool>,
+    check: &mut impl FnMut(&Op) -> Result<(), Error>,
+) -> Result<(), Error> {
+    branch(txn, taken(branches)).iter().try_for_each(|op| match op {
+        Op::Txn(txn) => visit(txn, branches, check),
+        op => check(op),
+    })
+}
+
+fn check_put(machine: &Machine, put: &PutRequest) -> Result<(), Error> {
+    if (put.ignore_value || put.ignore_lease) && machine.index.find(&put.key, machine.revision).is_none() {
+        return Err(Error::KeyNotFound);
+    }
+    if put.lease != 0 { machine.leases.ttl(put.lease).map(drop) } else { Ok(()) }
 }
 
 /// The changes that delete these keys, those of them that are there.
@@ -32,7 +84,7 @@ pub(crate) fn delete_keys(machine: &Machine, keys: Vec<Bytes>) -> Result<Vec<Eve
 struct Execution<'a> {
     machine: &'a Machine,
     events: Vec<Event>,
-    /// Index into `events` of each key's change. A valid txn changes a key once.
+    /// Index into `events` of each key's last change.
     staged: BTreeMap<Bytes, usize>,
 }
 
@@ -50,26 +102,22 @@ impl Execution<'_> {
         }
     }
 
-    fn txn(&mut self, txn: &Txn) -> Result<TxnResponse, Error> {
-        let mut succeeded = true;
-        for compare in &txn.compare {
-            succeeded = succeeded && holds(self.machine, compare)?;
-        }
+    fn txn(&mut self, txn: &Txn, branches: &mut std::slice::Iter<'_, bool>) -> Result<TxnResponse, Error> {
+        let succeeded = taken(branches);
         let mut responses = Vec::new();
-        for op in if succeeded { &txn.success } else { &txn.failure } {
+        for op in branch(txn, succeeded) {
             responses.push(match op {
                 Op::Range(range) => OpResponse::Range(self.range(range)?),
                 Op::Put(put) => self.put(put)?,
                 Op::Delete(delete) => self.delete(delete)?,
-                Op::Txn(txn) => OpResponse::Txn(self.txn(txn)?),
+                Op::Txn(txn) => OpResponse::Txn(self.txn(txn, branches)?),
             });
         }
         Ok(TxnResponse { succeeded, responses, revision: self.revision() })
     }
 
     fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
-        let now = request.revision == 0 || request.revision == self.revision();
-        if !now || self.staged.is_empty() {
+        if request.revision != 0 || self.staged.is_empty() {
             return Ok(RangeResponse { revision: self.revision(), ..self.machine.range(request)? });
         }
         let before = self.machine.range(&RangeRequest::new(request.range.clone()))?;
@@ -80,37 +128,24 @@ impl Execution<'_> {
                 EventKind::Delete => pairs.remove(key),
             };
         }
-        let count = pairs.len();
-        let wanted = match (request.count_only, request.limit) {
-            (true, _) => 0,
-            (false, 0) => count,
-            (false, limit) => limit,
-        };
-        let mut kvs: Vec<_> = pairs.into_values().take(wanted).collect();
-        if request.keys_only {
-            kvs.iter_mut().for_each(|kv| kv.value = Bytes::new());
-        }
-        Ok(RangeResponse {
-            more: !request.count_only && kvs.len() < count,
-            kvs,
-            count: count as u64,
-            revision: self.revision(),
-        })
+        let count = pairs.len() as u64;
+        let kvs = pairs.into_values().take(range::fetched(request)).collect();
+        Ok(range::answer(request, kvs, count, self.revision()))
     }
 
     fn put(&mut self, put: &PutRequest) -> Result<OpResponse, Error> {
-        if put.lease != 0 {
-            self.machine.leases.ttl(put.lease)?;
-        }
         let before = self.current(&put.key)?;
         let revision = self.machine.revision + 1;
+        let kept = |wanted: bool| before.as_ref().filter(|_| wanted);
+        let value = kept(put.ignore_value).map_or(&put.value, |kv| &kv.value).clone();
+        let lease = kept(put.ignore_lease).map_or(put.lease, |kv| kv.lease);
         let kv = KeyValue {
             key: put.key.clone(),
-            value: put.value.clone(),
+            value,
             create_revision: before.as_ref().map_or(revision, |kv| kv.create_revision),
             mod_revision: revision,
             version: before.as_ref().map_or(0, |kv| kv.version) + 1,
-            lease: put.lease,
+            lease,
         };
         let prev_kv = if put.prev_kv { before.clone() } else { None };
         self.stage(Event { kind: EventKind::Put, kv, prev_kv: before });
@@ -132,7 +167,13 @@ impl Execution<'_> {
     fn delete_key(&mut self, key: &Bytes) -> Result<Option<KeyValue>, Error> {
         let Some(before) = self.current(key)? else { return Ok(None) };
         let kv = tombstone(before.key.clone(), self.machine.revision + 1);
-        self.stage(Event { kind: EventKind::Delete, kv, prev_kv: Some(before.clone()) });
+        // What watchers are told was there before is what was there at the revision before.
+        let was = if before.mod_revision > self.machine.revision {
+            self.machine.at(key, self.machine.revision)?
+        } else {
+            Some(before.clone())
+        };
+        self.stage(Event { kind: EventKind::Delete, kv, prev_kv: was });
         Ok(Some(before))
     }
 

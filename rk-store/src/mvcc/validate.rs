@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use crate::{Error, KeyRange, Op, Txn, command::MAX_DEPTH};
+use crate::{Command, Error, KeyRange, Op, PutRequest, Txn, command::MAX_DEPTH};
 
-/// Most operations and most compares in one level of a txn: etcd's default `--max-txn-ops`.
+/// Most operations and most compares in a txn, with those of the txns around it: etcd's default `--max-txn-ops`.
 pub const MAX_TXN_OPS: usize = 128;
 
 /// Most bytes in the keys and values of one request: etcd's default `--max-request-bytes`.
@@ -15,7 +15,7 @@ pub const MAX_REQUEST_BYTES: usize = 3 << 19;
 /// Refuses a txn with an empty key, with too many or too deep operations or too many bytes, or that changes one key twice.
 pub fn validate(txn: &Txn) -> Result<(), Error> {
     let mut bytes = 0;
-    check_shape(txn, 0, &mut bytes)?;
+    check_shape(txn, 0, MAX_TXN_OPS, &mut bytes)?;
     for ops in [&txn.success, &txn.failure] {
         changes(ops)?;
     }
@@ -31,50 +31,75 @@ pub fn is_read_only(txn: &Txn) -> bool {
     })
 }
 
-fn invalid<T>(reason: impl Into<String>) -> Result<T, Error> {
-    Err(Error::Invalid(reason.into()))
+/// About how many bytes a command may add to the store, by etcd's count; 0 if it adds none.
+pub(crate) fn takes_space(command: &Command) -> u64 {
+    /// For a record's own needs.
+    const OVERHEAD: usize = 512;
+    fn of_ops(ops: &[Op]) -> usize {
+        let of = |op: &Op| match op {
+            Op::Range(_) | Op::Delete(_) => 0,
+            Op::Put(put) => OVERHEAD + put.key.len() + put.value.len(),
+            Op::Txn(txn) => of_txn(txn),
+        };
+        ops.iter().map(of).sum()
+    }
+    fn of_txn(txn: &Txn) -> usize {
+        of_ops(&txn.success).max(of_ops(&txn.failure))
+    }
+    match command {
+        Command::Txn(txn) => of_txn(txn) as u64,
+        Command::LeaseGrant { .. } => OVERHEAD as u64,
+        Command::Compact(_) | Command::LeaseRevoke { .. } | Command::Alarm { .. } => 0,
+    }
 }
 
-fn check_shape(txn: &Txn, depth: usize, bytes: &mut usize) -> Result<(), Error> {
+fn check_shape(txn: &Txn, depth: usize, max_ops: usize, bytes: &mut usize) -> Result<(), Error> {
     if depth > MAX_DEPTH {
-        return invalid(format!("txns nest deeper than {MAX_DEPTH}"));
+        return Err(Error::Invalid(format!("txns nest deeper than {MAX_DEPTH}")));
     }
-    if [txn.compare.len(), txn.success.len(), txn.failure.len()].into_iter().any(|len| len > MAX_TXN_OPS) {
-        return invalid(format!("too many operations in a txn: at most {MAX_TXN_OPS}"));
-    }
+    let ops = txn.compare.len().max(txn.success.len()).max(txn.failure.len());
+    // What a txn has takes from what each txn inside it may have.
+    let left = max_ops.checked_sub(ops).ok_or(Error::TooManyOps(MAX_TXN_OPS))?;
     let ranges = txn.compare.iter().map(|compare| &compare.range);
     *bytes += ranges.map(|range| range.start.len() + range.end.as_ref().map_or(0, Bytes::len)).sum::<usize>();
     for op in txn.success.iter().chain(&txn.failure) {
         match op {
             Op::Range(_) | Op::Delete(_) => {}
-            Op::Put(put) if put.key.is_empty() => return invalid("the key is empty"),
-            Op::Put(put) => *bytes += put.key.len() + put.value.len(),
-            Op::Txn(txn) => check_shape(txn, depth + 1, bytes)?,
+            Op::Put(put) => {
+                check_put(put)?;
+                *bytes += put.key.len() + put.value.len();
+            }
+            Op::Txn(txn) => check_shape(txn, depth + 1, left, bytes)?,
         }
         if *bytes > MAX_REQUEST_BYTES {
-            return invalid(format!("the request is too large: at most {MAX_REQUEST_BYTES} bytes"));
+            return Err(Error::RequestTooLarge(MAX_REQUEST_BYTES));
         }
     }
     Ok(())
 }
 
+fn check_put(put: &PutRequest) -> Result<(), Error> {
+    match put {
+        _ if put.key.is_empty() => Err(Error::EmptyKey),
+        _ if put.ignore_value && !put.value.is_empty() => Err(Error::ValueProvided),
+        _ if put.ignore_lease && put.lease != 0 => Err(Error::LeaseProvided),
+        _ => Ok(()),
+    }
+}
+
 type Changes<'a> = (HashSet<&'a Bytes>, Vec<&'a KeyRange>);
 
-/// The keys put and ranges deleted by one branch, or an error if a key could change twice.
+/// The keys put and ranges deleted by one branch, or an error if a key could change twice. As in etcd, a
+/// nested txn may delete what an earlier one beside it has put: then the key changes twice at one revision, and is gone.
 fn changes(ops: &[Op]) -> Result<Changes<'_>, Error> {
     let mut puts: HashSet<&Bytes> = HashSet::new();
     let mut deletes: Vec<&KeyRange> =
         ops.iter().filter_map(|op| if let Op::Delete(delete) = op { Some(&delete.range) } else { None }).collect();
-    let twice = |key: &Bytes| Error::Invalid(format!("key {:?} is changed twice in one txn", key));
+    let twice = |key: &Bytes| Error::DuplicateKey(key.clone());
     for op in ops {
         let Op::Txn(txn) = op else { continue };
         let (then_puts, then_deletes) = changes(&txn.success)?;
         let (else_puts, else_deletes) = changes(&txn.failure)?;
-        if let Some(key) =
-            puts.iter().find(|key| then_deletes.iter().chain(&else_deletes).any(|range| range.contains(key)))
-        {
-            return Err(twice(key));
-        }
         // Only one of the branches is done, so they may put the same key.
         for key in then_puts.union(&else_puts) {
             if deletes.iter().any(|range| range.contains(key)) || !puts.insert(*key) {

@@ -16,7 +16,8 @@ use proptest::{
 use super::events;
 use crate::{
     Compare, CompareOp, CompareTarget, DeleteRequest, Error, Event, EventKind, KeyRange, KeyValue, LeaseId, Op,
-    OpResponse, PutRequest, RangeRequest, RangeResponse, Revision, Store, Txn, TxnResponse, WatchRequest,
+    OpResponse, PutRequest, RangeRequest, RangeResponse, Revision, SortOrder, SortTarget, Store, Txn, TxnResponse,
+    WatchRequest,
 };
 
 /// One request of a history.
@@ -73,7 +74,7 @@ async fn check(store: &dyn Store, steps: Vec<Step>) -> Result<(), TestCaseError>
     for start in model.compacted + 1..=model.revision() {
         for range in [KeyRange::all(), KeyRange::prefix("b")] {
             let wanted = model.events(&range, start);
-            let request = WatchRequest { range, start_revision: start, prev_kv: true, progress: false };
+            let request = WatchRequest { prev_kv: true, ..WatchRequest::new(range, start) };
             let mut watch = store.watch(request).await.map_err(|error| TestCaseError::fail(error.to_string()))?;
             prop_assert_eq!(events(&mut watch, wanted.len()).await, wanted, "in the watch from {}", start);
         }
@@ -113,13 +114,33 @@ fn range() -> impl Strategy<Value = KeyRange> {
 
 fn range_request() -> impl Strategy<Value = RangeRequest> {
     let revision = prop_oneof![2 => Just(0), 1 => 0..30u64];
-    (range(), revision, 0..3usize, any::<bool>(), any::<bool>()).prop_map(
-        |(range, revision, limit, keys_only, count_only)| RangeRequest {
-            range,
-            revision,
-            limit,
-            keys_only,
-            count_only,
+    let bound = || prop_oneof![5 => Just(0), 1 => 1..20u64];
+    let order = prop::sample::select(vec![SortOrder::None, SortOrder::Ascend, SortOrder::Descend]);
+    let target = prop::sample::select(vec![
+        SortTarget::Key,
+        SortTarget::Version,
+        SortTarget::CreateRevision,
+        SortTarget::ModRevision,
+        SortTarget::Value,
+    ]);
+    let plain = (range(), revision, 0..3usize, any::<bool>(), prop::bool::weighted(0.2));
+    (plain, prop::option::of((order, target)), [bound(), bound(), bound(), bound()]).prop_map(
+        |((range, revision, limit, keys_only, count_only), sort, bounds)| {
+            let (sort_order, sort_target) = sort.unwrap_or_default();
+            let [min_mod_revision, max_mod_revision, min_create_revision, max_create_revision] = bounds;
+            RangeRequest {
+                revision,
+                limit,
+                keys_only,
+                count_only,
+                sort_order,
+                sort_target,
+                min_mod_revision,
+                max_mod_revision,
+                min_create_revision,
+                max_create_revision,
+                ..RangeRequest::new(range)
+            }
         },
     )
 }
@@ -138,8 +159,18 @@ fn compare() -> impl Strategy<Value = Compare> {
 
 fn op() -> impl Strategy<Value = Op> {
     let lease = prop_oneof![4 => Just(0), 1 => LEASES];
-    let put = (key(), "[xy]", lease, any::<bool>())
-        .prop_map(|(key, value, lease, prev_kv)| Op::Put(PutRequest { key, value: value.into(), lease, prev_kv }));
+    let put = (key(), "[xy]", lease, any::<bool>()).prop_map(|(key, value, lease, prev_kv)| PutRequest {
+        lease,
+        prev_kv,
+        ..PutRequest::new(key, value)
+    });
+    let put = (put, prop_oneof![6 => Just((false, false)), 1 => any::<(bool, bool)>()]).prop_map(|(put, keep)| {
+        let (ignore_value, ignore_lease) = keep;
+        // Mostly as it must be, with nothing beside what is kept.
+        let value = if ignore_value { Bytes::new() } else { put.value };
+        let lease = if ignore_lease { 0 } else { put.lease };
+        Op::Put(PutRequest { value, lease, ignore_value, ignore_lease, ..put })
+    });
     let delete = (range(), any::<bool>()).prop_map(|(range, prev_kv)| Op::Delete(DeleteRequest { range, prev_kv }));
     prop_oneof![4 => put, 2 => delete, 1 => range_request().prop_map(Op::Range)].prop_recursive(2, 6, 2, |op| {
         (vec(compare(), 0..2), vec(op.clone(), 0..3), vec(op, 0..2))
@@ -249,13 +280,31 @@ impl Model {
 
     fn txn(&mut self, txn: &Txn) -> Result<TxnResponse, Error> {
         // Wrong if some way through it changes a key twice.
-        if paths(&[Op::Txn(txn.clone())]).iter().any(|path| changes_twice(path)) {
-            return Err(Error::Invalid("a key is changed twice".into()));
+        if paths(&[], &[Op::Txn(txn.clone())]).iter().any(|path| changes_twice(path)) {
+            return Err(Error::DuplicateKey(Bytes::new()));
         }
+        self.check(txn, &|op| match op {
+            Op::Put(put) if (put.ignore_value || put.ignore_lease) && !self.now().contains_key(&put.key) => {
+                Err(Error::KeyNotFound)
+            }
+            Op::Put(put) if put.lease != 0 && !self.leases.contains(&put.lease) => Err(Error::LeaseNotFound(put.lease)),
+            _ => Ok(()),
+        })?;
+        self.check(txn, &|op| match op {
+            Op::Range(request) => self.range(request).map(drop),
+            _ => Ok(()),
+        })?;
         let mut work = self.begin();
         let answer = self.execute(&mut work, txn)?;
         self.commit(work);
         Ok(answer)
+    }
+
+    /// Calls `check` with the operations that would be done.
+    fn check(&self, txn: &Txn, check: &impl Fn(&Op) -> Result<(), Error>) -> Result<(), Error> {
+        let succeeded = txn.compare.iter().all(|compare| holds(self.now(), compare));
+        let ops = if succeeded { &txn.success } else { &txn.failure };
+        ops.iter().try_for_each(|op| if let Op::Txn(txn) = op { self.check(txn, check) } else { check(op) })
     }
 
     fn execute(&self, work: &mut Work, txn: &Txn) -> Result<TxnResponse, Error> {
@@ -264,14 +313,11 @@ impl Model {
         for op in if succeeded { &txn.success } else { &txn.failure } {
             let revision = self.revision() + u64::from(!work.events.is_empty());
             responses.push(match op {
-                Op::Range(request) if request.revision == 0 || request.revision == revision => {
+                Op::Range(request) if request.revision == 0 => {
                     OpResponse::Range(answer(&work.state, request, revision))
                 }
                 Op::Range(request) => OpResponse::Range(RangeResponse { revision, ..self.range(request)? }),
                 Op::Put(put) => {
-                    if put.lease != 0 && !self.leases.contains(&put.lease) {
-                        return Err(Error::LeaseNotFound(put.lease));
-                    }
                     let before = self.put(work, put);
                     OpResponse::Put { prev_kv: before.filter(|_| put.prev_kv) }
                 }
@@ -293,8 +339,12 @@ impl Model {
         let revision = self.revision() + 1;
         let (create_revision, version) =
             before.as_ref().map_or((revision, 1), |kv| (kv.create_revision, kv.version + 1));
-        let (key, value) = (put.key.clone(), put.value.clone());
-        let kv = KeyValue { key, value, create_revision, mod_revision: revision, version, lease: put.lease };
+        let (key, mut value, mut lease) = (put.key.clone(), put.value.clone(), put.lease);
+        if let Some(before) = &before {
+            value = if put.ignore_value { before.value.clone() } else { value };
+            lease = if put.ignore_lease { before.lease } else { lease };
+        }
+        let kv = KeyValue { key, value, create_revision, mod_revision: revision, version, lease };
         work.state.insert(put.key.clone(), kv.clone());
         work.events.push(Event { kind: EventKind::Put, kv, prev_kv: before.clone() });
         before
@@ -304,14 +354,39 @@ impl Model {
         let before = work.state.remove(key)?;
         let (key, value, mod_revision) = (key.clone(), Bytes::new(), self.revision() + 1);
         let kv = KeyValue { key, value, create_revision: 0, mod_revision, version: 0, lease: 0 };
-        work.events.push(Event { kind: EventKind::Delete, kv, prev_kv: Some(before.clone()) });
+        work.events.push(Event { kind: EventKind::Delete, prev_kv: self.now().get(&kv.key).cloned(), kv });
         Some(before)
     }
 }
 
 fn answer(state: &State, request: &RangeRequest, revision: Revision) -> RangeResponse {
     let mut kvs: Vec<_> = state.values().filter(|kv| request.range.contains(&kv.key)).cloned().collect();
-    let count = kvs.len();
+    let count = kvs.len() as u64;
+    let bounds =
+        [request.min_mod_revision, request.max_mod_revision, request.min_create_revision, request.max_create_revision];
+    // etcd's rule for a target without an order.
+    if request.sort_order == SortOrder::None && bounds == [0; 4] && request.limit > 0 {
+        kvs.truncate(request.limit + 1);
+    }
+    let max = |bound: Revision| if bound == 0 { Revision::MAX } else { bound };
+    kvs.retain(|kv| (request.min_mod_revision..=max(request.max_mod_revision)).contains(&kv.mod_revision));
+    kvs.retain(|kv| (request.min_create_revision..=max(request.max_create_revision)).contains(&kv.create_revision));
+    // The key last, so that pairs that are equal in what they are sorted by come in key order.
+    let weight = |kv: &KeyValue| match request.sort_target {
+        SortTarget::Key => (0, Bytes::new()),
+        SortTarget::Version => (kv.version, Bytes::new()),
+        SortTarget::CreateRevision => (kv.create_revision, Bytes::new()),
+        SortTarget::ModRevision => (kv.mod_revision, Bytes::new()),
+        SortTarget::Value => (0, kv.value.clone()),
+    };
+    kvs.sort_by_key(|kv| (weight(kv), kv.key.clone()));
+    if request.sort_order == SortOrder::Descend {
+        match request.sort_target {
+            SortTarget::Key => kvs.reverse(),
+            _ => kvs.sort_by_key(|kv| (std::cmp::Reverse(weight(kv)), kv.key.clone())),
+        }
+    }
+    let more = request.limit > 0 && kvs.len() > request.limit && !request.count_only;
     if request.limit > 0 {
         kvs.truncate(request.limit);
     }
@@ -321,7 +396,7 @@ fn answer(state: &State, request: &RangeRequest, revision: Revision) -> RangeRes
     if request.count_only {
         kvs.clear();
     }
-    RangeResponse { more: !request.count_only && kvs.len() < count, kvs, count: count as u64, revision }
+    RangeResponse { more, kvs, count, revision }
 }
 
 fn holds(state: &State, compare: &Compare) -> bool {
@@ -352,22 +427,35 @@ fn relation(kv: &KeyValue, compare: &Compare) -> bool {
     }
 }
 
-/// Every way through these operations, as the puts and deletes on it.
-fn paths(ops: &[Op]) -> Vec<Vec<&Op>> {
-    ops.iter().fold(vec![Vec::new()], |before, op| {
+/// A put or delete with its place in the tree of txns.
+type Placed<'a> = (Vec<usize>, &'a Op);
+
+/// Every way through these operations of the txn at a place, as the puts and deletes on it.
+fn paths<'a>(place: &[usize], ops: &'a [Op]) -> Vec<Vec<Placed<'a>>> {
+    ops.iter().enumerate().fold(vec![Vec::new()], |before, (i, op)| {
+        let place = [place, &[i]].concat();
         let ways = match op {
             Op::Range(_) => vec![Vec::new()],
-            Op::Put(_) | Op::Delete(_) => vec![vec![op]],
-            Op::Txn(txn) => [paths(&txn.success), paths(&txn.failure)].concat(),
+            Op::Put(_) | Op::Delete(_) => vec![vec![(place, op)]],
+            Op::Txn(txn) => [paths(&place, &txn.success), paths(&place, &txn.failure)].concat(),
         };
         let both = |first: &Vec<_>| ways.iter().map(|way| [&first[..], way].concat()).collect::<Vec<_>>();
         before.iter().flat_map(both).collect()
     })
 }
 
-fn changes_twice(path: &[&Op]) -> bool {
-    let mut puts = BTreeSet::new();
-    let put_twice = path.iter().any(|op| matches!(op, Op::Put(put) if !puts.insert(&put.key)));
-    let deleted = |key: &Bytes| path.iter().any(|op| matches!(op, Op::Delete(delete) if delete.range.contains(key)));
-    put_twice || puts.iter().any(|key| deleted(key))
+/// Whether a key is put twice, or put and deleted. A nested txn may delete what an earlier one beside it has put.
+fn changes_twice(path: &[Placed<'_>]) -> bool {
+    let nested_apart = |first: &[usize], second: &[usize]| {
+        let common = first.iter().zip(second).take_while(|(a, b)| a == b).count();
+        first.len() > common + 1 && second.len() > common + 1
+    };
+    path.iter().enumerate().any(|(i, (first, a))| {
+        path[i + 1..].iter().any(|(second, b)| match (a, b) {
+            (Op::Put(a), Op::Put(b)) => a.key == b.key,
+            (Op::Delete(delete), Op::Put(put)) => delete.range.contains(&put.key),
+            (Op::Put(put), Op::Delete(delete)) => delete.range.contains(&put.key) && !nested_apart(first, second),
+            _ => false,
+        })
+    })
 }

@@ -11,8 +11,9 @@ pub use super::watch::{
 };
 use super::{events, put, txn};
 use crate::{
-    Compare, CompareOp, CompareTarget, DeleteRequest, Error, EventKind, KeyRange, MAX_TXN_OPS, Op, OpResponse,
-    PutRequest, RangeRequest, Revision, Store, Txn, TxnResponse, WatchRequest,
+    Compare, CompareOp, CompareTarget, DeleteRequest, Error, EventKind, KeyRange, MAX_LEASE_TTL, MAX_REQUEST_BYTES,
+    MAX_TXN_OPS, MIN_LEASE_TTL, Op, OpResponse, PutRequest, RangeRequest, Revision, Store, Txn, TxnResponse,
+    WatchRequest,
 };
 
 fn delete(range: KeyRange) -> Op {
@@ -77,7 +78,7 @@ pub async fn versions_follow_a_key(store: Arc<dyn Store>) {
 /// 2. A txn that fails has changed nothing.
 pub async fn a_txn_is_all_or_nothing(store: Arc<dyn Store>) {
     run(&*store, [put("a", "1")]).await;
-    let unknown_lease = Op::Put(PutRequest { key: "c".into(), value: "2".into(), lease: 99, prev_kv: false });
+    let unknown_lease = Op::Put(PutRequest { lease: 99, ..PutRequest::new("c", "2") });
     let error = store.txn(txn([put("a", "2"), put("b", "2"), unknown_lease])).await;
     assert!(matches!(error, Err(Error::LeaseNotFound(99))), "{error:?}");
     let future = Op::Range(RangeRequest { revision: 50, ..RangeRequest::new(KeyRange::all()) });
@@ -99,7 +100,7 @@ pub async fn a_txn_reads_its_writes(store: Arc<dyn Store>) {
     assert_eq!(keys(1), ["a", "b", "c"]);
     assert_eq!(keys(3), ["b", "c"]);
     assert!(matches!(&answer.responses[2], OpResponse::Delete { deleted: 1, prev_kvs } if prev_kvs[0].value == "1"));
-    let replaced = Op::Put(PutRequest { key: "b".into(), value: "2".into(), lease: 0, prev_kv: true });
+    let replaced = Op::Put(PutRequest { prev_kv: true, ..PutRequest::new("b", "2") });
     let answer = run(&*store, [replaced]).await;
     assert!(matches!(&answer.responses[0], OpResponse::Put { prev_kv: Some(kv) } if kv.value == "1"));
 }
@@ -110,7 +111,7 @@ pub async fn guards_compare_what_they_say(store: Arc<dyn Store>) {
     use CompareTarget::{CreateRevision, Lease, ModRevision, Value, Version};
     store.lease_grant(5, 1000).await.expect("a lease");
     run(&*store, [put("a", "m")]).await;
-    let bound = PutRequest { key: "a".into(), value: "m".into(), lease: 5, prev_kv: false };
+    let bound = PutRequest { lease: 5, ..PutRequest::new("a", "m") };
     run(&*store, [Op::Put(bound)]).await;
     let cases = [
         ("a", Equal, Version(2), true),
@@ -162,18 +163,32 @@ pub async fn nested_txns_run_in_place(store: Arc<dyn Store>) {
 /// 2. What no state could satisfy is refused and changes nothing.
 pub async fn impossible_requests_are_refused(store: Arc<dyn Store>) {
     let inner = |ops: Vec<Op>| Op::Txn(txn(ops));
+    let reads = |count: usize| (0..count).map(|i| read(KeyRange::key(format!("k{i}")))).collect::<Vec<_>>();
+    let keep = |put: PutRequest, value: bool| Op::Put(PutRequest { ignore_value: value, ignore_lease: !value, ..put });
+    let twice = Error::DuplicateKey("a".into());
+    let many = Error::TooManyOps(MAX_TXN_OPS);
     let cases = [
-        ("an empty key", vec![put("", "1")]),
-        ("a key put twice", vec![put("a", "1"), put("a", "2")]),
-        ("a key put and deleted", vec![put("a", "1"), delete(KeyRange::prefix("a"))]),
-        ("a key put twice, once deeper", vec![put("a", "1"), inner(vec![put("a", "2")])]),
-        ("a key put in two nested txns", vec![inner(vec![put("a", "1")]), inner(vec![put("a", "2")])]),
-        ("too many operations", (0..=MAX_TXN_OPS).map(|i| put(format!("k{i}"), "1")).collect()),
-        ("too many bytes", vec![put("a", vec![0; crate::MAX_REQUEST_BYTES + 1])]),
+        ("an empty key", vec![put("", "1")], Error::EmptyKey),
+        ("a key put twice", vec![put("a", "1"), put("a", "2")], twice.clone()),
+        ("a key put and deleted", vec![put("a", "1"), delete(KeyRange::prefix("a"))], twice.clone()),
+        ("a key deleted and put", vec![delete(KeyRange::prefix("a")), put("a", "1")], twice.clone()),
+        ("a key put twice, once deeper", vec![put("a", "1"), inner(vec![put("a", "2")])], twice.clone()),
+        ("a key put in two nested txns", vec![inner(vec![put("a", "1")]), inner(vec![put("a", "2")])], twice),
+        ("too many operations", reads(MAX_TXN_OPS + 1), many.clone()),
+        ("too many, counting those outside", [reads(MAX_TXN_OPS - 9), vec![inner(reads(10))]].concat(), many),
+        ("too many bytes", vec![put("a", vec![0; MAX_REQUEST_BYTES + 1])], Error::RequestTooLarge(MAX_REQUEST_BYTES)),
+        ("a value besides that kept", vec![keep(PutRequest::new("a", "1"), true)], Error::ValueProvided),
+        (
+            "a lease besides that kept",
+            vec![keep(PutRequest { lease: 4, ..PutRequest::new("a", "1") }, false)],
+            Error::LeaseProvided,
+        ),
+        ("nothing whose value to keep", vec![keep(PutRequest::new("a", ""), true)], Error::KeyNotFound),
+        ("nothing whose lease to keep", vec![keep(PutRequest::new("a", "1"), false)], Error::KeyNotFound),
     ];
-    for (what, ops) in cases {
-        let error = store.txn(txn(ops)).await;
-        assert!(matches!(error, Err(Error::Invalid(_))), "{what}: {error:?}");
+    for (what, ops, wanted) in cases {
+        let error = store.txn(txn(ops)).await.expect_err(what);
+        assert_eq!(std::mem::discriminant(&error), std::mem::discriminant(&wanted), "{what}: {error}");
     }
     let nothing = KeyRange { start: "b".into(), end: Some("a".into()) };
     assert_eq!(store.range(RangeRequest::new(nothing)).await.expect("an empty range").count, 0);
@@ -220,7 +235,7 @@ pub async fn durability(store: Arc<dyn Store>, reopen: impl AsyncFnOnce(Arc<dyn 
     store.lease_grant(3, 1000).await.expect("a lease");
     for i in 0..50 {
         let key = format!("key-{}", i % 7);
-        let bound = PutRequest { key: key.into(), value: format!("{i}").into(), lease: 3 * (i % 2), prev_kv: false };
+        let bound = PutRequest { lease: 3 * (i % 2), ..PutRequest::new(key, format!("{i}")) };
         run(&*store, [Op::Put(bound)]).await;
     }
     run(&*store, [delete(KeyRange::key("key-3"))]).await;
@@ -299,7 +314,7 @@ pub async fn ranges_are_cut_and_counted(store: Arc<dyn Store>) {
 }
 
 async fn put_bound(store: &dyn Store, key: &'static str, lease: i64) {
-    run(store, [Op::Put(PutRequest { key: key.into(), value: "1".into(), lease, prev_kv: false })]).await;
+    run(store, [Op::Put(PutRequest { lease, ..PutRequest::new(key, "1") })]).await;
 }
 
 /// 8. A lease's keys go when its time is over, at one revision and not before.
@@ -335,9 +350,12 @@ pub async fn leases_are_kept_alive(store: Arc<dyn Store>) {
 
 /// 8. Grant, look, list and revoke.
 pub async fn leases_are_managed(store: Arc<dyn Store>) {
-    for ttl in [0, -1, i64::MAX] {
-        let error = store.lease_grant(1, ttl).await;
-        assert!(matches!(error, Err(Error::Invalid(_))), "a ttl of {ttl}: {error:?}");
+    let error = store.lease_grant(1, MAX_LEASE_TTL + 1).await;
+    assert!(matches!(error, Err(Error::LeaseTtlTooLarge(_))), "{error:?}");
+    for (id, ttl) in [(1, 0), (2, -1), (3, 1)] {
+        let lease = store.lease_grant(id, ttl).await.expect("a lease");
+        assert_eq!((lease.granted_ttl, lease.ttl), (MIN_LEASE_TTL, MIN_LEASE_TTL), "the least there is");
+        store.lease_revoke(id).await.expect("a revocation");
     }
     store.lease_grant(2, 100).await.expect("a lease");
     store.lease_grant(1, 100).await.expect("a lease");

@@ -30,7 +30,7 @@ impl Cache {
         lease: LeaseId,
     ) -> Result<Write, Error> {
         let key = key::full(&collection.name, item);
-        let put = Op::Put(PutRequest { key: key.clone(), value: json.clone(), lease, prev_kv: false });
+        let put = Op::Put(PutRequest { lease, ..PutRequest::new(key.clone(), json.clone()) });
         let Some(revision) = self.guarded(&key, expected, put).await? else { return Ok(Write::Raced) };
         match collection.get(item) {
             Some(cached) if cached.object.revision() == revision => Ok(Write::Done(Arc::clone(&cached.object))),

@@ -1,0 +1,208 @@
+//! A snapshot as a stream of bytes, and back.
+//!
+//! ```text
+//! "rksnap1\n"  frame*        frame: length u32, CRC-32C u32, payload
+//! payload: HEAD head | RECORDS (key, record)* | END count of records u64, CRC-32C of all payloads before u32
+//! ```
+//! Integers are little-endian. A stream that was cut, damaged or put together wrongly is refused with the offset of
+//! the frame.
+
+use std::sync::Arc;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
+
+use crate::{
+    Engine, Error, Machine, Position, SnapshotGuard, SnapshotHead,
+    codec::{DecodeError, Reader, put_bytes},
+    mvcc::Restoring,
+};
+
+/// The bytes of a snapshot, in pieces.
+pub type SnapshotStream = BoxStream<'static, Result<Bytes, Error>>;
+
+const MAGIC: &[u8; 8] = b"rksnap1\n";
+const HEAD: u8 = 0;
+const RECORDS: u8 = 1;
+const END: u8 = 2;
+/// Bytes of records in a frame, about.
+const FRAME_BYTES: usize = 256 << 10;
+/// No frame is longer: more than the largest record and a frame's worth of small ones.
+const MAX_FRAME_BYTES: usize = 16 << 20;
+/// Length and checksum.
+const FRAME_HEAD: usize = 8;
+
+/// The bytes of a snapshot. While the stream lives, compaction frees no space.
+pub(crate) fn stream(snapshot: SnapshotGuard) -> SnapshotStream {
+    let writing = Writing { snapshot, next: Next::Head, count: 0, checksum: 0 };
+    futures::stream::try_unfold(writing, |mut writing| async {
+        tokio::task::yield_now().await;
+        Ok(writing.frame()?.map(|frame| (frame, writing)))
+    })
+    .boxed()
+}
+
+enum Next {
+    Head,
+    Records(Position),
+    End,
+    Nothing,
+}
+
+struct Writing {
+    snapshot: SnapshotGuard,
+    next: Next,
+    count: u64,
+    checksum: u32,
+}
+
+impl Writing {
+    fn frame(&mut self) -> Result<Option<Bytes>, Error> {
+        let mut out = Vec::new();
+        if matches!(self.next, Next::Head) {
+            out.put_slice(MAGIC);
+        }
+        let begin = out.len();
+        out.put_bytes(0, FRAME_HEAD);
+        self.next = match self.next {
+            Next::Head => {
+                out.put_u8(HEAD);
+                self.snapshot.head().encode(&mut out);
+                Next::Records(Position::first(0))
+            }
+            Next::Records(position) => {
+                out.put_u8(RECORDS);
+                let chunk = self.snapshot.records(position, FRAME_BYTES)?;
+                for (key, record) in &chunk.pairs {
+                    put_bytes(&mut out, key);
+                    put_bytes(&mut out, record);
+                }
+                self.count += chunk.pairs.len() as u64;
+                chunk.next.map_or(Next::End, Next::Records)
+            }
+            Next::End => {
+                out.put_u8(END);
+                out.put_u64_le(self.count);
+                out.put_u32_le(self.checksum);
+                Next::Nothing
+            }
+            Next::Nothing => return Ok(None),
+        };
+        let (head, payload) = out[begin..].split_at_mut(FRAME_HEAD);
+        let len = u32::try_from(payload.len()).map_err(|_| Error::Invalid("a record is too large".into()))?;
+        head[..4].copy_from_slice(&len.to_le_bytes());
+        head[4..].copy_from_slice(&crc32c::crc32c(payload).to_le_bytes());
+        self.checksum = crc32c::crc32c_append(self.checksum, payload);
+        Ok(Some(out.into()))
+    }
+}
+
+/// The state machine of a snapshot, over an engine that is emptied and filled.
+///
+/// # Errors
+/// [`Error::Corrupt`] if the bytes are not those of one whole snapshot, the stream's own errors and the engine's.
+pub async fn restore_snapshot(
+    engine: Arc<dyn Engine>,
+    mut stream: impl Stream<Item = Result<Bytes, Error>> + Unpin,
+) -> Result<Machine, Error> {
+    let mut reading = Reading { engine, buffer: BytesMut::new(), offset: 0, state: None, count: 0, checksum: 0 };
+    while let Some(bytes) = stream.try_next().await? {
+        reading.take(&bytes)?;
+        tokio::task::yield_now().await;
+    }
+    reading.finish()
+}
+
+enum State {
+    Filling(Box<Restoring>),
+    Whole(Box<Restoring>),
+}
+
+struct Reading {
+    engine: Arc<dyn Engine>,
+    buffer: BytesMut,
+    /// Where the buffer begins in the stream.
+    offset: u64,
+    state: Option<State>,
+    count: u64,
+    checksum: u32,
+}
+
+impl Reading {
+    fn corrupt(&self, reason: impl Into<String>) -> Error {
+        Error::Corrupt { file: "a snapshot".into(), offset: self.offset, reason: reason.into() }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.buffer.extend_from_slice(bytes);
+        if self.offset == 0 {
+            match self.buffer.split_first_chunk::<8>() {
+                Some((magic, _)) if magic == MAGIC => {
+                    self.buffer.advance(MAGIC.len());
+                    self.offset = MAGIC.len() as u64;
+                }
+                Some(_) => return Err(self.corrupt("it does not begin as a snapshot")),
+                None => return Ok(()),
+            }
+        }
+        while self.buffer.len() >= FRAME_HEAD {
+            let mut head = &self.buffer[..FRAME_HEAD];
+            let (len, checksum) = (head.get_u32_le() as usize, head.get_u32_le());
+            if len > MAX_FRAME_BYTES {
+                return Err(self.corrupt(format!("a frame of {len} bytes")));
+            }
+            if self.buffer.len() < FRAME_HEAD + len {
+                return Ok(());
+            }
+            let payload = self.buffer.split_to(FRAME_HEAD + len).freeze().slice(FRAME_HEAD..);
+            if crc32c::crc32c(&payload) != checksum {
+                return Err(self.corrupt("a frame's checksum is wrong"));
+            }
+            self.frame(payload)?;
+            self.offset += (FRAME_HEAD + len) as u64;
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, payload: Bytes) -> Result<(), Error> {
+        let offset = self.offset;
+        let malformed =
+            |error: DecodeError| Error::Corrupt { file: "a snapshot".into(), offset, reason: error.to_string() };
+        let before = self.checksum;
+        self.checksum = crc32c::crc32c_append(before, &payload);
+        let mut reader = Reader::new(payload);
+        let kind = reader.u8().map_err(malformed)?;
+        self.state = Some(match (kind, self.state.take()) {
+            (HEAD, None) => {
+                let head = SnapshotHead::decode(reader.rest()).map_err(malformed)?;
+                State::Filling(Box::new(Restoring::begin(self.engine.clone(), head)?))
+            }
+            (RECORDS, Some(State::Filling(mut restoring))) => {
+                while !reader.is_empty() {
+                    let (key, record) = reader.bytes().and_then(|key| Ok((key, reader.bytes()?))).map_err(malformed)?;
+                    // Copied, so that what stays of a frame does not keep all of it in memory.
+                    restoring.push(Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&record))?;
+                    self.count += 1;
+                }
+                State::Filling(restoring)
+            }
+            (END, Some(State::Filling(restoring))) => {
+                let (count, checksum) = reader.u64().and_then(|count| Ok((count, reader.u32()?))).map_err(malformed)?;
+                reader.end().map_err(malformed)?;
+                if (count, checksum) != (self.count, before) {
+                    return Err(self.corrupt("frames are missing or out of order"));
+                }
+                State::Whole(restoring)
+            }
+            _ => return Err(self.corrupt("a frame of the wrong kind")),
+        });
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Machine, Error> {
+        match self.state {
+            Some(State::Whole(restoring)) if self.buffer.is_empty() => restoring.finish(),
+            _ => Err(self.corrupt("its end is missing")),
+        }
+    }
+}
