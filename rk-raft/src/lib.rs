@@ -36,6 +36,8 @@ mod logging;
 mod message;
 mod node;
 mod options;
+#[cfg(feature = "testing")]
+pub mod sim;
 mod snapshot;
 mod store;
 mod transport;
