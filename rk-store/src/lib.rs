@@ -44,6 +44,7 @@
 //! - `log` (feature `log`): the write-ahead log, of use for others too.
 //! - [`Replica`]: a machine with its watch hub and lease clock: what every store here, and rk-raft, serves from.
 //! - [`Cluster`]: who stores it: members, the leader, and how they change.
+//! - `etcd` (feature `etcd`): the etcd v3 API over any store.
 //! - `testing` (feature `testing`): the conformance suites for [`Store`] and [`Engine`], for your implementations too.
 
 mod backup;
@@ -56,6 +57,8 @@ mod disk;
 mod durable;
 mod engine;
 mod error;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 mod hash;
 mod hub;
 mod lease;

@@ -1,0 +1,26 @@
+//! An etcd server made of rk-store and rk-raft: it takes the place of `etcd`, with the same flags, for clients that
+//! speak the etcd v3 API.
+
+mod flags;
+mod server;
+
+use clap::Parser;
+
+fn main() -> std::process::ExitCode {
+    let flags = flags::Flags::parse();
+    tracing_subscriber::fmt().with_env_filter(&flags.log_level).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "no runtime");
+            return std::process::ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(server::run(flags)) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the server has failed");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The KV service.
+
+use tonic::Status;
+
+use super::{
+    convert,
+    proto::etcdserverpb::{
+        CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
+        RangeRequest, RangeResponse, TxnRequest, TxnResponse,
+    },
+    service::Shared,
+    status::{self, status},
+};
+use crate::{Op, OpResponse, Revision, Txn};
+
+impl Shared {
+    pub(crate) async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
+        let request = convert::range(request)?;
+        let answer = self.store.range(request).await.map_err(status)?;
+        Ok(convert::range_answer(answer, &|revision| self.header(revision)))
+    }
+
+    /// Runs one operation as a txn; its answer and the revision.
+    async fn run(&self, op: Op) -> Result<(OpResponse, Revision), Status> {
+        let txn = Txn { success: vec![op], ..Txn::default() };
+        let mut answer = self.store.txn(txn).await.map_err(status)?;
+        let response = answer.responses.pop().ok_or_else(|| Status::internal("an operation had no answer"))?;
+        Ok((response, answer.revision))
+    }
+
+    pub(crate) async fn put(&self, request: PutRequest) -> Result<PutResponse, Status> {
+        self.check_size(&request)?;
+        let (answer, revision) = self.run(Op::Put(convert::put(request)?)).await?;
+        let OpResponse::Put { prev_kv } = answer else { return Err(status::mismatch()) };
+        Ok(PutResponse { header: Some(self.header(revision)), prev_kv: prev_kv.map(convert::kv) })
+    }
+
+    pub(crate) async fn delete_range(&self, request: DeleteRangeRequest) -> Result<DeleteRangeResponse, Status> {
+        let (answer, revision) = self.run(Op::Delete(convert::delete(request)?)).await?;
+        let OpResponse::Delete { deleted, prev_kvs } = answer else { return Err(status::mismatch()) };
+        Ok(DeleteRangeResponse {
+            header: Some(self.header(revision)),
+            deleted: convert::signed(deleted),
+            prev_kvs: prev_kvs.into_iter().map(convert::kv).collect(),
+        })
+    }
+
+    pub(crate) async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
+        self.check_size(&request)?;
+        let txn = convert::txn(request, self.options.max_txn_ops)?;
+        let answer = self.store.txn(txn).await.map_err(status)?;
+        Ok(convert::txn_answer(answer, &|revision| self.header(revision)))
+    }
+
+    pub(crate) async fn compact(&self, request: CompactionRequest) -> Result<CompactionResponse, Status> {
+        self.store.compact(convert::unsigned(request.revision)).await.map_err(status)?;
+        Ok(CompactionResponse { header: Some(self.header_now().await?) })
+    }
+
+    /// etcd measures a request as it goes into its log.
+    fn check_size(&self, request: &impl prost::Message) -> Result<(), Status> {
+        if request.encoded_len() > self.options.max_request_bytes {
+            return Err(status::REQUEST_TOO_LARGE.into());
+        }
+        Ok(())
+    }
+}
