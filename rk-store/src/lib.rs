@@ -44,6 +44,8 @@
 //! - `log` (feature `log`): the write-ahead log, of use for others too.
 //! - [`Replica`]: a machine with its watch hub and lease clock: what every store here, and rk-raft, serves from.
 //! - [`Cluster`]: who stores it: members, the leader, and how they change.
+//! - [`auto_compact`]: compaction by itself, over any store.
+//! - [`history`]: time travel: read, list and compare at past revisions, over any store.
 //! - `etcd` (feature `etcd`): the etcd v3 API over any store.
 //! - `testing` (feature `testing`): the conformance suites for [`Store`] and [`Engine`], for your implementations too.
 
@@ -51,6 +53,7 @@ mod backup;
 mod cluster;
 mod codec;
 mod command;
+mod compactor;
 #[cfg(feature = "log")]
 mod disk;
 #[cfg(feature = "log")]
@@ -60,6 +63,7 @@ mod error;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 mod hash;
+pub mod history;
 mod hub;
 mod lease;
 #[cfg(feature = "log")]
@@ -79,6 +83,7 @@ pub use backup::{SnapshotStream, restore_snapshot};
 pub use cluster::{Cluster, ClusterError, Member, MemberId, MemberStatus};
 pub use codec::DecodeError;
 pub use command::{Command, Outcome};
+pub use compactor::{AutoCompaction, auto_compact};
 #[cfg(feature = "log")]
 pub use disk::{Disk, DiskFile, OsDisk};
 #[cfg(feature = "log")]
