@@ -90,7 +90,7 @@ pub use disk::{Disk, DiskFile, OsDisk};
 pub use durable::{DurableOptions, DurableStore};
 #[cfg(feature = "sled")]
 pub use engine::SledEngine;
-pub use engine::{Batch, Engine, EngineError, MemoryEngine, Write};
+pub use engine::{Engine, EngineError, MemoryEngine, Record};
 pub use error::Error;
 pub use lease::{LeaseClock, end_leases};
 pub use memory::MemoryStore;

@@ -29,8 +29,8 @@ pub use self::{
 };
 pub(crate) use self::{snapshot::Restoring, validate::takes_space};
 use crate::{
-    Alarm, AlarmKind, Batch, Command, Engine, EngineError, Error, Event, EventKind, KeyRange, KeyValue, Lease, LeaseId,
-    MAX_LEASE_TTL, Outcome, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, Write, codec::DecodeError,
+    Alarm, AlarmKind, Command, Engine, Error, Event, EventKind, KeyRange, KeyValue, Lease, LeaseId, MAX_LEASE_TTL,
+    Outcome, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, codec::DecodeError,
 };
 
 /// What one revision changed.
@@ -72,12 +72,6 @@ impl std::fmt::Debug for Machine {
     }
 }
 
-impl From<EngineError> for Error {
-    fn from(error: EngineError) -> Self {
-        Self::Unavailable(error.to_string())
-    }
-}
-
 impl From<DecodeError> for Error {
     fn from(error: DecodeError) -> Self {
         Self::Unavailable(format!("a record in the engine: {error}"))
@@ -88,7 +82,11 @@ impl Machine {
     /// The empty state, at revision 1, over an engine that is emptied.
     pub fn new(engine: Arc<dyn Engine>) -> Result<Self, Error> {
         engine.clear()?;
-        Ok(Self {
+        Ok(Self::over(engine))
+    }
+
+    fn over(engine: Arc<dyn Engine>) -> Self {
+        Self {
             engine,
             index: Index::default(),
             leases: Leases::default(),
@@ -96,7 +94,7 @@ impl Machine {
             compacted: 0,
             alarms: BTreeSet::new(),
             garbage: Vec::new(),
-        })
+        }
     }
 
     /// The current revision.
@@ -124,6 +122,10 @@ impl Machine {
     pub fn apply(&mut self, command: &Command) -> Applied {
         match self.try_apply(command) {
             Ok((outcome, commit)) => Applied { result: Ok(outcome), commit },
+            // What can't be read now could be read by others, or by this one before.
+            Err(error @ Error::Corrupt { .. }) => {
+                Applied { result: Err(Error::Unavailable(error.to_string())), commit: None }
+            }
             Err(error) => Applied { result: Err(error), commit: None },
         }
     }
@@ -192,15 +194,15 @@ impl Machine {
             return Ok(None);
         }
         let revision = self.revision + 1;
-        let mut batch = Batch::default();
+        let mut records = Vec::with_capacity(events.len());
         for (rank, event) in (0..).zip(&mut events) {
             let at = Position { revision, rank };
-            let record = record::encode(event.kind, &event.kv);
+            let record = record::encode(at, event.kind, &event.kv);
             // The event shares the record's memory from here on, instead of the request's.
-            event.kv = record::decode(at, &record)?.kv;
-            batch.writes.push(Write::Put(bytes::Bytes::copy_from_slice(&at.to_key()), record));
+            event.kv = record::decode(at, &record.bytes)?.kv;
+            records.push(record);
         }
-        self.engine.apply(batch)?;
+        self.engine.append(records)?;
         for (rank, event) in (0..).zip(&events) {
             self.note(Position { revision, rank }, event);
         }
@@ -269,7 +271,7 @@ impl Machine {
     }
 
     fn load(&self, at: Position) -> Result<KeyValue, Error> {
-        let record = self.engine.get(&at.to_key())?.ok_or_else(|| {
+        let record = self.engine.get(at)?.ok_or_else(|| {
             Error::Unavailable(format!("the engine has lost the change {} of revision {}", at.rank, at.revision))
         })?;
         Ok(record::decode(at, &record)?.kv)
@@ -289,10 +291,8 @@ impl Machine {
         }
         let (mut events, mut looked, mut reached) = (Vec::new(), 0, self.revision);
         let mut failure = None;
-        let end = Position::first(self.revision + 1).to_key();
-        self.engine.scan(&Position::first(from).to_key(), Some(&end), &mut |key, record| {
-            let event = Position::from_key(key).and_then(|at| Ok((at, record::decode(at, record)?)));
-            let (at, event) = match event {
+        self.engine.scan(Position::first(from), Position::first(self.revision + 1), &mut |at, record| {
+            let event = match record::decode(at, record) {
                 Ok(event) => event,
                 Err(error) => {
                     failure = Some(error);
@@ -339,8 +339,7 @@ impl Machine {
 /// Removes records from an engine, in batches, so that no reader waits long.
 pub fn remove_records(engine: &dyn Engine, positions: &[Position]) -> Result<(), Error> {
     for chunk in positions.chunks(512) {
-        let delete = |at: &Position| Write::Delete(bytes::Bytes::copy_from_slice(&at.to_key()));
-        engine.apply(Batch { writes: chunk.iter().map(delete).collect() })?;
+        engine.remove(chunk)?;
     }
     Ok(())
 }

@@ -14,7 +14,9 @@ use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use crate::{
     Alarm, Command, Engine, Error, HashKv, Lease, LeaseClock, LeaseId, Machine, Outcome, RangeRequest, RangeResponse,
     Revision, SnapshotChunk, SnapshotHead, SnapshotStream, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
-    backup, hash,
+    backup,
+    codec::put_bytes,
+    hash,
     hub::Hub,
     mvcc::{Applied, Position, remove_records},
     watch,
@@ -74,6 +76,16 @@ impl SnapshotGuard {
             chunk.pairs.retain(|(key, _)| Position::from_key(key).is_ok_and(|at| !self.garbage.contains(&at)));
         }
         Ok(chunk)
+    }
+
+    /// Persists the state in an engine that [keeps it](Engine::persists), with a note for whoever recovers it:
+    /// [`Machine::recover`]. It waits for the disk. `thorough` as in [`Engine::persist`].
+    pub fn persist(&self, note: &[u8], thorough: bool) -> Result<(), Error> {
+        let (mut head, mut kept) = (Vec::new(), Vec::new());
+        self.head.encode(&mut head);
+        put_bytes(&mut kept, &head);
+        kept.extend_from_slice(note);
+        Ok(self.engine.persist(self.head.revision, &kept, thorough)?)
     }
 }
 

@@ -1,22 +1,21 @@
 //! The engine in memory: a B-tree behind a lock.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 use parking_lot::RwLock;
 
-use super::{Batch, Engine, EngineError, Write};
+use super::{Engine, EngineError, Record};
+use crate::Position;
 
 /// An engine that keeps everything in memory and hands out shared slices, never copies.
 #[derive(Debug, Default)]
 pub struct MemoryEngine {
-    pairs: RwLock<Pairs>,
-}
-
-#[derive(Debug, Default)]
-struct Pairs {
-    map: BTreeMap<Bytes, Bytes>,
-    bytes: u64,
+    records: RwLock<BTreeMap<Position, Bytes>>,
+    size: AtomicU64,
 }
 
 impl MemoryEngine {
@@ -27,46 +26,41 @@ impl MemoryEngine {
 }
 
 impl Engine for MemoryEngine {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        Ok(self.pairs.read().map.get(key).cloned())
+    fn get(&self, at: Position) -> Result<Option<Bytes>, EngineError> {
+        Ok(self.records.read().get(&at).cloned())
     }
 
     fn scan(
         &self,
-        start: &[u8],
-        end: Option<&[u8]>,
-        visit: &mut dyn FnMut(&Bytes, &Bytes) -> bool,
+        from: Position,
+        end: Position,
+        visit: &mut dyn FnMut(Position, &Bytes) -> bool,
     ) -> Result<(), EngineError> {
-        if end.is_some_and(|end| end <= start) {
-            return Ok(());
-        }
-        let end = end.map_or(Bound::Unbounded, Bound::Excluded);
-        for (key, value) in self.pairs.read().map.range::<[u8], _>((Bound::Included(start), end)) {
-            if !visit(key, value) {
-                break;
-            }
+        if from < end {
+            let records = self.records.read();
+            // Stops where `visit` says so.
+            let _more = records.range(from..end).all(|(at, record)| visit(*at, record));
         }
         Ok(())
     }
 
-    fn apply(&self, batch: Batch) -> Result<(), EngineError> {
-        let mut pairs = self.pairs.write();
-        let Pairs { map, bytes } = &mut *pairs;
-        for write in batch.writes {
-            let (key_len, replaced) = match write {
-                Write::Put(key, value) => {
-                    *bytes += (key.len() + value.len()) as u64;
-                    (key.len(), map.insert(key, value))
-                }
-                Write::Delete(key) => (key.len(), map.remove(&key)),
-            };
-            *bytes -= replaced.map_or(0, |value| (key_len + value.len()) as u64);
-        }
+    fn append(&self, records: Vec<Record>) -> Result<(), EngineError> {
+        let size: usize = records.iter().map(|record| record.bytes.len()).sum();
+        self.records.write().extend(records.into_iter().map(|record| (record.at, record.bytes)));
+        self.size.fetch_add(size as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn remove(&self, positions: &[Position]) -> Result<(), EngineError> {
+        let mut records = self.records.write();
+        let size: usize = positions.iter().filter_map(|at| Some(records.remove(at)?.len())).sum();
+        self.size.fetch_sub(size as u64, Ordering::Relaxed);
         Ok(())
     }
 
     fn clear(&self) -> Result<(), EngineError> {
-        *self.pairs.write() = Pairs::default();
+        self.records.write().clear();
+        self.size.store(0, Ordering::Relaxed);
         Ok(())
     }
 
@@ -75,6 +69,6 @@ impl Engine for MemoryEngine {
     }
 
     fn size_in_use(&self) -> u64 {
-        self.pairs.read().bytes
+        self.size.load(Ordering::Relaxed)
     }
 }

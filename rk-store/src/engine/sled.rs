@@ -1,10 +1,14 @@
 //! The engine on [sled](::sled): values on disk, a bounded cache in memory.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use bytes::Bytes;
 
-use super::{Batch, Engine, EngineError, Write};
+use super::{Engine, EngineError, Record};
+use crate::Position;
 
 /// Memory for sled's page cache; its own default is 1 GiB.
 const CACHE_BYTES: u64 = 32 << 20;
@@ -15,10 +19,11 @@ const CACHE_BYTES: u64 = 32 << 20;
 #[derive(Debug)]
 pub struct SledEngine {
     db: ::sled::Db,
+    size: AtomicU64,
 }
 
 impl SledEngine {
-    /// Opens the database in `dir`, made if it is missing.
+    /// Opens the database in `dir`, made if it is missing, and empties it.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, EngineError> {
         let config = ::sled::Config::new()
             .path(dir)
@@ -26,53 +31,62 @@ impl SledEngine {
             .mode(::sled::Mode::HighThroughput)
             // The log makes writes durable; a timer that writes sled's pages out only costs.
             .flush_every_ms(None);
-        Ok(Self { db: config.open().map_err(failed)? })
+        let db = config.open().map_err(failed)?;
+        db.clear().map_err(failed)?;
+        Ok(Self { db, size: AtomicU64::new(0) })
     }
 }
 
 fn failed(error: ::sled::Error) -> EngineError {
-    EngineError(error.to_string())
+    EngineError::Failed(error.to_string())
 }
 
 impl Engine for SledEngine {
-    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        Ok(self.db.get(key).map_err(failed)?.map(Bytes::from_owner))
+    fn get(&self, at: Position) -> Result<Option<Bytes>, EngineError> {
+        Ok(self.db.get(at.to_key()).map_err(failed)?.map(Bytes::from_owner))
     }
 
     fn scan(
         &self,
-        start: &[u8],
-        end: Option<&[u8]>,
-        visit: &mut dyn FnMut(&Bytes, &Bytes) -> bool,
+        from: Position,
+        end: Position,
+        visit: &mut dyn FnMut(Position, &Bytes) -> bool,
     ) -> Result<(), EngineError> {
-        if end.is_some_and(|end| end <= start) {
+        if from >= end {
             return Ok(());
         }
-        let pairs = match end {
-            Some(end) => self.db.range(start..end),
-            None => self.db.range(start..),
-        };
-        for pair in pairs {
-            let (key, value) = pair.map_err(failed)?;
-            if !visit(&Bytes::from_owner(key), &Bytes::from_owner(value)) {
+        for pair in self.db.range(from.to_key()..end.to_key()) {
+            let (key, record) = pair.map_err(failed)?;
+            let at = Position::from_key(&key).map_err(|error| EngineError::Failed(error.to_string()))?;
+            if !visit(at, &Bytes::from_owner(record)) {
                 break;
             }
         }
         Ok(())
     }
 
-    fn apply(&self, batch: Batch) -> Result<(), EngineError> {
-        let mut changes = ::sled::Batch::default();
-        for write in batch.writes {
-            match write {
-                Write::Put(key, value) => changes.insert(&key[..], &value[..]),
-                Write::Delete(key) => changes.remove(&key[..]),
+    fn append(&self, records: Vec<Record>) -> Result<(), EngineError> {
+        let mut batch = ::sled::Batch::default();
+        for record in &records {
+            batch.insert(&record.at.to_key(), &record.bytes[..]);
+        }
+        self.db.apply_batch(batch).map_err(failed)?;
+        let size: usize = records.iter().map(|record| record.bytes.len()).sum();
+        self.size.fetch_add(size as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn remove(&self, positions: &[Position]) -> Result<(), EngineError> {
+        for at in positions {
+            if let Some(record) = self.db.remove(at.to_key()).map_err(failed)? {
+                self.size.fetch_sub(record.len() as u64, Ordering::Relaxed);
             }
         }
-        self.db.apply_batch(changes).map_err(failed)
+        Ok(())
     }
 
     fn clear(&self) -> Result<(), EngineError> {
+        self.size.store(0, Ordering::Relaxed);
         self.db.clear().map_err(failed)
     }
 
@@ -80,8 +94,7 @@ impl Engine for SledEngine {
         self.db.size_on_disk().unwrap_or(0)
     }
 
-    /// sled does not say what of its files is in use.
     fn size_in_use(&self) -> u64 {
-        self.disk_size()
+        self.size.load(Ordering::Relaxed)
     }
 }

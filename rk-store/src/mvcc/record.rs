@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes};
 
 use crate::{
-    Event, EventKind, KeyValue, Revision,
+    Event, EventKind, KeyValue, Record, Revision,
     codec::{DecodeError, Reader, put_bytes},
 };
 
@@ -42,8 +42,8 @@ impl Position {
 const PUT: u8 = 0;
 const DELETE: u8 = 1;
 
-/// The bytes of a put or, for a tombstone, of a delete.
-pub(crate) fn encode(kind: EventKind, kv: &KeyValue) -> Bytes {
+/// The record of a put or, for a tombstone, of a delete.
+pub(crate) fn encode(at: Position, kind: EventKind, kv: &KeyValue) -> Record {
     let mut out = Vec::with_capacity(1 + 4 + kv.key.len() + 24 + kv.value.len());
     out.put_u8(if kind == EventKind::Put { PUT } else { DELETE });
     put_bytes(&mut out, &kv.key);
@@ -51,12 +51,20 @@ pub(crate) fn encode(kind: EventKind, kv: &KeyValue) -> Bytes {
         out.put_u64_le(kv.create_revision);
         out.put_u64_le(kv.version);
         out.put_i64_le(kv.lease);
-        out.put_slice(&kv.value);
     }
-    out.into()
+    let head = out.len();
+    out.put_slice(&kv.value);
+    Record { at, bytes: out.into(), head }
 }
 
-/// The change a record holds, without the pair before. Key and value share the record's memory.
+/// The record with these bytes.
+pub(crate) fn from_bytes(at: Position, bytes: Bytes) -> Result<Record, DecodeError> {
+    let head = bytes.len() - decode(at, &bytes)?.kv.value.len();
+    Ok(Record { at, bytes, head })
+}
+
+/// The change a record holds, without the pair before. Key and value share the record's memory. A record's head alone gives all but
+/// the value.
 pub(crate) fn decode(at: Position, record: &Bytes) -> Result<Event, DecodeError> {
     let mut reader = Reader::new(record.clone());
     let kind = match reader.u8()? {

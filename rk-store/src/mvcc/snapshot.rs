@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes};
 
 use super::{Machine, Position, record};
 use crate::{
-    Alarm, Batch, Engine, Error, LeaseId, Revision, Write,
+    Alarm, Engine, EngineError, Error, LeaseId, Record, Revision,
     codec::{DecodeError, Reader},
     command::{put_alarm, put_count, read_alarm},
 };
@@ -68,6 +68,35 @@ impl Machine {
         }
     }
 
+    /// The machine that an engine has persisted with [`SnapshotGuard::persist`](crate::SnapshotGuard::persist), and the note beside it;
+    /// `None` if it has none.
+    pub fn recover(engine: Arc<dyn Engine>) -> Result<Option<(Self, Bytes)>, Error> {
+        let Some(kept) = engine.persisted()? else { return Ok(None) };
+        let mut reader = Reader::new(kept);
+        let head = SnapshotHead::decode(reader.bytes()?)?;
+        let mut machine = Self::over(engine.clone());
+        machine.begin(&head)?;
+        engine.heads(&mut |at, bytes| {
+            let event = record::decode(at, &bytes).map_err(|error| EngineError::Failed(error.to_string()))?;
+            machine.note(at, &event);
+            Ok(())
+        })?;
+        machine.end(&head)?;
+        Ok(Some((machine, reader.rest())))
+    }
+
+    /// Takes from a head what must be there before the records.
+    fn begin(&mut self, head: &SnapshotHead) -> Result<(), Error> {
+        self.alarms.extend(&head.alarms);
+        head.leases.iter().try_for_each(|(id, ttl)| self.leases.grant(*id, *ttl))
+    }
+
+    /// Takes the rest of a head.
+    fn end(&mut self, head: &SnapshotHead) -> Result<(), Error> {
+        self.revision = head.revision;
+        if head.compacted > 0 { self.compact(head.compacted) } else { Ok(()) }
+    }
+
     /// A machine with the state of a snapshot, over an engine that is emptied and filled.
     pub fn restore(
         engine: Arc<dyn Engine>,
@@ -87,38 +116,33 @@ impl Machine {
 pub(crate) struct Restoring {
     machine: Machine,
     head: SnapshotHead,
-    batch: Batch,
+    batch: Vec<Record>,
 }
 
 impl Restoring {
     /// Empties the engine.
     pub(crate) fn begin(engine: Arc<dyn Engine>, head: SnapshotHead) -> Result<Self, Error> {
         let mut machine = Machine::new(engine)?;
-        machine.alarms.extend(&head.alarms);
-        for (id, ttl) in &head.leases {
-            machine.leases.grant(*id, *ttl)?;
-        }
-        Ok(Self { machine, head, batch: Batch::default() })
+        machine.begin(&head)?;
+        Ok(Self { machine, head, batch: Vec::new() })
     }
 
     /// Takes the next record.
     pub(crate) fn push(&mut self, key: Bytes, record: Bytes) -> Result<(), Error> {
         let at = Position::from_key(&key)?;
         self.machine.note(at, &record::decode(at, &record)?);
-        self.batch.writes.push(Write::Put(key, record));
-        if self.batch.writes.len() >= 1024 {
-            self.machine.engine.apply(std::mem::take(&mut self.batch))?;
+        self.batch.push(record::from_bytes(at, record)?);
+        if self.batch.len() >= 1024 {
+            self.machine.engine.append(std::mem::take(&mut self.batch))?;
+            self.machine.engine.make_room()?;
         }
         Ok(())
     }
 
     /// The machine, once all records are taken.
     pub(crate) fn finish(mut self) -> Result<Machine, Error> {
-        self.machine.engine.apply(self.batch)?;
-        self.machine.revision = self.head.revision;
-        if self.head.compacted > 0 {
-            self.machine.compact(self.head.compacted)?;
-        }
+        self.machine.engine.append(self.batch)?;
+        self.machine.end(&self.head)?;
         Ok(self.machine)
     }
 }
@@ -126,7 +150,7 @@ impl Restoring {
 /// A stretch of the records of a snapshot.
 #[derive(Debug)]
 pub struct SnapshotChunk {
-    /// Pairs of the engine, in order.
+    /// Records in order: the bytes of their positions, and their own.
     pub pairs: Vec<(Bytes, Bytes)>,
     /// Where the next chunk begins, `None` at the end.
     pub next: Option<Position>,
@@ -139,16 +163,16 @@ pub fn snapshot_records(
     from: Position,
     bytes: usize,
 ) -> Result<SnapshotChunk, Error> {
-    let end = Position::first(head.revision + 1).to_key();
     let (mut pairs, mut size, mut next) = (Vec::new(), 0, None);
-    engine.scan(&from.to_key(), Some(&end), &mut |key, record| {
+    engine.scan(from, Position::first(head.revision + 1), &mut |at, record| {
         if size >= bytes {
-            next = Some(key.clone());
+            next = Some(at);
             return false;
         }
+        let key = Bytes::copy_from_slice(&at.to_key());
         size += key.len() + record.len();
-        pairs.push((key.clone(), record.clone()));
+        pairs.push((key, record.clone()));
         true
     })?;
-    Ok(SnapshotChunk { pairs, next: next.map(|key| Position::from_key(&key)).transpose()? })
+    Ok(SnapshotChunk { pairs, next })
 }
