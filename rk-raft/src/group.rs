@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use rk_store::Error;
 
-use crate::{LocalNetwork, MemberId, MemoryLog, RaftOptions, RaftStore};
+use crate::{LocalNetwork, MemberId, MemoryLog, RaftOptions, RaftStore, Start};
 
 /// A group whose members live in this process, on logs in memory and a [`LocalNetwork`]. Members can be stopped and started again
 /// on what their logs hold.
@@ -20,13 +20,13 @@ pub struct LocalGroup {
 
 impl LocalGroup {
     /// Starts a new group of `size` members, numbered from 1.
-    pub fn start(size: u64, options: RaftOptions) -> Result<Self, Error> {
+    pub async fn start(size: u64, options: RaftOptions) -> Result<Self, Error> {
         let ids: Vec<_> = (1..=size).collect();
         let logs = ids.iter().map(|&id| (id, MemoryLog::new(&ids))).collect();
         let network = LocalNetwork::new(options.seed);
         let mut group = Self { options, network, logs, members: BTreeMap::new() };
         for id in ids {
-            group.restart(id)?;
+            group.restart(id).await?;
         }
         Ok(group)
     }
@@ -57,14 +57,24 @@ impl LocalGroup {
     ///
     /// # Errors
     /// [`Error::Invalid`] for a number that is not in the group; otherwise those of [`RaftStore::start`].
-    pub fn restart(&mut self, id: MemberId) -> Result<(), Error> {
+    pub async fn restart(&mut self, id: MemberId) -> Result<(), Error> {
         let log = self.logs.get(&id).ok_or_else(|| Error::Invalid(format!("the group has no member {id}")))?;
         let log = log.clone();
         self.stop(id);
         let packets = self.network.connect(id);
         let transport = Arc::new(self.network.clone());
-        self.members.insert(id, Arc::new(RaftStore::start(id, log, transport, packets, self.options.clone())?));
+        let start = Start { id, log: Box::new(log.clone()), states: Arc::new(log), transport, packets };
+        self.members.insert(id, Arc::new(RaftStore::start(start, self.options.clone()).await?));
         Ok(())
+    }
+
+    /// Starts a member that some member was told of with [`rk_store::Cluster::member_add`], on an empty log.
+    ///
+    /// # Errors
+    /// Those of [`RaftStore::start`].
+    pub async fn join(&mut self, id: MemberId) -> Result<(), Error> {
+        self.logs.insert(id, MemoryLog::default());
+        self.restart(id).await
     }
 
     /// The member that leads, waiting until most of those that run agree on one. Waits for ever if they can't.

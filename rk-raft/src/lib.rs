@@ -5,12 +5,14 @@
 //! of three goes on without one of them, a group of five without two.
 //!
 //! - Writes go to the leader, whichever member was asked, and are acknowledged when a majority has them.
-//! - Reads are linearizable: by raft's ReadIndex, from the member that was asked.
+//! - Reads are linearizable: by raft's ReadIndex, from the member that was asked, or by the leader's lease.
 //! - Watches are served by the member that was asked.
 //! - Leases end by the leader's clock and never early, whoever leads.
 //!
-//! What a member runs on are two contracts: a [`RaftLog`] that keeps entries, vote and snapshot ([`MemoryLog`]), and a
-//! [`Transport`] that carries packets ([`LocalNetwork`]). Time is tokio's and randomness comes from
+//! - Members come and go at run time, through [`rk_store::Cluster`], which a [`RaftStore`] implements too.
+//!
+//! What a member runs on are contracts: a [`RaftLog`] that keeps entries and vote, [`Checkpoints`] that keep the state
+//! that the log goes on from ([`MemoryLog`] is both), and a [`Transport`] that carries packets ([`LocalNetwork`]). Time is tokio's and randomness comes from
 //! [`RaftOptions::seed`], so a [`LocalGroup`] can be tested under a paused clock, with members stopped, cut off and
 //! started again:
 //!
@@ -19,7 +21,7 @@
 //! use rk_raft::{LocalGroup, RaftOptions};
 //! use rk_store::Store;
 //!
-//! let mut group = LocalGroup::start(3, RaftOptions::default())?;
+//! let mut group = LocalGroup::start(3, RaftOptions::default()).await?;
 //! let leader = group.leader().await;
 //! group.member(leader).unwrap().put("greeting".into(), "hello".into()).await?;
 //!
@@ -30,22 +32,32 @@
 //! # Ok(()) }
 //! ```
 
+mod applier;
+mod cluster;
+mod codec;
 mod group;
+mod guard;
 mod log;
 mod logging;
+mod membership;
 mod message;
 mod node;
 mod options;
+mod proposals;
+mod reads;
+mod shared;
 #[cfg(feature = "testing")]
 pub mod sim;
-mod snapshot;
 mod store;
+mod transfer;
 mod transport;
-mod waiting;
+mod writer;
 
 pub use group::LocalGroup;
-pub use log::{MemoryLog, RaftLog};
+pub use log::{Batch, Checkpoints, Incoming, MemoryLog, Point, RaftLog, Recovered, Staged};
+pub use membership::{MAX_LEARNERS, Membership};
 pub use options::RaftOptions;
+pub use raft::eraftpb;
 pub use rk_store::MemberId;
-pub use store::RaftStore;
-pub use transport::{LocalNetwork, Packet, Transport};
+pub use store::{RaftStore, Start};
+pub use transport::{Lane, LocalNetwork, Packet, Transport};

@@ -1,244 +1,179 @@
-//! Where a member keeps the raft log, its vote and its snapshot.
+//! What a member must not forget: the raft log with its vote, and the state that the log goes on from.
+//!
+//! ```text
+//! Checkpoints  the state at a Point: after the entry `index`, with the members as of then
+//! RaftLog      the entries behind it, and the newest term, vote and commit index
+//! ```
+//! The two need not be written at once. A state that came from elsewhere is published first and the log is reset after it; between
+//! these two the log holds entries that do not fit the state, which the next start leaves out.
 
-use std::sync::Arc;
+pub(crate) mod cache;
+mod memory;
 
-use parking_lot::Mutex;
-use raft::{
-    GetEntriesContext, RaftState, Storage, StorageError,
-    eraftpb::{ConfState, Entry, HardState, Snapshot},
-};
+use async_trait::async_trait;
+use bytes::{Buf, BufMut, Bytes};
+use raft::eraftpb::{Entry, HardState, Snapshot};
+use rk_store::{Error, Machine, SnapshotGuard, SnapshotHead};
 
-use crate::MemberId;
+pub use self::memory::MemoryLog;
+use crate::membership::Membership;
 
-/// What a member must not forget, however it ends. The raft library reads it as a [`Storage`]; the member writes it
-/// here, and tells nobody of what it has written before the call returns.
-pub trait RaftLog: Storage + Send + 'static {
-    /// Adds entries in place of those from the first one's index on, and the vote and commit index if they changed, at once.
-    fn append(&mut self, entries: Vec<Entry>, state: Option<HardState>) -> raft::Result<()>;
-
-    /// Notes how far the log is committed.
-    fn set_commit(&mut self, index: u64) -> raft::Result<()>;
-
-    /// Puts a snapshot, made here or received, in the place of the entries up to its index. Entries behind it stay if the log has
-    /// the snapshot's last entry.
-    fn install(&mut self, snapshot: Snapshot) -> raft::Result<()>;
-
-    /// The newest snapshot, if there is one.
-    fn newest_snapshot(&self) -> Option<Snapshot>;
+/// Where in the log a state stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Point {
+    /// The index of the last entry that is part of the state; 0 for a member that has none yet.
+    pub index: u64,
+    /// That entry's term.
+    pub term: u64,
+    /// The members as of that entry.
+    pub membership: Membership,
 }
 
-/// A raft log in memory. Clones share it, so that a member can be stopped and started on what it had, as
-/// on a disk.
-#[derive(Debug, Clone)]
-pub struct MemoryLog {
-    core: Arc<Mutex<Core>>,
-}
+impl Point {
+    /// Where a new group begins. It is behind an entry that no log holds, so that whoever joins later must be given a
+    /// state, with the members in it, before any entries.
+    pub fn bootstrap(membership: Membership) -> Self {
+        Self { index: 1, term: 1, membership }
+    }
 
-#[derive(Debug)]
-struct Core {
-    state: RaftState,
-    /// Entries from `offset + 1` on.
-    entries: Vec<Entry>,
-    offset: u64,
-    /// The term of the entry at `offset`.
-    offset_term: u64,
-    snapshot: Option<Snapshot>,
-}
+    /// The point as raft's own kind of snapshot, without the state.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        (metadata.index, metadata.term) = (self.index, self.term);
+        metadata.set_conf_state(self.membership.conf_state());
+        snapshot
+    }
 
-/// Entries that stay behind a snapshot, for followers that lag a little.
-const KEEP: u64 = 1000;
+    /// Appends the point's bytes to `out`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u64(self.index);
+        out.put_u64(self.term);
+        self.membership.encode(out);
+    }
 
-impl MemoryLog {
-    /// The empty log of a new group with these members.
-    pub fn new(members: &[MemberId]) -> Self {
-        let voters = ConfState { voters: members.to_vec(), ..ConfState::default() };
-        let core = Core {
-            state: RaftState::new(HardState::default(), voters),
-            entries: Vec::new(),
-            offset: 0,
-            offset_term: 0,
-            snapshot: None,
-        };
-        Self { core: Arc::new(Mutex::new(core)) }
+    /// Takes a point off the front of bytes, `None` if they hold none.
+    pub fn decode(from: &mut Bytes) -> Option<Self> {
+        let (index, term) = (from.try_get_u64().ok()?, from.try_get_u64().ok()?);
+        Some(Self { index, term, membership: Membership::decode(from)? })
     }
 }
 
-impl Core {
-    fn last(&self) -> u64 {
-        self.offset + self.entries.len() as u64
-    }
-
-    fn term(&self, index: u64) -> raft::Result<u64> {
-        if index == self.offset {
-            return Ok(self.offset_term);
-        }
-        match &self.snapshot {
-            Some(snapshot) if snapshot.get_metadata().index == index => Ok(snapshot.get_metadata().term),
-            _ if index < self.offset => Err(raft::Error::Store(StorageError::Compacted)),
-            _ => match self.entries.get((index - self.offset - 1) as usize) {
-                Some(entry) => Ok(entry.term),
-                None => Err(raft::Error::Store(StorageError::Unavailable)),
-            },
-        }
-    }
-
-    /// Drops the entries up to `index`.
-    fn drop_to(&mut self, index: u64) -> raft::Result<()> {
-        if index > self.offset {
-            let term = self.term(index)?;
-            self.entries.drain(..(index - self.offset) as usize);
-            (self.offset, self.offset_term) = (index, term);
-        }
-        Ok(())
-    }
+/// What a log holds when a member starts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Recovered {
+    /// How often the member has started on this log, this time too. Durable: what an earlier life has sent is told apart by it.
+    pub life: u64,
+    /// Term, vote and commit index.
+    pub state: HardState,
+    /// The entries, without gaps.
+    pub entries: Vec<Entry>,
 }
 
-impl RaftLog for MemoryLog {
-    fn append(&mut self, entries: Vec<Entry>, state: Option<HardState>) -> raft::Result<()> {
-        let mut core = self.core.lock();
-        if let Some(first) = entries.first() {
-            if first.index <= core.offset {
-                return Err(raft::Error::Store(StorageError::Compacted));
-            }
-            if first.index > core.last() + 1 {
-                return Err(raft::Error::Store(StorageError::Unavailable));
-            }
-            let keep = (first.index - core.offset - 1) as usize;
-            core.entries.truncate(keep);
-            core.entries.extend(entries);
-        }
-        if let Some(state) = state {
-            core.state.hard_state = state;
-        }
-        Ok(())
-    }
-
-    fn set_commit(&mut self, index: u64) -> raft::Result<()> {
-        self.core.lock().state.hard_state.commit = index;
-        Ok(())
-    }
-
-    fn install(&mut self, snapshot: Snapshot) -> raft::Result<()> {
-        let mut core = self.core.lock();
-        let core = &mut *core;
-        let (index, term) = (snapshot.get_metadata().index, snapshot.get_metadata().term);
-        if core.snapshot.as_ref().is_some_and(|newest| newest.get_metadata().index >= index) {
-            return Err(raft::Error::Store(StorageError::SnapshotOutOfDate));
-        }
-        if core.term(index).is_ok_and(|own| own == term) {
-            core.drop_to(index.saturating_sub(KEEP))?;
-        } else {
-            core.entries.clear();
-            (core.offset, core.offset_term) = (index, term);
-            core.state.hard_state.term = core.state.hard_state.term.max(term);
-        }
-        core.state.hard_state.commit = core.state.hard_state.commit.max(index);
-        core.state.conf_state = snapshot.get_metadata().get_conf_state().clone();
-        core.snapshot = Some(snapshot);
-        Ok(())
-    }
-
-    fn newest_snapshot(&self) -> Option<Snapshot> {
-        self.core.lock().snapshot.clone()
-    }
+/// What is written to a log at once.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Batch {
+    /// Entries that replace those from the first one's index on.
+    pub entries: Vec<Entry>,
+    /// Term, vote and commit index, if they changed.
+    pub state: Option<HardState>,
 }
 
-impl Storage for MemoryLog {
-    fn initial_state(&self) -> raft::Result<RaftState> {
-        Ok(self.core.lock().state.clone())
-    }
+/// The entries of a member's log, and its vote. One task writes it; calls never overlap.
+#[async_trait]
+pub trait RaftLog: Send + 'static {
+    /// Reads what there is. Called once, before anything else.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] for a damaged log; a write that a crash has torn is cut off.
+    async fn load(&mut self) -> Result<Recovered, Error>;
 
-    fn entries(
-        &self,
-        low: u64,
-        high: u64,
-        max_size: impl Into<Option<u64>>,
-        _: GetEntriesContext,
-    ) -> raft::Result<Vec<Entry>> {
-        let core = self.core.lock();
-        if low <= core.offset {
-            return Err(raft::Error::Store(StorageError::Compacted));
-        }
-        if high > core.last() + 1 {
-            return Err(raft::Error::Store(StorageError::Unavailable));
-        }
-        let (from, to) = ((low - core.offset - 1) as usize, (high - core.offset - 1) as usize);
-        let mut entries = core.entries[from..to].to_vec();
-        raft::util::limit_size(&mut entries, max_size.into());
-        Ok(entries)
-    }
+    /// Writes a batch and returns once all of it would survive a power cut.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] if nothing was written for now and the call may be repeated. After another error nobody knows what is
+    /// there, and the member stops.
+    async fn write(&mut self, batch: Batch) -> Result<(), Error>;
 
-    fn term(&self, index: u64) -> raft::Result<u64> {
-        self.core.lock().term(index)
-    }
+    /// Forgets entries up to `index`, as far as it is no effort: a state behind them is durable.
+    async fn drop_to(&mut self, index: u64) -> Result<(), Error>;
 
-    fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.core.lock().offset + 1)
-    }
+    /// Forgets all entries: the log goes on behind the entry `index`.
+    async fn reset(&mut self, index: u64, state: HardState) -> Result<(), Error>;
 
-    fn last_index(&self) -> raft::Result<u64> {
-        Ok(self.core.lock().last())
-    }
+    /// Bytes that the log takes on disk.
+    fn size(&self) -> u64;
+}
 
-    fn snapshot(&self, request_index: u64, _: u64) -> raft::Result<Snapshot> {
-        match &self.core.lock().snapshot {
-            Some(snapshot) if snapshot.get_metadata().index >= request_index => Ok(snapshot.clone()),
-            _ => Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable)),
-        }
+/// The states that a member starts from.
+#[async_trait]
+pub trait Checkpoints: Send + Sync + 'static {
+    /// The newest state with its point, `None` if there is none.
+    async fn load(&self) -> Result<Option<(Point, Machine)>, Error>;
+
+    /// The empty state.
+    async fn empty(&self) -> Result<Machine, Error>;
+
+    /// Makes a state durable in place of older ones.
+    async fn save(&self, point: Point, state: SnapshotGuard) -> Result<(), Error>;
+
+    /// Begins to take a state from elsewhere.
+    async fn receive(&self, point: Point, head: SnapshotHead) -> Result<Box<dyn Incoming>, Error>;
+
+    /// Bytes that the newest state takes on disk.
+    fn size(&self) -> u64;
+}
+
+/// A state that comes in pieces. Dropped, it is forgotten.
+#[async_trait]
+pub trait Incoming: Send {
+    /// Takes the next records.
+    async fn push(&mut self, records: Vec<(Bytes, Bytes)>) -> Result<(), Error>;
+
+    /// All records were pushed: makes them durable, though not yet what the member would start from.
+    async fn finish(self: Box<Self>) -> Result<(Machine, Box<dyn Staged>), Error>;
+}
+
+/// A durable state from elsewhere that the member does not start from yet. Dropped, it is forgotten.
+#[async_trait]
+pub trait Staged: Send {
+    /// Makes it what the member starts from.
+    async fn publish(self: Box<Self>) -> Result<(), Error>;
+}
+
+/// The entries of a recovered log that go on from a state: all behind its point, if the log holds the state's last entry or
+/// begins right behind it.
+pub(crate) fn entries_behind(point: &Point, recovered: Vec<Entry>) -> Vec<Entry> {
+    let fits = match recovered.first() {
+        Some(first) if first.index == point.index + 1 => true,
+        Some(_) => recovered.iter().any(|entry| (entry.index, entry.term) == (point.index, point.term)),
+        None => false,
+    };
+    if !fits {
+        return Vec::new();
     }
+    recovered.into_iter().filter(|entry| entry.index > point.index).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn entries(range: std::ops::RangeInclusive<u64>, term: u64) -> Vec<Entry> {
-        range.map(|index| Entry { index, term, ..Entry::default() }).collect()
-    }
-
-    fn snapshot(index: u64, term: u64) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        snapshot.mut_metadata().index = index;
-        snapshot.mut_metadata().term = term;
-        snapshot.mut_metadata().mut_conf_state().voters = vec![1, 2];
-        snapshot
-    }
-
-    fn indexes(log: &MemoryLog, low: u64, high: u64) -> raft::Result<Vec<(u64, u64)>> {
-        let entries = log.entries(low, high, None, GetEntriesContext::empty(false))?;
-        Ok(entries.iter().map(|entry| (entry.index, entry.term)).collect())
-    }
-
     #[test]
-    fn later_entries_replace_those_that_conflict() {
-        let mut log = MemoryLog::new(&[1, 2]);
-        log.append(entries(1..=4, 1), None).unwrap();
-        log.append(entries(3..=3, 2), Some(HardState { term: 2, ..HardState::default() })).unwrap();
-        assert_eq!(indexes(&log, 1, 4).unwrap(), [(1, 1), (2, 1), (3, 2)]);
-        assert_eq!((log.last_index().unwrap(), log.initial_state().unwrap().hard_state.term), (3, 2));
-        assert!(log.append(entries(6..=6, 2), None).is_err(), "a gap");
-    }
-
-    #[test]
-    fn a_snapshot_drops_old_entries_and_keeps_some() {
-        let mut log = MemoryLog::new(&[1, 2]);
-        log.append(entries(1..=KEEP + 10, 1), None).unwrap();
-        log.install(snapshot(KEEP + 5, 1)).unwrap();
-        assert_eq!(log.first_index().unwrap(), 6);
-        assert_eq!(log.last_index().unwrap(), KEEP + 10);
-        assert_eq!(log.term(5).unwrap(), 1);
-        assert!(log.term(4).is_err());
-        assert!(indexes(&log, 5, 7).is_err());
-        assert!(log.install(snapshot(KEEP, 1)).is_err(), "an older snapshot");
-    }
-
-    #[test]
-    fn a_snapshot_from_elsewhere_replaces_the_log() {
-        let mut log = MemoryLog::new(&[1, 2]);
-        log.append(entries(1..=4, 1), None).unwrap();
-        log.install(snapshot(9, 3)).unwrap();
-        assert_eq!((log.first_index().unwrap(), log.last_index().unwrap(), log.term(9).unwrap()), (10, 9, 3));
-        assert_eq!(log.initial_state().unwrap().hard_state.commit, 9);
-        assert_eq!(log.snapshot(0, 2).unwrap().get_metadata().index, 9);
+    fn only_entries_that_fit_the_state_are_kept() {
+        let entries = |range: std::ops::RangeInclusive<u64>, term| -> Vec<Entry> {
+            range.map(|index| Entry { index, term, ..Entry::default() }).collect()
+        };
+        let point = Point { index: 5, term: 2, membership: Membership::numbered(&[1]) };
+        let kept = |entries: Vec<Entry>| entries_behind(&point, entries).len();
+        assert_eq!(kept(entries(6..=8, 2)), 3);
+        assert_eq!(kept(entries(3..=8, 2)), 3);
+        assert_eq!(kept(entries(3..=8, 1)), 0, "they were replaced by the state");
+        assert_eq!(kept(entries(2..=4, 2)), 0, "they end before the state");
+        assert_eq!(kept(entries(9..=9, 2)), 0, "there is a gap");
+        assert_eq!(kept(Vec::new()), 0);
+        let mut bytes = Vec::new();
+        point.encode(&mut bytes);
+        assert_eq!(Point::decode(&mut bytes.into()), Some(point));
     }
 }

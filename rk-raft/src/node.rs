@@ -1,181 +1,328 @@
-//! A member at work: one task that owns the raft state and feeds the replica.
+//! A member at work: one task that owns the raft state and never waits for disk, state machine or network.
 //!
 //! ```text
-//! requests ─► propose ─► raft log ─► committed ─► Replica::apply ─► answer, watchers
-//!    packets ◄──────────► (other members)
+//! requests ─► propose ─► raft ─┬─► writer ─► RaftLog          entries, vote: one sync for all that came up meanwhile
+//!    packets ◄────────────────►│
+//!                              └─► applier ─► Replica         committed entries: answers, watchers
 //! ```
-//! - A proposal goes to the leader, through raft's own forwarding; the member that proposed it answers when it
-//!   applies the entry itself. So what a client was told of, it also finds at its member.
+//! - A proposal goes to the leader; the member that proposed it answers when it applies the entry itself. So what a client
+//!   was told of, it also finds at its member.
 //! - A read asks the leader how far the log is committed (ReadIndex), which the leader confirms with a majority, and waits until that
 //!   is applied here.
+//! - Changes of members are entries too. They take effect where this task hands committed entries to the applier.
+//! - A follower that needs entries from before the log gets the state in chunks, and so does a new member.
 //! - Leases end by the leader's clock. Whoever becomes the leader gives every lease its whole time again.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+mod dispatch;
+mod propose;
+mod reads;
+mod snapshots;
 
-use bytes::{Buf, BufMut, Bytes};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
 use raft::{
-    RawNode, SnapshotStatus, StateRole,
-    eraftpb::{self, Entry, EntryType, MessageType, Snapshot},
+    RawNode, StateRole,
+    eraftpb::{self, HardState, MessageType},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use rk_store::{Command, Error, LeaseId, Outcome, Replica};
+use rk_store::{ClusterError, Command, Error, LeaseId, Machine, Outcome, Replica, SnapshotGuard};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
+    task::JoinSet,
     time::{Instant, MissedTickBehavior},
 };
 
+use self::snapshots::{Receiving, Sending};
 use crate::{
-    MemberId, Packet, RaftLog, RaftOptions, Transport, logging,
-    message::{LeaseAnswer, Message},
-    snapshot,
-    waiting::{AfterRead, LeaseCheck, LeaseQuestion, Proposals, Reads, Reply, Unsent, answer, expire_questions},
+    MemberId, Packet, RaftOptions, Transport,
+    applier::{self, Apply},
+    guard::{self, Verdict},
+    log::{Batch, Checkpoints, Point, RaftLog, Recovered, Staged, cache::LogCache, entries_behind},
+    logging,
+    membership::{Change, Membership},
+    message::{Chunk, Message},
+    proposals::{Payload, Proposals, Reply, Taken},
+    reads::{LeaseCheck, LeaseQuestion, Reads, expire_questions},
+    shared::Shared,
+    transport::Lane,
+    writer::{self, Write},
 };
 
 /// What a member's clients ask of it.
 pub(crate) enum Request {
-    Propose(Command, Reply<Outcome>),
     /// Answers once this member has applied all that was acknowledged before.
     Barrier(Reply<()>),
     /// The seconds left of a lease, renewed if so wanted.
-    Lease {
-        id: LeaseId,
-        renew: bool,
-        reply: Reply<i64>,
-    },
+    Lease { id: LeaseId, renew: bool, reply: Reply<i64> },
+    /// Starts to hand the leadership over.
+    Transfer { to: MemberId, reply: Reply<(), ClusterError> },
+}
+
+/// What a member's clients propose.
+pub(crate) enum Proposal {
+    Command(Command, Reply<Outcome>),
+    Change(Change, Reply<Vec<rk_store::Member>, ClusterError>),
+}
+
+/// What the member's other tasks tell it.
+pub(crate) enum Event {
+    /// All writes up to this number are durable.
+    Persisted(u64),
+    /// The state at a point, for a member that lacks it or to be saved here.
+    Snapshot { to: Option<MemberId>, point: Point, state: SnapshotGuard },
+    /// The state at this index was saved here.
+    Saved(u64, Result<(), Error>),
+    /// All entries that these questions may be about are applied.
+    Reached(Vec<LeaseCheck>),
+    /// A state was sent, or not.
+    Sent { to: MemberId, transfer: u64, whole: bool },
+    /// A state has come.
+    Received(Box<Received>),
+    /// The log or the engine failed.
+    Failed(Error),
+}
+
+/// A state that has come, with the message that makes raft take it.
+pub(crate) struct Received {
+    pub transfer: u64,
+    pub message: eraftpb::Message,
+    pub point: Point,
+    pub machine: Machine,
+    pub staged: Box<dyn Staged>,
+}
+
+/// What a member works with.
+pub(crate) struct Parts {
+    pub id: MemberId,
+    pub point: Point,
+    pub recovered: Recovered,
+    pub log: Box<dyn RaftLog>,
+    pub states: Arc<dyn Checkpoints>,
+    pub transport: Arc<dyn Transport>,
+    pub options: RaftOptions,
+    pub replica: Arc<Replica>,
+    pub shared: Arc<Shared>,
+}
+
+/// What is asked of a member, and by whom.
+pub(crate) struct Queues {
+    pub requests: mpsc::Receiver<Request>,
+    pub proposals: mpsc::Receiver<Proposal>,
+    pub packets: mpsc::Receiver<Packet>,
 }
 
 /// Requests and packets taken in one go, before the state they make is written and sent.
-const BATCH: usize = 256;
+const BATCH: usize = 512;
 /// Bytes of entries in one message, about.
 const MESSAGE_BYTES: u64 = 1 << 20;
-/// Time before a lease that could not be ended is tried again.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Messages with entries on their way to one follower.
+const INFLIGHT: usize = 64;
+/// Bits of a number that count within one life of a member.
+const LIFE_SHIFT: u32 = 40;
 
-pub(crate) struct Node<L: RaftLog> {
+/// A ready that is not durable yet.
+struct Unpersisted {
+    /// The number that the writer tells.
+    written: u64,
+    /// The last ready that is durable with it: those behind it that wrote nothing.
+    ready: u64,
+    /// What may be sent then.
+    messages: Vec<eraftpb::Message>,
+}
+
+pub(crate) struct Node {
     id: MemberId,
-    raft: RawNode<L>,
+    raft: RawNode<LogCache>,
+    membership: Membership,
     replica: Arc<Replica>,
+    shared: Arc<Shared>,
+    states: Arc<dyn Checkpoints>,
     transport: Arc<dyn Transport>,
     options: RaftOptions,
     random: StdRng,
+    started: Instant,
     /// The election timeout that `random` gave, in ticks.
     election_timeout: usize,
     /// The term and role that it was drawn for.
     drawn_for: Option<(u64, StateRole)>,
-    applied: u64,
-    snapshot_index: u64,
+    leader: MemberId,
     next_number: u64,
-    /// Members that were sent a snapshot, which raft is still to be told.
-    snapshots_sent: Vec<MemberId>,
+    /// The last entry handed to the applier.
+    dispatched: u64,
+    dispatched_term: u64,
+    writer: mpsc::UnboundedSender<Write>,
+    applier: mpsc::UnboundedSender<Apply>,
+    events: mpsc::UnboundedSender<Event>,
+    unpersisted: VecDeque<Unpersisted>,
+    /// The commit index, where it is newer than what was written.
+    unwritten: Option<HardState>,
     proposals: Proposals,
+    taken: Taken,
+    /// No proposals are sent before this: the leader asked for patience.
+    patience: Option<Instant>,
     reads: Reads,
     questions: BTreeMap<u64, LeaseQuestion>,
-    leader: watch::Sender<Option<MemberId>>,
+    /// When each member was last heard of.
+    heard: BTreeMap<MemberId, Instant>,
+    /// The term in which the leadership was to be handed over: whoever is to lead may be elected at any time in it.
+    transferred: u64,
+    sending: BTreeMap<MemberId, Sending>,
+    receiving: Option<Receiving>,
+    received: Option<Box<Received>>,
+    /// The point of the newest state saved here, and what was written since.
+    saved: u64,
+    saving: bool,
+    /// Up to where entries were looked at for trimming.
+    trimmed: u64,
+    written: u64,
+    /// When this member stops, as it was removed.
+    leaving: Option<Instant>,
+    tasks: JoinSet<()>,
 }
 
-fn failed(what: &str, error: impl std::fmt::Display) -> Error {
+pub(crate) fn failed(what: &str, error: impl std::fmt::Display) -> Error {
     Error::Unavailable(format!("{what}: {error}"))
 }
 
-/// A proposal's or a read's number, with the member it comes from.
-fn context(member: MemberId, number: u64) -> Vec<u8> {
-    let mut context = Vec::with_capacity(16);
-    context.put_u64(member);
-    context.put_u64(number);
-    context
-}
-
-/// The number in a context, if it is of this member.
-fn own_number(mut context: &[u8], member: MemberId) -> Option<u64> {
-    let (from, number) = (context.try_get_u64().ok()?, context.try_get_u64().ok()?);
-    (from == member).then_some(number)
-}
-
-impl<L: RaftLog> Node<L> {
-    /// A member that goes on from what its log holds; the replica stands at the log's snapshot.
-    pub(crate) fn new(
-        id: MemberId,
-        log: L,
-        replica: Arc<Replica>,
-        transport: Arc<dyn Transport>,
-        options: RaftOptions,
-        leader: watch::Sender<Option<MemberId>>,
-    ) -> Result<Self, Error> {
-        let applied = log.newest_snapshot().map_or(0, |snapshot| snapshot.get_metadata().index);
+impl Node {
+    /// A member that goes on from what its log and its newest state hold; the replica stands at that state.
+    pub(crate) fn new(parts: Parts) -> Result<(Self, mpsc::UnboundedReceiver<Event>), Error> {
+        let Parts { id, point, recovered, log, states, transport, options, replica, shared } = parts;
         let config = raft::Config {
             id,
-            applied,
+            applied: point.index,
             election_tick: options.election_ticks,
             heartbeat_tick: options.heartbeat_ticks,
             max_size_per_msg: MESSAGE_BYTES,
+            max_inflight_msgs: INFLIGHT,
             max_committed_size_per_ready: 4 * MESSAGE_BYTES,
+            max_uncommitted_size: 1 << 30,
+            batch_append: true,
             // A member that was cut off must not disturb the group, and a leader that is must step down.
             check_quorum: true,
             pre_vote: true,
             ..raft::Config::default()
         };
-        let raft = RawNode::new(&config, log, &logging::logger(id)).map_err(|error| failed("starting raft", error))?;
-        let mut random = StdRng::seed_from_u64(options.seed.wrapping_add(id));
+        let entries = entries_behind(&point, recovered.entries);
+        let cache = LogCache::new(point.clone(), recovered.state, entries);
+        let raft =
+            RawNode::new(&config, cache, &logging::logger(id)).map_err(|error| failed("starting raft", error))?;
+        let (events, listener) = mpsc::unbounded_channel();
+        let (writer, writes) = mpsc::unbounded_channel();
+        let (applier, work) = mpsc::unbounded_channel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(writer::run(log, writes, events.clone(), shared.clone()));
+        tasks.spawn(applier::run(replica.clone(), work, events.clone(), shared.clone()));
+        transport.set_members(&point.membership);
         let mut node = Self {
             id,
             raft,
+            membership: point.membership,
             replica,
+            shared,
+            states,
             transport,
-            // Numbers of an earlier life of this member may still be in the log.
-            next_number: random.random(),
-            random,
+            random: StdRng::seed_from_u64(options.seed.wrapping_add(id)),
+            started: Instant::now(),
             options,
             election_timeout: 0,
             drawn_for: None,
-            applied,
-            snapshot_index: applied,
-            snapshots_sent: Vec::new(),
+            leader: raft::INVALID_ID,
+            // Numbers of an earlier life of this member may still be in the log.
+            next_number: recovered.life << LIFE_SHIFT,
+            dispatched: point.index,
+            dispatched_term: point.term,
+            writer,
+            applier,
+            events,
+            unpersisted: VecDeque::new(),
+            unwritten: None,
             proposals: Proposals::default(),
+            taken: Taken::default(),
+            patience: None,
             reads: Reads::default(),
             questions: BTreeMap::new(),
-            leader,
+            heard: BTreeMap::new(),
+            transferred: 0,
+            sending: BTreeMap::new(),
+            receiving: None,
+            received: None,
+            saved: point.index,
+            saving: false,
+            trimmed: 0,
+            written: 0,
+            leaving: None,
+            tasks,
         };
+        if node.membership.voters().map(|voter| voter.id).eq([id]) {
+            // Nobody else could lead, so there is nothing to wait for.
+            node.raft.campaign().map_err(|error| failed("starting raft", error))?;
+        }
         node.draw_election_timeout();
-        Ok(node)
+        Ok((node, listener))
     }
 
-    /// Works until the log or the engine fails, which is told.
-    pub(crate) async fn run(
-        mut self,
-        mut requests: mpsc::Receiver<Request>,
-        mut packets: mpsc::Receiver<Packet>,
-    ) -> Error {
+    /// Works until the log or the engine fails, or the member is removed, which is told.
+    pub(crate) async fn run(mut self, mut queues: Queues, mut events: mpsc::UnboundedReceiver<Event>) -> Error {
         let mut ticks = tokio::time::interval(self.options.tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let replica = self.replica.clone();
+        let Queues { requests, proposals, packets } = &mut queues;
         loop {
+            let has_room = self.proposals.has_room();
             let mut work = Ok(());
             tokio::select! {
-                // In order, so that a run does not depend on chance. None can starve: the loop below takes from both queues, and
+                // In order, so that a run does not depend on chance. None can starve: the loop below takes from all queues, and
                 // time passes one tick at a time.
                 biased;
-                _ = ticks.tick() => self.tick(),
+                _ = ticks.tick() => work = self.tick(),
                 ended = replica.lease_clock().ended(), if self.leads() => self.end_leases(ended),
-                Some(packet) = packets.recv() => self.receive(packet),
-                request = requests.recv() => match request {
-                    Some(request) => self.accept(request),
+                Some(event) = events.recv() => work = self.hear(event),
+                Some(packet) = packets.recv() => work = self.receive(packet),
+                Some(request) = requests.recv() => self.accept(request),
+                proposal = proposals.recv(), if has_room => match proposal {
+                    Some(proposal) => self.take(proposal),
                     None => return Error::Unavailable("the member's store was dropped".into()),
                 },
             }
             for _ in 0..BATCH {
-                match (packets.try_recv(), requests.try_recv()) {
-                    (Err(_), Err(_)) => break,
-                    (packet, request) => {
-                        packet.into_iter().for_each(|packet| self.receive(packet));
-                        request.into_iter().for_each(|request| self.accept(request));
-                    }
+                let mut idle = true;
+                if let Ok(event) = events.try_recv() {
+                    (idle, work) = (false, work.and_then(|()| self.hear(event)));
+                }
+                if let Ok(packet) = packets.try_recv() {
+                    (idle, work) = (false, work.and_then(|()| self.receive(packet)));
+                }
+                if let Ok(request) = requests.try_recv() {
+                    idle = false;
+                    self.accept(request);
+                }
+                if self.proposals.has_room()
+                    && let Ok(proposal) = proposals.try_recv()
+                {
+                    idle = false;
+                    self.take(proposal);
+                }
+                if idle || work.is_err() {
+                    break;
                 }
             }
-            self.ask_reads();
-            while work.is_ok() && self.raft.has_ready() {
+            while work.is_ok() {
+                self.send_proposals();
+                self.ask_reads();
+                if !self.raft.has_ready() {
+                    break;
+                }
                 work = self.process_ready();
             }
-            if let Err(error) = work {
+            self.publish();
+            self.prepare_states();
+            self.save_if_due();
+            self.trim_if_due();
+            if let Err(error) = work.and_then(|()| self.leave()) {
                 return error;
             }
         }
@@ -186,7 +333,7 @@ impl<L: RaftLog> Node<L> {
     }
 
     fn number(&mut self) -> u64 {
-        self.next_number = self.next_number.wrapping_add(1);
+        self.next_number += 1;
         self.next_number
     }
 
@@ -204,132 +351,180 @@ impl<L: RaftLog> Node<L> {
         }
     }
 
-    fn tick(&mut self) {
+    /// How long an answer may take before it is taken for lost.
+    fn patience(&self) -> std::time::Duration {
+        self.options.tick * self.options.election_ticks as u32
+    }
+
+    fn tick(&mut self) -> Result<(), Error> {
         self.raft.tick();
         self.draw_election_timeout();
         let now = Instant::now();
+        let before = now.checked_sub(self.patience()).unwrap_or(now);
         self.proposals.expire(now);
-        // An answer that has not come for so long is lost.
-        let patience = self.options.tick * self.options.election_ticks as u32;
-        self.reads.expire(now, now.checked_sub(patience).unwrap_or(now));
+        if let Some(reason) = self.shared.no_space() {
+            self.proposals.refuse_unsent(&Error::NoSpace(reason));
+        }
+        self.resend_proposals(before, now);
+        self.reads.expire(now, before);
         for token in expire_questions(&mut self.questions, now) {
             self.ask_leader(token);
         }
-        self.send_proposals();
+        self.keep_lease();
+        self.forget_unsent_states(before);
+        Ok(())
     }
 
-    fn receive(&mut self, packet: Packet) {
-        match Message::decode(packet.payload) {
-            Some(Message::Raft(message)) => {
-                if let Err(error) = self.raft.step(*message) {
+    fn hear(&mut self, event: Event) -> Result<(), Error> {
+        match event {
+            Event::Persisted(written) => self.persisted(written),
+            Event::Snapshot { to: Some(to), point, state } => self.state_prepared(to, point, state),
+            Event::Snapshot { to: None, point, state } => self.save(point, state),
+            Event::Saved(index, result) => self.state_saved(index, result),
+            Event::Reached(checks) => checks.into_iter().for_each(|check| self.lease_confirmed(check)),
+            Event::Sent { to, transfer, whole } => self.state_sent(to, transfer, whole),
+            Event::Received(received) => self.state_received(received)?,
+            Event::Failed(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, packet: Packet) -> Result<(), Error> {
+        let from = packet.from;
+        if self.membership.removed.contains(&from) {
+            self.send(from, &Message::Removed);
+            return Ok(());
+        }
+        let Some(message) = Message::decode(packet.payload) else {
+            tracing::warn!(member = self.id, from, "a packet could not be read");
+            return Ok(());
+        };
+        self.heard.insert(from, Instant::now());
+        match message {
+            Message::Raft(message) => self.step(from, *message)?,
+            Message::LeaseAsk { token, id, renew } => self.look_at_lease(token, from, id, renew),
+            Message::LeaseAnswer { token, answer } => self.lease_answered(token, answer),
+            Message::Propose { term, floor, items } => self.take_from(from, term, floor, items),
+            Message::Refused { term, number, reason } => self.refused(number, term, reason),
+            Message::Chunk(chunk) => self.take_chunk(from, chunk),
+            Message::ChunkAck { transfer, next, state } => self.chunk_acknowledged(from, transfer, next, state),
+            Message::Removed if self.membership.members.contains_key(&from) => {
+                return Err(Error::Unavailable("this member was removed from the group".into()));
+            }
+            Message::Removed => {}
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, from: MemberId, message: eraftpb::Message) -> Result<(), Error> {
+        match guard::check(&self.raft, from, &message) {
+            Verdict::Drop(reason) => tracing::warn!(member = self.id, from, reason, "a message was dropped"),
+            Verdict::Amnesia => {
+                return Err(Error::Unavailable(
+                    "this member's log lacks entries that it has acknowledged: its data was lost or replaced. Remove \
+                     the member and add it again as a new one"
+                        .into(),
+                ));
+            }
+            Verdict::Pass if self.must_not_vote(&message) => {}
+            Verdict::Pass => {
+                if let Err(error) = self.raft.step(message) {
                     // A message of an earlier term or of a stranger, say: the sender does not wait for an answer.
-                    tracing::debug!(member = self.id, from = packet.from, %error, "a message was not taken");
+                    tracing::debug!(member = self.id, from, %error, "a message was not taken");
                 }
                 self.draw_election_timeout();
             }
-            Some(Message::LeaseAsk { token, id, renew }) => self.look_at_lease(token, packet.from, id, renew),
-            Some(Message::LeaseAnswer { token, answer }) => self.lease_answered(token, answer),
-            None => tracing::warn!(member = self.id, from = packet.from, "a packet could not be read"),
         }
-    }
-
-    fn accept(&mut self, request: Request) {
-        let deadline = Instant::now() + self.options.request_timeout;
-        match request {
-            Request::Propose(command, reply) => {
-                let mut bytes = Vec::new();
-                command.encode(&mut bytes);
-                self.proposals.unsent.push_back(Unsent { command: bytes, reply, deadline });
-                self.send_proposals();
-            }
-            Request::Barrier(reply) => self.reads.new.push(AfterRead::Read(reply, deadline)),
-            Request::Lease { id, renew, reply } => {
-                let token = self.number();
-                let again = Instant::now();
-                self.questions.insert(token, LeaseQuestion { id, renew, reply, deadline, again });
-                self.ask_leader(token);
-            }
-        }
-    }
-
-    /// Proposes what waits, as far as there is a leader. What is refused here was sent to nobody and may be
-    /// proposed again.
-    fn send_proposals(&mut self) {
-        while let Some(Unsent { command, reply, deadline }) = self.proposals.unsent.pop_front() {
-            let number = self.number();
-            match self.raft.propose(context(self.id, number), command.clone()) {
-                Ok(()) => {
-                    self.proposals.sent.insert(number, (reply, deadline));
-                }
-                Err(_) => {
-                    self.proposals.unsent.push_front(Unsent { command, reply, deadline });
-                    break;
-                }
-            }
-        }
-    }
-
-    /// Asks once for all reads that have come up.
-    fn ask_reads(&mut self) {
-        let can_answer =
-            self.raft.raft.leader_id != raft::INVALID_ID && (!self.leads() || self.raft.raft.commit_to_current_term());
-        if self.reads.new.is_empty() || !can_answer {
-            return;
-        }
-        let number = self.number();
-        let reads = std::mem::take(&mut self.reads.new);
-        self.reads.asked.insert(number, (reads, Instant::now()));
-        self.raft.read_index(context(self.id, number));
+        Ok(())
     }
 
     fn process_ready(&mut self) -> Result<(), Error> {
-        // Nothing may be proposed or stepped between `ready` and `advance`.
+        // Nothing may be proposed or stepped between `ready` and `advance_append_async`.
         let mut ready = self.raft.ready();
-        let role = ready.ss().map(|state| (state.leader_id, state.raft_state));
-        self.send_all(ready.take_messages());
-        if !ready.snapshot().is_empty() {
-            self.install(ready.snapshot().clone())?;
-        }
-        self.apply_all(ready.take_committed_entries())?;
-        let (entries, state) = (ready.take_entries(), ready.hs().cloned());
-        if !entries.is_empty() || state.is_some() {
-            self.raft.mut_store().append(entries, state).map_err(|error| failed("writing the raft log", error))?;
-        }
-        self.send_all(ready.take_persisted_messages());
+        // Before anyone is told.
+        self.publish();
+        let changed = ready.ss().map(|state| (state.leader_id, state.raft_state));
+        let at_once = ready.take_messages();
+        let later = ready.take_persisted_messages();
+        self.send_all(at_once);
         for read in ready.take_read_states() {
-            if let Some((reads, _)) =
-                own_number(&read.request_ctx, self.id).and_then(|number| self.reads.asked.remove(&number))
-            {
-                self.reads.indexed.entry(read.index).or_default().extend(reads);
+            self.read_answered(&read.request_ctx, read.index);
+        }
+        // A commit index alone is noted with the next write.
+        self.unwritten = ready.hs().cloned().or(self.unwritten.take());
+        let (number, must_sync) = (ready.number(), ready.must_sync());
+        let state = if must_sync { self.unwritten.take() } else { None };
+        let batch = Batch { entries: ready.take_entries(), state };
+        let committed = ready.take_committed_entries();
+        self.written += batch.entries.iter().map(|entry| entry.data.len() as u64 + 64).sum::<u64>();
+        let write = if ready.snapshot().is_empty() {
+            must_sync.then_some(Write::Batch(number, batch.clone()))
+        } else {
+            Some(self.install(number, ready.snapshot().get_metadata().index, batch.clone())?)
+        };
+        let appended = self.raft.mut_store().append(&batch.entries);
+        appended.map_err(|error| failed("appending to the log", error))?;
+        self.raft.advance_append_async(ready);
+        match (write, self.unpersisted.back_mut()) {
+            (Some(write), _) => {
+                self.unpersisted.push_back(Unpersisted { written: number, ready: number, messages: later });
+                self.tell_writer(write);
+            }
+            (None, Some(last)) => {
+                last.ready = number;
+                last.messages.extend(later);
+            }
+            (None, None) => {
+                self.raft.on_persist_ready(number);
+                self.send_all(later);
             }
         }
-        let mut light = self.raft.advance(ready);
-        if let Some(commit) = light.commit_index() {
-            self.raft.mut_store().set_commit(commit).map_err(|error| failed("writing the raft log", error))?;
-        }
-        self.send_all(light.take_messages());
-        self.apply_all(light.take_committed_entries())?;
-        self.raft.advance_apply();
-        for follower in std::mem::take(&mut self.snapshots_sent) {
-            // Sent in one piece: if it gets lost, raft finds out by the follower's next answer.
-            self.raft.report_snapshot(follower, SnapshotStatus::Finish);
-        }
-        if let Some((leader, role)) = role {
+        self.dispatch(committed)?;
+        if let Some((leader, role)) = changed {
             self.role_changed(leader, role);
         }
-        for read in self.reads.ready(self.applied) {
-            self.after_read(read);
+        Ok(())
+    }
+
+    fn persisted(&mut self, written: u64) {
+        while self.unpersisted.front().is_some_and(|first| first.written <= written)
+            && let Some(first) = self.unpersisted.pop_front()
+        {
+            self.raft.on_persist_ready(first.ready);
+            self.send_all(first.messages);
         }
-        self.snapshot_if_due()
+    }
+
+    fn tell_writer(&self, write: Write) {
+        // It has failed if it is gone, and its last event says so.
+        let _failed = self.writer.send(write);
+    }
+
+    fn tell_applier(&self, work: Apply) {
+        let _failed = self.applier.send(work);
+    }
+
+    /// Tells this member's handles how it stands.
+    fn publish(&self) {
+        let raft = &self.raft.raft;
+        let alone = self.leads() && raft.prs().is_singleton() && raft.commit_to_current_term();
+        self.shared.publish(raft.term, raft.raft_log.committed, alone);
+        if !self.leads() {
+            self.shared.set_lease(None);
+        }
     }
 
     fn role_changed(&mut self, leader: MemberId, role: StateRole) {
         if role == StateRole::Leader {
             // Whoever led before may have promised time that this member knows nothing of.
             self.replica.lease_clock().restart();
+        } else {
+            self.stop_sending_states();
         }
+        self.patience = None;
+        self.leader = leader;
         let leader = (leader != raft::INVALID_ID).then_some(leader);
-        self.leader.send_replace(leader);
+        self.shared.leader.send_replace(leader);
         if leader.is_some() {
             self.send_proposals();
             let waiting: Vec<_> = self.questions.keys().copied().collect();
@@ -338,153 +533,47 @@ impl<L: RaftLog> Node<L> {
     }
 
     fn send(&self, to: MemberId, message: &Message) {
+        let lane = if matches!(message, Message::Chunk(Chunk { .. })) { Lane::Bulk } else { Lane::Raft };
         match message.encode() {
-            Ok(payload) => self.transport.send(Packet { from: self.id, to, payload }),
+            Ok(payload) => self.transport.send(Packet { from: self.id, to, lane, payload }),
             Err(error) => tracing::error!(member = self.id, to, %error, "a message could not be encoded"),
         }
     }
 
     fn send_all(&mut self, messages: Vec<eraftpb::Message>) {
         for message in messages {
-            let (to, is_snapshot) = (message.to, message.get_msg_type() == MessageType::MsgSnapshot);
-            self.send(to, &Message::Raft(Box::new(message)));
-            if is_snapshot {
-                self.snapshots_sent.push(to);
+            if message.get_msg_type() == MessageType::MsgSnapshot {
+                self.send_state(message);
+            } else {
+                self.send(message.to, &Message::Raft(Box::new(message)));
             }
         }
     }
 
-    /// Takes a snapshot from the leader in the place of the log and the state.
-    fn install(&mut self, snapshot: Snapshot) -> Result<(), Error> {
-        let index = snapshot.get_metadata().index;
-        self.replica.restore(snapshot::decode(snapshot.get_data().to_vec().into())?);
-        self.raft.mut_store().install(snapshot).map_err(|error| failed("writing a snapshot", error))?;
-        (self.applied, self.snapshot_index) = (index, index);
-        Ok(())
-    }
-
-    fn apply_all(&mut self, entries: Vec<Entry>) -> Result<(), Error> {
-        for entry in entries {
-            self.applied = entry.index;
-            // Leaders begin their term with an empty entry; the group's members are fixed.
-            if entry.data.is_empty() || entry.get_entry_type() != EntryType::EntryNormal {
-                continue;
-            }
-            let command = Command::decode(Bytes::clone(&entry.data)).map_err(|error| failed("an entry", error))?;
-            let result = self.replica.apply(&command);
-            if let Err(error @ Error::Unavailable(_)) = result {
-                return Err(error);
-            }
-            let waiting = own_number(&entry.context, self.id).and_then(|number| self.proposals.sent.remove(&number));
-            if let Some((reply, _)) = waiting {
-                answer(reply, result);
-            }
-        }
-        Ok(())
-    }
-
-    fn snapshot_if_due(&mut self) -> Result<(), Error> {
-        if self.applied - self.snapshot_index < self.options.snapshot_entries {
-            return Ok(());
-        }
-        let error = |error: raft::Error| failed("making a snapshot", error);
-        let mut snapshot = Snapshot::default();
-        snapshot.data = snapshot::encode(&self.replica)?;
-        let metadata = snapshot.mut_metadata();
-        metadata.index = self.applied;
-        metadata.term = self.raft.raft.raft_log.term(self.applied).map_err(error)?;
-        metadata.set_conf_state(self.raft.raft.prs().conf().to_conf_state());
-        self.raft.mut_store().install(snapshot).map_err(error)?;
-        self.snapshot_index = self.applied;
-        Ok(())
-    }
-
-    fn after_read(&mut self, read: AfterRead) {
-        match read {
-            AfterRead::Read(reply, _) => answer(reply, Ok(())),
-            AfterRead::Lease(check) => self.lease_confirmed(check),
-        }
-    }
-
-    /// Sends a client's question about a lease to the leader.
-    fn ask_leader(&mut self, token: u64) {
-        let leader = self.raft.raft.leader_id;
-        let Some(question) = self.questions.get_mut(&token) else { return };
-        question.again = Instant::now() + self.options.tick * self.options.election_ticks as u32;
-        let (id, renew) = (question.id, question.renew);
-        if leader == self.id {
-            self.look_at_lease(token, self.id, id, renew);
-        } else if leader != raft::INVALID_ID {
-            self.send(leader, &Message::LeaseAsk { token, id, renew });
-        }
-    }
-
-    /// As the leader, looks at a lease and has a majority confirm that this is the leader still: only then is what it found
-    /// worth telling. A lease that is not found may be one that is not applied yet, so that is looked at afterwards.
-    fn look_at_lease(&mut self, token: u64, from: MemberId, id: LeaseId, renew: bool) {
-        if !self.leads() {
-            return self.tell(from, token, LeaseAnswer::NotLeader);
-        }
-        let found = match self.clock(id, renew) {
-            LeaseAnswer::Left(left) => Some((self.raft.raft.term, LeaseAnswer::Left(left))),
-            _ => None,
-        };
+    fn accept(&mut self, request: Request) {
         let deadline = Instant::now() + self.options.request_timeout;
-        self.reads.new.push(AfterRead::Lease(LeaseCheck { token, from, id, renew, found, deadline }));
-    }
-
-    fn lease_confirmed(&mut self, check: LeaseCheck) {
-        let term = self.raft.raft.term;
-        let answer = match check.found {
-            _ if !self.leads() => LeaseAnswer::NotLeader,
-            Some((found_in, _)) if found_in != term => LeaseAnswer::NotLeader,
-            Some((_, answer)) => answer,
-            None => match self.clock(check.id, check.renew) {
-                // Found after all, so this too wants to be confirmed.
-                answer @ LeaseAnswer::Left(_) => {
-                    return self.reads.new.push(AfterRead::Lease(LeaseCheck { found: Some((term, answer)), ..check }));
-                }
-                answer => answer,
-            },
-        };
-        self.tell(check.from, check.token, answer);
-    }
-
-    fn clock(&self, id: LeaseId, renew: bool) -> LeaseAnswer {
-        let clock = self.replica.lease_clock();
-        let left = if renew { clock.renew(id).ok() } else { clock.remaining(id) };
-        left.map_or(LeaseAnswer::NotFound, LeaseAnswer::Left)
-    }
-
-    fn tell(&mut self, member: MemberId, token: u64, answer: LeaseAnswer) {
-        if member == self.id {
-            self.lease_answered(token, answer);
-        } else {
-            self.send(member, &Message::LeaseAnswer { token, answer });
-        }
-    }
-
-    fn lease_answered(&mut self, token: u64, found: LeaseAnswer) {
-        // One that does not lead knows of no lease; the question is asked again in time.
-        if found == LeaseAnswer::NotLeader {
-            return;
-        }
-        let Some(question) = self.questions.remove(&token) else { return };
-        let result = match found {
-            LeaseAnswer::Left(left) => Ok(left),
-            _ => Err(Error::LeaseNotFound(question.id)),
-        };
-        answer(question.reply, result);
-    }
-
-    /// As the leader, ends leases whose time is over.
-    fn end_leases(&mut self, ended: Vec<LeaseId>) {
-        for id in ended {
-            let mut command = Vec::new();
-            Command::LeaseRevoke { id }.encode(&mut command);
-            if self.raft.propose(Vec::new(), command).is_err() {
-                self.replica.lease_clock().retry(id, RETRY_DELAY);
+        match request {
+            Request::Barrier(reply) => self.reads.new.push(crate::reads::AfterRead::Read(reply, deadline)),
+            Request::Lease { id, renew, reply } => {
+                let token = self.number();
+                let again = Instant::now();
+                self.questions.insert(token, LeaseQuestion { id, renew, reply, deadline, again });
+                self.ask_leader(token);
             }
+            Request::Transfer { to, reply } => self.transfer(to, reply),
         }
+    }
+
+    fn take(&mut self, proposal: Proposal) {
+        let deadline = Instant::now() + self.options.request_timeout;
+        let payload = match proposal {
+            Proposal::Command(command, reply) => {
+                let mut data = Vec::new();
+                command.encode(&mut data);
+                Payload::Command { command, data: data.into(), reply }
+            }
+            Proposal::Change(change, reply) => Payload::Change { change, reply },
+        };
+        self.proposals.push(payload, deadline);
     }
 }

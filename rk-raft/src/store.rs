@@ -6,9 +6,8 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rk_store::{
-    Alarm, Command, Error, HashKv, Lease, LeaseId, Machine, MemoryEngine, Outcome, RangeRequest, RangeResponse,
-    Replica, Revision, SnapshotStream, Store, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream, is_read_only,
-    validate,
+    Alarm, Command, Error, HashKv, Lease, LeaseId, Outcome, RangeRequest, RangeResponse, Replica, Revision,
+    SnapshotStream, Store, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream, is_read_only, validate,
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -16,28 +15,53 @@ use tokio::{
 };
 
 use crate::{
-    MemberId, Packet, RaftLog, RaftOptions, Transport,
-    node::{Node, Request},
-    snapshot,
-    waiting::Reply,
+    Checkpoints, MemberId, Packet, RaftLog, RaftOptions, Transport,
+    log::Point,
+    node::{Node, Parts, Proposal, Queues, Request},
+    proposals::Reply,
+    shared::Shared,
 };
 
 /// Requests that wait for the member's task.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 4096;
 
-/// One member of a group, and through it the group, as a [`Store`].
+/// One member of a group, and through it the group, as a [`Store`] and a [`rk_store::Cluster`].
 ///
 /// Reads are linearizable and writes durable as far as the members' logs are; both need a majority. Watches are served by the
-/// member alone and go on without one. A request that gets no answer in time fails with [`Error::Unavailable`]; a write
-/// that fails so may yet take effect.
+/// member alone and go on without one. A request that gets no answer in time fails with [`Error::NoLeader`] if it was sent to nobody, or
+/// else with [`Error::Timeout`]: then a write may yet take effect.
 #[derive(Debug)]
 pub struct RaftStore {
-    id: MemberId,
-    replica: Arc<Replica>,
-    requests: mpsc::Sender<Request>,
-    leader: watch::Receiver<Option<MemberId>>,
+    pub(crate) id: MemberId,
+    pub(crate) replica: Arc<Replica>,
+    pub(crate) requests: mpsc::Sender<Request>,
+    pub(crate) proposals: mpsc::Sender<Proposal>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) options: RaftOptions,
+    pub(crate) random: Mutex<StdRng>,
     task: AbortHandle,
-    lease_ids: Mutex<StdRng>,
+    stopped: watch::Receiver<Option<Error>>,
+}
+
+/// What a member starts on.
+pub struct Start {
+    /// The member's id.
+    pub id: MemberId,
+    /// Its log.
+    pub log: Box<dyn RaftLog>,
+    /// Its states. The newest one says who belongs to the group; a member without one waits until the group's leader,
+    /// which was told of it, sends one.
+    pub states: Arc<dyn Checkpoints>,
+    /// How it reaches other members.
+    pub transport: Arc<dyn Transport>,
+    /// What they send it.
+    pub packets: mpsc::Receiver<Packet>,
+}
+
+impl std::fmt::Debug for Start {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Start").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 impl Drop for RaftStore {
@@ -46,45 +70,71 @@ impl Drop for RaftStore {
     }
 }
 
+fn stopped() -> Error {
+    Error::Unavailable("the member has stopped".into())
+}
+
 impl RaftStore {
-    /// Starts a member on its log, which also says who belongs to the group.
+    /// Starts a member.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] if the log can't be read, or its snapshot or the options make no sense.
-    pub fn start(
-        id: MemberId,
-        log: impl RaftLog,
-        transport: Arc<dyn Transport>,
-        packets: mpsc::Receiver<Packet>,
-        options: RaftOptions,
-    ) -> Result<Self, Error> {
-        let machine = match log.newest_snapshot() {
-            Some(newest) => snapshot::decode(newest.get_data().to_vec().into())?,
-            None => Machine::new(Arc::new(MemoryEngine::new()))?,
+    /// Those of the log and the states, mostly [`Error::Corrupt`]; [`Error::Unavailable`] if the options make no sense.
+    pub async fn start(start: Start, options: RaftOptions) -> Result<Self, Error> {
+        let Start { id, mut log, states, transport, packets } = start;
+        let (point, machine) = match states.load().await? {
+            Some(newest) => newest,
+            None => (Point::default(), states.empty().await?),
         };
+        let recovered = log.load().await?;
         let replica = Replica::new(machine, options.watch_buffer);
-        let (requests, queue) = mpsc::channel(QUEUE);
-        let (leader_changes, leader) = watch::channel(None);
-        // Another sequence than that of the election timeouts.
-        let lease_ids = Mutex::new(StdRng::seed_from_u64(!options.seed.wrapping_add(id)));
-        let node = Node::new(id, log, replica.clone(), transport, options, leader_changes)?;
+        let shared = Arc::new(Shared::new(point.membership.clone(), point.index));
+        // Another sequence than that of the election timeouts, and another one in each life.
+        let seed = !options.seed.wrapping_add(id) ^ recovered.life.rotate_left(32);
+        let (replica_, shared_, options_) = (replica.clone(), shared.clone(), options.clone());
+        let parts = Parts {
+            id,
+            point,
+            recovered,
+            log,
+            states,
+            transport,
+            options: options_,
+            replica: replica_,
+            shared: shared_,
+        };
+        let (node, events) = Node::new(parts)?;
+        let (requests, requested) = mpsc::channel(QUEUE);
+        let (proposals, proposed) = mpsc::channel(QUEUE);
+        let queues = Queues { requests: requested, proposals: proposed, packets };
         let for_the_end = replica.clone();
+        let (end, stopped) = watch::channel(None);
         let task = tokio::spawn(async move {
-            let error = node.run(queue, packets).await;
+            let error = node.run(queues, events).await;
             tracing::warn!(member = id, %error, "the member has stopped");
             for_the_end.close("the member has stopped");
+            end.send_replace(Some(error));
         });
-        Ok(Self { id, replica, requests, leader, task: task.abort_handle(), lease_ids })
+        Ok(Self {
+            id,
+            replica,
+            requests,
+            proposals,
+            shared,
+            options,
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
+            task: task.abort_handle(),
+            stopped,
+        })
     }
 
-    /// This member's number.
+    /// This member's id.
     pub fn id(&self) -> MemberId {
         self.id
     }
 
     /// The member that this one takes for the leader now.
     pub fn leader(&self) -> Option<MemberId> {
-        *self.leader.borrow()
+        *self.shared.leader.borrow()
     }
 
     /// Stops the member at once, wherever it is, as a crash would. Later requests fail.
@@ -93,24 +143,51 @@ impl RaftStore {
         self.replica.close("the member has stopped");
     }
 
-    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, Error> {
-        let stopped = || Error::Unavailable("the member has stopped".into());
-        let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).await.map_err(|_| stopped())?;
-        answer.await.map_err(|_| stopped())?
+    /// Waits until the member has stopped: by [`RaftStore::stop`], which gives `None`, or by itself, with the reason: its log
+    /// failed, or it was removed from the group.
+    pub async fn stopped(&self) -> Option<Error> {
+        let mut stopped = self.stopped.clone();
+        let reason = stopped.wait_for(Option::is_some).await;
+        reason.ok().and_then(|reason| reason.clone())
     }
 
-    async fn propose(&self, command: Command) -> Result<Outcome, Error> {
-        self.ask(|reply| Request::Propose(command, reply)).await
+    /// Why the member does not work any more.
+    fn gone(&self) -> Error {
+        self.stopped.borrow().clone().unwrap_or_else(stopped)
+    }
+
+    pub(crate) async fn ask<T, E: From<Error>>(&self, request: impl FnOnce(Reply<T, E>) -> Request) -> Result<T, E> {
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(request(reply)).await.map_err(|_| self.gone())?;
+        answer.await.map_err(|_| self.gone())?
+    }
+
+    pub(crate) async fn propose<T, E: From<Error>>(
+        &self,
+        proposal: impl FnOnce(Reply<T, E>) -> Proposal,
+    ) -> Result<T, E> {
+        if let Some(reason) = self.shared.no_space() {
+            return Err(Error::NoSpace(reason).into());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.proposals.send(proposal(reply)).await.map_err(|_| self.gone())?;
+        answer.await.map_err(|_| self.gone())?
+    }
+
+    async fn command(&self, command: Command) -> Result<Outcome, Error> {
+        self.propose(|reply| Proposal::Command(command, reply)).await
     }
 
     /// Returns once this member has applied all that was acknowledged before the call.
-    async fn barrier(&self) -> Result<(), Error> {
+    pub(crate) async fn barrier(&self) -> Result<(), Error> {
+        if self.shared.is_up_to_date() {
+            return Ok(());
+        }
         self.ask(Request::Barrier).await
     }
 
     fn choose_lease_id(&self) -> LeaseId {
-        self.lease_ids.lock().random_range(1..=LeaseId::MAX)
+        self.random.lock().random_range(1..=LeaseId::MAX)
     }
 }
 
@@ -129,7 +206,7 @@ impl Store for RaftStore {
             return self.replica.read_txn(&txn);
         }
         validate(&txn)?;
-        match self.propose(Command::Txn(txn)).await? {
+        match self.command(Command::Txn(txn)).await? {
             Outcome::Txn(response) => Ok(response),
             _ => Err(Error::Invalid("a txn had no answer".into())),
         }
@@ -144,18 +221,18 @@ impl Store for RaftStore {
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
-        self.propose(Command::Compact(revision)).await?;
+        self.command(Command::Compact(revision)).await?;
         self.replica.sweep_all().await
     }
 
     async fn lease_grant(&self, id: LeaseId, ttl: i64) -> Result<Lease, Error> {
         let id = if id == 0 { self.choose_lease_id() } else { id };
-        self.propose(Command::LeaseGrant { id, ttl }).await?;
+        self.command(Command::LeaseGrant { id, ttl }).await?;
         Ok(Lease::granted(id, ttl))
     }
 
     async fn lease_revoke(&self, id: LeaseId) -> Result<(), Error> {
-        self.propose(Command::LeaseRevoke { id }).await.map(drop)
+        self.command(Command::LeaseRevoke { id }).await.map(drop)
     }
 
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<Lease, Error> {
@@ -188,11 +265,11 @@ impl Store for RaftStore {
     }
 
     async fn activate_alarm(&self, alarm: Alarm) -> Result<(), Error> {
-        self.propose(Command::Alarm { alarm, active: true }).await.map(drop)
+        self.command(Command::Alarm { alarm, active: true }).await.map(drop)
     }
 
     async fn deactivate_alarm(&self, alarm: Alarm) -> Result<(), Error> {
-        self.propose(Command::Alarm { alarm, active: false }).await.map(drop)
+        self.command(Command::Alarm { alarm, active: false }).await.map(drop)
     }
 
     async fn defragment(&self) -> Result<(), Error> {
@@ -201,6 +278,8 @@ impl Store for RaftStore {
 
     /// The numbers of this member, which may be behind those of others.
     async fn status(&self) -> Result<StoreStatus, Error> {
-        Ok(self.replica.status())
+        let mut status = self.replica.status();
+        status.disk_size += self.shared.log_size();
+        Ok(status)
     }
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::sync::mpsc;
 
-use crate::MemberId;
+use crate::{MemberId, Membership};
 
 /// What one member sends another.
 #[derive(Debug, Clone)]
@@ -19,14 +19,30 @@ pub struct Packet {
     pub from: MemberId,
     /// Whom it is for.
     pub to: MemberId,
+    /// Which packets it may overtake.
+    pub lane: Lane,
     /// What it says, in a form that only members read.
     pub payload: Bytes,
+}
+
+/// What kind of packet it is: those of one kind should not wait for those of the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Messages of raft, which are small and urgent.
+    Raft,
+    /// Parts of a state for a member that lacks it: large, many, and of no hurry.
+    Bulk,
 }
 
 /// Carries packets to other members. Packets may get lost and may overtake each other, but each comes at most once.
 pub trait Transport: Send + Sync + 'static {
     /// Sends a packet without waiting. What can't be sent now is dropped: raft sends again.
     fn send(&self, packet: Packet);
+
+    /// Says who belongs to the group and where they are reached: first when the member starts, then with each change.
+    fn set_members(&self, members: &Membership) {
+        let _ = members;
+    }
 }
 
 /// Packets that wait for a member before more are dropped.

@@ -7,7 +7,7 @@ use rk_store::{Store, testing};
 
 /// A member of a new group of three; the group lives as long as the test.
 async fn member(options: RaftOptions, leads: bool) -> Arc<RaftStore> {
-    let group = LocalGroup::start(3, options).unwrap();
+    let group = LocalGroup::start(3, options).await.unwrap();
     let leader = group.leader().await;
     let member = group.members().find(|member| (member.id() == leader) == leads).unwrap().clone();
     std::mem::forget(group);
@@ -26,7 +26,7 @@ async fn follower() -> Arc<dyn Store> {
 }
 
 async fn alone() -> Arc<dyn Store> {
-    let group = LocalGroup::start(1, RaftOptions::default()).unwrap();
+    let group = LocalGroup::start(1, RaftOptions::default()).await.unwrap();
     let store = group.member(1).unwrap().clone();
     std::mem::forget(group);
     store

@@ -1,0 +1,99 @@
+//! The task that applies committed entries to the replica, in order, and answers whoever proposed them here.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rk_store::{Command, Error, Machine, Outcome, Replica};
+use tokio::sync::mpsc;
+
+use crate::{
+    MemberId,
+    log::Point,
+    node::Event,
+    proposals::{Reply, answer},
+    reads::LeaseCheck,
+    shared::Shared,
+};
+
+/// A committed command.
+pub(crate) struct Item {
+    pub index: u64,
+    pub command: Encoded,
+    /// Who proposed it here.
+    pub reply: Option<Reply<Outcome>>,
+}
+
+/// A command, or its bytes if it comes from elsewhere.
+pub(crate) enum Encoded {
+    Plain(Command),
+    Bytes(Bytes),
+}
+
+/// What the applier is to do, in order.
+pub(crate) enum Apply {
+    /// Apply commands; the last entry has this index.
+    Entries(Vec<Item>, u64),
+    /// Answer reads that need no more than what was applied before.
+    Reads(Vec<Reply<()>>),
+    /// Tell the member that it may look at these leases now.
+    Checks(Vec<LeaseCheck>),
+    /// Give the member the state as it is now, which is that of this point, for a member or for itself.
+    Snapshot(Option<MemberId>, Point),
+    /// Go on from another state, behind the entry of this index.
+    Install(Box<Machine>, u64),
+}
+
+/// Works until the member stops, or the engine fails, which is told.
+pub(crate) async fn run(
+    replica: Arc<Replica>,
+    mut queue: mpsc::UnboundedReceiver<Apply>,
+    events: mpsc::UnboundedSender<Event>,
+    shared: Arc<Shared>,
+) {
+    while let Some(work) = queue.recv().await {
+        let event = match work {
+            Apply::Entries(items, index) => match apply(&replica, &shared, items) {
+                Ok(()) => {
+                    shared.set_applied(index);
+                    None
+                }
+                Err(error) => Some(Event::Failed(error)),
+            },
+            Apply::Reads(replies) => {
+                replies.into_iter().for_each(|reply| answer(reply, Ok(())));
+                None
+            }
+            Apply::Checks(checks) => Some(Event::Reached(checks)),
+            Apply::Snapshot(to, point) => Some(Event::Snapshot { to, point, state: replica.snapshot() }),
+            Apply::Install(machine, index) => {
+                replica.restore(*machine);
+                shared.set_applied(index);
+                None
+            }
+        };
+        let failed = matches!(event, Some(Event::Failed(_)));
+        if event.is_some_and(|event| events.send(event).is_err()) || failed {
+            return;
+        }
+    }
+}
+
+fn apply(replica: &Replica, shared: &Shared, items: Vec<Item>) -> Result<(), Error> {
+    for Item { index, command, reply } in items {
+        let command = match command {
+            Encoded::Plain(command) => command,
+            Encoded::Bytes(bytes) => {
+                Command::decode(bytes).map_err(|error| Error::Unavailable(format!("an entry of the log: {error}")))?
+            }
+        };
+        let result = replica.apply(&command);
+        if let Err(error @ Error::Unavailable(_)) = result {
+            return Err(error);
+        }
+        shared.set_applied(index);
+        if let Some(reply) = reply {
+            answer(reply, result);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,119 @@
+//! A member as a [`Cluster`].
+
+use async_trait::async_trait;
+use rand::RngExt;
+use rk_store::{Cluster, ClusterError, Error, Member, MemberId, MemberStatus};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    RaftStore,
+    membership::{Change, check_urls, member_id},
+    node::{Proposal, Request},
+};
+
+impl RaftStore {
+    async fn change(&self, change: Change) -> Result<Vec<Member>, ClusterError> {
+        self.propose(|reply| Proposal::Change(change, reply)).await
+    }
+
+    /// Tells the group this member's name and where clients reach it: what a member does when it has started, and again when
+    /// either has changed.
+    pub async fn publish(&self, name: &str, client_urls: &[String]) -> Result<(), ClusterError> {
+        self.change(Change::Publish(self.id, name.to_owned(), client_urls.to_vec())).await.map(drop)
+    }
+}
+
+#[async_trait]
+impl Cluster for RaftStore {
+    fn cluster_id(&self) -> u64 {
+        self.shared.membership.read().cluster_id
+    }
+
+    fn member_id(&self) -> MemberId {
+        self.id
+    }
+
+    fn term(&self) -> u64 {
+        self.shared.term()
+    }
+
+    fn leader(&self) -> watch::Receiver<Option<MemberId>> {
+        self.shared.leader.subscribe()
+    }
+
+    async fn member_status(&self) -> Result<MemberStatus, ClusterError> {
+        let leader = RaftStore::leader(self);
+        let mut errors = Vec::new();
+        if leader.is_none() {
+            errors.push(ClusterError::NoLeader.to_string());
+        }
+        errors.extend(self.shared.no_space());
+        let size = self.replica.status().disk_size + self.shared.log_size();
+        let is_learner = self.shared.membership.read().members.get(&self.id).is_some_and(|member| member.is_learner);
+        Ok(MemberStatus {
+            leader,
+            term: self.shared.term(),
+            index: self.shared.committed(),
+            applied: self.shared.applied(),
+            size,
+            size_in_use: size,
+            is_learner,
+            errors,
+        })
+    }
+
+    async fn members(&self, linearizable: bool) -> Result<Vec<Member>, ClusterError> {
+        if linearizable {
+            self.barrier().await?;
+        }
+        Ok(self.shared.membership.read().list())
+    }
+
+    async fn member_add(&self, peer_urls: Vec<String>, learner: bool) -> Result<(Member, Vec<Member>), ClusterError> {
+        check_urls(&peer_urls)?;
+        let salt: u64 = self.random.lock().random();
+        let id = member_id(&peer_urls, "", &salt.to_be_bytes());
+        let member = Member { id, peer_urls, is_learner: learner, ..Member::default() };
+        let members = self.change(Change::Add(member.clone())).await?;
+        Ok((member, members))
+    }
+
+    async fn member_remove(&self, id: MemberId) -> Result<Vec<Member>, ClusterError> {
+        self.change(Change::Remove(id)).await
+    }
+
+    async fn member_update(&self, id: MemberId, peer_urls: Vec<String>) -> Result<Vec<Member>, ClusterError> {
+        check_urls(&peer_urls)?;
+        self.change(Change::Update(id, peer_urls)).await
+    }
+
+    async fn member_promote(&self, id: MemberId) -> Result<Vec<Member>, ClusterError> {
+        self.change(Change::Promote(id)).await
+    }
+
+    async fn move_leader(&self, to: MemberId) -> Result<(), ClusterError> {
+        let mut leader = self.shared.leader.subscribe();
+        let deadline = Instant::now() + self.options.request_timeout;
+        // A member that was told too early that it may lead ignores it, and raft gives up after an election timeout: so it
+        // is told again.
+        let patience = self.options.tick * (self.options.election_ticks as u32 + 1);
+        while Instant::now() < deadline {
+            match self.ask(|reply| Request::Transfer { to, reply }).await {
+                Err(ClusterError::NotLeader) if *leader.borrow() == Some(to) => return Ok(()),
+                // On its way.
+                Err(ClusterError::NotLeader) if leader.borrow().is_none() => {}
+                result => result?,
+            }
+            let led = leader.wait_for(|leader| *leader == Some(to));
+            if let Ok(led) = timeout(patience, led).await {
+                return led
+                    .map(drop)
+                    .map_err(|_| ClusterError::Store(Error::Unavailable("the member has stopped".into())));
+            }
+        }
+        Err(ClusterError::TimedOut)
+    }
+}

@@ -1,0 +1,103 @@
+//! What a member's task tells its handles: numbers that are read without asking it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+use parking_lot::{Mutex, RwLock};
+use rk_store::MemberId;
+use tokio::{sync::watch, time::Instant};
+
+use crate::membership::Membership;
+
+/// See the module's description.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    start: Instant,
+    pub(crate) leader: watch::Sender<Option<MemberId>>,
+    pub(crate) membership: RwLock<Membership>,
+    term: AtomicU64,
+    committed: AtomicU64,
+    applied: AtomicU64,
+    /// Whether this member leads and is the only one that votes.
+    alone: AtomicBool,
+    /// Until when nobody else can lead, in microseconds since the start; 0 for not at all.
+    lease: AtomicU64,
+    log_size: AtomicU64,
+    no_space: Mutex<Option<String>>,
+}
+
+impl Shared {
+    pub(crate) fn new(membership: Membership, applied: u64) -> Self {
+        Self {
+            start: Instant::now(),
+            leader: watch::Sender::new(None),
+            membership: RwLock::new(membership),
+            term: AtomicU64::new(0),
+            committed: AtomicU64::new(applied),
+            applied: AtomicU64::new(applied),
+            alone: AtomicBool::new(false),
+            lease: AtomicU64::new(0),
+            log_size: AtomicU64::new(0),
+            no_space: Mutex::new(None),
+        }
+    }
+
+    fn since_start(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.start).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Tells the state of raft. It must be told before any other member or client can learn of it.
+    pub(crate) fn publish(&self, term: u64, committed: u64, alone: bool) {
+        self.term.store(term, SeqCst);
+        self.committed.fetch_max(committed, SeqCst);
+        self.alone.store(alone, SeqCst);
+    }
+
+    /// Nobody else can lead until then, if this member leads.
+    pub(crate) fn set_lease(&self, until: Option<Instant>) {
+        self.lease.store(until.map_or(0, |until| self.since_start(until)), SeqCst);
+    }
+
+    pub(crate) fn set_applied(&self, index: u64) {
+        self.applied.fetch_max(index, SeqCst);
+    }
+
+    /// Whether what is applied here is all that anyone was told of, as far as this can be known without asking others.
+    pub(crate) fn is_up_to_date(&self) -> bool {
+        let lease = self.lease.load(SeqCst);
+        let leads = self.alone.load(SeqCst) || (lease > 0 && self.since_start(Instant::now()) < lease);
+        // In this order: what is committed later was not acknowledged before this call.
+        leads && self.committed.load(SeqCst) <= self.applied.load(SeqCst)
+    }
+
+    pub(crate) fn term(&self) -> u64 {
+        self.term.load(SeqCst)
+    }
+
+    pub(crate) fn committed(&self) -> u64 {
+        self.committed.load(SeqCst)
+    }
+
+    pub(crate) fn applied(&self) -> u64 {
+        self.applied.load(SeqCst)
+    }
+
+    pub(crate) fn set_log_size(&self, bytes: u64) {
+        self.log_size.store(bytes, SeqCst);
+    }
+
+    pub(crate) fn log_size(&self) -> u64 {
+        self.log_size.load(SeqCst)
+    }
+
+    pub(crate) fn set_no_space(&self, reason: Option<String>) {
+        let mut current = self.no_space.lock();
+        if *current != reason {
+            *current = reason;
+        }
+    }
+
+    /// Why nothing can be written now, if so.
+    pub(crate) fn no_space(&self) -> Option<String> {
+        self.no_space.lock().clone()
+    }
+}
