@@ -6,15 +6,27 @@
 //! ```
 
 mod alone;
+mod auth;
 mod convert;
+mod election;
 mod grpc;
 mod kv;
+mod lease;
 mod listen;
+mod lock;
+mod maintenance;
+mod members;
+mod metrics;
 #[allow(missing_docs, clippy::all)]
 pub mod proto;
+mod queue;
 mod service;
 mod status;
 mod watch;
+mod web;
+
+/// The version of etcd whose API this is.
+pub const VERSION: &str = "3.6.0";
 
 pub use self::{
     alone::Standalone,

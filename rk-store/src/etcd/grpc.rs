@@ -236,20 +236,15 @@ pub(crate) async fn unary<B, Q, A>(
     request: Request<B>,
     limit: usize,
     handle: impl AsyncFnOnce(Q) -> Result<A, Status>,
-) -> Response<Body>
+) -> Result<Response<Body>, Status>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
     Q: Message + Default,
     A: Message,
 {
-    match one(request, limit).await {
-        Ok(message) => match handle(message).await {
-            Ok(message) => whole(&message),
-            Err(status) => refusal(&status),
-        },
-        Err(status) => refusal(&status),
-    }
+    let message = one(request, limit).await?;
+    Ok(whole(&handle(message).await?))
 }
 
 /// The one message of a request.

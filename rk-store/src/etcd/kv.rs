@@ -21,7 +21,7 @@ impl Shared {
     }
 
     /// Runs one operation as a txn; its answer and the revision.
-    async fn run(&self, op: Op) -> Result<(OpResponse, Revision), Status> {
+    pub(crate) async fn run(&self, op: Op) -> Result<(OpResponse, Revision), Status> {
         let txn = Txn { success: vec![op], ..Txn::default() };
         let mut answer = self.store.txn(txn).await.map_err(status)?;
         let response = answer.responses.pop().ok_or_else(|| Status::internal("an operation had no answer"))?;

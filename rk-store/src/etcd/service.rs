@@ -8,10 +8,13 @@ use tonic::Status;
 
 use super::{
     convert::signed,
+    election,
     grpc::{self, Body, unary},
+    lease,
+    metrics::Metrics,
     proto::etcdserverpb::ResponseHeader,
     status::status,
-    watch,
+    watch::{self, EncodedEvents},
 };
 use crate::{Cluster, Revision, Store};
 
@@ -23,11 +26,13 @@ pub struct ServerOptions {
     pub max_request_bytes: usize,
     /// Most operations in a txn: etcd's `--max-txn-ops`.
     pub max_txn_ops: usize,
+    /// The quota in bytes that is told to clients, 0 for none. It is the store that keeps to it.
+    pub quota_bytes: u64,
 }
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { max_request_bytes: crate::MAX_REQUEST_BYTES, max_txn_ops: crate::MAX_TXN_OPS }
+        Self { max_request_bytes: crate::MAX_REQUEST_BYTES, max_txn_ops: crate::MAX_TXN_OPS, quota_bytes: 0 }
     }
 }
 
@@ -35,10 +40,13 @@ impl Default for ServerOptions {
 const OVERHEAD: usize = 512 << 10;
 
 /// What all services share.
+#[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) cluster: Arc<dyn Cluster>,
     pub(crate) options: ServerOptions,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) events: Arc<EncodedEvents>,
 }
 
 impl Shared {
@@ -76,10 +84,82 @@ impl std::fmt::Debug for EtcdServer {
     }
 }
 
+/// Makes the table of unary methods: their paths, and what answers them.
+macro_rules! unary_methods {
+    ($($path:literal $method:ident)*) => {
+        const UNARY: &[&str] = &[$($path),*];
+
+        async fn answer_unary<B>(shared: &Shared, path: &str, request: Request<B>) -> Result<Response<Body>, Status>
+        where
+            B: http_body::Body<Data = Bytes> + Unpin,
+            B::Error: std::fmt::Display,
+        {
+            let limit = shared.max_message();
+            match path {
+                $($path => unary(request, limit, async |message| shared.$method(message).await).await,)*
+                path => Err(unknown(path)),
+            }
+        }
+    };
+}
+
+unary_methods! {
+    "/etcdserverpb.KV/Range" range
+    "/etcdserverpb.KV/Put" put
+    "/etcdserverpb.KV/DeleteRange" delete_range
+    "/etcdserverpb.KV/Txn" txn
+    "/etcdserverpb.KV/Compact" compact
+    "/etcdserverpb.Lease/LeaseGrant" lease_grant
+    "/etcdserverpb.Lease/LeaseRevoke" lease_revoke
+    "/etcdserverpb.Lease/LeaseTimeToLive" lease_time_to_live
+    "/etcdserverpb.Lease/LeaseLeases" lease_leases
+    "/etcdserverpb.Cluster/MemberAdd" member_add
+    "/etcdserverpb.Cluster/MemberRemove" member_remove
+    "/etcdserverpb.Cluster/MemberUpdate" member_update
+    "/etcdserverpb.Cluster/MemberList" member_list
+    "/etcdserverpb.Cluster/MemberPromote" member_promote
+    "/etcdserverpb.Maintenance/Alarm" alarm
+    "/etcdserverpb.Maintenance/Status" status
+    "/etcdserverpb.Maintenance/Defragment" defragment
+    "/etcdserverpb.Maintenance/Hash" hash
+    "/etcdserverpb.Maintenance/HashKV" hash_kv
+    "/etcdserverpb.Maintenance/MoveLeader" move_leader
+    "/etcdserverpb.Maintenance/Downgrade" downgrade
+    "/etcdserverpb.Auth/AuthEnable" auth_enable
+    "/etcdserverpb.Auth/AuthDisable" auth_disable
+    "/etcdserverpb.Auth/AuthStatus" auth_status
+    "/etcdserverpb.Auth/Authenticate" authenticate
+    "/etcdserverpb.Auth/UserAdd" user_add
+    "/etcdserverpb.Auth/UserGet" user_get
+    "/etcdserverpb.Auth/UserList" user_list
+    "/etcdserverpb.Auth/UserDelete" user_delete
+    "/etcdserverpb.Auth/UserChangePassword" user_change_password
+    "/etcdserverpb.Auth/UserGrantRole" user_grant_role
+    "/etcdserverpb.Auth/UserRevokeRole" user_revoke_role
+    "/etcdserverpb.Auth/RoleAdd" role_add
+    "/etcdserverpb.Auth/RoleGet" role_get
+    "/etcdserverpb.Auth/RoleList" role_list
+    "/etcdserverpb.Auth/RoleDelete" role_delete
+    "/etcdserverpb.Auth/RoleGrantPermission" role_grant_permission
+    "/etcdserverpb.Auth/RoleRevokePermission" role_revoke_permission
+    "/v3lockpb.Lock/Lock" lock
+    "/v3lockpb.Lock/Unlock" unlock
+    "/v3electionpb.Election/Campaign" campaign
+    "/v3electionpb.Election/Proclaim" proclaim
+    "/v3electionpb.Election/Leader" leader
+    "/v3electionpb.Election/Resign" resign
+}
+
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
+const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
+const OBSERVE: &str = "/v3electionpb.Election/Observe";
+
 impl EtcdServer {
     /// A server of this store, which is kept by this cluster.
     pub fn new(store: Arc<dyn Store>, cluster: Arc<dyn Cluster>, options: ServerOptions) -> Self {
-        Self { shared: Arc::new(Shared { store, cluster, options }) }
+        let paths = UNARY.iter().copied().chain([WATCH, KEEP_ALIVE, OBSERVE]);
+        let metrics = Arc::new(Metrics::new(paths));
+        Self { shared: Arc::new(Shared { store, cluster, options, metrics, events: Arc::default() }) }
     }
 
     /// Answers a request, gRPC or plain HTTP.
@@ -88,36 +168,46 @@ impl EtcdServer {
         B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
         B::Error: std::fmt::Display,
     {
-        let is_grpc = request
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        if !is_grpc {
-            let mut response = Response::new(Body::plain("404 page not found\n"));
-            *response.status_mut() = http::StatusCode::NOT_FOUND;
-            return response;
+        let kind = request.headers().get(header::CONTENT_TYPE);
+        if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+            return self.shared.web(request.method(), request.uri()).await;
         }
-        let shared = &*self.shared;
-        let limit = shared.max_message();
-        match request.uri().path() {
-            "/etcdserverpb.KV/Range" => unary(request, limit, async |m| shared.range(m).await).await,
-            "/etcdserverpb.KV/Put" => unary(request, limit, async |m| shared.put(m).await).await,
-            "/etcdserverpb.KV/DeleteRange" => unary(request, limit, async |m| shared.delete_range(m).await).await,
-            "/etcdserverpb.KV/Txn" => unary(request, limit, async |m| shared.txn(m).await).await,
-            "/etcdserverpb.KV/Compact" => unary(request, limit, async |m| shared.compact(m).await).await,
-            "/etcdserverpb.Watch/Watch" => watch::serve(self.shared.clone(), request),
-            path => grpc::refusal(&unknown(path)),
+        // A handle of the path: the request goes with its body.
+        let uri = request.uri().clone();
+        let path = uri.path();
+        let Some(method) = self.shared.metrics.method(path) else { return grpc::refusal(&unknown(path)) };
+        method.start();
+        match path {
+            WATCH => watch::serve(self.shared.clone(), request),
+            KEEP_ALIVE => lease::keep_alive(self.shared.clone(), request),
+            OBSERVE => election::observe(self.shared.clone(), request).await,
+            path => match answer_unary(&self.shared, path, request).await {
+                Ok(response) => {
+                    method.succeed();
+                    response
+                }
+                Err(status) => {
+                    method.fail(status.code());
+                    grpc::refusal(&status)
+                }
+            },
         }
+    }
+
+    /// Answers a request for health, version or metrics, and no other: for a listener of its own.
+    pub async fn handle_web<B>(&self, request: Request<B>) -> Response<Body> {
+        self.shared.web(request.method(), request.uri()).await
     }
 }
 
 /// What grpc-go says of a method that is not there.
 fn unknown(path: &str) -> Status {
     let (service, method) = path.trim_start_matches('/').rsplit_once('/').unwrap_or((path, ""));
-    let known = ["KV", "Watch", "Lease", "Cluster", "Maintenance", "Auth"];
-    let text = match service.strip_prefix("etcdserverpb.") {
-        Some(name) if known.contains(&name) => format!("unknown method {method} for service {service}"),
-        _ => format!("unknown service {service}"),
-    };
-    Status::unimplemented(text)
+    let prefix = format!("/{service}/");
+    let is_there = UNARY.iter().chain([&WATCH]).any(|path| path.starts_with(&prefix));
+    Status::unimplemented(if is_there {
+        format!("unknown method {method} for service {service}")
+    } else {
+        format!("unknown service {service}")
+    })
 }

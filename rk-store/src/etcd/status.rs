@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use crate::Error;
+use crate::{ClusterError, Error};
 
 /// One of etcd's errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,52 @@ pub(crate) const LEASE_TTL_TOO_LARGE: Known = known(Code::OutOfRange, "etcdserve
 pub(crate) const NO_LEADER: Known = known(Code::Unavailable, "etcdserver: no leader");
 pub(crate) const TIMEOUT: Known = known(Code::Unavailable, "etcdserver: request timed out");
 pub(crate) const CORRUPT: Known = known(Code::DataLoss, "etcdserver: corrupt cluster");
+pub(crate) const MEMBER_NOT_FOUND: Known = known(Code::NotFound, "etcdserver: member not found");
+pub(crate) const MEMBER_EXISTS: Known = known(Code::FailedPrecondition, "etcdserver: member ID already exist");
+pub(crate) const PEER_URL_EXISTS: Known = known(Code::FailedPrecondition, "etcdserver: Peer URLs already exists");
+pub(crate) const MEMBER_BAD_URLS: Known = known(Code::InvalidArgument, "etcdserver: given member URLs are invalid");
+pub(crate) const TOO_MANY_LEARNERS: Known =
+    known(Code::FailedPrecondition, "etcdserver: too many learner members in cluster");
+pub(crate) const NOT_LEARNER: Known = known(Code::FailedPrecondition, "etcdserver: can only promote a learner member");
+pub(crate) const LEARNER_NOT_READY: Known =
+    known(Code::FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader");
+pub(crate) const NOT_ENOUGH_STARTED: Known =
+    known(Code::FailedPrecondition, "etcdserver: re-configuration failed due to not enough started members");
+pub(crate) const UNHEALTHY: Known = known(Code::Unavailable, "etcdserver: unhealthy cluster");
+pub(crate) const BAD_TRANSFEREE: Known = known(Code::FailedPrecondition, "etcdserver: bad leader transferee");
+pub(crate) const NOT_LEADER: Known = known(Code::FailedPrecondition, "etcdserver: not leader");
+pub(crate) const NO_DOWNGRADE: Known = known(Code::FailedPrecondition, "etcdserver: no inflight downgrade job");
+pub(crate) const DOWNGRADE_TARGET: Known = known(Code::InvalidArgument, "etcdserver: invalid downgrade target version");
+pub(crate) const DOWNGRADE_FORMAT: Known =
+    known(Code::InvalidArgument, "etcdserver: wrong downgrade target version format");
+pub(crate) const AUTH_NOT_ENABLED: Known = known(Code::FailedPrecondition, "etcdserver: authentication is not enabled");
+pub(crate) const NO_ROOT_USER: Known = known(Code::FailedPrecondition, "etcdserver: root user does not exist");
+pub(crate) const USER_EMPTY: Known = known(Code::InvalidArgument, "etcdserver: user name is empty");
+pub(crate) const USER_NOT_FOUND: Known = known(Code::FailedPrecondition, "etcdserver: user name not found");
+pub(crate) const ROLE_EMPTY: Known = known(Code::InvalidArgument, "etcdserver: role name is empty");
+pub(crate) const ROLE_NOT_FOUND: Known = known(Code::FailedPrecondition, "etcdserver: role name not found");
+
+/// A cluster's refusal as etcd tells it.
+pub(crate) fn cluster_status(error: ClusterError) -> Status {
+    let known = match error {
+        ClusterError::MemberNotFound => MEMBER_NOT_FOUND,
+        ClusterError::MemberExists => MEMBER_EXISTS,
+        ClusterError::PeerUrlExists => PEER_URL_EXISTS,
+        ClusterError::InvalidUrls => MEMBER_BAD_URLS,
+        ClusterError::TooManyLearners => TOO_MANY_LEARNERS,
+        ClusterError::NotLearner => NOT_LEARNER,
+        ClusterError::LearnerNotReady => LEARNER_NOT_READY,
+        ClusterError::NotEnoughStarted => NOT_ENOUGH_STARTED,
+        ClusterError::Unhealthy => UNHEALTHY,
+        ClusterError::BadTransferee => BAD_TRANSFEREE,
+        ClusterError::NotLeader => NOT_LEADER,
+        ClusterError::NoLeader => NO_LEADER,
+        ClusterError::TimedOut => TIMEOUT,
+        ClusterError::Store(error) => return status(error),
+        error @ ClusterError::NotSupported(_) => return Status::unimplemented(error.to_string()),
+    };
+    known.into()
+}
 
 /// An error of a store as etcd tells it.
 pub(crate) fn status(error: Error) -> Status {

@@ -3,19 +3,26 @@
 //! The stream of answers drives everything: while the client does not read, nothing is read from the store for it.
 //! A watch that the store cuts because it fell behind goes on from history, as etcd's do.
 
-use std::{collections::HashMap, sync::Arc};
+mod encode;
+mod follow;
 
-use bytes::{Bytes, BytesMut};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, atomic::Ordering},
+};
+
+use bytes::Bytes;
 use futures::{
-    Stream, StreamExt,
+    StreamExt,
     stream::{AbortHandle, BoxStream, SelectAll, abortable},
 };
 use http::{Request, Response};
-use prost::Message;
 use tonic::Status;
 
+pub(crate) use self::encode::EncodedEvents;
+use self::follow::{Asked, follow};
 use super::{
-    convert::{self, key_range, signed, unsigned},
+    convert::{key_range, signed, unsigned},
     grpc::{self, Body, Encoded, Inbox},
     proto::etcdserverpb::{
         WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
@@ -24,7 +31,7 @@ use super::{
     service::Shared,
     status::status,
 };
-use crate::{Error, Event, WatchBatch, WatchStream};
+use crate::{Error, Revision, WatchBatch};
 
 /// A watch's number in its stream.
 type WatchId = i64;
@@ -35,14 +42,39 @@ const ALL: WatchId = -1;
 /// What a watch came upon; the watch ends with an error.
 type Found = (WatchId, Result<WatchBatch, Error>);
 
+struct Watch {
+    stop: AbortHandle,
+    asked: Asked,
+    fragment: bool,
+}
+
+/// A client's question how far all watches are, being answered.
+struct Progress {
+    /// The watches that have not said yet.
+    waiting: HashSet<WatchId>,
+    /// The least of what the others said.
+    reached: Option<Revision>,
+}
+
 /// One client's stream.
 struct Session<B> {
     shared: Arc<Shared>,
     inbox: Inbox<B>,
     watches: SelectAll<BoxStream<'static, Found>>,
-    by_id: HashMap<WatchId, AbortHandle>,
+    by_id: HashMap<WatchId, Watch>,
     next_id: WatchId,
+    progress: Option<Progress>,
+    /// Answers that are ready.
+    outbox: VecDeque<Result<Encoded, Status>>,
     ended: bool,
+}
+
+impl<B> Drop for Session<B> {
+    fn drop(&mut self) {
+        let metrics = &self.shared.metrics;
+        metrics.watch_streams.fetch_sub(1, Ordering::Relaxed);
+        metrics.watchers.fetch_sub(self.by_id.len() as u64, Ordering::Relaxed);
+    }
 }
 
 /// Serves a stream of watches.
@@ -51,8 +83,17 @@ where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: std::fmt::Display,
 {
-    let inbox = Inbox::new(request.into_body(), shared.max_message());
-    let session = Session { shared, inbox, watches: SelectAll::new(), by_id: HashMap::new(), next_id: 0, ended: false };
+    shared.metrics.watch_streams.fetch_add(1, Ordering::Relaxed);
+    let session = Session {
+        inbox: Inbox::new(request.into_body(), shared.max_message()),
+        shared,
+        watches: SelectAll::new(),
+        by_id: HashMap::new(),
+        next_id: 0,
+        progress: None,
+        outbox: VecDeque::new(),
+        ended: false,
+    };
     grpc::stream(futures::stream::unfold(session, |mut session| async {
         if session.ended {
             return None;
@@ -71,39 +112,55 @@ where
     /// The next answer, `None` once the client has no more to say.
     async fn next(&mut self) -> Option<Result<Encoded, Status>> {
         loop {
+            if let Some(answer) = self.outbox.pop_front() {
+                return Some(answer);
+            }
             tokio::select! {
-                request = self.inbox.next::<WatchRequest>() => match request? {
-                    Ok(request) => match self.request(request).await {
-                        Ok(Some(answer)) => return Some(Ok(answer.into())),
-                        Ok(None) => {}
-                        Err(status) => return Some(Err(status)),
-                    },
-                    Err(status) => return Some(Err(status)),
-                },
-                Some((id, found)) = self.watches.next(), if !self.by_id.is_empty() => {
+                request = self.inbox.next::<WatchRequest>() => {
+                    let done = match request? {
+                        Ok(request) => self.request(request).await,
+                        Err(status) => Err(status),
+                    };
+                    self.outbox.extend(done.err().map(Err));
+                }
+                Some((id, found)) = self.watches.next() => {
                     if self.by_id.contains_key(&id) {
-                        return Some(self.found(id, found));
+                        self.found(id, found);
                     }
                 }
             }
         }
     }
 
-    async fn request(&mut self, request: WatchRequest) -> Result<Option<WatchResponse>, Status> {
+    fn answer(&mut self, answer: WatchResponse) {
+        self.outbox.push_back(Ok(answer.into()));
+    }
+
+    async fn request(&mut self, request: WatchRequest) -> Result<(), Status> {
         match request.request_union {
-            Some(RequestUnion::CreateRequest(create)) => self.create(create).await.map(Some),
-            Some(RequestUnion::CancelRequest(cancel)) => {
-                let Some(watch) = self.by_id.remove(&cancel.watch_id) else { return Ok(None) };
-                watch.abort();
+            Some(RequestUnion::CreateRequest(create)) => {
+                let answer = self.create(create).await?;
+                self.answer(answer);
+            }
+            Some(RequestUnion::CancelRequest(cancel)) if self.by_id.contains_key(&cancel.watch_id) => {
                 let header = Some(self.shared.header_now().await?);
-                Ok(Some(WatchResponse { header, watch_id: cancel.watch_id, canceled: true, ..Default::default() }))
+                self.answer(WatchResponse { header, watch_id: cancel.watch_id, canceled: true, ..Default::default() });
+                self.end(cancel.watch_id);
+            }
+            Some(RequestUnion::ProgressRequest(WatchProgressRequest {})) if self.by_id.is_empty() => {
+                let header = Some(self.shared.header_now().await?);
+                self.answer(WatchResponse { header, watch_id: ALL, ..Default::default() });
             }
             Some(RequestUnion::ProgressRequest(WatchProgressRequest {})) => {
-                let header = Some(self.shared.header_now().await?);
-                Ok(Some(WatchResponse { header, watch_id: ALL, ..Default::default() }))
+                for watch in self.by_id.values() {
+                    watch.asked.ask();
+                }
+                let waiting = self.by_id.keys().copied().collect();
+                self.progress = Some(Progress { waiting, reached: None });
             }
-            None => Ok(None),
+            Some(RequestUnion::CancelRequest(_)) | None => {}
         }
+        Ok(())
     }
 
     async fn create(&mut self, create: WatchCreateRequest) -> Result<WatchResponse, Status> {
@@ -135,87 +192,85 @@ where
         } else {
             create.watch_id
         };
-        let start = match create.start_revision {
+        let start_revision = match create.start_revision {
             0 => unsigned(header.revision) + 1,
-            revision => unsigned(revision),
+            // Before the first change there is nothing to miss.
+            revision => unsigned(revision).max(1),
         };
         let request = crate::WatchRequest {
             range,
-            start_revision: start,
+            start_revision,
             prev_kv: create.prev_kv,
             progress: create.progress_notify,
             no_put,
             no_delete,
         };
-        let found = follow(self.shared.clone(), request).map(move |found| (id, found));
-        let (found, abort) = abortable(found);
+        let asked = Asked::default();
+        let found = follow(self.shared.clone(), request, asked.clone()).map(move |found| (id, found));
+        let (found, stop) = abortable(found);
         self.watches.push(found.boxed());
-        self.by_id.insert(id, abort);
+        self.by_id.insert(id, Watch { stop, asked, fragment: create.fragment });
+        self.shared.metrics.watchers.fetch_add(1, Ordering::Relaxed);
         Ok(WatchResponse { header: Some(header), watch_id: id, created: true, ..Default::default() })
     }
 
-    fn found(&mut self, id: WatchId, found: Result<WatchBatch, Error>) -> Result<Encoded, Status> {
+    /// Forgets a watch.
+    fn end(&mut self, id: WatchId) {
+        if let Some(watch) = self.by_id.remove(&id) {
+            watch.stop.abort();
+            self.shared.metrics.watchers.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.progress(id, None);
+    }
+
+    fn found(&mut self, id: WatchId, found: Result<WatchBatch, Error>) {
         match found {
+            Ok(batch) if batch.events.is_empty() => {
+                if self.progress(id, Some(batch.revision)) {
+                    return;
+                }
+                let header = Some(self.shared.header(batch.revision));
+                self.answer(WatchResponse { header, watch_id: id, ..Default::default() });
+            }
             Ok(batch) => {
-                let head = WatchResponse {
-                    header: Some(self.shared.header(batch.revision)),
-                    watch_id: id,
-                    ..Default::default()
-                };
-                Ok(Encoded { own: head.encode_to_vec(), shared: encode_events(&batch.events) })
+                self.shared.metrics.events.fetch_add(batch.events.len() as u64, Ordering::Relaxed);
+                let header = self.shared.header(batch.revision);
+                let fragment = self.by_id.get(&id).is_some_and(|watch| watch.fragment);
+                let part = if fragment { self.shared.max_message() } else { usize::MAX };
+                let answers = self.shared.events.answers(header, id, &batch.events, part);
+                self.outbox.extend(answers.into_iter().map(Ok));
             }
             Err(Error::Compacted { compacted, .. }) => {
-                self.by_id.remove(&id);
+                self.end(id);
                 // etcd's answer has no revision here.
-                let header = Some(self.shared.header(0));
-                let compact_revision = signed(compacted);
-                let answer =
-                    WatchResponse { header, watch_id: id, canceled: true, compact_revision, ..Default::default() };
-                Ok(answer.into())
+                let (header, compact_revision) = (Some(self.shared.header(0)), signed(compacted));
+                self.answer(WatchResponse {
+                    header,
+                    watch_id: id,
+                    canceled: true,
+                    compact_revision,
+                    ..Default::default()
+                });
             }
-            Err(error) => Err(status(error)),
+            Err(error) => self.outbox.push_back(Err(status(error))),
         }
     }
-}
 
-/// The events as they are in a [`WatchResponse`].
-fn encode_events(events: &[Event]) -> Bytes {
-    let mut out = BytesMut::new();
-    for event in events {
-        prost::encoding::message::encode(11, &convert::event(event), &mut out);
-    }
-    out.freeze()
-}
-
-/// A watch that goes on from where it was when the store cuts it.
-fn follow(shared: Arc<Shared>, request: crate::WatchRequest) -> impl Stream<Item = Result<WatchBatch, Error>> {
-    enum State {
-        /// To be begun; whether the watch has delivered anything since it was begun last.
-        Begin {
-            fresh: bool,
-        },
-        Running(WatchStream, bool),
-        Ended,
-    }
-    futures::stream::unfold((shared, request, State::Begin { fresh: true }), |(shared, mut request, mut state)| async {
-        loop {
-            match state {
-                State::Begin { fresh } => match shared.store.watch(request.clone()).await {
-                    Ok(stream) => state = State::Running(stream, fresh),
-                    Err(error) => return Some((Err(error), (shared, request, State::Ended))),
-                },
-                State::Running(mut stream, fresh) => match stream.next().await {
-                    Some(Ok(batch)) => {
-                        request.start_revision = request.start_revision.max(batch.revision + 1);
-                        return Some((Ok(batch), (shared, request, State::Running(stream, true))));
-                    }
-                    // One that is cut again before it has delivered anything can't be helped.
-                    Some(Err(Error::Unavailable(_))) if fresh => state = State::Begin { fresh: false },
-                    Some(Err(error)) => return Some((Err(error), (shared, request, State::Ended))),
-                    None => return None,
-                },
-                State::Ended => return None,
+    /// Notes how far a watch is, if that was asked; `None` if it has ended. Answers once all have said.
+    fn progress(&mut self, id: WatchId, reached: Option<Revision>) -> bool {
+        let Some(progress) = &mut self.progress else { return false };
+        if !progress.waiting.remove(&id) {
+            return false;
+        }
+        progress.reached = [progress.reached, reached].into_iter().flatten().min();
+        if progress.waiting.is_empty() {
+            let reached = progress.reached;
+            self.progress = None;
+            if let Some(reached) = reached {
+                let header = Some(self.shared.header(reached));
+                self.answer(WatchResponse { header, watch_id: ALL, ..Default::default() });
             }
         }
-    })
+        true
+    }
 }
