@@ -1,0 +1,89 @@
+//! Which rows are measured on which peers, and in which order.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::{
+    cluster::Peer,
+    options::Options,
+    progress::Progress,
+    rows::{self, Row},
+    table,
+};
+
+/// The row that needs no server.
+const IN_PROCESS: &str = "in-process";
+
+/// Builds rk-etcd as its users do, and tells where it is.
+fn build(target: &Path) -> io::Result<PathBuf> {
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--release", "-p", "rk-etcd", "--target-dir"])
+        .arg(target)
+        .status()?;
+    if !status.success() {
+        return Err(io::Error::other("rk-etcd does not build"));
+    }
+    Ok(target.join("release/rk-etcd"))
+}
+
+fn peers(options: &Options, target: &Path) -> io::Result<Vec<Peer>> {
+    let wanted = |name| options.peer.as_deref().is_none_or(|only| only == name);
+    let mut peers = Vec::new();
+    if wanted("etcd") {
+        match Command::new(&options.etcd).arg("--version").stdin(Stdio::null()).output() {
+            Ok(output) => {
+                println!("{}", String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or("etcd"));
+                peers.push(Peer { name: "etcd", program: options.etcd.clone() });
+            }
+            Err(error) => eprintln!("{} can't be run ({error}): its column stays empty", options.etcd.display()),
+        }
+    }
+    if wanted("rk-etcd") {
+        let program = options.rk_etcd.clone().map_or_else(|| build(target), Ok)?;
+        peers.push(Peer { name: "rk-etcd", program });
+    }
+    Ok(peers)
+}
+
+/// Measures all that is wanted, with directories below `scratch` and builds below `target`.
+pub async fn run(options: &Options, scratch: &Path, target: &Path) -> io::Result<()> {
+    let rows: Vec<_> = Row::all().into_iter().filter(|row| options.wants(&row.name())).collect();
+    if options.list {
+        Row::all().iter().for_each(|row| println!("{}", row.name()));
+        println!("{IN_PROCESS}");
+        return Ok(());
+    }
+    let peers = if rows.is_empty() { Vec::new() } else { peers(options, target)? };
+    let dir = options.dir.as_deref().unwrap_or(scratch);
+    let steps = rows.len() * peers.len() * options.rounds;
+    let mut progress = Progress::new(steps as u64);
+    table::head();
+    for row in rows {
+        let (mut etcd, mut rk) = (Vec::new(), Vec::new());
+        for round in 1..=options.rounds {
+            for peer in &peers {
+                progress.begin(&format!("{}: {}, round {round} of {}", row.name(), peer.name, options.rounds));
+                let figures = row.measure(peer, options, dir).await;
+                match figures {
+                    Ok(figures) if peer.name == "etcd" => etcd.push(figures),
+                    Ok(figures) => rk.push(figures),
+                    // The other rows may still tell something.
+                    Err(error) => progress.print(&format!("{}: {} failed: {error}", row.name(), peer.name)),
+                }
+            }
+        }
+        table::lines(&row.name(), &etcd, &rk).iter().for_each(|line| progress.print(line));
+    }
+    progress.end();
+    if options.wants(IN_PROCESS) && options.peer.as_deref() != Some("etcd") {
+        let mut rounds = Vec::new();
+        for _ in 0..options.rounds {
+            rounds.push(rows::in_process(options.time(), dir).await?);
+        }
+        table::lines(IN_PROCESS, &[], &rounds).iter().for_each(|line| println!("{line}"));
+    }
+    Ok(())
+}
