@@ -32,8 +32,8 @@ use tokio::{
 use self::writer::{Request, Writer};
 use crate::{
     Alarm, Command, DEFAULT_WATCH_BUFFER, Disk, Engine, Error, HashKv, Lease, LeaseId, Machine, MemoryEngine, OsDisk,
-    Outcome, RangeRequest, RangeResponse, Replica, Revision, SnapshotStream, Store, StoreStatus, Txn, TxnResponse,
-    WatchRequest, WatchStream,
+    Outcome, Quota, RangeRequest, RangeResponse, Replica, Revision, SnapshotStream, Store, StoreStatus, Txn,
+    TxnResponse, WatchRequest, WatchStream,
     disk::remove_temporary,
     is_read_only,
     lease::{choose_id, end_leases},
@@ -55,8 +55,10 @@ pub struct DurableOptions {
     pub segment_bytes: u64,
     /// How many bytes the log grows before a checkpoint replaces it; more once the checkpoint itself is larger.
     pub checkpoint_bytes: u64,
-    /// Revisions that a watcher may fall behind before it is cut.
+    /// Revisions that watchers may fall behind before they read history again.
     pub watch_buffer: usize,
+    /// Most bytes to hold; none by default.
+    pub quota: Quota,
     /// Where log files are made.
     pub disk: Arc<dyn Disk>,
 }
@@ -67,6 +69,7 @@ impl Default for DurableOptions {
             segment_bytes: 16 << 20,
             checkpoint_bytes: 64 << 20,
             watch_buffer: DEFAULT_WATCH_BUFFER,
+            quota: Quota::default(),
             disk: Arc::new(OsDisk),
         }
     }
@@ -83,6 +86,7 @@ impl Default for DurableOptions {
 pub struct DurableStore {
     replica: Arc<Replica>,
     requests: Requests,
+    quota: Quota,
     disk_size: Arc<AtomicU64>,
     expiry: JoinHandle<()>,
 }
@@ -150,7 +154,7 @@ impl DurableStore {
         engine: impl FnOnce(&Path) -> Result<Arc<dyn Engine>, Error> + Send + 'static,
     ) -> Result<Self, Error> {
         let dir = dir.as_ref().to_owned();
-        let disk = options.disk.clone();
+        let (disk, quota) = (options.disk.clone(), options.quota);
         let (reply, opened) = oneshot::channel();
         // Whoever asked may have stopped waiting.
         let open = move || drop(reply.send(open_blocking(&dir, &options, engine)));
@@ -164,11 +168,11 @@ impl DurableStore {
             let requests = weak.upgrade().map(|serial| Requests { serial, turns: turns.clone() });
             async move { requests.ok_or_else(closed)?.propose(command).await }
         }));
-        Ok(Self { replica, requests, disk_size, expiry })
+        Ok(Self { replica, requests, quota, disk_size, expiry })
     }
 
     async fn propose(&self, command: Command) -> Result<Outcome, Error> {
-        self.requests.propose(command).await
+        self.quota.propose(&self.replica, command, |command| self.requests.propose(command)).await
     }
 
     /// Writes a checkpoint of the state and drops the log before it, without waiting until it is due.

@@ -1,214 +1,333 @@
-//! The watch hub: one ring of the latest revisions for all watchers.
+//! The watch hub: each revision goes once to each group of watchers that want the same.
 //!
-//! The writer publishes each revision once. A watcher with nothing to deliver has no place in the ring; the first revision that
-//! touches its range gives it one and wakes it, and it then reads the ring at its own pace. Revisions that every watcher has passed
-//! leave the ring at once, so an idle store keeps none. A watcher that falls behind a full ring is cut.
+//! Watchers of one range, with the same filters, are a group. The writer makes one batch for a group, finds the groups that a
+//! key concerns by the key itself, and never looks at single watchers. A watcher goes through its group's batches at
+//! its own pace; a batch that all have passed leaves at once, so an idle store keeps none. A watcher that falls behind a full
+//! group is cut: it has to read history and join again.
+
+mod groups;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{Arc, OnceLock},
+    collections::VecDeque,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use self::groups::{Groups, Wanted};
 use crate::{Error, Event, Revision, WatchBatch, WatchRequest, mvcc::Commit};
 
+/// Bytes of keys and values that a group keeps for those behind, whatever the number of revisions.
+const GROUP_BYTES: usize = 64 << 20;
+
+/// Batches for the watchers of a group.
+#[derive(Debug, Default)]
+struct Ring {
+    /// Each with the number of watchers that have not passed it.
+    batches: VecDeque<(WatchBatch, usize)>,
+    /// The number of the first batch, counted from the group's beginning.
+    first: u64,
+    bytes: usize,
+    watchers: usize,
+}
+
+/// The watchers that want the same.
 #[derive(Debug)]
-struct Entry {
-    commit: Commit,
-    /// The events without the pairs before, made when the first watcher wants them so.
-    plain: OnceLock<Arc<[Event]>>,
-}
-
-impl Entry {
-    fn concerns(&self, request: &WatchRequest) -> bool {
-        self.commit.revision >= request.start_revision && self.commit.events.iter().any(|event| request.wants(event))
-    }
-
-    fn batch(&self, request: &WatchRequest) -> WatchBatch {
-        let events =
-            if request.prev_kv { &self.commit.events } else { self.plain.get_or_init(|| plain(&self.commit.events)) };
-        let events = if events.iter().all(|event| request.wants(event)) {
-            events.clone()
-        } else {
-            events.iter().filter(|event| request.wants(event)).cloned().collect()
-        };
-        WatchBatch { revision: self.commit.revision, events }
-    }
-}
-
-fn plain(events: &Arc<[Event]>) -> Arc<[Event]> {
-    if events.iter().all(|event| event.prev_kv.is_none()) {
-        return events.clone();
-    }
-    events.iter().map(|event| Event { kind: event.kind, kv: event.kv.clone(), prev_kv: None }).collect()
-}
-
-#[derive(Debug)]
-struct Slot {
-    request: WatchRequest,
-    /// The next revision in the ring to deliver.
-    pending: Option<Revision>,
-    cut: bool,
+struct Group {
+    wanted: Wanted,
+    ring: Mutex<Ring>,
     wake: Arc<Notify>,
 }
 
+/// A watcher's place in its group.
 #[derive(Debug)]
-struct State {
-    revision: Revision,
-    /// Consecutive revisions up to `revision`.
-    ring: VecDeque<Arc<Entry>>,
-    slots: BTreeMap<u64, Slot>,
-    /// Watchers with something pending.
-    behind: usize,
-    next_id: u64,
-    closed: Option<String>,
+pub(crate) struct Place {
+    group: Arc<Group>,
+    /// The number of the next batch to take.
+    next: u64,
+}
+
+/// What a watcher finds in its group.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Batches.
+    Some,
+    /// Nothing new.
+    Nothing,
+    /// It fell behind, or the state was replaced.
+    Cut,
 }
 
 /// See the module's description.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    state: Mutex<State>,
+    groups: Mutex<Groups>,
+    /// Everything up to here is in the groups.
+    revision: AtomicU64,
+    /// Revisions that a group keeps.
     capacity: usize,
+    closed: OnceLock<String>,
 }
 
-/// What a watcher finds in the hub.
-#[derive(Debug)]
-pub(crate) enum Taken {
-    /// The next revision that touches its range.
-    Batch(WatchBatch),
-    /// Nothing; everything up to this revision has been delivered.
-    Nothing(Revision),
+/// The groups that a revision went to, whose watchers are to be woken.
+#[must_use]
+#[derive(Debug, Default)]
+pub(crate) struct Touched(Vec<Arc<Group>>);
+
+impl Touched {
+    /// Wakes the watchers. Apart from publishing, so that it can be done when locks are given up.
+    pub(crate) fn wake(self) {
+        self.0.iter().for_each(|group| group.wake.notify_waiters());
+    }
 }
 
 impl Hub {
-    /// A hub at a revision, whose ring holds at most `capacity` revisions.
+    /// A hub at a revision, whose groups keep at most `capacity` revisions.
     pub(crate) fn new(revision: Revision, capacity: usize) -> Self {
-        let state =
-            State { revision, ring: VecDeque::new(), slots: BTreeMap::new(), behind: 0, next_id: 0, closed: None };
-        Self { state: Mutex::new(state), capacity: capacity.max(1) }
+        let revision = AtomicU64::new(revision);
+        Self { groups: Mutex::default(), revision, capacity: capacity.max(1), closed: OnceLock::new() }
+    }
+
+    /// The revision that the hub has reached.
+    pub(crate) fn revision(&self) -> Revision {
+        self.revision.load(Ordering::Acquire)
+    }
+
+    /// Why there will be nothing more.
+    pub(crate) fn closed(&self) -> Option<Error> {
+        self.closed.get().map(|reason| Error::Unavailable(reason.clone()))
     }
 
     /// Hands a revision to those it concerns.
-    pub(crate) fn publish(&self, commit: Commit) {
-        let mut state = self.state.lock();
-        let state = &mut *state;
-        state.revision = commit.revision;
-        let entry = Entry { commit, plain: OnceLock::new() };
-        let mut oldest = None;
-        for slot in state.slots.values_mut() {
-            if slot.pending.is_none() && !slot.cut && entry.concerns(&slot.request) {
-                slot.pending = Some(entry.commit.revision);
-                state.behind += 1;
-                slot.wake.notify_one();
-            }
-            oldest = [oldest, slot.pending].into_iter().flatten().min();
+    pub(crate) fn publish(&self, commit: Commit) -> Touched {
+        let groups = self.groups.lock();
+        let touched = groups.touched(&commit.events);
+        let mut plain = None;
+        for group in &touched {
+            group.push(group.wanted.batch(&commit, &mut plain), self.capacity);
         }
-        state.ring.push_back(Arc::new(entry));
-        state.trim(oldest);
-        if state.ring.len() > self.capacity {
-            state.ring.pop_front();
-            let first = state.revision + 1 - state.ring.len() as u64;
-            for slot in state.slots.values_mut().filter(|slot| slot.pending.is_some_and(|pending| pending < first)) {
-                slot.pending = None;
-                slot.cut = true;
-                state.behind -= 1;
-                slot.wake.notify_one();
-            }
-        }
+        self.revision.store(commit.revision, Ordering::Release);
+        Touched(touched)
     }
 
-    /// Registers a watcher for revisions that are still to come; the revision that the hub has reached.
-    pub(crate) fn register(&self, request: WatchRequest) -> Result<(u64, Arc<Notify>, Revision), Error> {
-        let mut state = self.state.lock();
-        if let Some(reason) = &state.closed {
-            return Err(Error::Unavailable(reason.clone()));
+    /// Registers a watcher for what is still to come; the revision that the hub has reached.
+    pub(crate) fn join(&self, request: &WatchRequest) -> Result<(Place, Revision), Error> {
+        let mut groups = self.groups.lock();
+        if let Some(error) = self.closed() {
+            return Err(error);
         }
-        let wake = Arc::new(Notify::new());
-        let id = state.next_id;
-        state.next_id += 1;
-        let slot = Slot { request, pending: None, cut: false, wake: wake.clone() };
-        state.slots.insert(id, slot);
-        Ok((id, wake, state.revision))
+        let group = groups.group(Wanted::of(request));
+        let mut ring = group.ring.lock();
+        ring.watchers += 1;
+        let next = ring.end();
+        drop(ring);
+        Ok((Place { group, next }, self.revision()))
+    }
+
+    /// Lets a watcher that was cut go on with what is still to come; the revision that the hub has reached.
+    pub(crate) fn rejoin(&self, place: &mut Place) -> Revision {
+        let _groups = self.groups.lock();
+        let mut ring = place.group.ring.lock();
+        ring.pass_all(place.next);
+        place.next = ring.end();
+        self.revision()
     }
 
     /// Forgets a watcher.
-    pub(crate) fn unregister(&self, id: u64) {
-        let mut state = self.state.lock();
-        if state.slots.remove(&id).is_some_and(|slot| slot.pending.is_some()) {
-            state.one_less_behind();
+    pub(crate) fn leave(&self, place: &Place) {
+        let mut groups = self.groups.lock();
+        let mut ring = place.group.ring.lock();
+        ring.pass_all(place.next);
+        ring.watchers -= 1;
+        let empty = ring.watchers == 0;
+        drop(ring);
+        if empty {
+            groups.remove(&place.group);
         }
     }
 
-    /// The next batch of a watcher, or why there will be no more.
-    pub(crate) fn take(&self, id: u64) -> Result<Taken, Error> {
-        let mut state = self.state.lock();
-        let state = &mut *state;
-        let gone = || Error::Unavailable("the watch was cancelled".into());
-        let slot = state.slots.get_mut(&id).ok_or_else(gone)?;
-        if slot.cut {
-            return Err(Error::Unavailable(format!(
-                "the watcher fell more than {} revisions behind: resume from the last revision delivered",
-                self.capacity
-            )));
-        }
-        let Some(pending) = slot.pending else {
-            return match &state.closed {
-                Some(reason) => Err(Error::Unavailable(reason.clone())),
-                None => Ok(Taken::Nothing(state.revision)),
-            };
-        };
-        let first = state.revision + 1 - state.ring.len() as u64;
-        let at = usize::try_from(pending - first).expect("a pending revision is in the ring");
-        let entry = state.ring[at].clone();
-        let next = state.ring.range(at + 1..).find(|entry| entry.concerns(&slot.request));
-        slot.pending = next.map(|entry| entry.commit.revision);
-        let batch = entry.batch(&slot.request);
-        if slot.pending.is_none() {
-            state.one_less_behind();
-        }
-        Ok(Taken::Batch(batch))
-    }
-
-    /// Ends every watch, once it has delivered what is in the ring, and refuses new ones.
+    /// Ends every watch, once it has delivered what is there, and refuses new ones.
     pub(crate) fn close(&self, reason: &str) {
-        let mut state = self.state.lock();
-        state.closed = Some(reason.to_owned());
-        for slot in state.slots.values() {
-            slot.wake.notify_one();
-        }
+        let groups = self.groups.lock();
+        // The first reason stays.
+        self.closed.get_or_init(|| reason.to_owned());
+        groups.iter().for_each(|group| group.wake.notify_waiters());
     }
 
-    /// Cuts every watch and goes on from another revision: the state was replaced by a snapshot.
+    /// Cuts every watch and goes on from another revision: the state was replaced.
     pub(crate) fn reset(&self, revision: Revision) {
-        let mut state = self.state.lock();
-        state.revision = revision;
-        state.ring.clear();
-        state.behind = 0;
-        for slot in state.slots.values_mut() {
-            slot.pending = None;
-            slot.cut = true;
-            slot.wake.notify_one();
+        let groups = self.groups.lock();
+        self.revision.store(revision, Ordering::Release);
+        for group in groups.iter() {
+            let mut ring = group.ring.lock();
+            // A number that no watcher has reached: all have missed something.
+            ring.first = ring.end() + 1;
+            ring.batches.clear();
+            ring.bytes = 0;
+            drop(ring);
+            group.wake.notify_waiters();
         }
     }
 }
 
-impl State {
-    /// Drops revisions before `oldest`, all of them if no watcher is behind.
-    fn trim(&mut self, oldest: Option<Revision>) {
-        while self.ring.front().is_some_and(|entry| oldest.is_none_or(|oldest| entry.commit.revision < oldest)) {
-            self.ring.pop_front();
+impl Place {
+    /// Waits until there may be something to take. What is there already when this is called needs no waiting: so call it
+    /// first, look, and await then.
+    pub(crate) fn changed(&self) -> impl Future<Output = ()> + Send + 'static {
+        // Made on the spot: it notices what comes from now on, polled or not.
+        self.group.wake.clone().notified_owned()
+    }
+
+    /// Takes up to `most` batches.
+    pub(crate) fn take(&mut self, into: &mut VecDeque<WatchBatch>, most: usize) -> Taken {
+        let mut ring = self.group.ring.lock();
+        let Some(at) = self.next.checked_sub(ring.first) else { return Taken::Cut };
+        let at = usize::try_from(at).expect("a place lies in the ring or at its end");
+        let before = into.len();
+        for (batch, left) in ring.batches.range_mut(at..).take(most) {
+            into.push_back(batch.clone());
+            *left -= 1;
         }
-        if self.ring.is_empty() && self.ring.capacity() > 1024 {
-            self.ring = VecDeque::new();
+        let taken = into.len() - before;
+        self.next += taken as u64;
+        ring.trim();
+        if taken > 0 { Taken::Some } else { Taken::Nothing }
+    }
+}
+
+impl Ring {
+    /// The number of the next batch to come.
+    fn end(&self) -> u64 {
+        self.first + self.batches.len() as u64
+    }
+
+    /// Drops what all watchers have passed.
+    fn trim(&mut self) {
+        while self.batches.front().is_some_and(|(_, left)| *left == 0) {
+            self.pop();
+        }
+        if self.batches.is_empty() && self.batches.capacity() > 1024 {
+            self.batches = VecDeque::new();
         }
     }
 
-    fn one_less_behind(&mut self) {
-        self.behind -= 1;
-        if self.behind == 0 {
-            self.trim(None);
+    fn pop(&mut self) {
+        if let Some((batch, _)) = self.batches.pop_front() {
+            self.first += 1;
+            self.bytes -= size(&batch);
         }
+    }
+
+    /// A watcher that stands before batch `next` wants none of what is there.
+    fn pass_all(&mut self, next: u64) {
+        let at = usize::try_from(next.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        self.batches.iter_mut().skip(at).for_each(|(_, left)| *left -= 1);
+        self.trim();
+    }
+}
+
+fn size(batch: &WatchBatch) -> usize {
+    let of = |event: &Event| {
+        let before = event.prev_kv.as_ref().map_or(0, |kv| kv.key.len() + kv.value.len());
+        event.kv.key.len() + event.kv.value.len() + before
+    };
+    batch.events.iter().map(of).sum()
+}
+
+impl Group {
+    fn push(&self, batch: WatchBatch, capacity: usize) {
+        let mut ring = self.ring.lock();
+        ring.bytes += size(&batch);
+        let watchers = ring.watchers;
+        ring.batches.push_back((batch, watchers));
+        while ring.batches.len() > capacity || (ring.bytes > GROUP_BYTES && ring.batches.len() > 1) {
+            ring.pop();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{EventKind, KeyRange, KeyValue};
+
+    fn commit(revision: Revision, key: &'static str) -> Commit {
+        let kv = KeyValue {
+            key: key.into(),
+            value: "x".into(),
+            create_revision: revision,
+            mod_revision: revision,
+            version: 1,
+            lease: 0,
+        };
+        Commit { revision, events: [Event { kind: EventKind::Put, kv, prev_kv: None }].into() }
+    }
+
+    fn take(place: &mut Place) -> Vec<Revision> {
+        let mut batches = VecDeque::new();
+        place.take(&mut batches, 100);
+        batches.into_iter().map(|batch| batch.revision).collect()
+    }
+
+    #[test]
+    fn each_gets_what_concerns_it_and_nothing_stays() {
+        let hub = Hub::new(1, 10);
+        let join = |range| hub.join(&WatchRequest::new(range, 0)).unwrap().0;
+        let mut places = [
+            join(KeyRange::key("ab")),
+            join(KeyRange::prefix("a")),
+            join(KeyRange::prefix("ab")),
+            join(KeyRange::all()),
+            join(KeyRange { start: "aa".into(), end: Some("ad".into()) }),
+            join(KeyRange { start: "b".into(), end: None }),
+            join(KeyRange::prefix("a")),
+        ];
+        for (revision, key) in (2..).zip(["a", "ab", "abc", "ac", "b"]) {
+            hub.publish(commit(revision, key)).wake();
+        }
+        let seen = places.each_mut().map(take);
+        let wanted: [&[Revision]; 7] =
+            [&[3], &[2, 3, 4, 5], &[3, 4], &[2, 3, 4, 5, 6], &[3, 4, 5], &[6], &[2, 3, 4, 5]];
+        assert_eq!(seen, wanted);
+        assert!(places.iter().all(|place| place.group.ring.lock().batches.is_empty()));
+        for place in &places {
+            hub.leave(place);
+        }
+        assert_eq!(hub.groups.lock().iter().count(), 0);
+    }
+
+    #[test]
+    fn watchers_of_one_range_share_a_batch() {
+        let hub = Hub::new(1, 10);
+        let request = WatchRequest::new(KeyRange::prefix("a"), 0);
+        let mut two = [hub.join(&request).unwrap().0, hub.join(&request).unwrap().0];
+        hub.publish(commit(2, "a")).wake();
+        let mut batches = VecDeque::new();
+        two.iter_mut().for_each(|place| assert_eq!(place.take(&mut batches, 1), Taken::Some));
+        assert!(Arc::ptr_eq(&batches[0].events, &batches[1].events));
+    }
+
+    #[test]
+    fn one_that_falls_behind_is_cut_and_holds_nothing() {
+        let hub = Hub::new(1, 3);
+        let request = WatchRequest::new(KeyRange::all(), 0);
+        let (mut slow, mut fast) = (hub.join(&request).unwrap().0, hub.join(&request).unwrap().0);
+        for revision in 2..10 {
+            hub.publish(commit(revision, "a")).wake();
+            assert_eq!(take(&mut fast), [revision]);
+        }
+        let mut batches = VecDeque::new();
+        assert_eq!(slow.take(&mut batches, 1), Taken::Cut);
+        assert_eq!(hub.rejoin(&mut slow), 9);
+        assert!(slow.group.ring.lock().batches.is_empty());
+        hub.publish(commit(10, "a")).wake();
+        assert_eq!((take(&mut slow), take(&mut fast)), (vec![10], vec![10]));
+        hub.reset(20);
+        assert_eq!(slow.take(&mut batches, 1), Taken::Cut);
+        assert_eq!(hub.rejoin(&mut slow), 20);
     }
 }

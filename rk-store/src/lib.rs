@@ -70,6 +70,7 @@ mod lease;
 pub mod log;
 mod memory;
 mod mvcc;
+mod quota;
 mod replica;
 #[cfg(feature = "log")]
 mod serial;
@@ -93,11 +94,12 @@ pub use engine::SledEngine;
 pub use engine::{Engine, EngineError, MemoryEngine, Record};
 pub use error::Error;
 pub use lease::{LeaseClock, end_leases};
-pub use memory::MemoryStore;
+pub use memory::{MemoryOptions, MemoryStore};
 pub use mvcc::{
     Applied, Commit, MAX_REQUEST_BYTES, MAX_TXN_OPS, Machine, Position, SnapshotChunk, SnapshotHead, is_read_only,
     remove_records, snapshot_records, validate,
 };
+pub use quota::Quota;
 pub use replica::{DEFAULT_WATCH_BUFFER, Replica, SnapshotGuard};
 pub use store::Store;
 pub use types::*;

@@ -7,9 +7,9 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::{
-    Alarm, Command, DEFAULT_WATCH_BUFFER, Error, HashKv, Lease, LeaseId, Machine, MemoryEngine, Outcome, RangeRequest,
-    RangeResponse, Replica, Revision, SnapshotStream, Store, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
-    is_read_only,
+    Alarm, Command, DEFAULT_WATCH_BUFFER, Error, HashKv, Lease, LeaseId, Machine, MemoryEngine, Outcome, Quota,
+    RangeRequest, RangeResponse, Replica, Revision, SnapshotStream, Store, StoreStatus, Txn, TxnResponse, WatchRequest,
+    WatchStream, is_read_only,
     lease::{choose_id, end_leases},
     restore_snapshot,
 };
@@ -36,7 +36,23 @@ pub struct MemoryStore {
 #[derive(Debug)]
 struct Inner {
     replica: Arc<Replica>,
+    quota: Quota,
     expiry: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// How a [`MemoryStore`] works.
+#[derive(Debug, Clone, Copy)]
+pub struct MemoryOptions {
+    /// Revisions that watchers may fall behind before they read history again.
+    pub watch_buffer: usize,
+    /// Most bytes to hold.
+    pub quota: Quota,
+}
+
+impl Default for MemoryOptions {
+    fn default() -> Self {
+        Self { watch_buffer: DEFAULT_WATCH_BUFFER, quota: Quota::default() }
+    }
 }
 
 impl Drop for Inner {
@@ -57,28 +73,29 @@ impl Default for MemoryStore {
 impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
-        Self::with_watch_buffer(DEFAULT_WATCH_BUFFER)
+        Self::with_options(MemoryOptions::default())
     }
 
-    /// An empty store that cuts watchers which fall more than this many revisions behind.
-    pub fn with_watch_buffer(revisions: usize) -> Self {
+    /// An empty store.
+    pub fn with_options(options: MemoryOptions) -> Self {
         let machine = Machine::new(Arc::new(MemoryEngine::new())).expect("an engine in memory does not fail");
-        Self::of(machine, revisions)
+        Self::of(machine, options)
     }
 
     /// A store with the state of a snapshot of any replica. Its leases have their whole time before them.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if the stream is not one whole snapshot; the stream's own errors.
-    pub async fn restore(snapshot: SnapshotStream) -> Result<Self, Error> {
+    pub async fn restore(snapshot: SnapshotStream, options: MemoryOptions) -> Result<Self, Error> {
         let machine = restore_snapshot(Arc::new(MemoryEngine::new()), snapshot).await?;
-        let store = Self::of(machine, DEFAULT_WATCH_BUFFER);
+        let store = Self::of(machine, options);
         store.start_expiry();
         Ok(store)
     }
 
-    fn of(machine: Machine, watch_buffer: usize) -> Self {
-        let inner = Inner { replica: Replica::new(machine, watch_buffer), expiry: Mutex::default() };
+    fn of(machine: Machine, options: MemoryOptions) -> Self {
+        let replica = Replica::new(machine, options.watch_buffer);
+        let inner = Inner { replica, quota: options.quota, expiry: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -87,7 +104,8 @@ impl MemoryStore {
     }
 
     async fn apply(&self, command: Command) -> Result<Outcome, Error> {
-        self.replica().apply(&command)
+        let apply = |command| std::future::ready(self.replica().apply(&command));
+        self.inner.quota.propose(self.replica(), command, apply).await
     }
 
     /// Starts the task that ends leases, if it does not run: it stops with the runtime it was started on.

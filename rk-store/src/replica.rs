@@ -6,7 +6,10 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
@@ -22,7 +25,7 @@ use crate::{
     watch,
 };
 
-/// Revisions that a watcher may fall behind before it is cut.
+/// Revisions that watchers may fall behind before they read history again.
 pub const DEFAULT_WATCH_BUFFER: usize = 16_384;
 
 /// See the module's description.
@@ -32,6 +35,8 @@ pub struct Replica {
     hub: Hub,
     leases: LeaseClock,
     garbage: Mutex<Garbage>,
+    /// The engine's bytes in use, to be had without a lock.
+    size_in_use: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -105,7 +110,8 @@ impl Replica {
         let leases = LeaseClock::default();
         leases.replace(machine.leases());
         let hub = Hub::new(machine.revision(), watch_buffer);
-        Arc::new(Self { machine: RwLock::new(machine), hub, leases, garbage: Mutex::default() })
+        let size_in_use = AtomicU64::new(machine.engine().size_in_use());
+        Arc::new(Self { machine: RwLock::new(machine), hub, leases, garbage: Mutex::default(), size_in_use })
     }
 
     /// Applies a durable command and shows what it changed. After [`Error::Unavailable`] the engine has failed and
@@ -114,9 +120,7 @@ impl Replica {
         let mut machine = self.machine.write();
         let Applied { result, commit } = machine.apply(command);
         // Published before the lock is given up: whoever reads a revision can watch from the next one.
-        if let Some(commit) = commit {
-            self.hub.publish(commit);
-        }
+        let touched = commit.map(|commit| self.hub.publish(commit));
         match (command, &result) {
             (Command::LeaseGrant { id, ttl }, Ok(_)) => {
                 self.leases.start(*id, Lease::granted(*id, *ttl).granted_ttl);
@@ -128,7 +132,12 @@ impl Replica {
         let mut garbage = self.garbage.lock();
         garbage.positions.extend(new);
         let any = !garbage.positions.is_empty();
-        drop((garbage, machine));
+        drop(garbage);
+        self.measure(&machine);
+        drop(machine);
+        if let Some(touched) = touched {
+            touched.wake();
+        }
         if any {
             self.sweep(SWEEP_PER_COMMAND)?;
         }
@@ -149,7 +158,17 @@ impl Replica {
         };
         // Under the lock: what is neither noted nor removed yet would look to a snapshot as part of the state.
         remove_records(&**machine.engine(), &some)?;
+        self.measure(&machine);
         Ok(!garbage.positions.is_empty())
+    }
+
+    fn measure(&self, machine: &Machine) {
+        self.size_in_use.store(machine.engine().size_in_use(), Ordering::Relaxed);
+    }
+
+    /// Bytes in use, as after the last command.
+    pub(crate) fn size_in_use(&self) -> u64 {
+        self.size_in_use.load(Ordering::Relaxed)
     }
 
     /// Removes from the engine what compaction has left there, a little at a time, so that no one waits long. What
@@ -185,6 +204,7 @@ impl Replica {
         self.garbage.lock().positions.clear();
         self.leases.replace(machine.leases());
         self.hub.reset(machine.revision());
+        self.measure(&machine);
         *current = machine;
     }
 

@@ -331,7 +331,7 @@ pub struct Event {
 }
 
 /// Which changes to watch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct WatchRequest {
     /// Keys to watch.
     pub range: KeyRange,

@@ -1,20 +1,21 @@
 //! A watch: history first, then the hub.
 //!
 //! The watcher joins the hub before it reads history up to the revision at which it joined, so nothing falls in
-//! between and nothing comes twice.
+//! between and nothing comes twice. One that falls behind what the hub keeps does the same again: it is slow then, and costs
+//! no one else anything.
 
 mod stream;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep_until},
-};
-
-use crate::{Error, Revision, WatchBatch, WatchRequest, hub::Taken, replica::Replica};
+use tokio::time::{Instant, sleep_until};
 
 pub use self::stream::{ProgressRequest, WatchStream};
+use crate::{
+    Error, Revision, WatchBatch, WatchRequest,
+    hub::{Place, Taken},
+    replica::Replica,
+};
 
 /// How often a watch that asked for progress is told of a revision that did not concern it.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
@@ -22,22 +23,30 @@ pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// Records of history looked at in one go.
 const HISTORY_BUDGET: usize = 1000;
 
+/// Batches taken from the hub in one go.
+const TAKE: usize = 64;
+
 struct Watcher {
     replica: Arc<Replica>,
     request: WatchRequest,
-    id: u64,
-    wake: Arc<Notify>,
-    /// What is left to read of history, first and last revision.
-    history: Option<(Revision, Revision)>,
+    place: Place,
+    /// Batches taken and not delivered yet.
+    taken: VecDeque<WatchBatch>,
+    /// The first revision whose changes were not delivered yet.
+    next: Revision,
+    /// The revision up to which history is to be read, from `next` on.
+    history: Revision,
+    /// The last revision of the store that the watcher has seen.
+    seen: Revision,
     /// The last revision told.
-    reached: Revision,
+    told: Revision,
     next_progress: Instant,
     asked: ProgressRequest,
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        self.replica.hub().unregister(self.id);
+        self.replica.hub().leave(&self.place);
     }
 }
 
@@ -49,16 +58,19 @@ pub(crate) fn watch(replica: Arc<Replica>, request: WatchRequest) -> Result<Watc
     if from > 0 && from <= machine.compacted() {
         return Err(Error::Compacted { requested: from, compacted: machine.compacted() });
     }
-    let (id, wake, joined) = replica.hub().register(request.clone())?;
+    let (place, joined) = replica.hub().join(&request)?;
     drop(machine);
+    let next = if from == 0 { joined + 1 } else { from };
     let asked = ProgressRequest::default();
     let watcher = Watcher {
         replica,
         request,
-        id,
-        wake,
-        history: (from > 0 && from <= joined).then_some((from, joined)),
-        reached: if from == 0 { joined } else { from - 1 },
+        place,
+        taken: VecDeque::new(),
+        next,
+        history: joined,
+        seen: joined,
+        told: next - 1,
         next_progress: Instant::now() + PROGRESS_INTERVAL,
         asked: asked.clone(),
     };
@@ -75,39 +87,62 @@ pub(crate) fn watch(replica: Arc<Replica>, request: WatchRequest) -> Result<Watc
 impl Watcher {
     async fn next(&mut self) -> Result<WatchBatch, Error> {
         let batch = self.next_batch().await?;
-        self.reached = batch.revision;
+        self.told = batch.revision;
         self.next_progress = Instant::now() + PROGRESS_INTERVAL;
         Ok(batch)
     }
 
     async fn next_batch(&mut self) -> Result<WatchBatch, Error> {
-        while let Some((from, last)) = self.history {
-            if let Some(batch) = self.read_history(from, last)? {
-                return Ok(batch);
-            }
-            tokio::task::yield_now().await;
-        }
+        let mut asked = false;
         loop {
-            // Taken first: what comes after the question need not be in the answer.
-            let asked = self.asked.take();
-            let reached = match self.replica.hub().take(self.id)? {
-                Taken::Batch(batch) => {
-                    if asked {
-                        self.asked.request();
-                    }
-                    return Ok(batch);
+            while self.next <= self.history {
+                if let Some(batch) = self.read_history()? {
+                    return Ok(self.answer_later(asked, batch));
                 }
-                Taken::Nothing(reached) => reached,
-            };
+                tokio::task::yield_now().await;
+            }
+            while let Some(batch) = self.taken.pop_front() {
+                // One that starts in the future is not concerned by all that its group is.
+                if batch.revision >= self.next {
+                    self.next = batch.revision + 1;
+                    return Ok(self.answer_later(asked, batch));
+                }
+            }
+            let hub = self.replica.hub();
+            // In this order: what comes after one of these was looked at is seen by the next.
+            let (changed, closed, reached) = (self.place.changed(), hub.closed(), hub.revision());
+            match self.place.take(&mut self.taken, TAKE) {
+                Taken::Some => {
+                    self.seen = self.taken.back().map_or(self.seen, |batch| batch.revision);
+                    continue;
+                }
+                Taken::Cut => {
+                    self.history = hub.rejoin(&mut self.place);
+                    if self.history < self.seen {
+                        return Err(Error::Unavailable("the store went back to an earlier revision".into()));
+                    }
+                    self.seen = self.history;
+                    continue;
+                }
+                Taken::Nothing => {
+                    self.seen = self.seen.max(reached);
+                    self.next = self.next.max(reached + 1);
+                }
+            }
+            if let Some(error) = closed {
+                return Err(error);
+            }
+            let progress = WatchBatch { revision: reached, events: Arc::new([]) };
             if asked {
-                return Ok(WatchBatch { revision: reached, events: Arc::new([]) });
+                return Ok(progress);
             }
             tokio::select! {
-                () = self.wake.notified() => {}
-                () = self.asked.requested() => {}
+                () = changed => {}
+                // Answered when it is found, after this, that there is nothing to deliver.
+                () = self.asked.requested() => asked = self.asked.take(),
                 () = sleep_until(self.next_progress), if self.request.progress => {
-                    if reached > self.reached {
-                        return Ok(WatchBatch { revision: reached, events: Arc::new([]) });
+                    if reached > self.told {
+                        return Ok(progress);
                     }
                     self.next_progress = Instant::now() + PROGRESS_INTERVAL;
                 }
@@ -115,14 +150,22 @@ impl Watcher {
         }
     }
 
+    /// Delivers a batch before the answer to a question that was taken.
+    fn answer_later(&self, asked: bool, batch: WatchBatch) -> WatchBatch {
+        if asked {
+            self.asked.request();
+        }
+        batch
+    }
+
     /// The next stretch of history, `None` if nothing in it concerns the watcher.
-    fn read_history(&mut self, from: Revision, last: Revision) -> Result<Option<WatchBatch>, Error> {
+    fn read_history(&mut self) -> Result<Option<WatchBatch>, Error> {
         let (reached, mut events) =
-            self.replica.machine().history(&self.request.range, from, self.request.prev_kv, HISTORY_BUDGET)?;
+            self.replica.machine().history(&self.request.range, self.next, self.request.prev_kv, HISTORY_BUDGET)?;
         // What came after the watcher joined, it finds in the hub.
-        events.retain(|event| event.kv.mod_revision <= last && self.request.wants(event));
-        let reached = reached.min(last);
-        self.history = (reached < last).then_some((reached + 1, last));
+        events.retain(|event| event.kv.mod_revision <= self.history && self.request.wants(event));
+        let reached = reached.min(self.history);
+        self.next = reached + 1;
         Ok((!events.is_empty()).then(|| WatchBatch { revision: reached, events: events.into() }))
     }
 }

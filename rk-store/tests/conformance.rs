@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use rk_store::{MemoryEngine, MemoryStore, Store, testing};
+use rk_store::{MemoryEngine, MemoryOptions, MemoryStore, Store, testing};
 
 rk_store::store_conformance!(memory, Arc::new(MemoryStore::new()));
 
 #[tokio::test(start_paused = true)]
-async fn a_small_ring_cuts_watchers_that_can_resume() {
-    testing::store::slow_watchers_hold_nobody_up(Arc::new(MemoryStore::with_watch_buffer(50))).await;
+async fn watchers_behind_a_small_ring_go_on_from_history() {
+    let options = MemoryOptions { watch_buffer: 50, ..MemoryOptions::default() };
+    testing::store::slow_watchers_hold_nobody_up(Arc::new(MemoryStore::with_options(options))).await;
 }
 
 #[test]
