@@ -71,6 +71,7 @@ pub mod log;
 mod memory;
 mod mvcc;
 mod quota;
+mod reading;
 mod replica;
 #[cfg(feature = "log")]
 mod serial;

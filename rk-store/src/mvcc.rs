@@ -19,15 +19,15 @@ mod snapshot;
 mod txn;
 mod validate;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
 use self::{index::Index, leases::Leases};
+pub(crate) use self::{range::answer as range_answer, snapshot::Restoring, validate::takes_space};
 pub use self::{
     record::Position,
     snapshot::{SnapshotChunk, SnapshotHead, snapshot_records},
     validate::{MAX_REQUEST_BYTES, MAX_TXN_OPS, is_read_only, validate},
 };
-pub(crate) use self::{snapshot::Restoring, validate::takes_space};
 use crate::{
     Alarm, AlarmKind, Command, Engine, Error, Event, EventKind, KeyRange, KeyValue, Lease, LeaseId, MAX_LEASE_TTL,
     Outcome, RangeRequest, RangeResponse, Revision, Txn, TxnResponse, codec::DecodeError,
@@ -244,16 +244,24 @@ impl Machine {
         }
     }
 
+    /// Where the pairs are that a read's answer is made from.
+    pub(crate) fn find(&self, request: &RangeRequest) -> Result<Found, Error> {
+        let at = self.resolve(request.revision)?;
+        let mut found = self.index.range(&request.range, at).map(|(_, position)| position);
+        let positions: Vec<_> = found.by_ref().take(range::fetched(request)).collect();
+        let count = (positions.len() + found.count()) as u64;
+        Ok(Found { positions, count, revision: self.revision })
+    }
+
+    /// The answer made of what was found.
+    pub(crate) fn answer(&self, request: &RangeRequest, found: &Found) -> Result<RangeResponse, Error> {
+        let kvs = found.positions.iter().map(|&position| self.load(position)).collect::<Result<_, _>>()?;
+        Ok(range::answer(request, kvs, found.count, found.revision))
+    }
+
     /// Reads keys.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
-        let at = self.resolve(request.revision)?;
-        let mut found = self.index.range(&request.range, at);
-        let mut kvs = Vec::new();
-        for (_, position) in found.by_ref().take(range::fetched(request)) {
-            kvs.push(self.load(position)?);
-        }
-        let count = kvs.len() as u64 + found.count() as u64;
-        Ok(range::answer(request, kvs, count, self.revision))
+        self.answer(request, &self.find(request)?)
     }
 
     /// Runs a txn that [`is_read_only`].
@@ -266,58 +274,15 @@ impl Machine {
     }
 
     /// The pair of a key as it was at a revision that is not compacted.
-    fn at(&self, key: &[u8], revision: Revision) -> Result<Option<KeyValue>, Error> {
+    pub(crate) fn at(&self, key: &[u8], revision: Revision) -> Result<Option<KeyValue>, Error> {
         self.index.find(key, revision).map(|position| self.load(position)).transpose()
     }
 
     fn load(&self, at: Position) -> Result<KeyValue, Error> {
-        let record = self.engine.get(at)?.ok_or_else(|| {
+        let event = load(&*self.engine, at)?.ok_or_else(|| {
             Error::Unavailable(format!("the engine has lost the change {} of revision {}", at.rank, at.revision))
         })?;
-        Ok(record::decode(at, &record)?.kv)
-    }
-
-    /// The changes of `range` from the revision `from` on: those of whole revisions, until about `budget`
-    /// records were looked at. The revision reached comes with them.
-    pub fn history(
-        &self,
-        range: &KeyRange,
-        from: Revision,
-        prev_kv: bool,
-        budget: usize,
-    ) -> Result<(Revision, Vec<Event>), Error> {
-        if from <= self.compacted {
-            return Err(Error::Compacted { requested: from, compacted: self.compacted });
-        }
-        let (mut events, mut looked, mut reached) = (Vec::new(), 0, self.revision);
-        let mut failure = None;
-        self.engine.scan(Position::first(from), Position::first(self.revision + 1), &mut |at, record| {
-            let event = match record::decode(at, record) {
-                Ok(event) => event,
-                Err(error) => {
-                    failure = Some(error);
-                    return false;
-                }
-            };
-            if looked >= budget && at.rank == 0 {
-                reached = at.revision - 1;
-                return false;
-            }
-            looked += 1;
-            if range.contains(&event.kv.key) {
-                events.push(event);
-            }
-            true
-        })?;
-        if let Some(error) = failure {
-            return Err(error.into());
-        }
-        if prev_kv {
-            for event in &mut events {
-                event.prev_kv = self.at(&event.kv.key, event.kv.mod_revision - 1)?;
-            }
-        }
-        Ok((reached, events))
+        Ok(event.kv)
     }
 
     /// A lease's time to live as granted, in seconds.
@@ -334,6 +299,47 @@ impl Machine {
     pub fn leases(&self) -> impl Iterator<Item = (LeaseId, i64)> + '_ {
         self.leases.iter()
     }
+}
+
+/// What a read finds in the index.
+pub(crate) struct Found {
+    /// Where the pairs are, in key order.
+    pub(crate) positions: Vec<Position>,
+    /// How many the range holds.
+    pub(crate) count: u64,
+    /// The revision now.
+    pub(crate) revision: Revision,
+}
+
+/// The change at a place, without the pair before; `None` if it was removed.
+pub(crate) fn load(engine: &dyn Engine, at: Position) -> Result<Option<Event>, Error> {
+    engine.get(at)?.map(|record| Ok(record::decode(at, &record)?)).transpose()
+}
+
+/// The changes of the keys in `range`, from some revisions: those of whole revisions, until about `budget` records
+/// were looked at. The revision reached comes with them.
+pub(crate) fn scan_history(
+    engine: &dyn Engine,
+    range: &KeyRange,
+    revisions: Range<Revision>,
+    budget: usize,
+) -> Result<(Revision, Vec<Event>), Error> {
+    let (mut events, mut looked, mut reached) = (Vec::new(), 0, revisions.end - 1);
+    let mut failure = None;
+    engine.scan(Position::first(revisions.start), Position::first(revisions.end), &mut |at, record| {
+        if looked >= budget && at.rank == 0 {
+            reached = at.revision - 1;
+            return false;
+        }
+        looked += 1;
+        match record::decode(at, record) {
+            Ok(event) if range.contains(&event.kv.key) => events.push(event),
+            Ok(_) => {}
+            Err(error) => failure = Some(error),
+        }
+        failure.is_none()
+    })?;
+    failure.map_or(Ok((reached, events)), |error| Err(error.into()))
 }
 
 /// Removes records from an engine, in batches, so that no reader waits long.

@@ -15,9 +15,8 @@ use std::{
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::{
-    Alarm, Command, Engine, Error, HashKv, Lease, LeaseClock, LeaseId, Machine, Outcome, RangeRequest, RangeResponse,
-    Revision, SnapshotChunk, SnapshotHead, SnapshotStream, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
-    backup,
+    Alarm, Command, Engine, Error, HashKv, Lease, LeaseClock, LeaseId, Machine, Outcome, Revision, SnapshotChunk,
+    SnapshotHead, SnapshotStream, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream, backup,
     codec::put_bytes,
     hash,
     hub::Hub,
@@ -220,11 +219,6 @@ impl Replica {
     /// The deadlines of leases.
     pub fn lease_clock(&self) -> &LeaseClock {
         &self.leases
-    }
-
-    /// Reads keys in order.
-    pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
-        self.machine.read().range(request)
     }
 
     /// Runs a txn that [`is_read_only`](crate::is_read_only).

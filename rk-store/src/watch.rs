@@ -161,7 +161,7 @@ impl Watcher {
     /// The next stretch of history, `None` if nothing in it concerns the watcher.
     fn read_history(&mut self) -> Result<Option<WatchBatch>, Error> {
         let (reached, mut events) =
-            self.replica.machine().history(&self.request.range, self.next, self.request.prev_kv, HISTORY_BUDGET)?;
+            self.replica.history(&self.request.range, self.next, self.request.prev_kv, HISTORY_BUDGET)?;
         // What came after the watcher joined, it finds in the hub.
         events.retain(|event| event.kv.mod_revision <= self.history && self.request.wants(event));
         let reached = reached.min(self.history);
