@@ -153,6 +153,8 @@ pub(crate) struct Node {
     /// The last entry handed to the applier.
     dispatched: u64,
     dispatched_term: u64,
+    /// The first entry of that term, or one behind it.
+    term_begin: u64,
     writer: mpsc::UnboundedSender<Write>,
     applier: mpsc::UnboundedSender<Apply>,
     events: mpsc::UnboundedSender<Event>,
@@ -235,6 +237,7 @@ impl Node {
             next_number: recovered.life << LIFE_SHIFT,
             dispatched: point.index,
             dispatched_term: point.term,
+            term_begin: point.index,
             writer,
             applier,
             events,
@@ -356,8 +359,17 @@ impl Node {
         self.options.tick * self.options.election_ticks as u32
     }
 
+    /// Up to which entry a state from elsewhere holds everything, where raft does not know yet that it is applied. Until then it
+    /// would look for those entries, which are not there, before it stands for election.
+    fn installing(&self) -> Option<u64> {
+        let begin = self.raft.store().begin();
+        (self.raft.raft.raft_log.applied < begin).then_some(begin)
+    }
+
     fn tick(&mut self) -> Result<(), Error> {
-        self.raft.tick();
+        if self.installing().is_none() {
+            self.raft.tick();
+        }
         self.draw_election_timeout();
         let now = Instant::now();
         let before = now.checked_sub(self.patience()).unwrap_or(now);
@@ -427,6 +439,7 @@ impl Node {
                 ));
             }
             Verdict::Pass if self.must_not_vote(&message) => {}
+            Verdict::Pass if message.get_msg_type() == MessageType::MsgTimeoutNow && self.installing().is_some() => {}
             Verdict::Pass => {
                 if let Err(error) = self.raft.step(message) {
                     // A message of an earlier term or of a stranger, say: the sender does not wait for an answer.
@@ -492,6 +505,11 @@ impl Node {
         {
             self.raft.on_persist_ready(first.ready);
             self.send_all(first.messages);
+        }
+        if let Some(index) = self.installing()
+            && self.raft.raft.raft_log.persisted >= index
+        {
+            self.raft.advance_apply_to(index);
         }
     }
 

@@ -60,6 +60,11 @@ impl LogCache {
         }
     }
 
+    /// The index of the last entry before those that are here.
+    pub(crate) fn begin(&self) -> u64 {
+        self.offset
+    }
+
     fn last(&self) -> u64 {
         self.offset + self.entries.len() as u64
     }

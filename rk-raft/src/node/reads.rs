@@ -93,8 +93,11 @@ impl Node {
         if !self.leads() {
             return self.tell(from, token, LeaseAnswer::NotLeader);
         }
-        let found = match self.clock(id, renew) {
-            LeaseAnswer::Left(left) => Some((self.raft.raft.term, LeaseAnswer::Left(left))),
+        // An entry of an earlier leader may be about to end the lease: what is found before those are applied is worth nothing.
+        let term = self.raft.raft.term;
+        let settled = self.dispatched_term == term && self.shared.applied() >= self.term_begin;
+        let found = match settled.then(|| self.clock(id, renew)) {
+            Some(LeaseAnswer::Left(left)) => Some((term, LeaseAnswer::Left(left))),
             _ => None,
         };
         let deadline = Instant::now() + self.options.request_timeout;

@@ -224,7 +224,8 @@ impl Node {
         let Received { point, machine, staged, .. } = *received;
         tracing::info!(member = self.id, index, "goes on from a state that the leader has sent");
         self.proposals.lose_track();
-        (self.dispatched, self.dispatched_term, self.saved, self.written) = (index, point.term, index, 0);
+        (self.dispatched, self.dispatched_term, self.term_begin) = (index, point.term, index);
+        (self.saved, self.written) = (index, 0);
         self.membership = point.membership.clone();
         self.raft.mut_store().install(point);
         self.tell_applier(Apply::Install(Box::new(machine), index));
