@@ -35,7 +35,6 @@
 mod applier;
 mod cluster;
 mod codec;
-mod entry;
 mod group;
 mod guard;
 mod log;
@@ -55,10 +54,7 @@ mod transport;
 mod writer;
 
 pub use group::LocalGroup;
-pub use log::{
-    Batch, Checkpoints, Identity, Incoming, MakeEngine, MemberDir, MemberDirOptions, MemoryLog, Point, RaftLog,
-    Recovered, Staged,
-};
+pub use log::{Batch, Checkpoints, Incoming, MemoryLog, Point, RaftLog, Recovered, Staged};
 pub use membership::{MAX_LEARNERS, Membership};
 pub use options::RaftOptions;
 pub use raft::eraftpb;

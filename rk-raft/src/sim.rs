@@ -1,4 +1,244 @@
 //! A whole group in a deterministic simulation, and the checkers of what its clients saw.
+//!
+//! A run is decided by its seed alone: members, clients and everything that goes wrong live in one thread, their clock is tokio's paused
+//! one, and every choice comes from the seed. So a run takes a fraction of a second for half a minute of the group's life, and one that
+//! fails can be looked at again and again.
+//!
+//! ```text
+//! clients, watchers, owners of leases ─► members ◄─► network: delays, losses, cuts
+//!    │                                      │
+//!    └─► history                            └─► the log, as every member shows it
+//!           └────────────► checks ◄────────────┘
+//! ```
+//! What is checked:
+//! - the history of reads and transactions is linearizable ([`linear`], [`kv`]), and revisions follow real time;
+//! - every acknowledged change is in the log, each once, and the log is the same at all members;
+//! - watches deliver exactly what the log holds, in order, or say that it was compacted;
+//! - no lease ends early, and those forgotten end;
+//! - in each term one member leads;
+//! - once nothing goes wrong any more, every member works again within a bounded time, and all hold the same.
+//!
+//! ```
+//! let report = rk_raft::sim::run(7, &rk_raft::sim::Options::default());
+//! assert_eq!(report.violations, [""; 0]);
+//! assert!(report.operations > 100);
+//! ```
 
+mod client;
+mod faults;
+mod group;
+mod history;
 pub mod kv;
+mod leases;
 pub mod linear;
+mod network;
+mod trace;
+mod watching;
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::{join, join_all};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rk_store::{KeyRange, Store};
+
+use self::{group::Group, linear::Verdict, trace::Trace};
+
+/// What a run is like, apart from what its seed decides.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// How long things go wrong, by the group's clock.
+    pub time: Duration,
+    /// Whether what happens is printed.
+    pub verbose: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { time: Duration::from_secs(15), verbose: false }
+    }
+}
+
+/// What came out of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Report {
+    /// The run's seed.
+    pub seed: u64,
+    /// A number of all that happened: the same for the same seed.
+    pub trace: u64,
+    /// Transactions and reads that were recorded.
+    pub operations: usize,
+    /// Revisions made.
+    pub revisions: u64,
+    /// Events delivered to watchers.
+    pub events: usize,
+    /// Whether the search for an order of the history was given up.
+    pub undecided: bool,
+    /// Promises that were broken.
+    pub violations: Vec<String>,
+}
+
+/// Time after the last fault in which every member must work again.
+const RECOVERY: Duration = Duration::from_secs(20);
+/// Time in which leases that nobody keeps alive must have ended then.
+const LAST_LEASES: Duration = Duration::from_secs(12);
+
+/// Runs the simulation of a seed.
+///
+/// # Panics
+/// If no runtime can be made.
+pub fn run(seed: u64, options: &Options) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime without I/O").block_on(simulate(seed, options))
+}
+
+/// The command that runs a seed again and tells all that happens.
+pub fn replay(seed: u64) -> String {
+    format!("cargo run --release -p rk-raft --features testing --example simulate -- --verbose --seed {seed}")
+}
+
+async fn simulate(seed: u64, options: &Options) -> Report {
+    let mut random = StdRng::seed_from_u64(seed);
+    let trace = Trace::new(options.verbose);
+    let size = if random.random_bool(0.7) { 3 } else { 5 };
+    let group = Group::new(size, seed, &mut random, trace.clone());
+    for id in group.ids() {
+        faults::restart(&group, id).await;
+    }
+    let until = u64::try_from(options.time.as_millis()).unwrap_or(u64::MAX);
+    let clients = (1..=5).map(|i| tokio::spawn(client::client(group.clone(), i, random.random(), until)));
+    let clients: Vec<_> = clients.collect();
+    let owners = (6..=7).map(|i| tokio::spawn(leases::owner(group.clone(), i, random.random(), until)));
+    let owners: Vec<_> = owners.collect();
+    let ranges = [KeyRange::all(), KeyRange::prefix("lease/"), KeyRange::prefix("1/"), KeyRange::all()];
+    let watchers = ranges.into_iter().enumerate().map(|(i, range)| {
+        // They go on until all has been told.
+        let until = until + u64::try_from(RECOVERY.as_millis()).unwrap_or(0);
+        tokio::spawn(watching::watcher(group.clone(), range, i == 0, random.random(), until))
+    });
+    let watchers: Vec<_> = watchers.collect();
+    let compactor = tokio::spawn(client::compactor(group.clone(), random.random(), until));
+    let faults = tokio::spawn(faults::make(group.clone(), random.random(), until));
+    let used = join(join_all(clients), join_all(owners)).await.1;
+    join(compactor, faults).await.0.expect("the compactor does not panic");
+
+    let revision = recover(&group).await;
+    let watched = join_all(watchers).await;
+    tokio::time::sleep(LAST_LEASES).await;
+    check(&group, revision, used.into_iter().flatten().flatten(), watched.into_iter().flatten())
+        .await
+        .finish(seed, &trace)
+}
+
+/// What the checks have counted.
+struct Counts {
+    operations: usize,
+    revisions: u64,
+    events: usize,
+    undecided: bool,
+}
+
+impl Counts {
+    fn finish(self, seed: u64, trace: &Trace) -> Report {
+        let Self { operations, revisions, events, undecided } = self;
+        let (trace, violations) = trace.end();
+        Report { seed, trace, operations, revisions, events, undecided, violations }
+    }
+}
+
+/// Ends all faults and sees that every member works again; the revision that all have reached.
+async fn recover(group: &Arc<Group>) -> u64 {
+    let trace = &group.trace;
+    trace.tell(|| "all faults end".into());
+    group.network.cut(Default::default());
+    group.network.set_quality(Default::default());
+    for id in group.ids() {
+        faults::restart(group, id).await;
+    }
+    let work = async {
+        let mut revision = 0;
+        for id in group.ids() {
+            loop {
+                let store = group.member(id).expect("it was started");
+                match store.put(format!("after/{id}").into(), format!("after/{id} at {}", trace.now()).into()).await {
+                    Ok(made) => {
+                        revision = made;
+                        break;
+                    }
+                    Err(error) => trace.tell(|| format!("member {id} does not work yet: {error}")),
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        revision
+    };
+    match tokio::time::timeout(RECOVERY, work).await {
+        Ok(revision) => revision,
+        Err(_) => {
+            trace.violation(format!("not every member works {RECOVERY:?} after the last fault"));
+            0
+        }
+    }
+}
+
+/// Checks all that is to be checked at the end.
+async fn check(
+    group: &Arc<Group>,
+    revision: u64,
+    used: impl Iterator<Item = leases::Used>,
+    watched: impl Iterator<Item = watching::Watched>,
+) -> Counts {
+    let trace = &group.trace;
+    let revisions = same_everywhere(group, revision).await;
+    used.for_each(|used| used.check(&group.log, group));
+    let mut events = 0;
+    for watched in watched {
+        watched.check(&group.log, trace);
+        events += watched.events();
+    }
+    let missing = group.log.missing(revisions);
+    if missing > 0 {
+        trace.tell(|| format!("{missing} revisions were not seen at any member"));
+    }
+    let history = group.history.operations();
+    group.log.check_writes(&history, trace);
+    if let Err(reason) = kv::revisions(&history) {
+        trace.violation(reason);
+    }
+    let verdict = kv::check(&history);
+    if let Verdict::Violated(reason) = &verdict {
+        trace.violation(format!("the history is not linearizable: {reason}"));
+    }
+    let undecided = matches!(verdict, Verdict::Undecided(_));
+    Counts { operations: history.len(), revisions, events, undecided }
+}
+
+/// Checks that all members hold the same, and no lease any more; the revision that they are at.
+async fn same_everywhere(group: &Arc<Group>, revision: u64) -> u64 {
+    let mut first: Option<(u64, u64, u64, u32)> = None;
+    for id in group.ids() {
+        let Some(store) = group.member(id) else { continue };
+        let state = async {
+            let leases = store.leases().await?;
+            let (status, hash) = (store.status().await?, store.hash_kv(0).await?);
+            Ok::<_, rk_store::Error>((leases, (status.revision, status.compact_revision, status.keys, hash.hash)))
+        };
+        match state.await {
+            Ok((leases, state)) => {
+                if !leases.is_empty() {
+                    group.trace.violation(format!("nobody keeps leases {leases:?} alive, and member {id} has them"));
+                }
+                if state.0 < revision {
+                    group.trace.violation(format!("member {id} is at {state:?}, and {revision} was acknowledged"));
+                }
+                let first = *first.get_or_insert(state);
+                if first != state {
+                    group.trace.violation(format!("members differ: {first:?} and, member {id}, {state:?}"));
+                }
+            }
+            Err(error) => group.trace.violation(format!("member {id} does not tell its state: {error}")),
+        }
+    }
+    first.map_or(0, |state| state.0)
+}
