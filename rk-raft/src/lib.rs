@@ -35,6 +35,7 @@
 mod applier;
 mod cluster;
 mod codec;
+mod entry;
 mod group;
 mod guard;
 mod log;
@@ -54,7 +55,10 @@ mod transport;
 mod writer;
 
 pub use group::LocalGroup;
-pub use log::{Batch, Checkpoints, Incoming, MemoryLog, Point, RaftLog, Recovered, Staged};
+pub use log::{
+    Batch, Checkpoints, Identity, Incoming, MakeEngine, MemberDir, MemberDirOptions, MemoryLog, Point, RaftLog,
+    Recovered, Staged,
+};
 pub use membership::{MAX_LEARNERS, Membership};
 pub use options::RaftOptions;
 pub use raft::eraftpb;

@@ -4,18 +4,23 @@
 //! Checkpoints  the state at a Point: after the entry `index`, with the members as of then
 //! RaftLog      the entries behind it, and the newest term, vote and commit index
 //! ```
-//! The two need not be written at once. A state that came from elsewhere is published first and the log is reset after it; between
-//! these two the log holds entries that do not fit the state, which the next start leaves out.
+//! A state that is saved here leaves the log as it is; entries that it holds go later. One that came from elsewhere is published, and
+//! is what the member starts from once the log is reset to it. [`MemberDir`] keeps both in a folder, [`MemoryLog`] in memory.
 
 pub(crate) mod cache;
+mod disk;
 mod memory;
+mod slots;
 
 use async_trait::async_trait;
 use bytes::{Buf, BufMut, Bytes};
 use raft::eraftpb::{Entry, HardState, Snapshot};
 use rk_store::{Error, Machine, SnapshotGuard, SnapshotHead};
 
-pub use self::memory::MemoryLog;
+pub use self::{
+    disk::{Identity, MakeEngine, MemberDir, MemberDirOptions},
+    memory::MemoryLog,
+};
 use crate::membership::Membership;
 
 /// Where in the log a state stands.
@@ -98,7 +103,7 @@ pub trait RaftLog: Send + 'static {
     /// Forgets entries up to `index`, as far as it is no effort: a state behind them is durable.
     async fn drop_to(&mut self, index: u64) -> Result<(), Error>;
 
-    /// Forgets all entries: the log goes on behind the entry `index`.
+    /// Forgets all entries: the log goes on behind the entry `index`, from the state published before.
     async fn reset(&mut self, index: u64, state: HardState) -> Result<(), Error>;
 
     /// Bytes that the log takes on disk.
@@ -137,7 +142,7 @@ pub trait Incoming: Send {
 /// A durable state from elsewhere that the member does not start from yet. Dropped, it is forgotten.
 #[async_trait]
 pub trait Staged: Send {
-    /// Makes it what the member starts from.
+    /// Makes it what the member starts from once [`RaftLog::reset`] is done.
     async fn publish(self: Box<Self>) -> Result<(), Error>;
 }
 

@@ -80,6 +80,18 @@ impl Membership {
         Self { cluster_id: 1, members: ids.iter().map(member).collect(), removed: BTreeSet::new() }
     }
 
+    /// A new group of one of the members, without the others: `salt` tells its id from that of another such group.
+    pub(crate) fn alone(&self, id: MemberId, salt: u64) -> Self {
+        let mut member = self.members.get(&id).cloned().unwrap_or(Member { id, ..Member::default() });
+        member.is_learner = false;
+        let others = self.members.keys().copied().filter(|other| *other != id);
+        Self {
+            cluster_id: id_of(&[&self.cluster_id.to_be_bytes(), &id.to_be_bytes(), &salt.to_be_bytes()]),
+            removed: self.removed.iter().copied().chain(others).collect(),
+            members: BTreeMap::from([(id, member)]),
+        }
+    }
+
     /// The members that vote.
     pub fn voters(&self) -> impl Iterator<Item = &Member> {
         self.members.values().filter(|member| !member.is_learner)

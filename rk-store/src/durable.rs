@@ -7,7 +7,8 @@
 //! ```
 //!
 //! What is on disk:
-//! - `log-*`, `spare-*`: the [log](crate::log); `checkpoint-*`: the state from which it is replayed; `lock`: the holder's process id.
+//! - `log-*`, `spare-*`: the [log](crate::log); `lock`: the holder's process id.
+//! - `values/`: history, as of the last checkpoint; in its place, with an engine that keeps nothing, `checkpoint-*`.
 //! - a file ending in `tmp` is one whose writing was interrupted; the next start removes it.
 //!
 //! The log and the newest checkpoint alone decide what the store holds. The engine is filled from them at every start.
@@ -31,9 +32,9 @@ use tokio::{
 
 use self::writer::{Request, Writer};
 use crate::{
-    Alarm, Command, DEFAULT_WATCH_BUFFER, Disk, Engine, Error, HashKv, Lease, LeaseId, Machine, MemoryEngine, OsDisk,
-    Outcome, Quota, RangeRequest, RangeResponse, Replica, Revision, SnapshotStream, Store, StoreStatus, Txn,
-    TxnResponse, WatchRequest, WatchStream,
+    Alarm, Command, DEFAULT_WATCH_BUFFER, Disk, Engine, EngineError, Error, HashKv, Lease, LeaseId, Machine,
+    MemoryEngine, OsDisk, Outcome, Quota, RangeRequest, RangeResponse, Replica, Revision, SegmentEngine,
+    SegmentOptions, SnapshotStream, Store, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
     disk::remove_temporary,
     is_read_only,
     lease::{choose_id, end_leases},
@@ -44,6 +45,8 @@ use crate::{
 
 /// Most writes that wait for their turn; more wait for those.
 const QUEUE: usize = 4096;
+/// Bytes of garbage for which a compaction asks for a checkpoint.
+const GARBAGE_BYTES: u64 = 64 << 20;
 /// Bytes of log that are read in one go at the start.
 const REPLAY_BYTES: usize = 4 << 20;
 
@@ -66,8 +69,8 @@ pub struct DurableOptions {
 impl Default for DurableOptions {
     fn default() -> Self {
         Self {
-            segment_bytes: 16 << 20,
-            checkpoint_bytes: 64 << 20,
+            segment_bytes: 8 << 20,
+            checkpoint_bytes: 32 << 20,
             watch_buffer: DEFAULT_WATCH_BUFFER,
             quota: Quota::default(),
             disk: Arc::new(OsDisk),
@@ -120,15 +123,28 @@ impl Drop for DurableStore {
 }
 
 impl DurableStore {
-    /// Opens the store in `dir`, made if it is missing, with values in memory.
+    /// Opens the store in `dir`, made if it is missing, with values in files in its subdirectory `values`: a [`SegmentEngine`].
     ///
     /// # Errors
     /// [`Error::InUse`] if another store has the directory open, [`Error::Corrupt`], [`Error::NoSpace`], [`Error::Io`].
     pub async fn open(dir: impl AsRef<Path>, options: DurableOptions) -> Result<Self, Error> {
+        let disk = options.disk.clone();
+        Self::open_with(dir, options, move |dir| {
+            Ok(Arc::new(SegmentEngine::open(&dir.join("values"), disk, SegmentOptions::default())?))
+        })
+        .await
+    }
+
+    /// Opens the store in `dir` with values in memory. A start reads all of them, and a checkpoint writes all of them.
+    ///
+    /// # Errors
+    /// As [`DurableStore::open`].
+    pub async fn open_in_memory(dir: impl AsRef<Path>, options: DurableOptions) -> Result<Self, Error> {
         Self::open_with(dir, options, |_| Ok(Arc::new(MemoryEngine::new()))).await
     }
 
-    /// Opens the store in `dir` with values in sled, in the subdirectory `sled`: for data larger than memory.
+    /// Opens the store in `dir` with values in sled, in the subdirectory `sled`. sled does not persist, so a start and a checkpoint are
+    /// as with values in memory.
     #[cfg(feature = "sled")]
     pub async fn open_sled(dir: impl AsRef<Path>, options: DurableOptions) -> Result<Self, Error> {
         Self::open_with(dir, options, |dir| {
@@ -146,8 +162,8 @@ impl DurableStore {
         .await
     }
 
-    /// Opens the store in `dir` with values in the engine that `engine` makes once the directory is locked. The
-    /// engine is emptied first.
+    /// Opens the store in `dir` with values in the engine that `engine` makes once the directory is locked. If the
+    /// engine does not [persist](Engine::persists), or has persisted nothing, it is emptied and filled.
     pub async fn open_with(
         dir: impl AsRef<Path>,
         options: DurableOptions,
@@ -178,7 +194,7 @@ impl DurableStore {
     /// Writes a checkpoint of the state and drops the log before it, without waiting until it is due.
     pub async fn checkpoint(&self) -> Result<(), Error> {
         let (reply, answer) = oneshot::channel();
-        self.requests.serial.push(Request::Checkpoint(reply));
+        self.requests.serial.push(Request::Checkpoint { thorough: false, reply: Some(reply) });
         answer.await.map_err(|_| closed())?
     }
 
@@ -220,6 +236,7 @@ fn open_blocking(
         checkpoint_bytes: options.checkpoint_bytes,
         checkpoint_size,
         running: None,
+        wanted: None,
         waiting: Vec::new(),
         closing: Vec::new(),
         broken: None,
@@ -248,6 +265,11 @@ fn replay(log: &Log, mut from: u64, machine: &mut Machine) -> Result<(), Error> 
                 return Err(error);
             }
             from += 1;
+        }
+        match machine.engine().make_room() {
+            // It waits in memory until there is space: to read what is there needs none.
+            Ok(()) | Err(EngineError::NoSpace(_)) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     // Those of the checkpoint, if no command came behind it.
@@ -278,7 +300,13 @@ impl Store for DurableStore {
 
     async fn compact(&self, revision: Revision) -> Result<(), Error> {
         self.propose(Command::Compact(revision)).await?;
-        self.replica.sweep_all().await
+        self.replica.sweep_all().await?;
+        let status = self.replica.status();
+        if status.disk_size > 2 * status.size_in_use + GARBAGE_BYTES {
+            // Gives the space back; nobody waits for it.
+            self.requests.serial.push(Request::Checkpoint { thorough: false, reply: None });
+        }
+        Ok(())
     }
 
     async fn lease_grant(&self, id: LeaseId, ttl: i64) -> Result<Lease, Error> {
@@ -324,7 +352,10 @@ impl Store for DurableStore {
     }
 
     async fn defragment(&self) -> Result<(), Error> {
-        self.replica.defragment()
+        self.replica.defragment()?;
+        let (reply, answer) = oneshot::channel();
+        self.requests.serial.push(Request::Checkpoint { thorough: true, reply: Some(reply) });
+        answer.await.map_err(|_| closed())?
     }
 
     async fn status(&self) -> Result<StoreStatus, Error> {

@@ -9,12 +9,16 @@
 //! store goes on from there. It need not promise anything for what lies between: sled 0.34's `flush`, for one, never calls `fsync`.
 
 mod memory;
+#[cfg(feature = "log")]
+mod segments;
 #[cfg(feature = "sled")]
 mod sled;
 
 use bytes::Bytes;
 
 pub use self::memory::MemoryEngine;
+#[cfg(feature = "log")]
+pub use self::segments::{SegmentEngine, SegmentOptions};
 #[cfg(feature = "sled")]
 pub use self::sled::SledEngine;
 use crate::{Error, Position, Revision};

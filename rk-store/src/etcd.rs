@@ -7,6 +7,7 @@
 
 mod alone;
 mod auth;
+mod client;
 mod convert;
 mod election;
 mod grpc;
@@ -30,6 +31,7 @@ pub const VERSION: &str = "3.6.0";
 
 pub use self::{
     alone::Standalone,
+    client::{EtcdOptions, EtcdStore},
     grpc::Body,
     service::{EtcdServer, ServerOptions},
 };

@@ -93,6 +93,8 @@ pub use durable::{DurableOptions, DurableStore};
 #[cfg(feature = "sled")]
 pub use engine::SledEngine;
 pub use engine::{Engine, EngineError, MemoryEngine, Record};
+#[cfg(feature = "log")]
+pub use engine::{SegmentEngine, SegmentOptions};
 pub use error::Error;
 pub use lease::{LeaseClock, end_leases};
 pub use memory::{MemoryOptions, MemoryStore};

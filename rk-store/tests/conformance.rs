@@ -33,7 +33,7 @@ fn sled_engine() {
 mod on_disk {
     use std::{io, path::Path};
 
-    use rk_store::{Disk, DiskFile, DurableOptions, DurableStore, Error, OsDisk};
+    use rk_store::{Disk, DiskFile, DurableOptions, DurableStore, Error, OsDisk, SegmentEngine, SegmentOptions};
     use tempfile::TempDir;
 
     use super::*;
@@ -89,6 +89,27 @@ mod on_disk {
         Arc::new(DurableStore::open(dir, options).await.unwrap())
     }
 
+    /// As above, with all values in memory.
+    async fn in_memory() -> Arc<dyn Store> {
+        let (dir, mut options) = temporary();
+        (options.segment_bytes, options.checkpoint_bytes) = (500, 1500);
+        Arc::new(DurableStore::open_in_memory(dir, options).await.unwrap())
+    }
+
+    #[test]
+    fn segment_engine() {
+        let disk = Arc::new(testing::disk::FaultDisk::new(1));
+        let engine = SegmentEngine::open(Path::new("values"), disk, SegmentOptions::default()).unwrap();
+        testing::engine::conformance(&engine).unwrap();
+        let disk = Arc::new(testing::disk::FaultDisk::new(1));
+        let open = || {
+            Ok(Arc::new(SegmentEngine::open(Path::new("values"), disk.clone(), SegmentOptions::default()).unwrap())
+                as _)
+        };
+        testing::engine::persistence(open).unwrap();
+    }
+
+    rk_store::store_conformance!(durable_store_in_memory, in_memory().await);
     rk_store::store_conformance!(durable_store, durable().await);
     rk_store::store_conformance!(durable_store_with_checkpoints, restless().await);
 

@@ -45,7 +45,7 @@ async fn everything_is_there_after_a_restart() {
 #[tokio::test]
 async fn a_checkpoint_takes_the_place_of_the_log() {
     let dir = tempfile::tempdir().unwrap();
-    let store = DurableStore::open(dir.path(), small()).await.unwrap();
+    let store = DurableStore::open_in_memory(dir.path(), small()).await.unwrap();
     for i in 0..300 {
         store.put("key".into(), format!("value {i}").into()).await.unwrap();
     }
@@ -63,9 +63,45 @@ async fn a_checkpoint_takes_the_place_of_the_log() {
     assert!(files[0].metadata().unwrap().len() < 1_000);
     let before = dump(&store).await;
     store.close().await;
-    let store = DurableStore::open(dir.path(), small()).await.unwrap();
+    let store = DurableStore::open_in_memory(dir.path(), small()).await.unwrap();
     assert_eq!(dump(&store).await, before);
     assert_eq!(store.put("key".into(), "more".into()).await.unwrap(), 302);
+    store.close().await;
+
+    // The same directory with values on disk: the next checkpoint is the engine's.
+    let store = DurableStore::open(dir.path(), small()).await.unwrap();
+    let after = dump(&store).await;
+    assert_eq!(after.kvs[0].value, "more");
+    store.checkpoint().await.unwrap();
+    store.put("key".into(), "last".into()).await.unwrap();
+    store.close().await;
+    assert!(!files[0].exists());
+    let store = DurableStore::open(dir.path(), small()).await.unwrap();
+    assert_eq!(dump(&store).await.kvs[0].value, "last");
+    store.close().await;
+    let error = DurableStore::open_in_memory(dir.path(), small()).await.unwrap_err();
+    assert!(matches!(&error, Error::Corrupt { .. }), "an engine without what the log begins with: {error}");
+}
+
+#[tokio::test]
+async fn garbage_gives_its_space_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = DurableStore::open(dir.path(), small()).await.unwrap();
+    let value = bytes::Bytes::from(vec![7; 10_000]);
+    for i in 0..300 {
+        store.put(format!("key-{}", i % 3).into(), value.clone()).await.unwrap();
+    }
+    store.checkpoint().await.unwrap();
+    let full = store.status().await.unwrap();
+    assert!(full.disk_size > 3_000_000 && full.size_in_use > 3_000_000, "{full:?}");
+    store.compact(301).await.unwrap();
+    store.defragment().await.unwrap();
+    let status = store.status().await.unwrap();
+    assert!(status.size_in_use < 31_000 && status.disk_size < 100_000, "{status:?}");
+    let before = dump(&store).await;
+    store.close().await;
+    let store = DurableStore::open(dir.path(), small()).await.unwrap();
+    assert_eq!(dump(&store).await, before);
 }
 
 #[tokio::test]
@@ -90,6 +126,11 @@ async fn files_are_for_their_owner_only() {
     store.checkpoint().await.unwrap();
     assert_eq!(std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
     for entry in std::fs::read_dir(&dir).unwrap() {
+        let entry = entry.unwrap();
+        let wanted = if entry.path().is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, wanted, "{:?}", entry.path());
+    }
+    for entry in std::fs::read_dir(dir.join("values")).unwrap() {
         let entry = entry.unwrap();
         assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
     }

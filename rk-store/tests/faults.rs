@@ -92,6 +92,7 @@ async fn a_damaged_byte_in_the_log_is_reported_with_its_place() {
 
 #[tokio::test]
 async fn a_damaged_checkpoint_is_reported_and_never_skipped() {
+    let open = async |dir| DurableStore::open_in_memory(dir, DurableOptions::default()).await;
     let dir = tempfile::tempdir().unwrap();
     written(dir.path(), &VALUES).await;
     let store = open(dir.path()).await.unwrap();
@@ -117,7 +118,41 @@ async fn a_damaged_checkpoint_is_reported_and_never_skipped() {
 }
 
 #[tokio::test]
+async fn damaged_values_are_reported_with_their_place() {
+    let dir = tempfile::tempdir().unwrap();
+    written(dir.path(), &VALUES).await;
+    let store = open(dir.path()).await.unwrap();
+    store.checkpoint().await.unwrap();
+    store.close().await;
+    for entry in std::fs::read_dir(dir.path().join("values")).unwrap() {
+        let path = entry.unwrap().path();
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << (at % 8);
+            for damaged in [&flipped[..], &whole[..at]] {
+                std::fs::write(&path, damaged).unwrap();
+                // Values are not read by a start: theirs is found when one is asked for.
+                let found = match open(dir.path()).await {
+                    Ok(store) => {
+                        let found = store.range(RangeRequest::new(KeyRange::all())).await.map(drop);
+                        store.close().await;
+                        found
+                    }
+                    Err(error) => Err(error),
+                };
+                let is_told = matches!(&found, Err(Error::Corrupt { file, .. }) if *file == path.display().to_string());
+                assert!(is_told, "{}, byte {at}: {found:?}", path.display());
+            }
+        }
+        std::fs::write(&path, &whole).unwrap();
+    }
+    assert_eq!(values(&open(dir.path()).await.unwrap()).await, VALUES);
+}
+
+#[tokio::test]
 async fn a_missing_file_is_reported() {
+    let open = async |dir| DurableStore::open_in_memory(dir, DurableOptions::default()).await;
     let dir = tempfile::tempdir().unwrap();
     written(dir.path(), &VALUES).await;
     let store = open(dir.path()).await.unwrap();
@@ -149,8 +184,12 @@ impl Faults {
     async fn open(&self, dir: &Path) -> DurableStore {
         let mut options = DurableOptions::default();
         (options.segment_bytes, options.checkpoint_bytes) = (400, 4000);
-        options.disk = Arc::new(self.0.clone());
-        DurableStore::open(dir, options).await.unwrap()
+        let disk = Arc::new(self.0.clone());
+        options.disk = disk.clone();
+        let mut segments = SegmentOptions::default();
+        (segments.segment_bytes, segments.pending_bytes) = (1000, 150);
+        let engine = move |dir: &Path| Ok(Arc::new(SegmentEngine::open(&dir.join("values"), disk, segments)?) as _);
+        DurableStore::open_with(dir, options, engine).await.unwrap()
     }
 }
 

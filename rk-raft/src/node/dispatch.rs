@@ -1,43 +1,17 @@
 //! Committed entries on their way to the applier, and those among them that change the members.
 
-use bytes::{Buf, BufMut, Bytes};
-use raft::eraftpb::{ConfChangeV2, Entry, EntryType};
+use raft::eraftpb::{ConfChangeV2, Entry};
 use rk_store::Error;
 use tokio::time::Instant;
 
 use super::{Node, failed};
 use crate::{
-    MemberId,
     applier::{Apply, Encoded, Item},
+    entry::{Content, Origin},
     membership::Change,
     proposals::{Payload, answer},
     reads::AfterRead,
 };
-
-/// What the context of an entry says: whether it changes the members, and who proposed it under which number.
-pub(super) struct Origin {
-    pub change: bool,
-    pub member: MemberId,
-    pub number: u64,
-}
-
-impl Origin {
-    pub(super) fn to_bytes(&self) -> Bytes {
-        let mut out = Vec::with_capacity(17);
-        out.put_u8(u8::from(self.change));
-        out.put_u64(self.member);
-        out.put_u64(self.number);
-        out.into()
-    }
-
-    fn decode(mut bytes: &[u8]) -> Option<Self> {
-        Some(Self {
-            change: bytes.try_get_u8().ok()? == 1,
-            member: bytes.try_get_u64().ok()?,
-            number: bytes.try_get_u64().ok()?,
-        })
-    }
-}
 
 impl Node {
     /// Hands committed entries on, in order.
@@ -46,15 +20,16 @@ impl Node {
         let mut items = Vec::with_capacity(entries.len());
         for entry in entries {
             let (index, term) = (entry.index, entry.term);
-            // Leaders begin their term with an empty entry.
-            if let Some(origin) = Origin::decode(&entry.context) {
-                let waiting = if origin.member == self.id { self.proposals.committed(origin.number) } else { None };
-                if origin.change {
-                    self.change_members(&entry, waiting)?;
-                } else {
-                    let (command, reply) = match waiting {
+            match Content::of(entry)? {
+                Content::Nothing => {}
+                Content::Change { origin, change, conf_change } => {
+                    let waiting = self.waiting(origin);
+                    self.change_members(change, conf_change, waiting)?;
+                }
+                Content::Command(origin, data) => {
+                    let (command, reply) = match self.waiting(origin) {
                         Some(Payload::Command { command, reply, .. }) => (Encoded::Plain(command), Some(reply)),
-                        _ => (Encoded::Bytes(entry.data), None),
+                        _ => (Encoded::Bytes(data), None),
                     };
                     items.push(Item { index, command, reply });
                 }
@@ -71,14 +46,17 @@ impl Node {
         Ok(())
     }
 
-    fn change_members(&mut self, entry: &Entry, waiting: Option<Payload>) -> Result<(), Error> {
-        let malformed = || failed("an entry of the log", "it does not say how the members change");
-        let conf_change = match entry.get_entry_type() {
-            EntryType::EntryNormal => None,
-            _ => Some(protobuf::Message::parse_from_carllerche_bytes(&entry.data).map_err(|_| malformed())?),
-        };
-        let data = conf_change.as_ref().map_or(&entry.data, |change: &ConfChangeV2| &change.context);
-        let change = Change::decode(data.clone()).ok_or_else(malformed)?;
+    /// Who waits here for an entry.
+    fn waiting(&mut self, origin: Origin) -> Option<Payload> {
+        if origin.member == self.id { self.proposals.committed(origin.number) } else { None }
+    }
+
+    fn change_members(
+        &mut self,
+        change: Change,
+        conf_change: Option<ConfChangeV2>,
+        waiting: Option<Payload>,
+    ) -> Result<(), Error> {
         let result = self.membership.apply(&change);
         if result.is_ok() {
             if let Some(conf_change) = conf_change {

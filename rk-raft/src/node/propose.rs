@@ -7,9 +7,10 @@ use raft::eraftpb::{self, Entry, EntryType, MessageType};
 use rk_store::{ClusterError, Command, LeaseId, Member};
 use tokio::time::{Duration, Instant};
 
-use super::{Node, dispatch::Origin};
+use super::Node;
 use crate::{
     MemberId,
+    entry::Origin,
     membership::Change,
     message::{Message, Proposed, Refusal},
     proposals::{Reply, answer},
@@ -31,7 +32,9 @@ impl Node {
     /// Proposes what waits, as far as there is a leader.
     pub(super) fn send_proposals(&mut self) {
         let now = Instant::now();
+        // One without a state yet would lose sight of what it has proposed when the state comes.
         if !self.proposals.has_unsent()
+            || self.dispatched == 0
             || self.raft.raft.leader_id == raft::INVALID_ID
             || self.patience.is_some_and(|until| now < until)
         {
@@ -208,7 +211,7 @@ impl Node {
     }
 
     fn is_active(&self, id: MemberId) -> bool {
-        let patience = self.patience();
+        let patience = 5 * self.patience();
         id == self.id || self.heard.get(&id).is_some_and(|heard| heard.elapsed() < patience)
     }
 

@@ -1,6 +1,7 @@
-//! Checkpoints: files `checkpoint-<next>` with the whole state before the command of that number.
+//! Checkpoints: the whole state before the command of some number. An engine that persists is told to, with the number as its
+//! note; for the others there are files `checkpoint-<next>`.
 //!
-//! The first frame holds the head, those in between records, the last one their count. A checkpoint gets its
+//! In such a file the first frame holds the head, those in between records, the last one their count. A checkpoint gets its
 //! name when it is whole and synced, so one that lacks its end was damaged.
 
 use std::{path::Path, sync::Arc};
@@ -31,10 +32,28 @@ pub(crate) fn write(dir: &Path, disk: &dyn Disk, next: u64, snapshot: &SnapshotG
         return Err(error);
     }
     file.publish(disk).map_err(io)?;
+    remove_before(dir, disk, next)?;
+    Ok(file.len())
+}
+
+fn remove_before(dir: &Path, disk: &dyn Disk, next: u64) -> Result<(), Error> {
     for older in numbers(disk, dir, PREFIX)?.into_iter().filter(|&older| older < next) {
         remove(disk, &numbered(dir, PREFIX, older))?;
     }
-    Ok(file.len())
+    Ok(())
+}
+
+/// Has the engine persist a snapshot taken before command `next`. The bytes that this takes besides the engine's.
+pub(crate) fn persist(
+    dir: &Path,
+    disk: &dyn Disk,
+    next: u64,
+    snapshot: &SnapshotGuard,
+    thorough: bool,
+) -> Result<u64, Error> {
+    snapshot.persist(&next.to_le_bytes(), thorough)?;
+    remove_before(dir, disk, u64::MAX)?;
+    Ok(0)
 }
 
 fn fill(file: &mut FrameWriter, snapshot: &SnapshotGuard, io: &impl Fn(std::io::Error) -> Error) -> Result<(), Error> {
@@ -62,9 +81,17 @@ fn fill(file: &mut FrameWriter, snapshot: &SnapshotGuard, io: &impl Fn(std::io::
     })
 }
 
-/// The state of the newest checkpoint in `dir` and its size in bytes, and the number of the command that comes next.
+/// The state of the newest checkpoint and its size in bytes, and the number of the command that comes next.
 pub(crate) fn load(dir: &Path, disk: &dyn Disk, engine: Arc<dyn Engine>) -> Result<(Machine, u64, u64), Error> {
-    let Some(next) = numbers(disk, dir, PREFIX)?.pop() else { return Ok((Machine::new(engine)?, 1, 0)) };
+    let file = numbers(disk, dir, PREFIX)?.pop();
+    if let Some((machine, note)) = Machine::recover(engine.clone())? {
+        let next = Reader::new(note).u64()?;
+        // A file is there beside it if the store had another engine for a while.
+        if file.is_none_or(|file| file < next) {
+            return Ok((machine, next, 0));
+        }
+    }
+    let Some(next) = file else { return Ok((Machine::new(engine)?, 1, 0)) };
     let path = numbered(dir, PREFIX, next);
     let frames = frame::read(disk, &path)?;
     let machine = restore(engine, &frames, next).map_err(|error| match error {

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::{checkpoint, closed};
 use crate::{
-    Command, Error, Outcome, Replica,
+    Command, Engine, Error, Outcome, Replica,
     log::{Log, LogBatch},
     serial::{Serial, Work},
 };
@@ -26,8 +26,8 @@ type Reply<T> = oneshot::Sender<Result<T, Error>>;
 pub(crate) enum Request {
     /// Log and apply a command.
     Write { command: Command, reply: Reply<Outcome>, _turn: OwnedSemaphorePermit },
-    /// Write a checkpoint now.
-    Checkpoint(Reply<()>),
+    /// Write a checkpoint now; `thorough` as in [`Engine::persist`].
+    Checkpoint { thorough: bool, reply: Option<Reply<()>> },
     /// The checkpoint under way has ended: its size.
     CheckpointDone(Result<u64, Error>),
     /// Finish and give the directory up.
@@ -50,7 +50,9 @@ pub(crate) struct Writer {
     pub(crate) disk_size: Arc<AtomicU64>,
     /// The checkpoint being written: the number of the command behind it, and who waits for it.
     pub(crate) running: Option<(u64, Vec<Reply<()>>)>,
-    /// Those who want a checkpoint that is not begun.
+    /// Whether a checkpoint is wanted that is not begun, and a thorough one.
+    pub(crate) wanted: Option<bool>,
+    /// Those who wait for it.
     pub(crate) waiting: Vec<Reply<()>>,
     pub(crate) closing: Vec<oneshot::Sender<()>>,
     /// Why nothing can be written any more.
@@ -73,14 +75,17 @@ impl Work for Writer {
                         self.commit(std::mem::take(&mut group), std::mem::take(&mut replies));
                     }
                 }
-                Request::Checkpoint(reply) => self.waiting.push(reply),
+                Request::Checkpoint { thorough, reply } => {
+                    self.wanted = Some(self.wanted.unwrap_or(false) || thorough);
+                    self.waiting.extend(reply);
+                }
                 Request::CheckpointDone(result) => self.checkpoint_done(result),
                 Request::Close(reply) => self.closing.push(reply),
             }
         }
         self.commit(group, replies);
         // One that is being written already lacks the latest commands, so whoever asks now gets the next one.
-        if self.running.is_none() && (!self.waiting.is_empty() || self.log.reader().size() >= self.checkpoint_at) {
+        if self.running.is_none() && (self.wanted.is_some() || self.log.reader().size() >= self.checkpoint_at) {
             self.start_checkpoint(own);
         }
         if !self.closing.is_empty() && self.running.is_none() {
@@ -104,7 +109,8 @@ impl Writer {
         let logged = match &self.broken {
             Some(reason) => Err(Error::Unavailable(reason.clone())),
             None if self.lock.is_none() => Err(closed()),
-            None => self.log.append(&[group]),
+            // What is logged, the engine must be able to take up.
+            None => self.engine().make_room().map_err(Error::from).and_then(|()| self.log.append(&[group])),
         };
         match &logged {
             Ok(()) => self.next += writes.len() as u64,
@@ -146,6 +152,10 @@ impl Writer {
         }
     }
 
+    fn engine(&self) -> Arc<dyn Engine> {
+        self.replica.machine().engine().clone()
+    }
+
     /// Refuses every write from now on.
     fn fail(&mut self, reason: String) {
         tracing::error!(reason, "the store refuses writes from now on");
@@ -157,7 +167,7 @@ impl Writer {
     }
 
     fn start_checkpoint(&mut self, own: &Serial<Self>) {
-        let waiting = std::mem::take(&mut self.waiting);
+        let (waiting, thorough) = (std::mem::take(&mut self.waiting), self.wanted.take().unwrap_or(false));
         // Tried again once as much has been written again.
         self.checkpoint_at = self.log.reader().size() + self.checkpoint_bytes;
         let refused = match &self.broken {
@@ -175,8 +185,13 @@ impl Writer {
         let (next, snapshot, own) = (self.next, self.replica.snapshot(), own.clone());
         let (dir, disk) = (self.dir.clone(), self.log.disk().clone());
         self.running = Some((next, waiting));
+        let persists = self.engine().persists();
         let write = move || {
-            let result = checkpoint::write(&dir, &*disk, next, &snapshot);
+            let result = if persists {
+                checkpoint::persist(&dir, &*disk, next, &snapshot, thorough)
+            } else {
+                checkpoint::write(&dir, &*disk, next, &snapshot)
+            };
             drop(snapshot);
             own.push(Request::CheckpointDone(result));
         };

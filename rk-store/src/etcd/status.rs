@@ -15,6 +15,13 @@ const fn known(code: Code, text: &'static str) -> Known {
     Known { code, text }
 }
 
+impl Known {
+    /// Whether this is what a server says.
+    pub(crate) fn is(self, status: &Status) -> bool {
+        (status.code(), status.message()) == (self.code, self.text)
+    }
+}
+
 impl From<Known> for Status {
     fn from(known: Known) -> Self {
         Self::new(known.code, known.text)

@@ -91,6 +91,12 @@ impl FrameWriter {
         Ok(Self { file, path: path.to_owned(), salt, len: HEAD as u64, allocated, buffer: Vec::new() })
     }
 
+    /// The same writer, which takes no space ahead: for a file that is seldom synced.
+    pub(crate) fn growing(mut self) -> Self {
+        self.allocated = u64::MAX;
+        self
+    }
+
     /// Goes on behind the whole frames of a file, cutting off what follows.
     pub(crate) fn resume(disk: &dyn Disk, path: &Path, frames: &Frames) -> io::Result<Self> {
         let file = disk.open(path)?;
@@ -142,7 +148,7 @@ impl FrameWriter {
             self.allocated = if self.file.allocate(wanted).is_ok() { wanted } else { end };
         }
         if let Err(error) = self.file.write_at(self.len, buffer) {
-            self.allocated = self.len;
+            self.allocated = if self.allocated == u64::MAX { u64::MAX } else { self.len };
             return Err((error, self.file.set_len(self.len).and_then(|()| self.file.sync()).err()));
         }
         let payload = self.len + FRAME_HEAD as u64;

@@ -1,11 +1,11 @@
 //! A disk in memory whose power can be cut: it knows what was written and what was synced.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -58,7 +58,9 @@ struct Tree {
 #[derive(Debug)]
 struct State {
     tree: Tree,
-    locks: BTreeMap<PathBuf, std::sync::Weak<()>>,
+    locks: BTreeMap<PathBuf, Weak<()>>,
+    /// Files that someone has open, whatever names they have.
+    open: BTreeMap<u64, Vec<Weak<()>>>,
     next_file: u64,
     free: Option<u64>,
     syncs_fail: bool,
@@ -95,6 +97,7 @@ pub struct FaultDisk {
 struct FaultFile {
     disk: FaultDisk,
     file: u64,
+    _open: Arc<()>,
 }
 
 impl FaultDisk {
@@ -108,6 +111,7 @@ impl FaultDisk {
         let state = State {
             tree,
             locks: BTreeMap::new(),
+            open: BTreeMap::new(),
             next_file,
             free: None,
             syncs_fail: false,
@@ -191,6 +195,12 @@ impl FaultDisk {
             recorded.push(change.clone());
         }
         state.tree.apply(change);
+    }
+
+    fn handle(&self, state: &mut State, file: u64) -> Arc<dyn DiskFile> {
+        let open = Arc::new(());
+        state.open.entry(file).or_default().push(Arc::downgrade(&open));
+        Arc::new(FaultFile { disk: self.clone(), file, _open: open })
     }
 
     fn on<T>(&self, work: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
@@ -313,9 +323,6 @@ impl Tree {
                 let done: Vec<_> = done;
                 done.iter().for_each(|change| rename(&mut self.synced, change));
                 self.unsynced = left;
-                // What has no name is gone. Open handles of it are not kept apart: nobody writes to a removed file.
-                let named: Vec<_> = self.synced.values().chain(self.now.values()).copied().collect();
-                self.files.retain(|file, _| named.contains(file));
             }
             Change::Write { file, .. } | Change::SetLen { file, .. } => {
                 self.files.entry(*file).or_default().apply(change);
@@ -326,6 +333,14 @@ impl Tree {
                 content.unsynced.clear();
             }
         }
+    }
+
+    /// Forgets files that have no name and that nobody has open.
+    fn forget(&mut self, open: impl Fn(u64) -> bool) {
+        let renamed =
+            self.unsynced.iter().any(|change| matches!(change, Change::Create { .. } | Change::Rename { .. }));
+        let named: BTreeSet<_> = self.synced.values().chain(self.now.values()).copied().collect();
+        self.files.retain(|file, _| renamed || named.contains(file) || open(*file));
     }
 
     fn after_power_cut(&self, survives: Survives, random: &mut Random) -> Self {
@@ -340,18 +355,19 @@ impl Tree {
 
 impl Disk for FaultDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let file = self.on(|state| {
+        self.on(|state| {
             let file = state.next_file;
             state.next_file += 1;
             self.change(state, Change::Create { name: path.to_owned(), file });
-            Ok(file)
-        })?;
-        Ok(Arc::new(FaultFile { disk: self.clone(), file }))
+            Ok(self.handle(state, file))
+        })
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let file = self.on(|state| state.tree.find(path))?;
-        Ok(Arc::new(FaultFile { disk: self.clone(), file }))
+        self.on(|state| {
+            let file = state.tree.find(path)?;
+            Ok(self.handle(state, file))
+        })
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -388,6 +404,12 @@ impl Disk for FaultDisk {
                 return Err(io::Error::other("an injected fault"));
             }
             self.change(state, Change::SyncDir { dir: dir.to_owned() });
+            state.open.retain(|_, handles| {
+                handles.retain(|handle| handle.strong_count() > 0);
+                !handles.is_empty()
+            });
+            let State { tree, open, .. } = state;
+            tree.forget(|file| open.contains_key(&file));
             Ok(())
         })
     }

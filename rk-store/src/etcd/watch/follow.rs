@@ -5,7 +5,10 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 
-use crate::{Error, ProgressRequest, WatchBatch, WatchRequest, WatchStream, etcd::service::Shared};
+use crate::{
+    Error, Event, EventKind, ProgressRequest, RangeRequest, Revision, WatchBatch, WatchRequest, WatchStream,
+    etcd::service::Shared,
+};
 
 /// The question to a watch how far it is, which outlives the store's own stream.
 #[derive(Clone, Default)]
@@ -73,6 +76,17 @@ impl Follower {
                             self.asked.begin(&stream);
                             self.state = State::Running { stream, fresh };
                         }
+                        Err(Error::Compacted { compacted, .. }) if compacted == self.request.start_revision => {
+                            match self.at_compaction(compacted).await {
+                                Ok(batch) => {
+                                    self.request.start_revision = compacted + 1;
+                                    if !batch.events.is_empty() {
+                                        return Some(Ok(batch));
+                                    }
+                                }
+                                Err(error) => return self.fail(error),
+                            }
+                        }
                         Err(error) => return self.fail(error),
                     }
                 }
@@ -93,6 +107,19 @@ impl Follower {
                 State::Ended => return None,
             }
         }
+    }
+
+    /// The changes at the compact revision itself as far as they are still there: an etcd watch may begin with them.
+    async fn at_compaction(&mut self, compacted: Revision) -> Result<WatchBatch, Error> {
+        let last_changed_there = RangeRequest {
+            revision: compacted,
+            min_mod_revision: compacted,
+            serializable: true,
+            ..RangeRequest::new(self.request.range.clone())
+        };
+        let found = self.shared.store.range(last_changed_there).await?;
+        let events = found.kvs.into_iter().map(|kv| Event { kind: EventKind::Put, kv, prev_kv: None });
+        Ok(WatchBatch { revision: compacted, events: events.filter(|event| self.request.wants(event)).collect() })
     }
 
     fn fail(&mut self, error: Error) -> Option<Result<WatchBatch, Error>> {
