@@ -23,6 +23,7 @@ pub mod proto;
 mod queue;
 mod service;
 mod status;
+mod tls;
 mod watch;
 mod web;
 
@@ -34,4 +35,5 @@ pub use self::{
     client::{EtcdOptions, EtcdStore},
     grpc::Body,
     service::{EtcdServer, ServerOptions},
+    tls::server_tls,
 };

@@ -1,12 +1,15 @@
 //! The command line: etcd's own flags, each also read from the environment as etcd does.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{path::PathBuf, time::Duration};
 
-use clap::Parser;
+use clap::{ArgAction, Args, Parser, ValueEnum};
+use rk_store::AutoCompaction;
+
+use crate::url::{Url, initial_cluster};
 
 /// A key-value server with etcd's API.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "rk-etcd", version)]
+#[command(name = "rk-etcd", version = version(), disable_version_flag = true)]
 pub(crate) struct Flags {
     /// Human-readable name for this member.
     #[arg(long, env = "ETCD_NAME", default_value = "default")]
@@ -20,6 +23,9 @@ pub(crate) struct Flags {
     /// List of this member's client URLs to advertise to the public.
     #[arg(long, env = "ETCD_ADVERTISE_CLIENT_URLS", value_delimiter = ',', default_value = "http://localhost:2379")]
     pub(crate) advertise_client_urls: Vec<Url>,
+    /// List of URLs to listen on for peer traffic.
+    #[arg(long, env = "ETCD_LISTEN_PEER_URLS", value_delimiter = ',', default_value = "http://localhost:2380")]
+    pub(crate) listen_peer_urls: Vec<Url>,
     /// List of this member's peer URLs to advertise to the rest of the cluster.
     #[arg(
         long,
@@ -28,49 +34,311 @@ pub(crate) struct Flags {
         default_value = "http://localhost:2380"
     )]
     pub(crate) initial_advertise_peer_urls: Vec<Url>,
-    /// What is logged: debug, info, warn, error, or tracing's directives.
+    /// Initial cluster configuration for bootstrapping: `NAME=URL,...`; this member alone if not given.
+    #[arg(long, env = "ETCD_INITIAL_CLUSTER")]
+    pub(crate) initial_cluster: Option<String>,
+    /// Whether the cluster is new or was there before this member.
+    #[arg(long, env = "ETCD_INITIAL_CLUSTER_STATE", value_enum, default_value = "new")]
+    pub(crate) initial_cluster_state: ClusterState,
+    /// Initial cluster token for the cluster during bootstrap.
+    #[arg(long, env = "ETCD_INITIAL_CLUSTER_TOKEN", default_value = "etcd-cluster")]
+    pub(crate) initial_cluster_token: String,
+    /// Make a new cluster of one member from this member's data.
+    #[arg(long, env = "ETCD_FORCE_NEW_CLUSTER", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value_t = false, default_missing_value = "true")]
+    pub(crate) force_new_cluster: bool,
+    /// Number of committed transactions to trigger a snapshot to disk.
+    #[arg(long, env = "ETCD_SNAPSHOT_COUNT", default_value_t = 100_000)]
+    pub(crate) snapshot_count: u64,
+    /// Time in milliseconds of a heartbeat interval.
+    #[arg(long, env = "ETCD_HEARTBEAT_INTERVAL", default_value_t = 100)]
+    pub(crate) heartbeat_interval: u64,
+    /// Time in milliseconds for an election to time out.
+    #[arg(long, env = "ETCD_ELECTION_TIMEOUT", default_value_t = 1000)]
+    pub(crate) election_timeout: u64,
+    /// Raise alarms when the data exceeds this many bytes; 0 is 2 GiB, less is no quota.
+    #[arg(long, env = "ETCD_QUOTA_BACKEND_BYTES", default_value_t = 0, allow_negative_numbers = true)]
+    pub(crate) quota_backend_bytes: i64,
+    /// How the retention is meant: a duration or a number of revisions.
+    #[arg(long, env = "ETCD_AUTO_COMPACTION_MODE", value_enum, default_value = "periodic")]
+    pub(crate) auto_compaction_mode: CompactionMode,
+    /// Auto compaction retention: for `periodic` a duration, in hours without a unit; 0 for no auto compaction.
+    #[arg(long, env = "ETCD_AUTO_COMPACTION_RETENTION", default_value = "0")]
+    pub(crate) auto_compaction_retention: String,
+    /// Maximum client request size in bytes the server will accept.
+    #[arg(long, env = "ETCD_MAX_REQUEST_BYTES", default_value_t = rk_store::MAX_REQUEST_BYTES)]
+    pub(crate) max_request_bytes: usize,
+    /// Maximum number of operations permitted in a transaction.
+    #[arg(long, env = "ETCD_MAX_TXN_OPS", default_value_t = rk_store::MAX_TXN_OPS)]
+    pub(crate) max_txn_ops: usize,
+    /// List of URLs to listen on for the metrics and health endpoints.
+    #[arg(long, env = "ETCD_LISTEN_METRICS_URLS", value_delimiter = ',')]
+    pub(crate) listen_metrics_urls: Vec<Url>,
+    /// What is logged: debug, info, warn, error, panic or fatal.
     #[arg(long, env = "ETCD_LOG_LEVEL", default_value = "info")]
-    pub(crate) log_level: String,
+    pub(crate) log_level: LogLevel,
+    /// The logger; lines look the same for each.
+    #[arg(long, env = "ETCD_LOGGER", value_enum, default_value = "zap")]
+    pub(crate) logger: Logger,
+    /// The TLS of clients.
+    #[command(flatten)]
+    pub(crate) client_tls: ClientTls,
+    /// The TLS of members.
+    #[command(flatten)]
+    pub(crate) peer_tls: PeerTls,
+    /// Print the version and exit.
+    #[arg(long, action = ArgAction::Version)]
+    version: Option<bool>,
 }
+
+/// The TLS of clients.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ClientTls {
+    /// Path to the client server TLS cert file.
+    #[arg(long, env = "ETCD_CERT_FILE", requires = "key_file")]
+    pub(crate) cert_file: Option<PathBuf>,
+    /// Path to the client server TLS key file.
+    #[arg(long, env = "ETCD_KEY_FILE", requires = "cert_file")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// Enable client cert authentication.
+    #[arg(long, env = "ETCD_CLIENT_CERT_AUTH", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value_t = false, default_missing_value = "true")]
+    pub(crate) client_cert_auth: bool,
+    /// Path to the client server TLS trusted CA cert file; given, clients must have a certificate.
+    #[arg(long, env = "ETCD_TRUSTED_CA_FILE")]
+    pub(crate) trusted_ca_file: Option<PathBuf>,
+}
+
+/// The TLS of members.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PeerTls {
+    /// Path to the peer server TLS cert file.
+    #[arg(long, env = "ETCD_PEER_CERT_FILE", requires = "peer_key_file")]
+    pub(crate) peer_cert_file: Option<PathBuf>,
+    /// Path to the peer server TLS key file.
+    #[arg(long, env = "ETCD_PEER_KEY_FILE", requires = "peer_cert_file")]
+    pub(crate) peer_key_file: Option<PathBuf>,
+    /// Enable peer client cert authentication.
+    #[arg(long, env = "ETCD_PEER_CLIENT_CERT_AUTH", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value_t = false, default_missing_value = "true")]
+    pub(crate) peer_client_cert_auth: bool,
+    /// Path to the peer server TLS trusted CA file.
+    #[arg(long, env = "ETCD_PEER_TRUSTED_CA_FILE")]
+    pub(crate) peer_trusted_ca_file: Option<PathBuf>,
+}
+
+/// Whether a cluster begins with this member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ClusterState {
+    /// It does.
+    New,
+    /// It was there before.
+    Existing,
+}
+
+/// What the retention counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompactionMode {
+    /// Time.
+    Periodic,
+    /// Revisions.
+    Revision,
+}
+
+/// etcd's levels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogLevel {
+    /// All.
+    Debug,
+    /// What happens.
+    Info,
+    /// What may be wrong.
+    Warn,
+    /// What is wrong.
+    Error,
+    /// As `error`.
+    Panic,
+    /// As `error`.
+    Fatal,
+}
+
+impl LogLevel {
+    /// The level of tracing.
+    pub(crate) fn level(self) -> tracing::Level {
+        match self {
+            Self::Debug => tracing::Level::DEBUG,
+            Self::Info => tracing::Level::INFO,
+            Self::Warn => tracing::Level::WARN,
+            Self::Error | Self::Panic | Self::Fatal => tracing::Level::ERROR,
+        }
+    }
+}
+
+/// etcd's loggers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Logger {
+    /// The one of today.
+    Zap,
+    /// The one before it.
+    Capnslog,
+}
+
+/// Scripts look for etcd's own version in these lines.
+fn version() -> String {
+    let (etcd, own) = (rk_store::etcd::VERSION, env!("CARGO_PKG_VERSION"));
+    format!("{own}\netcd Version: {etcd}")
+}
+
+/// etcd's quota where none is given.
+const DEFAULT_QUOTA: u64 = 2 << 30;
 
 impl Flags {
     /// Where the data are.
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.data_dir.clone().unwrap_or_else(|| format!("{}.etcd", self.name).into())
     }
-}
 
-/// `http://HOST:PORT` or `https://HOST:PORT`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Url {
-    /// Whether it is `https`.
-    pub(crate) tls: bool,
-    /// The host and port.
-    pub(crate) authority: String,
-}
+    /// The quota in bytes, 0 for none.
+    pub(crate) fn quota(&self) -> u64 {
+        match self.quota_backend_bytes {
+            0 => DEFAULT_QUOTA,
+            bytes => u64::try_from(bytes).unwrap_or(0),
+        }
+    }
 
-impl FromStr for Url {
-    type Err = String;
-
-    fn from_str(url: &str) -> Result<Self, String> {
-        let (tls, rest) = match url.split_once("://") {
-            Some(("http", rest)) => (false, rest),
-            Some(("https", rest)) => (true, rest),
-            _ => return Err("URL scheme must be http or https".into()),
+    /// The members that the cluster begins with: their names and peer URLs.
+    pub(crate) fn members(&self) -> Result<Vec<(String, Vec<String>)>, String> {
+        let own: Vec<_> = self.initial_advertise_peer_urls.iter().map(Url::to_string).collect();
+        let Some(list) = &self.initial_cluster else { return Ok(vec![(self.name.clone(), own)]) };
+        let members = initial_cluster(list)?;
+        let (name, mut urls) = match members.iter().find(|(name, _)| *name == self.name) {
+            Some((name, urls)) => (name, urls.clone()),
+            None => {
+                return Err(format!("couldn't find local name \"{}\" in the initial cluster configuration", self.name));
+            }
         };
-        let authority = rest.strip_suffix('/').unwrap_or(rest);
-        if authority.contains('/') {
-            return Err("URL must not contain a path".into());
+        let mut own = own;
+        own.sort_unstable();
+        urls.sort_unstable();
+        if own != urls {
+            return Err(format!(
+                "--initial-cluster has {name}={} but missing from --initial-advertise-peer-urls={}",
+                urls.join(","),
+                own.join(",")
+            ));
         }
-        match authority.rsplit_once(':') {
-            Some((_, port)) if port.parse::<u16>().is_ok() => Ok(Self { tls, authority: authority.to_owned() }),
-            _ => Err("URL address does not have the form \"host:port\"".into()),
+        Ok(members)
+    }
+
+    /// The policy of auto compaction, if there is one.
+    pub(crate) fn auto_compaction(&self) -> Result<Option<AutoCompaction>, String> {
+        let text = self.auto_compaction_retention.as_str();
+        let wrong = || format!("--auto-compaction-retention: {text:?} is neither a number nor a duration");
+        let number = text.parse::<u64>().ok();
+        Ok(match (self.auto_compaction_mode, number) {
+            (_, Some(0)) => None,
+            (CompactionMode::Revision, Some(kept)) => Some(AutoCompaction::Revision(kept)),
+            (CompactionMode::Revision, None) => return Err(wrong()),
+            (CompactionMode::Periodic, Some(hours)) => {
+                Some(AutoCompaction::Periodic(Duration::from_secs(hours.saturating_mul(3600))))
+            }
+            (CompactionMode::Periodic, None) => match duration(text).ok_or_else(wrong)? {
+                Duration::ZERO => None,
+                kept => Some(AutoCompaction::Periodic(kept)),
+            },
+        })
+    }
+
+    /// etcd's rules for the times of elections.
+    pub(crate) fn check_times(&self) -> Result<(), String> {
+        let (tick, election) = (self.heartbeat_interval, self.election_timeout);
+        if tick == 0 || election == 0 {
+            return Err("--heartbeat-interval and --election-timeout must be >0".into());
         }
+        if tick.saturating_mul(5) > election {
+            return Err(format!(
+                "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{tick}ms]"
+            ));
+        }
+        if election > 50_000 {
+            return Err(format!("--election-timeout[{election}ms] is too long, and should be set less than 50000ms"));
+        }
+        Ok(())
     }
 }
 
-impl std::fmt::Display for Url {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}://{}", if self.tls { "https" } else { "http" }, self.authority)
+/// Go's durations: numbers with units, one after the other (`1h30m`).
+fn duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut sum = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let units = [("ns", 1e-9), ("us", 1e-6), ("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+        let (unit, seconds) = units.into_iter().find(|(unit, _)| rest.starts_with(unit))?;
+        rest = &rest[unit.len()..];
+        sum = sum.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
+    }
+    (!text.is_empty()).then_some(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(args: &[&str]) -> Flags {
+        Flags::try_parse_from(std::iter::once(&"rk-etcd").chain(args)).unwrap()
+    }
+
+    #[test]
+    fn durations_are_gos() {
+        assert_eq!(duration("1h30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(duration("250ms"), Some(Duration::from_millis(250)));
+        assert_eq!(duration("1.5s"), Some(Duration::from_millis(1500)));
+        for wrong in ["", "5", "m", "1x", "-1s"] {
+            assert_eq!(duration(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn retention_is_hours_a_duration_or_revisions() {
+        let policy = |args: &[&str]| flags(args).auto_compaction();
+        assert_eq!(policy(&[]), Ok(None));
+        let hours = Some(AutoCompaction::Periodic(Duration::from_secs(7200)));
+        assert_eq!(policy(&["--auto-compaction-retention", "2"]), Ok(hours));
+        let minutes = Some(AutoCompaction::Periodic(Duration::from_secs(300)));
+        assert_eq!(policy(&["--auto-compaction-retention=5m"]), Ok(minutes));
+        let by_revision = ["--auto-compaction-mode", "revision", "--auto-compaction-retention", "1000"];
+        assert_eq!(policy(&by_revision), Ok(Some(AutoCompaction::Revision(1000))));
+        assert!(policy(&["--auto-compaction-retention", "soon"]).is_err());
+    }
+
+    #[test]
+    fn the_cluster_names_this_member() {
+        let urls = ["--name", "a", "--initial-advertise-peer-urls", "http://10.0.0.1:2380"];
+        let with = |list: &str| flags(&[&urls[..], &["--initial-cluster", list]].concat()).members();
+        let two = with("a=http://10.0.0.1:2380,b=http://10.0.0.2:2380").unwrap();
+        assert_eq!(two.len(), 2);
+        assert!(with("b=http://10.0.0.2:2380").is_err(), "not named");
+        assert!(with("a=http://10.0.0.9:2380").is_err(), "another URL");
+        assert_eq!(flags(&urls).members().unwrap()[0].0, "a");
+    }
+
+    #[test]
+    fn booleans_are_set_as_in_go() {
+        assert!(!flags(&[]).client_tls.client_cert_auth);
+        assert!(flags(&["--client-cert-auth"]).client_tls.client_cert_auth);
+        assert!(!flags(&["--client-cert-auth=false"]).client_tls.client_cert_auth);
+        assert!(Flags::try_parse_from(["rk-etcd", "--no-such-flag"]).is_err());
+        assert!(Flags::try_parse_from(["rk-etcd", "--cert-file", "a"]).is_err(), "a certificate without a key");
+    }
+
+    #[test]
+    fn times_are_as_etcd_wants_them() {
+        assert!(flags(&[]).check_times().is_ok());
+        assert!(flags(&["--election-timeout", "400"]).check_times().is_err());
+        assert!(flags(&["--election-timeout", "60000"]).check_times().is_err());
+        assert!(flags(&["--heartbeat-interval", "0"]).check_times().is_err());
     }
 }

@@ -3,12 +3,19 @@
 
 mod flags;
 mod server;
+mod url;
+
+use std::io::IsTerminal;
 
 use clap::Parser;
 
 fn main() -> std::process::ExitCode {
     let flags = flags::Flags::parse();
-    tracing_subscriber::fmt().with_env_filter(&flags.log_level).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_max_level(flags.log_level.level())
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -19,7 +26,7 @@ fn main() -> std::process::ExitCode {
     match runtime.block_on(server::run(flags)) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "the server has failed");
+            tracing::error!("{error}");
             std::process::ExitCode::FAILURE
         }
     }

@@ -23,9 +23,18 @@ const STREAMS: u32 = 1 << 20;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 impl EtcdServer {
-    /// Serves connections until the future is dropped, over TLS if there is a configuration for it. HTTP/1 and HTTP/2 are told apart by what
-    /// the client sends.
+    /// Serves connections until the future is dropped, over TLS if there is a configuration for it. HTTP/1 and HTTP/2
+    /// are told apart by what the client sends.
     pub async fn serve(&self, listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>) {
+        self.accept(listener, tls, false).await;
+    }
+
+    /// Serves health, version and metrics and nothing else, until the future is dropped.
+    pub async fn serve_web(&self, listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>) {
+        self.accept(listener, tls, true).await;
+    }
+
+    async fn accept(&self, listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, only_web: bool) {
         let acceptor = tls.map(TlsAcceptor::from);
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder
@@ -53,7 +62,7 @@ impl EtcdServer {
             };
             let (server, builder, acceptor) = (self.clone(), builder.clone(), acceptor.clone());
             connections.spawn(async move {
-                if let Err(error) = server.connection(stream, &builder, acceptor).await {
+                if let Err(error) = server.connection(stream, &builder, acceptor, only_web).await {
                     tracing::debug!(%error, "a connection has failed");
                 }
             });
@@ -65,11 +74,17 @@ impl EtcdServer {
         stream: TcpStream,
         builder: &auto::Builder<TokioExecutor>,
         acceptor: Option<TlsAcceptor>,
+        only_web: bool,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         stream.set_nodelay(true)?;
         let service = service_fn(move |request| {
             let server = self.clone();
-            async move { Ok::<_, std::convert::Infallible>(server.handle(request).await) }
+            async move {
+                Ok::<_, std::convert::Infallible>(match only_web {
+                    false => server.handle(request).await,
+                    true => server.handle_web(request).await,
+                })
+            }
         });
         match acceptor {
             None => builder.serve_connection(TokioIo::new(stream), service).await,
