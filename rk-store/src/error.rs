@@ -13,7 +13,7 @@ pub enum Error {
     Compacted {
         /// The revision asked for.
         requested: Revision,
-        /// The compact revision: history at and below it is gone.
+        /// The compact revision: history before it is gone.
         compacted: Revision,
     },
     /// The revision asked for lies in the future.

@@ -102,7 +102,7 @@ impl Machine {
         self.revision
     }
 
-    /// History at and below it is gone, except the state at it; 0 if nothing was compacted.
+    /// History before it is gone: reads and watches go back to it and no further; 0 if nothing was compacted.
     pub fn compacted(&self) -> Revision {
         self.compacted
     }

@@ -70,7 +70,7 @@ mod tests {
         assert_eq!(store.alarms().await.unwrap(), alarms);
         store.delete(KeyRange::key("a")).await.unwrap();
         store.compact(store.status().await.unwrap().revision).await.unwrap();
-        assert_eq!(store.status().await.unwrap().size_in_use, 0);
+        assert!(store.status().await.unwrap().size_in_use < 100, "all that is left is that it was deleted");
         assert!(matches!(put().await, Err(Error::NoSpace(_))), "the alarm is active still");
         store.deactivate_alarm(alarms[0]).await.unwrap();
         put().await.unwrap();

@@ -48,12 +48,15 @@ impl Replica {
         // Records go only after the compact revision has risen.
         let machine = self.machine();
         let compacted = machine.compacted();
-        if from <= compacted {
+        if from < compacted {
             return Err(Error::Compacted { requested: from, compacted });
         }
         if prev_kv {
             for event in &mut events {
-                event.prev_kv = machine.at(&event.kv.key, event.kv.mod_revision - 1)?;
+                // Of a change at the compact revision itself it is gone.
+                if event.kv.mod_revision > compacted {
+                    event.prev_kv = machine.at(&event.kv.key, event.kv.mod_revision - 1)?;
+                }
             }
         }
         Ok((reached, events))

@@ -11,17 +11,37 @@ use crate::{
 /// An ordered, versioned, watchable map of bytes: etcd's data model.
 ///
 /// # Guarantees
-/// An implementation keeps these; the suite in `rk_store::testing` (feature `testing`) checks each.
-/// 1. **Order**: transactions have one order, and [`Revision`] counts those that changed something.
+/// An implementation keeps these; the suite in `rk_store::testing` (feature `testing`) checks each, by checks named after its
+/// number.
+/// 1. **Order**: transactions have one order, and [`Revision`] counts those that changed something. Each pair tells the
+///    revisions of its creation and last change and the number of its puts.
 /// 2. **Atomicity**: a txn takes effect at one revision or not at all.
-/// 3. **Linearizability**: a read at revision 0 sees every txn acknowledged before it began.
-/// 4. **Durability**: what was acknowledged is there after a crash, as far as the store is durable at all.
-/// 5. **History**: a read at a past revision gives what was there then, until compacted.
-/// 6. **Watch**: from revision r, every change since r, in order, exactly once, whole revisions at a time, or
-///    [`Error::Compacted`]. Only changes that are durable are delivered.
-/// 7. **Slow watchers** neither block writers nor grow memory without bound: the stream ends with an error
-///    ([`Error::Unavailable`] or [`Error::Compacted`]) from which the watcher may resume at the revision it reached.
-/// 8. **Leases** never expire early: not by a restart and not by a change of leader.
+/// 3. **Transactions**: the branches a txn takes, those of nested txns too, are decided by the state before it; its operations see
+///    what those before them did. A put keeps the value or the lease the key has, if told so.
+/// 4. **Refusals** change nothing and say what is wrong by the variant of [`Error`].
+/// 5. **Linearizability**: a read at revision 0 that is not [serializable](RangeRequest::serializable) sees every
+///    txn acknowledged before it began.
+/// 6. **Durability**: what was acknowledged is there after a crash, as far as the store is durable at all.
+/// 7. **History**: a read at a past revision gives what was there then, until it is compacted.
+/// 8. **Ranges** are filtered, sorted, cut and counted as [`RangeRequest`] says.
+/// 9. **Compaction** forgets what was there before the compact revision and nothing else, and makes no revision.
+/// 10. **Watch**: from revision r, every change since r, in order, exactly once, by whole revisions. Only changes that are
+///     durable are delivered.
+/// 11. **Watch from the past**: from any revision behind the compact revision, and from that itself where the store still has every
+///     change made at it; else [`Error::Compacted`] with the compact revision. From a revision in the future: nothing before it.
+/// 12. **What a watch tells**: the pair before, if asked for and not compacted; no puts or no deletes, if so wanted.
+/// 13. **Progress**: a watch that has delivered everything up to a revision tells so, on request and, if it was asked for,
+///     now and then.
+/// 14. **Slow watchers** neither block writers nor grow memory without bound. Their stream goes on from history, or ends with
+///     [`Error::Unavailable`] or [`Error::Compacted`] and may be resumed at the revision it reached.
+/// 15. **Leases** never end early: not by a restart and not by a change of leader. When one ends, or is revoked, its keys go at
+///     one revision.
+/// 16. **Keys and leases**: a put binds the key to the lease it names, or to none, instead of the one before; a delete
+///     unbinds it.
+/// 17. **Alarms** stay active until they are deactivated. While one of [space](crate::AlarmKind::NoSpace) is, puts and new leases are
+///     refused, and deletes and compaction work; while one of [corruption](crate::AlarmKind::Corrupt) is, every change is refused.
+/// 18. **Hashes** of one revision and compact revision are equal just if the content is.
+/// 19. **Snapshots** hold one state, leases and history included, whatever is written while they are read.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Reads keys in order.
@@ -33,8 +53,8 @@ pub trait Store: Send + Sync + 'static {
     /// Watches a range from a revision.
     async fn watch(&self, request: WatchRequest) -> Result<WatchStream, Error>;
 
-    /// Forgets history before `revision`: the state at `revision` stays readable and watches may start at
-    /// `revision + 1`; anything older fails with [`Error::Compacted`].
+    /// Forgets history before `revision`: the state at `revision` stays readable; anything older fails with
+    /// [`Error::Compacted`].
     async fn compact(&self, revision: Revision) -> Result<(), Error>;
 
     /// Grants a lease of `ttl` seconds, [`MIN_LEASE_TTL`](crate::MIN_LEASE_TTL) at least. `id` 0 lets the store choose.

@@ -434,7 +434,7 @@ pub struct Alarm {
 pub struct StoreStatus {
     /// The current revision.
     pub revision: Revision,
-    /// History at and below it is gone; 0 if nothing was compacted.
+    /// History before it is gone; 0 if nothing was compacted.
     pub compact_revision: Revision,
     /// Keys alive now.
     pub keys: u64,

@@ -55,7 +55,7 @@ pub(crate) fn watch(replica: Arc<Replica>, request: WatchRequest) -> Result<Watc
     let from = request.start_revision;
     // Nothing is published while the machine can be read, so the hub stands at the machine's revision.
     let machine = replica.machine();
-    if from > 0 && from <= machine.compacted() {
+    if from > 0 && from < machine.compacted() {
         return Err(Error::Compacted { requested: from, compacted: machine.compacted() });
     }
     let (place, joined) = replica.hub().join(&request)?;

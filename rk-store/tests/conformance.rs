@@ -9,12 +9,20 @@ rk_store::store_conformance!(memory, Arc::new(MemoryStore::new()));
 #[tokio::test(start_paused = true)]
 async fn watchers_behind_a_small_ring_go_on_from_history() {
     let options = MemoryOptions { watch_buffer: 50, ..MemoryOptions::default() };
-    testing::store::slow_watchers_hold_nobody_up(Arc::new(MemoryStore::with_options(options))).await;
+    testing::store::g14_slow_watchers_hold_nobody_up(Arc::new(MemoryStore::with_options(options))).await;
 }
 
 #[test]
 fn memory_store_is_as_the_model() {
     testing::model::against_model(300, async || Arc::new(MemoryStore::new()) as Arc<dyn Store>);
+}
+
+#[tokio::test]
+async fn memory_store_is_restored() {
+    let restore = async |snapshot| {
+        Arc::new(MemoryStore::restore(snapshot, MemoryOptions::default()).await.unwrap()) as Arc<dyn Store>
+    };
+    testing::store::g19_snapshots_restore(Arc::new(MemoryStore::new()), restore).await;
 }
 
 #[test]
@@ -128,7 +136,7 @@ mod on_disk {
             same.close().await;
             open().await as Arc<dyn Store>
         };
-        testing::store::durability(store, reopen).await;
+        testing::store::g06_durability(store, reopen).await;
     }
 
     #[cfg(feature = "sled")]
@@ -159,7 +167,7 @@ mod on_disk {
                 drop(same);
                 open().await as Arc<dyn Store>
             };
-            testing::store::durability(store, reopen).await;
+            testing::store::g06_durability(store, reopen).await;
         }
     }
 }

@@ -44,3 +44,29 @@ async fn a_lease_ends_with_its_keys() {
     assert!(begin.elapsed() >= std::time::Duration::from_secs(10));
     assert!(matches!(store.lease_time_to_live(lease.id, false).await, Err(Error::LeaseNotFound(_))));
 }
+
+#[tokio::test]
+async fn a_watch_from_the_compact_revision_sees_what_was_deleted_there() {
+    let store = MemoryStore::new();
+    for key in ["a", "b"] {
+        store.put(key.into(), "1".into()).await.unwrap();
+    }
+    let both = |key: &'static str| Op::Delete(DeleteRequest { range: KeyRange::key(key), prev_kv: false });
+    let ops = vec![both("a"), Op::Put(PutRequest::new("c", "1"))];
+    store.txn(Txn { success: ops, ..Txn::default() }).await.unwrap();
+    store.delete(KeyRange::key("b")).await.unwrap();
+    store.compact(4).await.unwrap();
+    let request = WatchRequest { prev_kv: true, ..WatchRequest::new(KeyRange::all(), 4) };
+    let mut watch = store.watch(request).await.unwrap();
+    let batch = watch.next().await.unwrap().unwrap();
+    let seen: Vec<_> = batch.events.iter().map(|event| (event.kind, &event.kv.key[..])).collect();
+    assert_eq!(seen, [(EventKind::Delete, &b"a"[..]), (EventKind::Put, b"c"), (EventKind::Delete, b"b")]);
+    assert!(batch.events[0].prev_kv.is_none(), "what was there before is compacted");
+    assert!(batch.events[2].prev_kv.is_some());
+    // With the next compaction it is gone for good.
+    store.compact(5).await.unwrap();
+    assert!(matches!(
+        store.watch(WatchRequest::new(KeyRange::all(), 4)).await,
+        Err(Error::Compacted { compacted: 5, .. })
+    ));
+}

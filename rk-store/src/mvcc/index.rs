@@ -20,6 +20,8 @@ pub(crate) struct Index {
     /// Keys whose oldest change is of no more use once history is compacted up to the revision beside it, in order
     /// of revision. So compaction costs what has become garbage, not what exists.
     obsolete: VecDeque<(Revision, Bytes)>,
+    /// The same for deletes, which are of use as long as a watch may begin at their own revision.
+    tombstones: VecDeque<(Revision, Bytes)>,
     live: u64,
 }
 
@@ -35,7 +37,7 @@ impl Index {
             self.obsolete.push_back((at.revision, key.clone()));
         }
         if deleted {
-            self.obsolete.push_back((at.revision, key));
+            self.tombstones.push_back((at.revision + 1, key));
         }
         changes.push(Change { at, deleted });
         match (was_live, deleted) {
@@ -64,21 +66,24 @@ impl Index {
             .filter_map(move |(key, changes)| Some((key, visible(changes, revision)?)))
     }
 
-    /// Forgets what no read at `revision` or later sees; the positions forgotten.
+    /// Forgets what neither a read nor a watch from `revision` on sees; the positions forgotten.
     pub(crate) fn compact(&mut self, revision: Revision) -> Vec<Position> {
         let mut forgotten = Vec::new();
-        while self.obsolete.front().is_some_and(|(at, _)| *at <= revision) {
-            let Some((_, key)) = self.obsolete.pop_front() else { break };
-            let Some(changes) = self.keys.get_mut(&key) else { continue };
-            forgotten.push(changes.remove(0).at);
-            if changes.is_empty() {
-                self.keys.remove(&key);
-            } else if changes.len() * 4 < changes.capacity() {
-                changes.shrink_to_fit();
+        // Which of a key's entries stand for which of its changes does not matter: as many of the oldest go as there are.
+        for obsolete in [&mut self.obsolete, &mut self.tombstones] {
+            while obsolete.front().is_some_and(|(at, _)| *at <= revision) {
+                let Some((_, key)) = obsolete.pop_front() else { break };
+                let Some(changes) = self.keys.get_mut(&key) else { continue };
+                forgotten.push(changes.remove(0).at);
+                if changes.is_empty() {
+                    self.keys.remove(&key);
+                } else if changes.len() * 4 < changes.capacity() {
+                    changes.shrink_to_fit();
+                }
             }
-        }
-        if self.obsolete.len() * 4 < self.obsolete.capacity() {
-            self.obsolete.shrink_to_fit();
+            if obsolete.len() * 4 < obsolete.capacity() {
+                obsolete.shrink_to_fit();
+            }
         }
         forgotten
     }
@@ -131,7 +136,9 @@ mod tests {
         assert_eq!(index.compact(4), [at(2)]);
         assert_eq!(index.find(b"a", 4), Some(at(4)));
         assert_eq!(index.find(b"b", 4), Some(at(3)));
-        assert_eq!(index.compact(5), [at(3), at(5)]);
+        assert_eq!(index.compact(5), [at(3)], "a watch from the delete on still sees it");
+        assert_eq!(index.find(b"b", 5), None);
+        assert_eq!(index.compact(6), [at(5)]);
         assert_eq!(index.keys.len(), 1);
     }
 

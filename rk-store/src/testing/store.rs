@@ -1,50 +1,18 @@
-//! The checks of [`Store`]'s guarantees, by their numbers there. Each wants a new, empty store.
+//! The checks of [`Store`]'s guarantees, named by their numbers there. Each wants a new, empty store.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
-pub use super::watch::{
-    slow_watchers_hold_nobody_up, watches_deliver_whole_revisions, watches_end_when_compacted,
-    watches_join_without_gap, watches_start_anywhere, watches_tell_progress, watches_tell_the_pair_before,
-};
-use super::{events, put, txn};
+use super::{delete, guard, pairs, put, read, revision, run, txn};
+pub use super::{lease::*, range::*, upkeep::*, watch::*};
 use crate::{
-    Compare, CompareOp, CompareTarget, DeleteRequest, Error, EventKind, KeyRange, MAX_LEASE_TTL, MAX_REQUEST_BYTES,
-    MAX_TXN_OPS, MIN_LEASE_TTL, Op, OpResponse, PutRequest, RangeRequest, Revision, Store, Txn, TxnResponse,
-    WatchRequest,
+    Alarm, AlarmKind, Compare, CompareOp, CompareTarget, Error, KeyRange, MAX_REQUEST_BYTES, MAX_TXN_OPS, Op,
+    OpResponse, PutRequest, RangeRequest, Store, Txn,
 };
-
-fn delete(range: KeyRange) -> Op {
-    Op::Delete(DeleteRequest { range, prev_kv: true })
-}
-
-fn read(range: KeyRange) -> Op {
-    Op::Range(RangeRequest::new(range))
-}
-
-fn guard(key: &'static str, op: CompareOp, target: CompareTarget) -> Compare {
-    Compare { range: KeyRange::key(key), op, target }
-}
-
-async fn revision(store: &dyn Store) -> Revision {
-    store.status().await.expect("status").revision
-}
-
-async fn run(store: &dyn Store, ops: impl Into<Vec<Op>>) -> TxnResponse {
-    store.txn(txn(ops)).await.expect("a txn without guards succeeds")
-}
-
-/// The keys and values of a range at a revision, 0 being now.
-async fn pairs(store: &dyn Store, range: KeyRange, revision: Revision) -> Vec<(Bytes, Bytes)> {
-    let request = RangeRequest { revision, ..RangeRequest::new(range) };
-    let answer = store.range(request).await.expect("the revision is there");
-    answer.kvs.into_iter().map(|kv| (kv.key, kv.value)).collect()
-}
 
 /// 1. The revision counts what changed something, from 1, and nothing else.
-pub async fn revisions_count_changes(store: Arc<dyn Store>) {
+pub async fn g01_revisions_count_changes(store: Arc<dyn Store>) {
     assert_eq!(revision(&*store).await, 1, "an empty store");
     assert_eq!(store.put("a".into(), "1".into()).await.expect("a put"), 2);
     assert_eq!(store.put("a".into(), "1".into()).await.expect("a put"), 3, "an equal value is a change too");
@@ -60,7 +28,7 @@ pub async fn revisions_count_changes(store: Arc<dyn Store>) {
 }
 
 /// 1. A key knows when it was created and changed and how often.
-pub async fn versions_follow_a_key(store: Arc<dyn Store>) {
+pub async fn g01_versions_follow_a_key(store: Arc<dyn Store>) {
     let facts = async || {
         let kv = store.get("a".into()).await.expect("a read").expect("the key is there");
         (kv.create_revision, kv.mod_revision, kv.version)
@@ -76,7 +44,7 @@ pub async fn versions_follow_a_key(store: Arc<dyn Store>) {
 }
 
 /// 2. A txn that fails has changed nothing.
-pub async fn a_txn_is_all_or_nothing(store: Arc<dyn Store>) {
+pub async fn g02_a_txn_is_all_or_nothing(store: Arc<dyn Store>) {
     run(&*store, [put("a", "1")]).await;
     let unknown_lease = Op::Put(PutRequest { lease: 99, ..PutRequest::new("c", "2") });
     let error = store.txn(txn([put("a", "2"), put("b", "2"), unknown_lease])).await;
@@ -88,8 +56,8 @@ pub async fn a_txn_is_all_or_nothing(store: Arc<dyn Store>) {
     assert_eq!(pairs(&*store, KeyRange::all(), 0).await, [("a".into(), "1".into())]);
 }
 
-/// 2. Operations see what those before them in the txn did.
-pub async fn a_txn_reads_its_writes(store: Arc<dyn Store>) {
+/// 3. Operations see what those before them in the txn did.
+pub async fn g03_a_txn_reads_its_writes(store: Arc<dyn Store>) {
     run(&*store, [put("a", "1"), put("b", "1")]).await;
     let answer =
         run(&*store, [put("c", "2"), read(KeyRange::all()), delete(KeyRange::key("a")), read(KeyRange::all())]).await;
@@ -105,8 +73,8 @@ pub async fn a_txn_reads_its_writes(store: Arc<dyn Store>) {
     assert!(matches!(&answer.responses[0], OpResponse::Put { prev_kv: Some(kv) } if kv.value == "1"));
 }
 
-/// 2. Every relation and target of a guard, on keys that are there and that are not.
-pub async fn guards_compare_what_they_say(store: Arc<dyn Store>) {
+/// 3. Every relation and target of a guard, on keys that are there and that are not.
+pub async fn g03_guards_compare_what_they_say(store: Arc<dyn Store>) {
     use CompareOp::{Equal, Greater, Less, NotEqual};
     use CompareTarget::{CreateRevision, Lease, ModRevision, Value, Version};
     store.lease_grant(5, 1000).await.expect("a lease");
@@ -149,8 +117,8 @@ pub async fn guards_compare_what_they_say(store: Arc<dyn Store>) {
     assert_eq!(pairs(&*store, KeyRange::key("c"), 0).await, [("c".into(), "else".into())]);
 }
 
-/// 2. A nested txn takes its branch by the state before the whole txn, at the same revision.
-pub async fn nested_txns_run_in_place(store: Arc<dyn Store>) {
+/// 3. A nested txn takes its branch by the state before the whole txn, at the same revision.
+pub async fn g03_nested_txns_run_in_place(store: Arc<dyn Store>) {
     let absent = guard("a", CompareOp::Equal, CompareTarget::Version(0));
     let inner = Txn { compare: vec![absent], success: vec![put("b", "then")], failure: vec![put("b", "else")] };
     let answer = run(&*store, [put("a", "1"), Op::Txn(inner.clone())]).await;
@@ -160,8 +128,25 @@ pub async fn nested_txns_run_in_place(store: Arc<dyn Store>) {
     assert_eq!(pairs(&*store, KeyRange::key("b"), 0).await, [("b".into(), "else".into())]);
 }
 
-/// 2. What no state could satisfy is refused and changes nothing.
-pub async fn impossible_requests_are_refused(store: Arc<dyn Store>) {
+/// 3. A put keeps the value or the lease that the key has, where it is told to.
+pub async fn g03_puts_keep_what_they_are_told(store: Arc<dyn Store>) {
+    store.lease_grant(5, 1000).await.expect("a lease");
+    let bound = |value: &'static str| PutRequest { lease: 5, ..PutRequest::new("a", value) };
+    let facts = async |ops: PutRequest| {
+        run(&*store, [Op::Put(ops)]).await;
+        let kv = store.get("a".into()).await.expect("a read").expect("the key is there");
+        (kv.value, kv.lease, kv.version)
+    };
+    let keep = PutRequest { ignore_value: true, ..PutRequest::new("a", "") };
+    assert_eq!(facts(bound("1")).await, ("1".into(), 5, 1));
+    assert_eq!(facts(keep.clone()).await, ("1".into(), 0, 2), "the value stays, the lease does not");
+    assert_eq!(facts(PutRequest { lease: 5, ..keep.clone() }).await, ("1".into(), 5, 3));
+    assert_eq!(facts(PutRequest { ignore_lease: true, ..PutRequest::new("a", "2") }).await, ("2".into(), 5, 4));
+    assert_eq!(facts(PutRequest { ignore_lease: true, ..keep }).await, ("2".into(), 5, 5));
+}
+
+/// 4. What no state could satisfy is refused and changes nothing.
+pub async fn g04_impossible_requests_are_refused(store: Arc<dyn Store>) {
     let inner = |ops: Vec<Op>| Op::Txn(txn(ops));
     let reads = |count: usize| (0..count).map(|i| read(KeyRange::key(format!("k{i}")))).collect::<Vec<_>>();
     let keep = |put: PutRequest, value: bool| Op::Put(PutRequest { ignore_value: value, ignore_lease: !value, ..put });
@@ -195,8 +180,8 @@ pub async fn impossible_requests_are_refused(store: Arc<dyn Store>) {
     assert_eq!(revision(&*store).await, 1);
 }
 
-/// 3. Guarded updates by many writers: none is lost, and each sees what was acknowledged before it began.
-pub async fn concurrent_writers_lose_nothing(store: Arc<dyn Store>) {
+/// 5. Guarded updates by many writers: none is lost, and each sees what was acknowledged before it began.
+pub async fn g05_concurrent_writers_lose_nothing(store: Arc<dyn Store>) {
     const WRITERS: usize = 8;
     const EACH: usize = 25;
     let writers = (0..WRITERS).map(|_| {
@@ -230,8 +215,8 @@ pub async fn concurrent_writers_lose_nothing(store: Arc<dyn Store>) {
     assert_eq!(revision(&*store).await, 1 + (WRITERS * EACH) as u64);
 }
 
-/// 4. What was acknowledged is there after `reopen`, which closes or crashes the store and opens it again.
-pub async fn durability(store: Arc<dyn Store>, reopen: impl AsyncFnOnce(Arc<dyn Store>) -> Arc<dyn Store>) {
+/// 6. What was acknowledged is there after `reopen`, which closes or crashes the store and opens it again.
+pub async fn g06_durability(store: Arc<dyn Store>, reopen: impl AsyncFnOnce(Arc<dyn Store>) -> Arc<dyn Store>) {
     store.lease_grant(3, 1000).await.expect("a lease");
     for i in 0..50 {
         let key = format!("key-{}", i % 7);
@@ -250,13 +235,21 @@ pub async fn durability(store: Arc<dyn Store>, reopen: impl AsyncFnOnce(Arc<dyn 
         let status = store.status().await.expect("status");
         (facts, lease.keys, lease.granted_ttl, status.revision, status.compact_revision, status.keys)
     };
+    let alarm = Alarm { member: 7, kind: AlarmKind::NoSpace };
+    store.activate_alarm(alarm).await.expect("an alarm");
     let before = facts(&*store).await;
+    let hash = store.hash_kv(0).await.expect("a hash");
+    let left = store.lease_time_to_live(3, false).await.expect("the lease").ttl;
     let store = reopen(store).await;
     assert_eq!(facts(&*store).await, before);
+    assert_eq!(store.hash_kv(0).await.expect("a hash"), hash);
+    assert_eq!(store.alarms().await.expect("alarms"), [alarm]);
+    let lease = store.lease_time_to_live(3, false).await.expect("the lease");
+    assert!(lease.ttl >= left, "{left} seconds of the lease were left before, and {} are", lease.ttl);
 }
 
-/// 5. The past reads as it was, until it is compacted; the state at the compact revision stays.
-pub async fn history_is_kept_until_compacted(store: Arc<dyn Store>) {
+/// 7. The past reads as it was, until it is compacted; the state at the compact revision stays.
+pub async fn g07_history_is_kept_until_compacted(store: Arc<dyn Store>) {
     run(&*store, [put("a", "1")]).await;
     run(&*store, [put("b", "1")]).await;
     run(&*store, [put("a", "2")]).await;
@@ -288,92 +281,36 @@ pub async fn history_is_kept_until_compacted(store: Arc<dyn Store>) {
         check(compacted as usize - 1).await;
         let error = store.range(at(compacted - 1)).await;
         assert!(matches!(error, Err(Error::Compacted { compacted: c, .. }) if c == compacted), "{error:?}");
+    }
+}
+
+/// 9. Compaction forgets what nobody can read any more; all that is there, and the revision, stay.
+pub async fn g09_compaction_forgets_only_the_past(store: Arc<dyn Store>) {
+    for i in 0..30 {
+        run(&*store, [put(format!("k{}", i % 3), format!("{i}"))]).await;
+    }
+    run(&*store, [delete(KeyRange::key("k0"))]).await;
+    let facts = async || {
+        let mut facts = Vec::new();
+        for revision in 20..=32 {
+            let request = RangeRequest { revision, ..RangeRequest::new(KeyRange::all()) };
+            facts.push(store.range(request).await.expect("a read of the past").kvs);
+        }
+        facts
+    };
+    let before = facts().await;
+    for compacted in [2, 10, 20] {
+        store.compact(compacted).await.expect("a compaction");
         assert_eq!(store.status().await.expect("status").compact_revision, compacted);
+        for refused in [compacted, 1] {
+            let error = store.compact(refused).await;
+            assert!(matches!(error, Err(Error::Compacted { compacted: c, .. }) if c == compacted), "{error:?}");
+        }
+        assert_eq!(facts().await, before);
     }
-    let error = store.compact(6).await;
-    assert!(matches!(error, Err(Error::Compacted { requested: 6, compacted: 6 })), "{error:?}");
-    assert_eq!(store.put("c".into(), "1".into()).await.expect("a put"), 7, "compaction is no revision");
-}
-
-/// 5. Limits, counts and keys alone.
-pub async fn ranges_are_cut_and_counted(store: Arc<dyn Store>) {
-    run(&*store, (0..5).map(|i| put(format!("k{i}"), format!("v{i}"))).collect::<Vec<_>>()).await;
-    run(&*store, [put("other", "x")]).await;
-    let request = RangeRequest { limit: 2, ..RangeRequest::new(KeyRange::prefix("k")) };
-    let answer = store.range(request.clone()).await.expect("a range");
-    assert_eq!(answer.kvs.iter().map(|kv| &kv.key[..]).collect::<Vec<_>>(), [b"k0", b"k1"]);
-    assert!(answer.more && answer.count == 5 && answer.revision == 3);
-    let answer = store.range(RangeRequest { limit: 5, ..request.clone() }).await.expect("a range");
-    assert!(!answer.more && answer.kvs.len() == 5);
-    let answer = store.range(RangeRequest { keys_only: true, ..request.clone() }).await.expect("a range");
-    assert!(answer.kvs.iter().all(|kv| kv.value.is_empty() && kv.mod_revision == 2));
-    let answer = store.range(RangeRequest { count_only: true, ..request }).await.expect("a range");
-    assert!(answer.kvs.is_empty() && !answer.more && answer.count == 5);
-    let between = KeyRange { start: "k1".into(), end: Some("k3".into()) };
-    assert_eq!(pairs(&*store, between, 0).await.len(), 2);
-}
-
-async fn put_bound(store: &dyn Store, key: &'static str, lease: i64) {
-    run(store, [Op::Put(PutRequest { lease, ..PutRequest::new(key, "1") })]).await;
-}
-
-/// 8. A lease's keys go when its time is over, at one revision and not before.
-pub async fn leases_end_with_their_keys(store: Arc<dyn Store>) {
-    let begin = Instant::now();
-    let lease = store.lease_grant(0, 2).await.expect("a lease");
-    assert!(lease.id != 0 && lease.granted_ttl == 2);
-    put_bound(&*store, "a", lease.id).await;
-    put_bound(&*store, "b", lease.id).await;
-    put_bound(&*store, "kept", lease.id).await;
-    run(&*store, [put("kept", "no lease any more")]).await;
-    let from = revision(&*store).await + 1;
-    let mut watch = store.watch(WatchRequest::new(KeyRange::all(), from)).await.expect("a watch");
-    let gone = events(&mut watch, 2).await;
-    assert!(begin.elapsed() >= Duration::from_secs(2), "it ended after {:?}", begin.elapsed());
-    let gone: Vec<_> = gone.iter().map(|event| (event.kind, &event.kv.key[..], event.kv.mod_revision)).collect();
-    assert_eq!(gone, [(EventKind::Delete, &b"a"[..], from), (EventKind::Delete, b"b", from)]);
-    assert_eq!(pairs(&*store, KeyRange::all(), 0).await.len(), 1);
-    let error = store.lease_keep_alive(lease.id).await;
-    assert!(matches!(error, Err(Error::LeaseNotFound(_))), "{error:?}");
-}
-
-/// 8. Keeping a lease alive gives it its whole time again.
-pub async fn leases_are_kept_alive(store: Arc<dyn Store>) {
-    let lease = store.lease_grant(11, 3).await.expect("a lease");
-    put_bound(&*store, "a", lease.id).await;
-    for _ in 0..4 {
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!(store.lease_keep_alive(11).await.expect("it lives").ttl, 3);
-        assert_eq!(pairs(&*store, KeyRange::key("a"), 0).await.len(), 1);
-    }
-}
-
-/// 8. Grant, look, list and revoke.
-pub async fn leases_are_managed(store: Arc<dyn Store>) {
-    let error = store.lease_grant(1, MAX_LEASE_TTL + 1).await;
-    assert!(matches!(error, Err(Error::LeaseTtlTooLarge(_))), "{error:?}");
-    for (id, ttl) in [(1, 0), (2, -1), (3, 1)] {
-        let lease = store.lease_grant(id, ttl).await.expect("a lease");
-        assert_eq!((lease.granted_ttl, lease.ttl), (MIN_LEASE_TTL, MIN_LEASE_TTL), "the least there is");
-        store.lease_revoke(id).await.expect("a revocation");
-    }
-    store.lease_grant(2, 100).await.expect("a lease");
-    store.lease_grant(1, 100).await.expect("a lease");
-    let error = store.lease_grant(1, 100).await;
-    assert!(matches!(error, Err(Error::LeaseExists(1))), "{error:?}");
-    put_bound(&*store, "b", 1).await;
-    put_bound(&*store, "a", 1).await;
-    put_bound(&*store, "c", 2).await;
-    let lease = store.lease_time_to_live(1, true).await.expect("the lease");
-    assert_eq!((lease.granted_ttl, &lease.keys[..]), (100, &["a".into(), "b".into()] as &[Bytes]));
-    assert!((90..=100).contains(&lease.ttl), "{} seconds are left", lease.ttl);
-    assert_eq!(store.leases().await.expect("leases"), [1, 2]);
-    let before = revision(&*store).await;
-    store.lease_revoke(1).await.expect("a revocation");
-    assert_eq!(revision(&*store).await, before + 1, "its keys go at one revision");
-    assert_eq!(pairs(&*store, KeyRange::all(), 0).await, [("c".into(), "1".into())]);
-    for error in [store.lease_revoke(1).await, store.lease_time_to_live(1, false).await.map(drop)] {
-        assert!(matches!(error, Err(Error::LeaseNotFound(1))), "{error:?}");
-    }
-    assert_eq!(store.leases().await.expect("leases"), [2]);
+    store.compact(32).await.expect("a compaction");
+    let keys: Vec<_> = pairs(&*store, KeyRange::all(), 0).await.into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["k1", "k2"]);
+    assert_eq!(store.put("k0".into(), "1".into()).await.expect("a put"), 33, "compaction is no revision");
+    assert_eq!(store.get("k0".into()).await.expect("a read").map(|kv| kv.version), Some(1));
 }

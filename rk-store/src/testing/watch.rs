@@ -15,8 +15,8 @@ fn from(revision: Revision) -> WatchRequest {
     WatchRequest::new(KeyRange::all(), revision)
 }
 
-/// 6. A watch from the past, from now and from the future gives just what it should.
-pub async fn watches_start_anywhere(store: Arc<dyn Store>) {
+/// 11. A watch from the past, from now and from the future gives just what it should.
+pub async fn g11_watches_start_anywhere(store: Arc<dyn Store>) {
     for i in 0..3 {
         write(&*store, "a", format!("{i}")).await;
     }
@@ -43,8 +43,8 @@ pub async fn watches_start_anywhere(store: Arc<dyn Store>) {
     }
 }
 
-/// 6. The events of one revision come in one batch, in order, whether from history or live.
-pub async fn watches_deliver_whole_revisions(store: Arc<dyn Store>) {
+/// 10. The events of one revision come in one batch, in order, whether from history or live.
+pub async fn g10_watches_deliver_whole_revisions(store: Arc<dyn Store>) {
     let mut live = store.watch(from(0)).await.expect("a watch");
     let keys: Vec<_> = (0..20).rev().map(|i| format!("k{i:02}")).collect();
     for round in 0..3 {
@@ -66,8 +66,8 @@ pub async fn watches_deliver_whole_revisions(store: Arc<dyn Store>) {
     }
 }
 
-/// 6. The pair before comes with an event where it was asked for, and only there.
-pub async fn watches_tell_the_pair_before(store: Arc<dyn Store>) {
+/// 12. The pair before comes with an event where it was asked for, and only there.
+pub async fn g12_watches_tell_the_pair_before(store: Arc<dyn Store>) {
     let request = WatchRequest { prev_kv: true, ..from(2) };
     let mut live = store.watch(request.clone()).await.expect("a watch");
     let mut without = store.watch(from(2)).await.expect("a watch");
@@ -83,8 +83,8 @@ pub async fn watches_tell_the_pair_before(store: Arc<dyn Store>) {
     assert!(events(&mut without, 3).await.iter().all(|event| event.prev_kv.is_none()));
 }
 
-/// 6. Watches that start while others write miss nothing and see nothing twice.
-pub async fn watches_join_without_gap(store: Arc<dyn Store>) {
+/// 10. Watches that start while others write miss nothing and see nothing twice.
+pub async fn g10_watches_join_without_gap(store: Arc<dyn Store>) {
     const REVISIONS: Revision = 300;
     let writer = tokio::spawn({
         let store = store.clone();
@@ -119,18 +119,23 @@ pub async fn watches_join_without_gap(store: Arc<dyn Store>) {
     writer.await.expect("the writer failed");
 }
 
-/// 6. A watch of what was compacted fails; one behind it works.
-pub async fn watches_end_when_compacted(store: Arc<dyn Store>) {
+/// 11. A watch of what was compacted fails; one behind it works.
+pub async fn g11_watches_end_when_compacted(store: Arc<dyn Store>) {
     for i in 0..5 {
         write(&*store, "a", format!("{i}")).await;
     }
     store.compact(4).await.expect("a compaction");
-    // A store may say so at once or in the stream.
-    let error = match store.watch(from(4)).await {
-        Ok(mut watch) => next(&mut watch).await.expect_err("history is gone"),
-        Err(error) => error,
+    let start = async |revision| match store.watch(from(revision)).await {
+        // A store may say so at once or in the stream.
+        Ok(mut watch) => next(&mut watch).await.map(|batch| (watch, batch.events[0].kv.mod_revision)),
+        Err(error) => Err(error),
     };
+    let error = start(3).await.map(|(_, first)| first).expect_err("history is gone");
     assert!(matches!(error, Error::Compacted { compacted: 4, .. }), "{error:?}");
+    match start(4).await {
+        Ok((_, first)) => assert_eq!(first, 4),
+        Err(error) => assert!(matches!(error, Error::Compacted { compacted: 4, .. }), "{error:?}"),
+    }
     let mut watch = store.watch(from(5)).await.expect("a watch");
     assert_eq!(events(&mut watch, 2).await[0].kv.mod_revision, 5);
     // A watch that is up to date does not mind.
@@ -148,8 +153,58 @@ pub async fn watches_end_when_compacted(store: Arc<dyn Store>) {
     }
 }
 
-/// 6. A watch that asked for it is told of revisions that do not concern it.
-pub async fn watches_tell_progress(store: Arc<dyn Store>) {
+/// 12. Puts and deletes can be left out, from history and live.
+pub async fn g12_watches_leave_out_what_is_filtered(store: Arc<dyn Store>) {
+    let no_put = WatchRequest { no_put: true, ..from(2) };
+    let no_delete = WatchRequest { no_delete: true, ..from(2) };
+    let live =
+        [store.watch(no_put.clone()).await.expect("a watch"), store.watch(no_delete.clone()).await.expect("a watch")];
+    write(&*store, "a", "1").await;
+    write(&*store, "b", "1").await;
+    store.delete(KeyRange::key("a")).await.expect("a delete");
+    let both = [put("a", "2"), Op::Delete(DeleteRequest { range: KeyRange::key("b"), prev_kv: false })];
+    store.txn(txn(both)).await.expect("a txn");
+    write(&*store, "a", "3").await;
+    store.delete(KeyRange::all()).await.expect("a delete");
+    let past = [store.watch(no_put).await.expect("a watch"), store.watch(no_delete).await.expect("a watch")];
+    for [mut deletes, mut puts] in [live, past] {
+        let seen = async |watch: &mut _, count, kind| {
+            let seen = events(watch, count).await;
+            assert!(seen.iter().all(|event| event.kind == kind), "{seen:?}");
+            seen.iter().map(|event| event.kv.mod_revision).collect::<Vec<_>>()
+        };
+        assert_eq!(seen(&mut deletes, 3, EventKind::Delete).await, [4, 5, 7]);
+        assert_eq!(seen(&mut puts, 4, EventKind::Put).await, [2, 3, 5, 6]);
+    }
+}
+
+/// 13. A watch that is asked how far it has come tells so, behind all that it has to deliver.
+pub async fn g13_watches_tell_progress_on_request(store: Arc<dyn Store>) {
+    let mut watch = store.watch(WatchRequest::new(KeyRange::prefix("a"), 2)).await.expect("a watch");
+    for round in 1..=3 {
+        let wanted = write(&*store, "a", "1").await;
+        assert_eq!(events(&mut watch, 1).await[0].kv.mod_revision, wanted);
+        let reached = write(&*store, "b", "1").await;
+        watch.request_progress();
+        let batch = next(&mut watch).await.expect("an answer");
+        assert_eq!((batch.revision, &batch.events[..]), (reached, &[][..]), "in round {round}");
+    }
+    // A handle asks as well while the stream is being read, and what comes meanwhile comes first.
+    let handle = watch.progress_request();
+    let last = write(&*store, "a", "2").await;
+    handle.request();
+    assert_eq!(events(&mut watch, 1).await[0].kv.mod_revision, last);
+    loop {
+        let batch = next(&mut watch).await.expect("an answer");
+        assert!(batch.events.is_empty());
+        if batch.revision == last {
+            break;
+        }
+    }
+}
+
+/// 13. A watch that asked for it is told of revisions that do not concern it.
+pub async fn g13_watches_tell_progress(store: Arc<dyn Store>) {
     let request = WatchRequest { progress: true, ..WatchRequest::new(KeyRange::prefix("a"), 0) };
     let mut watch = store.watch(request).await.expect("a watch");
     let reached = write(&*store, "b", "1").await;
@@ -165,10 +220,10 @@ pub async fn watches_tell_progress(store: Arc<dyn Store>) {
     assert_eq!(events(&mut watch, 1).await[0].kv.mod_revision, reached + 1);
 }
 
-/// 7. A watcher that does not read delays no writer. When it reads, it finds events without a gap, to the end or to an error.
+/// 14. A watcher that does not read delays no writer. When it reads, it finds events without a gap, to the end or to an error.
 ///
 /// After an error it may resume behind the last event.
-pub async fn slow_watchers_hold_nobody_up(store: Arc<dyn Store>) {
+pub async fn g14_slow_watchers_hold_nobody_up(store: Arc<dyn Store>) {
     const REVISIONS: Revision = 2000;
     let mut watch = store.watch(from(0)).await.expect("a watch");
     let ops = |i: Revision| -> Txn {
