@@ -7,7 +7,7 @@
 //! ```text
 //! clients, watchers, owners of leases ─► members ◄─► network: delays, losses, cuts
 //!    │                                      │
-//!    └─► history                            └─► the log, as every member shows it
+//!    └─► history                            └─► the log, as every member shows it; disks that forget what was not synced
 //!           └────────────► checks ◄────────────┘
 //! ```
 //! What is checked:
@@ -25,6 +25,7 @@
 //! ```
 
 mod client;
+mod disk;
 mod faults;
 mod group;
 mod history;
@@ -103,9 +104,7 @@ async fn simulate(seed: u64, options: &Options) -> Report {
     let trace = Trace::new(options.verbose);
     let size = if random.random_bool(0.7) { 3 } else { 5 };
     let group = Group::new(size, seed, &mut random, trace.clone());
-    for id in group.ids() {
-        faults::restart(&group, id).await;
-    }
+    join_all(group.ids().into_iter().map(|id| group.start(id))).await;
     let until = u64::try_from(options.time.as_millis()).unwrap_or(u64::MAX);
     let clients = (1..=5).map(|i| tokio::spawn(client::client(group.clone(), i, random.random(), until)));
     let clients: Vec<_> = clients.collect();
@@ -153,14 +152,15 @@ async fn recover(group: &Arc<Group>) -> u64 {
     trace.tell(|| "all faults end".into());
     group.network.cut(Default::default());
     group.network.set_quality(Default::default());
-    for id in group.ids() {
-        faults::restart(group, id).await;
-    }
     let work = async {
         let mut revision = 0;
         for id in group.ids() {
             loop {
-                let store = group.member(id).expect("it was started");
+                let Some(store) = group.member(id) else {
+                    group.start(id).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                };
                 match store.put(format!("after/{id}").into(), format!("after/{id} at {}", trace.now()).into()).await {
                     Ok(made) => {
                         revision = made;

@@ -25,6 +25,7 @@ pub(crate) async fn make(group: Arc<Group>, seed: u64, until: u64) {
             }
             Some(2) => group.network.cut(links(&group.ids(), &mut random)),
             Some(3) => group.network.set_quality(quality(&mut random)),
+            Some(4) => disk(&group, &mut random),
             _ => {
                 group.network.cut(BTreeSet::new());
                 group.network.set_quality(Quality::default());
@@ -34,7 +35,7 @@ pub(crate) async fn make(group: Arc<Group>, seed: u64, until: u64) {
 }
 
 /// Kinds of faults in [`make`].
-const KINDS: usize = 4;
+const KINDS: usize = 5;
 
 /// Crashes members, each for a while.
 fn crash(group: &Arc<Group>, random: &mut StdRng, count: usize) {
@@ -46,18 +47,35 @@ fn crash(group: &Arc<Group>, random: &mut StdRng, count: usize) {
         let group = group.clone();
         tokio::spawn(async move {
             tokio::time::sleep(away).await;
-            restart(&group, id).await;
+            group.start(id).await;
         });
     }
 }
 
-/// Starts a member if it does not run, whatever it takes.
-pub(crate) async fn restart(group: &Group, id: MemberId) {
-    if !group.runs(id)
-        && let Err(error) = group.start(id).await
-    {
-        group.trace.violation(format!("member {id} does not start: {error}"));
+/// Makes a disk slow, full or broken for a while. One whose syncs fail is given up by its member, which starts again on another.
+fn disk(group: &Arc<Group>, random: &mut StdRng) {
+    let ids = group.ids();
+    let id = ids[random.random_range(0..ids.len())];
+    let (disk, kind) = (group.disk(id), random.random_range(0..3));
+    let time = Duration::from_millis(random.random_range(100..3000));
+    match kind {
+        0 => disk.set_slowest(Some(random.random_range(10..600))),
+        1 => disk.set_full(true),
+        _ => disk.fail_syncs(),
     }
+    group.trace.tell(|| format!("the disk of {id} is {} for {time:?}", ["slow", "full", "broken"][kind]));
+    let group = group.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(time).await;
+        match kind {
+            0 => disk.set_slowest(None),
+            1 => disk.set_full(false),
+            _ => {
+                group.crash(id);
+                group.start(id).await;
+            }
+        }
+    });
 }
 
 /// Links to cut: one member, two sides, one direction, a bridge, or any.
