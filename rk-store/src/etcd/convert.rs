@@ -100,7 +100,11 @@ pub(crate) fn txn(request: pb::TxnRequest, max_ops: usize) -> Result<Txn, Status
     let left = max_ops.checked_sub(most).ok_or(status::TOO_MANY_OPS)?;
     let ops = |ops: Vec<pb::RequestOp>| ops.into_iter().map(|request| op(request, left)).collect::<Result<_, _>>();
     Ok(Txn {
-        compare: request.compare.into_iter().map(guard).collect::<Result<_, _>>()?,
+        compare: request
+            .compare
+            .into_iter()
+            .filter_map(|compare| guard(compare).transpose())
+            .collect::<Result<_, _>>()?,
         success: ops(request.success)?,
         failure: ops(request.failure)?,
     })
@@ -116,41 +120,46 @@ fn op(request: pb::RequestOp, max_ops: usize) -> Result<Op, Status> {
     })
 }
 
-fn guard(compare: pb::Compare) -> Result<Compare, Status> {
+/// A guard, `None` for one that holds whatever is there.
+fn guard(compare: pb::Compare) -> Result<Option<Compare>, Status> {
     use compare::{CompareResult, CompareTarget as Target, TargetUnion as Wanted};
     given(&compare.key)?;
-    let op = match compare.result() {
+    // etcd lets what it does not know hold.
+    let Ok(relation) = CompareResult::try_from(compare.result) else { return Ok(None) };
+    let op = match relation {
         CompareResult::Equal => CompareOp::Equal,
         CompareResult::Greater => CompareOp::Greater,
         CompareResult::Less => CompareOp::Less,
         CompareResult::NotEqual => CompareOp::NotEqual,
     };
-    let target = compare.target();
-    let wanted = compare.target_union;
-    // A wanted of another kind than the target counts as zero, or as no value.
-    let target = match target {
-        Target::Version => CompareTarget::Version(match wanted {
-            Some(Wanted::Version(wanted)) => unsigned(wanted),
-            _ => 0,
-        }),
-        Target::Create => CompareTarget::CreateRevision(match wanted {
-            Some(Wanted::CreateRevision(wanted)) => unsigned(wanted),
-            _ => 0,
-        }),
-        Target::Mod => CompareTarget::ModRevision(match wanted {
-            Some(Wanted::ModRevision(wanted)) => unsigned(wanted),
-            _ => 0,
-        }),
-        Target::Value => CompareTarget::Value(match wanted {
-            Some(Wanted::Value(wanted)) => wanted,
-            _ => Bytes::new(),
-        }),
-        Target::Lease => CompareTarget::Lease(match wanted {
-            Some(Wanted::Lease(wanted)) => wanted,
-            _ => 0,
-        }),
+    let range = key_range(compare.key, compare.range_end);
+    // Where all that may be found relates to the wanted in one way: nothing has a version less than 0.
+    let fixed = |holds: bool| {
+        let never = Compare { range: range.clone(), op: CompareOp::Less, target: CompareTarget::Version(0) };
+        Ok((!holds).then_some(never))
     };
-    Ok(Compare { range: key_range(compare.key, compare.range_end), op, target })
+    // A wanted of another kind than the target counts as zero, or as no value.
+    let number = match (Target::try_from(compare.target), &compare.target_union) {
+        (Ok(Target::Version), Some(Wanted::Version(wanted)))
+        | (Ok(Target::Create), Some(Wanted::CreateRevision(wanted)))
+        | (Ok(Target::Mod), Some(Wanted::ModRevision(wanted))) => *wanted,
+        _ => 0,
+    };
+    let Ok(wanted) = u64::try_from(number) else {
+        return fixed(matches!(op, CompareOp::Greater | CompareOp::NotEqual));
+    };
+    let target = match (Target::try_from(compare.target), compare.target_union) {
+        (Ok(Target::Version), _) => CompareTarget::Version(wanted),
+        (Ok(Target::Create), _) => CompareTarget::CreateRevision(wanted),
+        (Ok(Target::Mod), _) => CompareTarget::ModRevision(wanted),
+        (Ok(Target::Value), Some(Wanted::Value(wanted))) => CompareTarget::Value(wanted),
+        (Ok(Target::Value), _) => CompareTarget::Value(Bytes::new()),
+        (Ok(Target::Lease), Some(Wanted::Lease(wanted))) => CompareTarget::Lease(wanted),
+        (Ok(Target::Lease), _) => CompareTarget::Lease(0),
+        // A target that etcd does not know equals whatever is wanted.
+        (Err(_), _) => return fixed(op == CompareOp::Equal),
+    };
+    Ok(Some(Compare { range, op, target }))
 }
 
 pub(crate) fn kv(kv: KeyValue) -> mvccpb::KeyValue {

@@ -50,6 +50,10 @@ impl Shared {
     }
 
     pub(crate) async fn member_update(&self, request: MemberUpdateRequest) -> Result<MemberUpdateResponse, Status> {
+        let known = self.cluster.members(false).await.map_err(cluster_status)?;
+        if !known.iter().any(|member| member.id == request.id) {
+            return Err(status::MEMBER_NOT_FOUND.into());
+        }
         let updated = self.cluster.member_update(request.id, valid(request.peer_urls)?).await;
         Ok(MemberUpdateResponse { header: Some(self.header(0)), members: members(updated.map_err(cluster_status)?) })
     }
