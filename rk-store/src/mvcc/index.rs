@@ -1,55 +1,146 @@
 //! The index of history: which revisions changed a key. It is in memory; the values are in the engine.
+//!
+//! Memory for a key with one version: its bytes and 16 more, rounded up by the allocator, and 32 in the map, of whose space
+//! a half to two thirds are in use. So 1 million keys of 32 bytes take about 115 MB, here; a further version takes 12 bytes and, until
+//! it is compacted away, 24 more.
 
-use std::collections::{BTreeMap, VecDeque};
-
-use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Bound,
+    sync::Arc,
+};
 
 use super::Position;
 use crate::{KeyRange, Revision};
 
+/// A change in 12 bytes: the halves of the revision, and the rank with a bit for a delete.
 #[derive(Debug, Clone, Copy)]
 struct Change {
-    at: Position,
-    deleted: bool,
+    revision: [u32; 2],
+    rank: u32,
 }
 
-/// Keys, each with its changes since the compact revision, oldest first.
+const DELETED: u32 = 1 << 31;
+
+impl Change {
+    fn new(at: Position, deleted: bool) -> Self {
+        // A txn has far fewer changes than 2^31: its bytes are bounded, and so are the keys in memory that it may delete.
+        let rank = at.rank | if deleted { DELETED } else { 0 };
+        Self { revision: [(at.revision >> 32) as u32, at.revision as u32], rank }
+    }
+
+    fn revision(&self) -> Revision {
+        u64::from(self.revision[0]) << 32 | u64::from(self.revision[1])
+    }
+
+    fn at(&self) -> Position {
+        Position { revision: self.revision(), rank: self.rank & !DELETED }
+    }
+
+    fn is_delete(&self) -> bool {
+        self.rank & DELETED != 0
+    }
+}
+
+/// A key's changes, oldest first. Most keys have one.
+#[derive(Debug)]
+enum Changes {
+    One(Change),
+    Many(Box<VecDeque<Change>>),
+}
+
+impl Changes {
+    fn last(&self) -> &Change {
+        match self {
+            Self::One(change) => change,
+            Self::Many(changes) => changes.back().expect("there are many"),
+        }
+    }
+
+    fn push(&mut self, change: Change) {
+        match self {
+            Self::One(first) => *self = Self::Many(Box::new(VecDeque::from([*first, change]))),
+            Self::Many(changes) => changes.push_back(change),
+        }
+    }
+
+    /// Takes the oldest change away; whether there are others.
+    fn forget(&mut self) -> (Change, bool) {
+        let changes = match self {
+            Self::One(change) => return (*change, false),
+            Self::Many(changes) => changes,
+        };
+        let oldest = changes.pop_front().expect("there are many");
+        match changes.len() {
+            1 => *self = Self::One(changes[0]),
+            left if left * 4 < changes.capacity() => changes.shrink_to_fit(),
+            _ => {}
+        }
+        (oldest, true)
+    }
+
+    fn visible(&self, revision: Revision) -> Option<Position> {
+        // Most reads are of now: the last change is the one.
+        let last = self.last();
+        let change = match self {
+            _ if last.revision() <= revision => last,
+            Self::One(_) => return None,
+            Self::Many(changes) => {
+                &changes[changes.partition_point(|change| change.revision() <= revision).checked_sub(1)?]
+            }
+        };
+        (!change.is_delete()).then(|| change.at())
+    }
+}
+
+/// Keys, each with its changes since the compact revision.
 #[derive(Debug, Default)]
 pub(crate) struct Index {
-    keys: BTreeMap<Bytes, Vec<Change>>,
+    keys: BTreeMap<Arc<[u8]>, Changes>,
     /// Keys whose oldest change is of no more use once history is compacted up to the revision beside it, in order
     /// of revision. So compaction costs what has become garbage, not what exists.
-    obsolete: VecDeque<(Revision, Bytes)>,
-    /// The same for deletes, which are of use as long as a watch may begin at their own revision.
-    tombstones: VecDeque<(Revision, Bytes)>,
+    obsolete: VecDeque<(Revision, Arc<[u8]>)>,
     live: u64,
 }
 
 impl Index {
     /// Notes a change. Positions come in rising order.
     pub(crate) fn insert(&mut self, key: &[u8], at: Position, deleted: bool) {
-        let known = self.keys.get_key_value(key).map(|(key, _)| key.clone());
-        // A copy, so that a small key never keeps a whole request or record in memory.
-        let key = known.unwrap_or_else(|| Bytes::copy_from_slice(key));
-        let changes = self.keys.entry(key.clone()).or_default();
-        let was_live = changes.last().is_some_and(|change| !change.deleted);
-        if was_live {
-            self.obsolete.push_back((at.revision, key.clone()));
-        }
-        if deleted {
-            self.tombstones.push_back((at.revision + 1, key));
-        }
-        changes.push(Change { at, deleted });
+        let change = Change::new(at, deleted);
+        let mut known = self.keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Included(key)));
+        let (key, was_live) = match known.next() {
+            Some((key, changes)) => {
+                let was_live = !changes.last().is_delete();
+                changes.push(change);
+                (key.clone(), was_live)
+            }
+            None => {
+                // A copy, so that a small key never keeps a whole request or record in memory.
+                let key: Arc<[u8]> = key.into();
+                if deleted {
+                    self.obsolete.push_back((at.revision, key.clone()));
+                }
+                self.keys.insert(key, Changes::One(change));
+                self.live += u64::from(!deleted);
+                return;
+            }
+        };
         match (was_live, deleted) {
             (false, false) => self.live += 1,
             (true, true) => self.live -= 1,
             _ => {}
         }
+        if was_live {
+            self.obsolete.push_back((at.revision, key.clone()));
+        }
+        if deleted {
+            self.obsolete.push_back((at.revision, key));
+        }
     }
 
     /// Where the key's value at `revision` is, if it was there then.
     pub(crate) fn find(&self, key: &[u8], revision: Revision) -> Option<Position> {
-        visible(self.keys.get(key)?, revision)
+        self.keys.get(key)?.visible(revision)
     }
 
     /// The keys of a range that were there at `revision`.
@@ -57,33 +148,29 @@ impl Index {
         &'a self,
         range: &'a KeyRange,
         revision: Revision,
-    ) -> impl Iterator<Item = (&'a Bytes, Position)> + 'a {
+    ) -> impl Iterator<Item = (&'a [u8], Position)> + 'a {
         // An ordered map refuses bounds the wrong way round by a panic.
         let bounds = (!range.is_empty()).then(|| range.bounds());
         bounds
             .into_iter()
             .flat_map(|bounds| self.keys.range::<[u8], _>(bounds))
-            .filter_map(move |(key, changes)| Some((key, visible(changes, revision)?)))
+            .filter_map(move |(key, changes)| Some((&**key, changes.visible(revision)?)))
     }
 
-    /// Forgets what neither a read nor a watch from `revision` on sees; the positions forgotten.
+    /// Forgets what no read at `revision` or later sees; the positions forgotten.
     pub(crate) fn compact(&mut self, revision: Revision) -> Vec<Position> {
         let mut forgotten = Vec::new();
-        // Which of a key's entries stand for which of its changes does not matter: as many of the oldest go as there are.
-        for obsolete in [&mut self.obsolete, &mut self.tombstones] {
-            while obsolete.front().is_some_and(|(at, _)| *at <= revision) {
-                let Some((_, key)) = obsolete.pop_front() else { break };
-                let Some(changes) = self.keys.get_mut(&key) else { continue };
-                forgotten.push(changes.remove(0).at);
-                if changes.is_empty() {
-                    self.keys.remove(&key);
-                } else if changes.len() * 4 < changes.capacity() {
-                    changes.shrink_to_fit();
-                }
+        while self.obsolete.front().is_some_and(|(at, _)| *at <= revision) {
+            let Some((_, key)) = self.obsolete.pop_front() else { break };
+            let Some(changes) = self.keys.get_mut(&key) else { continue };
+            let (oldest, more) = changes.forget();
+            forgotten.push(oldest.at());
+            if !more {
+                self.keys.remove(&key);
             }
-            if obsolete.len() * 4 < obsolete.capacity() {
-                obsolete.shrink_to_fit();
-            }
+        }
+        if self.obsolete.len() * 4 < self.obsolete.capacity() {
+            self.obsolete.shrink_to_fit();
         }
         forgotten
     }
@@ -94,19 +181,10 @@ impl Index {
     }
 }
 
-fn visible(changes: &[Change], revision: Revision) -> Option<Position> {
-    // Most reads are of now: the last change is the one.
-    let last = changes.last()?;
-    let change = if last.at.revision <= revision {
-        last
-    } else {
-        &changes[changes.partition_point(|change| change.at.revision <= revision).checked_sub(1)?]
-    };
-    (!change.deleted).then_some(change.at)
-}
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn at(revision: Revision) -> Position {
@@ -136,9 +214,7 @@ mod tests {
         assert_eq!(index.compact(4), [at(2)]);
         assert_eq!(index.find(b"a", 4), Some(at(4)));
         assert_eq!(index.find(b"b", 4), Some(at(3)));
-        assert_eq!(index.compact(5), [at(3)], "a watch from the delete on still sees it");
-        assert_eq!(index.find(b"b", 5), None);
-        assert_eq!(index.compact(6), [at(5)]);
+        assert_eq!(index.compact(5), [at(3), at(5)]);
         assert_eq!(index.keys.len(), 1);
     }
 
@@ -148,5 +224,24 @@ mod tests {
         index.insert(b"a", at(2), false);
         let range = KeyRange { start: Bytes::from_static(b"b"), end: Some(Bytes::from_static(b"a")) };
         assert_eq!(index.range(&range, 2).count(), 0);
+    }
+
+    #[test]
+    fn a_key_with_very_many_versions_is_compacted_in_no_time() {
+        let mut index = Index::default();
+        for revision in 2..300_000 {
+            index.insert(b"a", at(revision), false);
+        }
+        assert_eq!(index.compact(299_999).len(), 299_997);
+        assert_eq!(index.find(b"a", 299_999), Some(at(299_999)));
+        assert!(matches!(index.keys.values().next(), Some(Changes::One(_))), "the space is given back");
+    }
+
+    #[test]
+    fn a_change_is_small_and_whole() {
+        assert_eq!((size_of::<Change>(), size_of::<Changes>()), (12, 16));
+        let at = Position { revision: 0x0123_4567_89ab_cdef, rank: 0x7654_3210 };
+        let change = Change::new(at, true);
+        assert_eq!((change.at(), change.revision(), change.is_delete()), (at, at.revision, true));
     }
 }

@@ -153,7 +153,8 @@ impl Execution<'_> {
     }
 
     fn delete(&mut self, delete: &DeleteRequest) -> Result<OpResponse, Error> {
-        let stored = self.machine.index.range(&delete.range, self.machine.revision).map(|(key, _)| key.clone());
+        let stored =
+            self.machine.index.range(&delete.range, self.machine.revision).map(|(key, _)| Bytes::copy_from_slice(key));
         let staged = self.staged.keys().filter(|key| delete.range.contains(key)).cloned();
         let keys: BTreeSet<_> = stored.chain(staged).collect();
         let mut deleted = Vec::new();
