@@ -5,8 +5,7 @@
 //! it is compacted away, 24 more.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
-    ops::Bound,
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     sync::Arc,
 };
 
@@ -107,34 +106,27 @@ impl Index {
     /// Notes a change. Positions come in rising order.
     pub(crate) fn insert(&mut self, key: &[u8], at: Position, deleted: bool) {
         let change = Change::new(at, deleted);
-        let mut known = self.keys.range_mut::<[u8], _>((Bound::Included(key), Bound::Included(key)));
-        let (key, was_live) = match known.next() {
-            Some((key, changes)) => {
-                let was_live = !changes.last().is_delete();
-                changes.push(change);
-                (key.clone(), was_live)
-            }
-            None => {
-                // A copy, so that a small key never keeps a whole request or record in memory.
-                let key: Arc<[u8]> = key.into();
+        // A copy, so that a small key never keeps a whole request or record in memory.
+        match self.keys.entry(key.into()) {
+            Entry::Vacant(entry) => {
                 if deleted {
-                    self.obsolete.push_back((at.revision, key.clone()));
+                    self.obsolete.push_back((at.revision, entry.key().clone()));
                 }
-                self.keys.insert(key, Changes::One(change));
+                entry.insert(Changes::One(change));
                 self.live += u64::from(!deleted);
-                return;
             }
-        };
-        match (was_live, deleted) {
-            (false, false) => self.live += 1,
-            (true, true) => self.live -= 1,
-            _ => {}
-        }
-        if was_live {
-            self.obsolete.push_back((at.revision, key.clone()));
-        }
-        if deleted {
-            self.obsolete.push_back((at.revision, key));
+            Entry::Occupied(mut entry) => {
+                let was_live = !entry.get().last().is_delete();
+                entry.get_mut().push(change);
+                for _ in 0..usize::from(was_live) + usize::from(deleted) {
+                    self.obsolete.push_back((at.revision, entry.key().clone()));
+                }
+                match (was_live, deleted) {
+                    (false, false) => self.live += 1,
+                    (true, true) => self.live -= 1,
+                    _ => {}
+                }
+            }
         }
     }
 

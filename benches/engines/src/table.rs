@@ -1,0 +1,44 @@
+//! The table: a row for each figure, a column for each engine.
+
+use std::collections::BTreeMap;
+
+use crate::Kind;
+
+/// Figures of several rounds.
+#[derive(Debug, Default)]
+pub struct Table {
+    rows: Vec<String>,
+    values: BTreeMap<(String, &'static str), Vec<f64>>,
+}
+
+impl Table {
+    /// Adds a figure of one round.
+    pub fn add(&mut self, row: &str, kind: Kind, value: f64) {
+        if !self.rows.iter().any(|known| known == row) {
+            self.rows.push(row.to_owned());
+        }
+        self.values.entry((row.to_owned(), kind.name())).or_default().push(value);
+    }
+
+    /// The medians, as Markdown.
+    pub fn print(&self, kinds: &[Kind]) -> String {
+        let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+        let mut out = format!("| what | {} |\n| --- |{}\n", names.join(" | "), " --- |".repeat(names.len()));
+        for row in &self.rows {
+            let cell = |name: &&'static str| self.values.get(&(row.clone(), *name)).map_or("-".into(), |v| median(v));
+            let cells: Vec<String> = names.iter().map(cell).collect();
+            out.push_str(&format!("| {row} | {} |\n", cells.join(" | ")));
+        }
+        out
+    }
+}
+
+fn median(values: &[f64]) -> String {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted[sorted.len() / 2] {
+        value if value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    }
+}
