@@ -43,6 +43,8 @@ impl Change {
 
 /// A key's changes, oldest first. Most keys have one.
 #[derive(Debug)]
+// Boxed, so that the one change of most keys need not take the space of a deque.
+#[allow(clippy::box_collection)]
 enum Changes {
     One(Change),
     Many(Box<VecDeque<Change>>),
@@ -99,6 +101,8 @@ pub(crate) struct Index {
     /// Keys whose oldest change is of no more use once history is compacted up to the revision beside it, in order
     /// of revision. So compaction costs what has become garbage, not what exists.
     obsolete: VecDeque<(Revision, Arc<[u8]>)>,
+    /// The same for deletes, which are of use as long as a watch may begin at their own revision.
+    tombstones: VecDeque<(Revision, Arc<[u8]>)>,
     live: u64,
 }
 
@@ -110,7 +114,7 @@ impl Index {
         match self.keys.entry(key.into()) {
             Entry::Vacant(entry) => {
                 if deleted {
-                    self.obsolete.push_back((at.revision, entry.key().clone()));
+                    self.tombstones.push_back((at.revision + 1, entry.key().clone()));
                 }
                 entry.insert(Changes::One(change));
                 self.live += u64::from(!deleted);
@@ -118,8 +122,11 @@ impl Index {
             Entry::Occupied(mut entry) => {
                 let was_live = !entry.get().last().is_delete();
                 entry.get_mut().push(change);
-                for _ in 0..usize::from(was_live) + usize::from(deleted) {
+                if was_live {
                     self.obsolete.push_back((at.revision, entry.key().clone()));
+                }
+                if deleted {
+                    self.tombstones.push_back((at.revision + 1, entry.key().clone()));
                 }
                 match (was_live, deleted) {
                     (false, false) => self.live += 1,
@@ -149,20 +156,23 @@ impl Index {
             .filter_map(move |(key, changes)| Some((&**key, changes.visible(revision)?)))
     }
 
-    /// Forgets what no read at `revision` or later sees; the positions forgotten.
+    /// Forgets what neither a read nor a watch from `revision` on sees; the positions forgotten.
     pub(crate) fn compact(&mut self, revision: Revision) -> Vec<Position> {
         let mut forgotten = Vec::new();
-        while self.obsolete.front().is_some_and(|(at, _)| *at <= revision) {
-            let Some((_, key)) = self.obsolete.pop_front() else { break };
-            let Some(changes) = self.keys.get_mut(&key) else { continue };
-            let (oldest, more) = changes.forget();
-            forgotten.push(oldest.at());
-            if !more {
-                self.keys.remove(&key);
+        // Which of a key's entries stand for which of its changes does not matter: as many of the oldest go as there are.
+        for obsolete in [&mut self.obsolete, &mut self.tombstones] {
+            while obsolete.front().is_some_and(|(at, _)| *at <= revision) {
+                let Some((_, key)) = obsolete.pop_front() else { break };
+                let Some(changes) = self.keys.get_mut(&key) else { continue };
+                let (oldest, more) = changes.forget();
+                forgotten.push(oldest.at());
+                if !more {
+                    self.keys.remove(&key);
+                }
             }
-        }
-        if self.obsolete.len() * 4 < self.obsolete.capacity() {
-            self.obsolete.shrink_to_fit();
+            if obsolete.len() * 4 < obsolete.capacity() {
+                obsolete.shrink_to_fit();
+            }
         }
         forgotten
     }
@@ -206,7 +216,9 @@ mod tests {
         assert_eq!(index.compact(4), [at(2)]);
         assert_eq!(index.find(b"a", 4), Some(at(4)));
         assert_eq!(index.find(b"b", 4), Some(at(3)));
-        assert_eq!(index.compact(5), [at(3), at(5)]);
+        assert_eq!(index.compact(5), [at(3)], "a watch from the delete on still sees it");
+        assert_eq!(index.find(b"b", 5), None);
+        assert_eq!(index.compact(6), [at(5)]);
         assert_eq!(index.keys.len(), 1);
     }
 
