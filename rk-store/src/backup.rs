@@ -206,3 +206,56 @@ impl Reading {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{KeyRange, MemoryEngine, MemoryOptions, MemoryStore, RangeRequest, Store};
+
+    async fn some_bytes() -> (MemoryStore, Vec<u8>) {
+        let store = MemoryStore::new();
+        for i in 0..30 {
+            store.put(format!("k{}", i % 7).into(), format!("value {i}").into()).await.unwrap();
+        }
+        store.lease_grant(1, 100).await.unwrap();
+        store.compact(10).await.unwrap();
+        let pieces: Vec<Bytes> = store.snapshot().await.unwrap().try_collect().await.unwrap();
+        (store, pieces.concat())
+    }
+
+    /// Restores from bytes that come in pieces of a length.
+    async fn restore(bytes: &[u8], piece: usize) -> Result<MemoryStore, Error> {
+        let pieces: Vec<_> = bytes.chunks(piece).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+        MemoryStore::restore(futures::stream::iter(pieces).boxed(), MemoryOptions::default()).await
+    }
+
+    #[tokio::test]
+    async fn pieces_of_any_size_make_the_same_state() {
+        let (store, bytes) = some_bytes().await;
+        let all = RangeRequest::new(KeyRange::all());
+        for piece in [1, 7, 100, bytes.len()] {
+            let restored = restore(&bytes, piece).await.unwrap();
+            assert_eq!(restored.range(all.clone()).await.unwrap(), store.range(all.clone()).await.unwrap());
+            assert_eq!(restored.hash_kv(0).await.unwrap(), store.hash_kv(0).await.unwrap());
+        }
+    }
+
+    #[tokio::test]
+    async fn damage_and_cuts_are_reported_and_never_skipped() {
+        let (_, bytes) = some_bytes().await;
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 8);
+            for damaged in [&flipped[..], &bytes[..at]] {
+                let error = restore(damaged, 64).await.map(drop);
+                assert!(matches!(error, Err(Error::Corrupt { .. })), "at {at}: {error:?}");
+            }
+        }
+        let more = [&bytes[..], b"x"].concat();
+        assert!(matches!(restore(&more, 64).await, Err(Error::Corrupt { .. })), "bytes behind its end");
+        let twice = [&bytes[..], &bytes[8..]].concat();
+        assert!(matches!(restore(&twice, 64).await, Err(Error::Corrupt { .. })), "two of them");
+        let nothing = restore_snapshot(Arc::new(MemoryEngine::new()), futures::stream::empty()).await;
+        assert!(matches!(nothing, Err(Error::Corrupt { .. })));
+    }
+}

@@ -39,6 +39,7 @@ use crate::{
     is_read_only,
     lease::{choose_id, end_leases},
     log::{Log, LogOptions},
+    restore_snapshot,
     serial::Serial,
     validate,
 };
@@ -187,6 +188,42 @@ impl DurableStore {
         Ok(Self { replica, requests, quota, disk_size, expiry })
     }
 
+    /// Makes a store in `dir`, which must hold none, with the state of a snapshot of any replica, and opens it as [`DurableStore::open`]
+    /// does. Its leases have their whole time before them. One that is interrupted leaves an empty store.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the stream is not one whole snapshot, [`Error::Invalid`] if there is a store in `dir`; the stream's own
+    /// errors, and those of [`DurableStore::open`].
+    pub async fn restore(
+        dir: impl AsRef<Path>,
+        snapshot: SnapshotStream,
+        options: DurableOptions,
+    ) -> Result<Self, Error> {
+        let (path, disk) = (dir.as_ref(), &options.disk);
+        let lock = make_and_lock(path, &**disk)?;
+        let engine = Arc::new(SegmentEngine::open(&path.join("values"), disk.clone(), SegmentOptions::default())?);
+        let io = |error: std::io::Error| Error::io(format!("listing {}", path.display()), &error);
+        let names = disk.list(path).map_err(io)?;
+        let used = names.iter().any(|name| name.starts_with("log-") || name.starts_with("checkpoint-"));
+        if used || engine.persisted()?.is_some() {
+            return Err(Error::Invalid(format!("{} holds a store already", path.display())));
+        }
+        let machine = restore_snapshot(engine, snapshot).await?;
+        let state = Replica::new(machine, options.watch_buffer).snapshot();
+        let (reply, persisted) = oneshot::channel();
+        let persist = move || {
+            let result = checkpoint::note_first(&state);
+            // Given up before whoever waits goes on and opens it.
+            drop(state);
+            // Whoever asked may have stopped waiting.
+            drop(reply.send(result));
+        };
+        disk.run(Box::new(persist));
+        persisted.await.map_err(|_| Error::Unavailable("restoring was stopped".into()))??;
+        drop(lock);
+        Self::open(dir, options).await
+    }
+
     async fn propose(&self, command: Command) -> Result<Outcome, Error> {
         self.quota.propose(&self.replica, command, |command| self.requests.propose(command)).await
     }
@@ -212,15 +249,19 @@ fn closed() -> Error {
     Error::Unavailable("the store is closed".into())
 }
 
+fn make_and_lock(dir: &Path, disk: &dyn Disk) -> Result<Box<dyn Send + Sync>, Error> {
+    let made = disk.make_dir(dir).and_then(|()| dir.parent().map_or(Ok(()), |parent| disk.sync_dir(parent)));
+    made.map_err(|error| Error::io(format!("making {}", dir.display()), &error))?;
+    disk.lock(dir)
+}
+
 fn open_blocking(
     dir: &Path,
     options: &DurableOptions,
     engine: impl FnOnce(&Path) -> Result<Arc<dyn Engine>, Error>,
 ) -> Result<Writer, Error> {
     let disk = &options.disk;
-    let made = disk.make_dir(dir).and_then(|()| dir.parent().map_or(Ok(()), |parent| disk.sync_dir(parent)));
-    made.map_err(|error| Error::io(format!("making {}", dir.display()), &error))?;
-    let lock = disk.lock(dir)?;
+    let lock = make_and_lock(dir, &**disk)?;
     remove_temporary(&**disk, dir)?;
     let (mut machine, next, checkpoint_size) = checkpoint::load(dir, &**disk, engine(dir)?)?;
     let log_options = LogOptions { segment_bytes: options.segment_bytes, ..LogOptions::default() };

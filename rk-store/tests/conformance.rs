@@ -139,6 +139,27 @@ mod on_disk {
         testing::store::g06_durability(store, reopen).await;
     }
 
+    #[tokio::test]
+    async fn durable_store_is_restored() {
+        let dir = tempfile::tempdir().unwrap();
+        let restore = async |snapshot| {
+            let dir = dir.path().join("restored");
+            DurableStore::restore(&dir, snapshot, DurableOptions::default()).await.unwrap().close().await;
+            // What it took from the snapshot is on disk.
+            Arc::new(DurableStore::open(&dir, DurableOptions::default()).await.unwrap()) as Arc<dyn Store>
+        };
+        testing::store::g19_snapshots_restore(durable().await, restore).await;
+        // From one engine to another, and never over a store that is there.
+        testing::store::g19_snapshots_restore(in_memory().await, async |snapshot| {
+            let dir = dir.path().join("from memory");
+            Arc::new(DurableStore::restore(&dir, snapshot, DurableOptions::default()).await.unwrap()) as Arc<dyn Store>
+        })
+        .await;
+        let snapshot = MemoryStore::new().snapshot().await.unwrap();
+        let again = DurableStore::restore(dir.path().join("restored"), snapshot, DurableOptions::default()).await;
+        assert!(matches!(again, Err(rk_store::Error::Invalid(_))), "{again:?}");
+    }
+
     #[cfg(feature = "sled")]
     mod on_sled {
         use super::*;

@@ -56,6 +56,11 @@ pub(crate) fn persist(
     Ok(0)
 }
 
+/// Has the engine persist a snapshot as the state before the first command.
+pub(crate) fn note_first(snapshot: &SnapshotGuard) -> Result<(), Error> {
+    snapshot.persist(&1u64.to_le_bytes(), false)
+}
+
 fn fill(file: &mut FrameWriter, snapshot: &SnapshotGuard, io: &impl Fn(std::io::Error) -> Error) -> Result<(), Error> {
     let mut append = |fill: &dyn Fn(&mut Vec<u8>)| file.append(fill).map(drop).map_err(|(error, _)| io(error));
     append(&|out| {
