@@ -1,4 +1,5 @@
-//! Runs seeds of the simulation: `simulate --seed FIRST --seeds COUNT [--seconds TIME] [--verbose]`. Ends with 1 if any fails.
+//! Runs seeds of the simulation: `simulate --seed FIRST --seeds COUNT [--seconds TIME] [--verbose]`. With the feature
+//! `planted-bugs`, `--bug NAME` plants one (`rk_store::planted::Bug`). Ends with 1 if any fails.
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,12 @@ fn main() {
             "--seeds" => count = number(),
             "--seconds" => options.time = Duration::from_secs(number()),
             "--verbose" => options.verbose = true,
+            #[cfg(feature = "planted-bugs")]
+            "--bug" => {
+                let name = arguments.next().unwrap_or_default();
+                let bug = rk_store::planted::Bug::ALL.into_iter().find(|bug| format!("{bug:?}") == name);
+                options.bug = Some(bug.unwrap_or_else(|| stop(&format!("no bug is called {name}"))));
+            }
             _ => stop(&format!("what is {argument}?")),
         }
     }

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rk_store::{Command, Error, Machine, Outcome, Replica};
+use rk_store::{
+    Command, Error, Machine, Outcome, Replica,
+    planted::{Bug, is_planted},
+};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -50,9 +53,10 @@ pub(crate) async fn run(
     events: mpsc::UnboundedSender<Event>,
     shared: Arc<Shared>,
 ) {
+    let mut twice = is_planted(Bug::ApplyTwice);
     while let Some(work) = queue.recv().await {
         let event = match work {
-            Apply::Entries(items, index) => match apply(&replica, &shared, items) {
+            Apply::Entries(items, index) => match apply(&replica, &shared, items, &mut twice) {
                 Ok(()) => {
                     shared.set_applied(index);
                     None
@@ -78,7 +82,7 @@ pub(crate) async fn run(
     }
 }
 
-fn apply(replica: &Replica, shared: &Shared, items: Vec<Item>) -> Result<(), Error> {
+fn apply(replica: &Replica, shared: &Shared, items: Vec<Item>, twice: &mut bool) -> Result<(), Error> {
     for Item { index, command, reply } in items {
         let command = match command {
             Encoded::Plain(command) => command,
@@ -87,6 +91,9 @@ fn apply(replica: &Replica, shared: &Shared, items: Vec<Item>) -> Result<(), Err
             }
         };
         let result = replica.apply(&command);
+        if std::mem::take(twice) {
+            replica.apply(&command)?;
+        }
         if let Err(error @ Error::Unavailable(_)) = result {
             return Err(error);
         }

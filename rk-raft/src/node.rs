@@ -28,7 +28,10 @@ use raft::{
     eraftpb::{self, HardState, MessageType},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use rk_store::{ClusterError, Command, Error, LeaseId, Machine, Outcome, Replica, SnapshotGuard};
+use rk_store::{
+    ClusterError, Command, Error, LeaseId, Machine, Outcome, Replica, SnapshotGuard,
+    planted::{Bug, is_planted},
+};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -506,6 +509,10 @@ impl Node {
             self.raft.on_persist_ready(first.ready);
             self.send_all(first.messages);
         }
+        if self.leads() && is_planted(Bug::AcknowledgeBeforeCommit) {
+            let written = self.raft.raft.raft_log.persisted;
+            self.raft.raft.raft_log.commit_to(written);
+        }
         if let Some(index) = self.installing()
             && self.raft.raft.raft_log.persisted >= index
         {
@@ -533,7 +540,7 @@ impl Node {
     }
 
     fn role_changed(&mut self, leader: MemberId, role: StateRole) {
-        if role == StateRole::Leader {
+        if role == StateRole::Leader && !is_planted(Bug::LeaseEndsEarly) {
             // Whoever led before may have promised time that this member knows nothing of.
             self.replica.lease_clock().restart();
         } else {

@@ -52,11 +52,19 @@ pub struct Options {
     pub time: Duration,
     /// Whether what happens is printed.
     pub verbose: bool,
+    /// A bug to be planted.
+    #[cfg(feature = "planted-bugs")]
+    pub bug: Option<rk_store::planted::Bug>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { time: Duration::from_secs(15), verbose: false }
+        Self {
+            time: Duration::from_secs(15),
+            verbose: false,
+            #[cfg(feature = "planted-bugs")]
+            bug: None,
+        }
     }
 }
 
@@ -90,6 +98,8 @@ const LAST_LEASES: Duration = Duration::from_secs(12);
 /// # Panics
 /// If no runtime can be made.
 pub fn run(seed: u64, options: &Options) -> Report {
+    #[cfg(feature = "planted-bugs")]
+    rk_store::planted::plant(options.bug);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime without I/O").block_on(simulate(seed, options))
 }

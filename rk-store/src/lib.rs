@@ -70,6 +70,8 @@ mod lease;
 pub mod log;
 mod memory;
 mod mvcc;
+#[doc(hidden)]
+pub mod planted;
 mod quota;
 mod reading;
 mod replica;

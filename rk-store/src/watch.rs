@@ -14,6 +14,7 @@ pub use self::stream::{ProgressRequest, WatchStream};
 use crate::{
     Error, Revision, WatchBatch, WatchRequest,
     hub::{Place, Taken},
+    planted::{Bug, is_planted},
     replica::Replica,
 };
 
@@ -55,6 +56,8 @@ pub(crate) fn watch(replica: Arc<Replica>, request: WatchRequest) -> Result<Watc
     let from = request.start_revision;
     // Nothing is published while the machine can be read, so the hub stands at the machine's revision.
     let machine = replica.machine();
+    let skips = from > 0 && is_planted(Bug::WatchSkipsCompacted);
+    let from = if skips { from.max(machine.compacted() + 1) } else { from };
     if from > 0 && from < machine.compacted() {
         return Err(Error::Compacted { requested: from, compacted: machine.compacted() });
     }
@@ -68,7 +71,7 @@ pub(crate) fn watch(replica: Arc<Replica>, request: WatchRequest) -> Result<Watc
         place,
         taken: VecDeque::new(),
         next,
-        history: joined,
+        history: joined - Revision::from(is_planted(Bug::WatchMissesJoin)),
         seen: joined,
         told: next - 1,
         next_progress: Instant::now() + PROGRESS_INTERVAL,

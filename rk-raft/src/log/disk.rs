@@ -20,6 +20,7 @@ use raft::eraftpb::{Entry, EntryType, HardState};
 use rk_store::{
     Command, Disk, Engine, Error, Machine, MemoryEngine, OsDisk, Replica, SnapshotStream,
     log::{Log, LogBatch, LogOptions, LogWriter},
+    planted::{Bug, is_planted},
     restore_snapshot,
 };
 use tokio::sync::oneshot;
@@ -356,8 +357,8 @@ impl RaftLog for MemberDir {
             log_batch.entry(entry.index, |out| encode(entry, out));
         }
         match batch.state {
-            Some(state) => self.submit(log_batch, |note| note.vote = state).await,
-            None => self.core.log.append(log_batch).await,
+            Some(state) if !is_planted(Bug::LoseHardState) => self.submit(log_batch, |note| note.vote = state).await,
+            _ => self.core.log.append(log_batch).await,
         }
     }
 

@@ -118,10 +118,9 @@ impl Group {
 
     async fn try_start(&self, id: MemberId, disk: SimDisk) -> Result<Arc<RaftStore>, Error> {
         let disk: Arc<dyn Disk> = Arc::new(disk);
-        let mut options = MemberDirOptions::default();
-        options.disk = disk.clone();
-        // Small, so that a run has several of them.
-        options.segment_bytes = 16 << 10;
+        // Small segments, so that a run has several of them.
+        let mut options =
+            MemberDirOptions { disk: disk.clone(), segment_bytes: 16 << 10, ..MemberDirOptions::default() };
         if self.engine_on_disk {
             options.engine =
                 Arc::new(move |dir| Ok(Arc::new(SegmentEngine::open(dir, disk.clone(), SegmentOptions::default())?)));

@@ -9,6 +9,7 @@ use crate::{
     Alarm, Engine, EngineError, Error, LeaseId, Record, Revision,
     codec::{DecodeError, Reader},
     command::{put_alarm, put_count, read_alarm},
+    planted::{Bug, is_planted},
 };
 
 /// What a snapshot holds besides records.
@@ -93,7 +94,7 @@ impl Machine {
 
     /// Takes the rest of a head.
     fn end(&mut self, head: &SnapshotHead) -> Result<(), Error> {
-        self.revision = head.revision;
+        self.revision = head.revision - Revision::from(is_planted(Bug::ReuseRevision) && head.revision > 1);
         if head.compacted > 0 { self.compact(head.compacted) } else { Ok(()) }
     }
 
@@ -174,5 +175,8 @@ pub fn snapshot_records(
         pairs.push((key, record.clone()));
         true
     })?;
+    if next.is_none() && is_planted(Bug::SnapshotMissesLast) {
+        pairs.pop();
+    }
     Ok(SnapshotChunk { pairs, next })
 }
