@@ -7,6 +7,7 @@
 
 mod alone;
 mod auth;
+mod authority;
 mod client;
 mod convert;
 mod election;

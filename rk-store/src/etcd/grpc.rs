@@ -11,7 +11,7 @@ use std::{
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::{Stream, StreamExt, stream::BoxStream};
 use http::{HeaderMap, HeaderValue, Request, Response, header};
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use prost::Message;
 use tonic::Status;
@@ -133,6 +133,13 @@ impl http_body::Body for Body {
                 self.0 = Kind::Whole { data: Bytes::new(), trailers: None };
                 Poll::Ready(Some(Ok(Frame::trailers(trailers))))
             }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Whole { data, trailers: None } => SizeHint::with_exact(data.len() as u64),
+            _ => SizeHint::default(),
         }
     }
 

@@ -10,7 +10,7 @@ use hyper_util::{
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use super::service::EtcdServer;
+use super::{authority::AnyAuthority, service::EtcdServer};
 
 /// Bytes that a client may send ahead on one stream and on one connection.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -87,11 +87,11 @@ impl EtcdServer {
             }
         });
         match acceptor {
-            None => builder.serve_connection(TokioIo::new(stream), service).await,
+            None => builder.serve_connection(TokioIo::new(AnyAuthority::new(stream)), service).await,
             Some(acceptor) => {
                 let timeout = |_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake takes too long");
                 let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await.map_err(timeout)??;
-                builder.serve_connection(TokioIo::new(stream), service).await
+                builder.serve_connection(TokioIo::new(AnyAuthority::new(stream)), service).await
             }
         }
     }

@@ -1,0 +1,246 @@
+//! The real `etcdctl` on rk-etcd.
+
+mod process;
+
+use std::{io::Write, process::Stdio, time::Duration};
+
+use process::{Server, etcdctl_is_there, wait_for};
+
+/// One server for one test, or nothing where there is no etcdctl.
+fn server() -> Option<Server> {
+    etcdctl_is_there().then(|| Server::start(&[]))
+}
+
+#[test]
+fn put_get_and_all_the_flags_of_get() {
+    let Some(server) = server() else { return };
+    for (key, value) in [("a1", "z"), ("a2", "y"), ("a3", "x"), ("b1", "w")] {
+        assert_eq!(server.ctl(&["put", key, value]), "OK\n");
+    }
+    assert_eq!(server.ctl(&["put", "a1", "v", "--prev-kv"]), "OK\na1\nz\n");
+    assert_eq!(server.ctl(&["get", "a1"]), "a1\nv\n");
+    assert_eq!(server.ctl(&["get", "a1", "--print-value-only"]), "v\n");
+    assert_eq!(server.ctl(&["get", "a1", "--rev", "2", "--print-value-only"]), "z\n");
+    assert_eq!(server.ctl(&["get", "a", "--prefix", "--keys-only"]), "a1\n\na2\n\na3\n\n");
+    assert_eq!(server.ctl(&["get", "a", "--prefix", "--limit", "2", "--print-value-only"]), "v\ny\n");
+    assert_eq!(server.ctl(&["get", "a2", "b1", "--print-value-only"]), "y\nx\n");
+    assert_eq!(server.ctl(&["get", "a2", "--from-key", "--print-value-only"]), "y\nx\nw\n");
+    assert_eq!(server.ctl(&["get", "", "--prefix", "--print-value-only"]), "v\ny\nx\nw\n");
+    let sorted = |by, order| {
+        server.ctl(&["get", "", "--prefix", "--print-value-only", "--sort-by", by, "--order", order]).replace('\n', "")
+    };
+    assert_eq!(sorted("KEY", "DESCEND"), "wxyv");
+    assert_eq!(sorted("VALUE", "ASCEND"), "vwxy");
+    assert_eq!(sorted("MODIFY", "DESCEND"), "vwxy");
+    assert_eq!(sorted("CREATE", "ASCEND"), "vyxw");
+    assert_eq!(sorted("VERSION", "DESCEND"), "vyxw");
+    assert_eq!(server.ctl(&["get", "a2", "--consistency", "s", "--print-value-only"]), "y\n");
+    let json = server.ctl(&["get", "a1", "-w", "json"]);
+    assert!(json.contains(r#""create_revision":2,"mod_revision":6,"version":2"#), "{json}");
+    assert_eq!(server.ctl(&["put", "a1", "--ignore-value"]), "OK\n");
+    assert_eq!(server.ctl(&["get", "a1", "--print-value-only"]), "v\n");
+    let error = server.ctl_fails(&["get", "a1", "--rev", "99"]);
+    assert!(error.contains("etcdserver: mvcc: required revision is a future revision"), "{error}");
+}
+
+#[test]
+fn del_and_compaction() {
+    let Some(server) = server() else { return };
+    for key in ["a1", "a2", "b1"] {
+        server.ctl(&["put", key, "x"]);
+    }
+    assert_eq!(server.ctl(&["del", "a1", "--prev-kv"]), "1\na1\nx\n");
+    assert_eq!(server.ctl(&["del", "", "--prefix"]), "2\n");
+    assert_eq!(server.ctl(&["compaction", "4"]), "compacted revision 4\n");
+    let error = server.ctl_fails(&["get", "a1", "--rev", "2"]);
+    assert!(error.contains("etcdserver: mvcc: required revision has been compacted"), "{error}");
+    assert_eq!(server.ctl(&["get", "a1", "--rev", "4", "--print-value-only"]), "x\n");
+    assert_eq!(server.ctl(&["compaction", "--physical", "5"]), "compacted revision 5\n");
+    assert!(server.ctl(&["defrag"]).starts_with("Finished defragmenting"));
+}
+
+#[test]
+fn txn() {
+    let Some(server) = server() else { return };
+    server.ctl(&["put", "a", "1"]);
+    let run = |txn: &str| {
+        let mut child = server.command(&["txn"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(txn.as_bytes()).unwrap();
+        String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+    };
+    let guarded = "value(\"a\") = \"1\"\nmod(\"a\") < \"9\"\n\nput b then\nget a\n\nput b else\n\n";
+    assert_eq!(run(guarded), "SUCCESS\n\nOK\n\na\n1\n");
+    assert_eq!(server.ctl(&["get", "b", "--print-value-only"]), "then\n");
+    server.ctl(&["put", "a", "2"]);
+    assert_eq!(run(guarded), "FAILURE\n\nOK\n");
+    assert_eq!(run("version(\"x\") = \"0\"\n\ndel b\n\n\n"), "SUCCESS\n\n1\n");
+}
+
+#[test]
+fn watch_now_and_from_a_past_revision() {
+    let Some(server) = server() else { return };
+    server.ctl(&["put", "a", "1"]);
+    server.ctl(&["put", "a", "2"]);
+    let mut past = server.follow(&["watch", "a", "--rev", "2", "--prev-kv"]);
+    past.expect("PUT\na\n1\nPUT\na\n1\na\n2\n");
+    let mut now = server.follow(&["watch", "a", "--prefix"]);
+    // There is no telling from outside when the watch has begun, so keys are put until it shows one.
+    let mut i = 0;
+    wait_for("the watch to show a put", || {
+        i += 1;
+        server.ctl(&["put", &format!("a{i}"), "x"]);
+        now.read().contains("PUT\n")
+    });
+    server.ctl(&["del", "a"]);
+    past.expect("DELETE\na\n2\na\n\n");
+    now.expect("DELETE\na\n");
+    server.ctl(&["compaction", "4"]);
+    let mut gone = server.follow(&["watch", "a", "--rev", "2"]);
+    gone.expect("required revision has been compacted");
+}
+
+#[test]
+fn lease() {
+    let Some(server) = server() else { return };
+    let granted = server.ctl(&["lease", "grant", "100"]);
+    let id = granted.split_whitespace().nth(1).unwrap().to_owned();
+    assert_eq!(granted, format!("lease {id} granted with TTL(100s)\n"));
+    server.ctl(&["put", "k", "v", "--lease", &id]);
+    assert_eq!(server.ctl(&["lease", "list"]), format!("found 1 leases\n{id}\n"));
+    let left = server.ctl(&["lease", "timetolive", &id, "--keys"]);
+    assert!(left.contains("granted with TTL(100s)") && left.ends_with("attached keys([k])\n"), "{left}");
+    assert_eq!(server.ctl(&["lease", "keep-alive", "--once", &id]), format!("lease {id} keepalived with TTL(100)\n"));
+    assert_eq!(server.ctl(&["lease", "revoke", &id]), format!("lease {id} revoked\n"));
+    assert_eq!(server.ctl(&["get", "k"]), "");
+    assert_eq!(server.ctl(&["lease", "timetolive", &id]), format!("lease {id} already expired\n"));
+    let error = server.ctl_fails(&["lease", "revoke", &id]);
+    assert!(error.contains("etcdserver: requested lease not found"), "{error}");
+    // A lease nobody keeps alive ends, and its keys with it; etcd's shortest is 2 seconds.
+    let short = server.ctl(&["lease", "grant", "1"]);
+    assert!(short.contains("TTL(2s)"), "{short}");
+    let id = short.split_whitespace().nth(1).unwrap();
+    server.ctl(&["put", "k", "v", "--lease", id]);
+    wait_for("the lease to end", || server.ctl(&["get", "k"]).is_empty());
+}
+
+#[test]
+fn lock_and_elect() {
+    let Some(server) = server() else { return };
+    assert_eq!(server.ctl(&["lock", "l", "echo", "held"]), "held\n");
+    let mut first = server.follow(&["lock", "l"]);
+    first.expect("l/");
+    let mut second = server.follow(&["lock", "l"]);
+    wait_for("the second to wait", || server.ctl(&["get", "l/", "--prefix", "--keys-only"]).matches("l/").count() == 2);
+    assert_eq!(second.read(), "", "the lock is held");
+    first.interrupt();
+    second.expect("l/");
+    second.interrupt();
+    let mut leader = server.follow(&["elect", "e", "one"]);
+    leader.expect("e/");
+    let mut observer = server.follow(&["elect", "-l", "e"]);
+    observer.expect("one");
+    let mut next = server.follow(&["elect", "e", "two"]);
+    wait_for("the second to wait", || server.ctl(&["get", "e/", "--prefix", "--keys-only"]).matches("e/").count() == 2);
+    leader.interrupt();
+    next.expect("two");
+    observer.expect("two");
+}
+
+#[test]
+fn members_endpoints_and_alarms() {
+    let Some(server) = server() else { return };
+    server.ctl(&["put", "a", "1"]);
+    let members = server.ctl(&["member", "list"]);
+    assert!(members.contains(", started, default, ") && members.contains(&server.url), "{members}");
+    let id = members.split(',').next().unwrap().to_owned();
+    let status = server.ctl(&["endpoint", "status"]);
+    assert!(status.contains(&format!("{id}, 3.6.")) && status.contains(", true, false, "), "{status}");
+    let health = server.ctl_all(&["endpoint", "health"]);
+    assert!(health.contains("is healthy"), "{health}");
+    let hash = server.ctl(&["endpoint", "hashkv"]);
+    assert_eq!(hash, server.ctl(&["endpoint", "hashkv"]), "nothing has changed");
+    server.ctl(&["put", "a", "2"]);
+    assert_ne!(hash, server.ctl(&["endpoint", "hashkv"]));
+    assert_eq!(server.ctl(&["move-leader", &id]), format!("Leadership transferred from {id} to {id}\n"));
+    assert_eq!(server.ctl(&["alarm", "list"]), "");
+    let error = server.ctl_fails(&["member", "remove", "63"]);
+    assert!(error.contains("etcdserver: member not found"), "{error}");
+    let error = server.ctl_fails(&["auth", "enable"]);
+    assert!(!error.is_empty());
+}
+
+#[test]
+fn the_quota_raises_an_alarm_that_disarm_ends() {
+    if !etcdctl_is_there() {
+        return;
+    }
+    let server = Server::start(&["--quota-backend-bytes", "200000"]);
+    let value = "x".repeat(50_000);
+    let refused = (0..10).find_map(|_| {
+        let put = server.command(&["put", "a", &value]).output().unwrap();
+        (!put.status.success()).then(|| String::from_utf8_lossy(&put.stderr).into_owned())
+    });
+    let refused = refused.expect("the quota is reached");
+    assert!(refused.contains("etcdserver: mvcc: database space exceeded"), "{refused}");
+    assert!(server.ctl(&["alarm", "list"]).contains("alarm:NOSPACE"));
+    let (_, body) = server.http("/health");
+    assert!(body.contains("\"health\":\"false\""), "{body}");
+    let json = server.ctl(&["get", "a", "-w", "json"]);
+    let revision = json.split("\"revision\":").nth(1).unwrap().split([',', '}']).next().unwrap().to_owned();
+    server.ctl(&["compaction", &revision]);
+    server.ctl(&["defrag"]);
+    assert!(server.ctl(&["alarm", "disarm"]).contains("alarm:NOSPACE"));
+    assert_eq!(server.ctl(&["alarm", "list"]), "");
+    assert_eq!(server.ctl(&["put", "a", "small"]), "OK\n");
+}
+
+#[test]
+fn make_mirror() {
+    if !etcdctl_is_there() {
+        return;
+    }
+    let (from, to) = (Server::start(&[]), Server::start(&[]));
+    from.ctl(&["put", "m/1", "before"]);
+    let _mirror = from.follow(&["make-mirror", &to.url]);
+    wait_for("what was there before", || to.ctl(&["get", "m/1", "--print-value-only"]) == "before\n");
+    from.ctl(&["put", "m/2", "after"]);
+    wait_for("what comes after", || to.ctl(&["get", "m/2", "--print-value-only"]) == "after\n");
+    from.ctl(&["del", "m/1"]);
+    wait_for("the delete", || to.ctl(&["get", "m/1"]).is_empty());
+}
+
+#[test]
+fn check_perf() {
+    let Some(server) = server() else { return };
+    // The check takes a minute and judges the machine; here it is shown to run, and to clean up when interrupted.
+    let mut check = server.follow(&["check", "perf", "--load", "s"]);
+    wait_for("the load", || {
+        server.ctl(&["get", "/etcdctl-check-perf/", "--prefix", "--keys-only"]).matches("perf").count() > 100
+    });
+    check.interrupt();
+}
+
+#[test]
+fn plain_http() {
+    let server = Server::start(&["--listen-metrics-urls", "http://127.0.0.1:0"]);
+    assert_eq!(server.http("/health"), (200, r#"{"health":"true","reason":""}"#.into()));
+    assert_eq!(server.http("/livez").0, 200);
+    assert_eq!(server.http("/readyz").0, 200);
+    let (_, version) = server.http("/version");
+    assert!(version.contains("\"etcdserver\":\"3.6."), "{version}");
+    let (_, metrics) = server.http("/metrics");
+    for name in ["etcd_server_has_leader 1", "etcd_mvcc_db_total_size_in_bytes", "grpc_server_started_total{"] {
+        assert!(metrics.contains(name), "{name} is not in {metrics}");
+    }
+    assert_eq!(server.http("/nothing").0, 404);
+}
+
+#[test]
+fn data_survive_kill_9() {
+    let Some(mut server) = server() else { return };
+    server.ctl(&["put", "a", "1"]);
+    let before = server.ctl(&["member", "list"]);
+    server.kill_and_restart(Duration::from_secs(30));
+    assert_eq!(server.ctl(&["get", "a", "--print-value-only"]), "1\n");
+    assert_eq!(server.ctl(&["member", "list"]), before);
+}
