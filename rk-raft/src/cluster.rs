@@ -11,7 +11,7 @@ use tokio::{
 use crate::{
     RaftStore,
     membership::{Change, check_urls, member_id},
-    node::{Proposal, Request},
+    node::{Proposal, Request, is_removed},
 };
 
 impl RaftStore {
@@ -82,7 +82,14 @@ impl Cluster for RaftStore {
     }
 
     async fn member_remove(&self, id: MemberId) -> Result<Vec<Member>, ClusterError> {
-        self.change(Change::Remove(id)).await
+        match self.change(Change::Remove(id)).await {
+            // The others may have done it before they could say so.
+            Err(ClusterError::Store(reason)) if id == self.id && is_removed(&reason) => {
+                let members = self.shared.membership.read().list();
+                Ok(members.into_iter().filter(|member| member.id != id).collect())
+            }
+            result => result,
+        }
     }
 
     async fn member_update(&self, id: MemberId, peer_urls: Vec<String>) -> Result<Vec<Member>, ClusterError> {

@@ -37,9 +37,13 @@ mod cluster;
 mod codec;
 mod entry;
 mod group;
+#[cfg(feature = "grpc")]
+mod grpc;
 mod guard;
 mod log;
 mod logging;
+#[cfg(feature = "grpc")]
+mod member;
 mod membership;
 mod message;
 mod node;
@@ -55,10 +59,14 @@ mod transport;
 mod writer;
 
 pub use group::LocalGroup;
+#[cfg(feature = "grpc")]
+pub use grpc::{GrpcTransport, PROTOCOL_VERSION, PeerListener, PeerTls, discover};
 pub use log::{
     Batch, Checkpoints, Identity, Incoming, MakeEngine, MemberDir, MemberDirOptions, MemoryLog, Point, RaftLog,
     Recovered, Staged,
 };
+#[cfg(feature = "grpc")]
+pub use member::{Initial, MemberConfig};
 pub use membership::{MAX_LEARNERS, Membership};
 pub use options::RaftOptions;
 pub use raft::eraftpb;

@@ -188,6 +188,17 @@ pub(crate) struct Node {
     tasks: JoinSet<()>,
 }
 
+const REMOVED: &str = "this member was removed from the group";
+
+fn removed() -> Error {
+    Error::Unavailable(REMOVED.into())
+}
+
+/// Whether a member has stopped because it was removed.
+pub(crate) fn is_removed(reason: &Error) -> bool {
+    matches!(reason, Error::Unavailable(reason) if reason == REMOVED)
+}
+
 pub(crate) fn failed(what: &str, error: impl std::fmt::Display) -> Error {
     Error::Unavailable(format!("{what}: {error}"))
 }
@@ -424,7 +435,7 @@ impl Node {
             Message::Chunk(chunk) => self.take_chunk(from, chunk),
             Message::ChunkAck { transfer, next, state } => self.chunk_acknowledged(from, transfer, next, state),
             Message::Removed if self.membership.members.contains_key(&from) => {
-                return Err(Error::Unavailable("this member was removed from the group".into()));
+                return Err(removed());
             }
             Message::Removed => {}
         }

@@ -31,6 +31,8 @@ pub struct RaftOptions {
     /// timeout. So reads are linearizable only as long as no member's clock runs a third faster than another's. A member that has just started does not
     /// vote for one election timeout. All members must have the same setting.
     pub lease_reads: bool,
+    /// Most bytes of keys and values that this member lets the group hold; 0 for no quota. See [`rk_store::Quota`].
+    pub quota_bytes: u64,
     /// Revisions that a watcher may fall behind before it is cut.
     pub watch_buffer: usize,
     /// Where election timeouts and ids come from; a member adds its own number.
@@ -49,6 +51,7 @@ impl Default for RaftOptions {
             catch_up_entries: 5_000,
             catch_up_bytes: 32 << 20,
             lease_reads: false,
+            quota_bytes: 0,
             watch_buffer: DEFAULT_WATCH_BUFFER,
             seed: 0,
         }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rk_store::{
-    Alarm, Command, Error, HashKv, Lease, LeaseId, Outcome, RangeRequest, RangeResponse, Replica, Revision,
+    Alarm, Command, Error, HashKv, Lease, LeaseId, Outcome, Quota, RangeRequest, RangeResponse, Replica, Revision,
     SnapshotStream, Store, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream, is_read_only,
     planted::{Bug, is_planted},
     validate,
@@ -153,15 +153,19 @@ impl RaftStore {
         reason.ok().and_then(|reason| reason.clone())
     }
 
-    /// Why the member does not work any more.
-    fn gone(&self) -> Error {
-        self.stopped.borrow().clone().unwrap_or_else(stopped)
+    /// Why the member does not work any more. It is about to say so, if it has not yet.
+    async fn gone(&self) -> Error {
+        self.stopped().await.unwrap_or_else(stopped)
     }
 
     pub(crate) async fn ask<T, E: From<Error>>(&self, request: impl FnOnce(Reply<T, E>) -> Request) -> Result<T, E> {
         let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).await.map_err(|_| self.gone())?;
-        answer.await.map_err(|_| self.gone())?
+        if self.requests.send(request(reply)).await.is_ok()
+            && let Ok(result) = answer.await
+        {
+            return result;
+        }
+        Err(self.gone().await.into())
     }
 
     pub(crate) async fn propose<T, E: From<Error>>(
@@ -172,12 +176,18 @@ impl RaftStore {
             return Err(Error::NoSpace(reason).into());
         }
         let (reply, answer) = oneshot::channel();
-        self.proposals.send(proposal(reply)).await.map_err(|_| self.gone())?;
-        answer.await.map_err(|_| self.gone())?
+        if self.proposals.send(proposal(reply)).await.is_ok()
+            && let Ok(result) = answer.await
+        {
+            return result;
+        }
+        Err(self.gone().await.into())
     }
 
     async fn command(&self, command: Command) -> Result<Outcome, Error> {
-        self.propose(|reply| Proposal::Command(command, reply)).await
+        let quota = Quota { bytes: self.options.quota_bytes, member: self.id };
+        let propose = |command| self.propose(|reply| Proposal::Command(command, reply));
+        quota.propose(&self.replica, command, propose).await
     }
 
     /// Returns once this member has applied all that was acknowledged before the call.

@@ -4,7 +4,7 @@ use raft::eraftpb::{ConfChangeV2, Entry};
 use rk_store::Error;
 use tokio::time::Instant;
 
-use super::{Node, failed};
+use super::{Node, failed, removed};
 use crate::{
     applier::{Apply, Encoded, Item},
     entry::{Content, Origin},
@@ -86,9 +86,7 @@ impl Node {
     /// Whether it is time to stop.
     pub(super) fn leave(&self) -> Result<(), Error> {
         match self.leaving {
-            Some(at) if at <= Instant::now() => {
-                Err(Error::Unavailable("this member was removed from the group".into()))
-            }
+            Some(at) if at <= Instant::now() => Err(removed()),
             _ => Ok(()),
         }
     }
