@@ -103,9 +103,50 @@ impl Writing {
 /// [`Error::Corrupt`] if the bytes are not those of one whole snapshot, the stream's own errors and the engine's.
 pub async fn restore_snapshot(
     engine: Arc<dyn Engine>,
-    mut stream: impl Stream<Item = Result<Bytes, Error>> + Unpin,
+    stream: impl Stream<Item = Result<Bytes, Error>> + Unpin,
 ) -> Result<Machine, Error> {
-    let mut reading = Reading { engine, buffer: BytesMut::new(), offset: 0, state: None, count: 0, checksum: 0 };
+    let mut machine = RestoringMachine { engine, restoring: None };
+    read_snapshot(stream, &mut machine).await?;
+    let restoring = machine.restoring.ok_or_else(|| Error::Invalid("a snapshot had no head".into()))?;
+    restoring.finish()
+}
+
+struct RestoringMachine {
+    engine: Arc<dyn Engine>,
+    restoring: Option<Restoring>,
+}
+
+impl SnapshotSink for RestoringMachine {
+    fn head(&mut self, head: SnapshotHead) -> Result<(), Error> {
+        self.restoring = Some(Restoring::begin(self.engine.clone(), head)?);
+        Ok(())
+    }
+
+    fn record(&mut self, key: Bytes, record: Bytes) -> Result<(), Error> {
+        match &mut self.restoring {
+            // Copied, so that what stays of a frame does not keep all of it in memory.
+            Some(restoring) => restoring.push(Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&record)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What takes the parts of a snapshot: first the head, then records in order.
+pub(crate) trait SnapshotSink {
+    fn head(&mut self, head: SnapshotHead) -> Result<(), Error>;
+    /// An engine's key and record.
+    fn record(&mut self, key: Bytes, record: Bytes) -> Result<(), Error>;
+}
+
+/// Reads a whole snapshot.
+///
+/// # Errors
+/// [`Error::Corrupt`] if the bytes are not those of one whole snapshot, the stream's own errors and the sink's.
+pub(crate) async fn read_snapshot(
+    mut stream: impl Stream<Item = Result<Bytes, Error>> + Unpin,
+    sink: &mut impl SnapshotSink,
+) -> Result<(), Error> {
+    let mut reading = Reading { sink, buffer: BytesMut::new(), offset: 0, stage: Stage::Head, count: 0, checksum: 0 };
     while let Some(bytes) = stream.try_next().await? {
         reading.take(&bytes)?;
         tokio::task::yield_now().await;
@@ -113,22 +154,25 @@ pub async fn restore_snapshot(
     reading.finish()
 }
 
-enum State {
-    Filling(Box<Restoring>),
-    Whole(Box<Restoring>),
+/// What must come next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Head,
+    Records,
+    Nothing,
 }
 
-struct Reading {
-    engine: Arc<dyn Engine>,
+struct Reading<'a, S> {
+    sink: &'a mut S,
     buffer: BytesMut,
     /// Where the buffer begins in the stream.
     offset: u64,
-    state: Option<State>,
+    stage: Stage,
     count: u64,
     checksum: u32,
 }
 
-impl Reading {
+impl<S: SnapshotSink> Reading<'_, S> {
     fn corrupt(&self, reason: impl Into<String>) -> Error {
         Error::Corrupt { file: "a snapshot".into(), offset: self.offset, reason: reason.into() }
     }
@@ -172,38 +216,37 @@ impl Reading {
         self.checksum = crc32c::crc32c_append(before, &payload);
         let mut reader = Reader::new(payload);
         let kind = reader.u8().map_err(malformed)?;
-        self.state = Some(match (kind, self.state.take()) {
-            (HEAD, None) => {
-                let head = SnapshotHead::decode(reader.rest()).map_err(malformed)?;
-                State::Filling(Box::new(Restoring::begin(self.engine.clone(), head)?))
+        self.stage = match (kind, self.stage) {
+            (HEAD, Stage::Head) => {
+                self.sink.head(SnapshotHead::decode(reader.rest()).map_err(malformed)?)?;
+                Stage::Records
             }
-            (RECORDS, Some(State::Filling(mut restoring))) => {
+            (RECORDS, Stage::Records) => {
                 while !reader.is_empty() {
                     let (key, record) = reader.bytes().and_then(|key| Ok((key, reader.bytes()?))).map_err(malformed)?;
-                    // Copied, so that what stays of a frame does not keep all of it in memory.
-                    restoring.push(Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&record))?;
+                    self.sink.record(key, record)?;
                     self.count += 1;
                 }
-                State::Filling(restoring)
+                Stage::Records
             }
-            (END, Some(State::Filling(restoring))) => {
+            (END, Stage::Records) => {
                 let (count, checksum) = reader.u64().and_then(|count| Ok((count, reader.u32()?))).map_err(malformed)?;
                 reader.end().map_err(malformed)?;
                 if (count, checksum) != (self.count, before) {
                     return Err(self.corrupt("frames are missing or out of order"));
                 }
-                State::Whole(restoring)
+                Stage::Nothing
             }
             _ => return Err(self.corrupt("a frame of the wrong kind")),
-        });
+        };
         Ok(())
     }
 
-    fn finish(self) -> Result<Machine, Error> {
-        match self.state {
-            Some(State::Whole(restoring)) if self.buffer.is_empty() => restoring.finish(),
-            _ => Err(self.corrupt("its end is missing")),
+    fn finish(self) -> Result<(), Error> {
+        if self.stage == Stage::Nothing && self.buffer.is_empty() {
+            return Ok(());
         }
+        Err(self.corrupt("its end is missing"))
     }
 }
 

@@ -23,6 +23,7 @@ mod metrics;
 pub mod proto;
 mod queue;
 mod service;
+mod snapshot;
 mod status;
 mod tls;
 mod watch;

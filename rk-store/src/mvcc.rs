@@ -14,7 +14,7 @@
 mod index;
 mod leases;
 mod range;
-mod record;
+pub(crate) mod record;
 mod snapshot;
 mod txn;
 mod validate;

@@ -80,6 +80,7 @@ pub(crate) async fn run(flags: Flags) -> Result<(), Error> {
     limits.max_request_bytes = flags.max_request_bytes;
     limits.max_txn_ops = flags.max_txn_ops;
     limits.quota_bytes = flags.quota();
+    limits.snapshot_dir = dir.clone();
     let server = EtcdServer::new(store.clone(), cluster, limits);
     let mut tasks = JoinSet::new();
     listen(&mut tasks, &flags.listen_client_urls, &tls, |listener, tls| {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{Alarm, AlarmKind};
 
-fn alarm_member(alarm: &Alarm) -> AlarmMember {
+pub(crate) fn alarm_member(alarm: &Alarm) -> AlarmMember {
     let kind = match alarm.kind {
         AlarmKind::NoSpace => AlarmType::Nospace,
         AlarmKind::Corrupt => AlarmType::Corrupt,

@@ -1,6 +1,6 @@
 //! The server: which request goes to which service.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response, header};
@@ -13,6 +13,7 @@ use super::{
     lease,
     metrics::Metrics,
     proto::etcdserverpb::ResponseHeader,
+    snapshot,
     status::status,
     watch::{self, EncodedEvents},
 };
@@ -28,11 +29,18 @@ pub struct ServerOptions {
     pub max_txn_ops: usize,
     /// The quota in bytes that is told to clients, 0 for none. It is the store that keeps to it.
     pub quota_bytes: u64,
+    /// Where snapshots are written before they are sent; it needs space for all of the store.
+    pub snapshot_dir: PathBuf,
 }
 
 impl Default for ServerOptions {
     fn default() -> Self {
-        Self { max_request_bytes: crate::MAX_REQUEST_BYTES, max_txn_ops: crate::MAX_TXN_OPS, quota_bytes: 0 }
+        Self {
+            max_request_bytes: crate::MAX_REQUEST_BYTES,
+            max_txn_ops: crate::MAX_TXN_OPS,
+            quota_bytes: 0,
+            snapshot_dir: std::env::temp_dir(),
+        }
     }
 }
 
@@ -152,12 +160,13 @@ unary_methods! {
 
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
+const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
 const OBSERVE: &str = "/v3electionpb.Election/Observe";
 
 impl EtcdServer {
     /// A server of this store, which is kept by this cluster.
     pub fn new(store: Arc<dyn Store>, cluster: Arc<dyn Cluster>, options: ServerOptions) -> Self {
-        let paths = UNARY.iter().copied().chain([WATCH, KEEP_ALIVE, OBSERVE]);
+        let paths = UNARY.iter().copied().chain([WATCH, KEEP_ALIVE, SNAPSHOT, OBSERVE]);
         let metrics = Arc::new(Metrics::new(paths));
         Self { shared: Arc::new(Shared { store, cluster, options, metrics, events: Arc::default() }) }
     }
@@ -180,6 +189,7 @@ impl EtcdServer {
         match path {
             WATCH => watch::serve(self.shared.clone(), request),
             KEEP_ALIVE => lease::keep_alive(self.shared.clone(), request),
+            SNAPSHOT => snapshot::serve(self.shared.clone(), request).await,
             OBSERVE => election::observe(self.shared.clone(), request).await,
             path => match answer_unary(&self.shared, path, request).await {
                 Ok(response) => {

@@ -14,14 +14,19 @@ use tempfile::TempDir;
 /// How long a test waits for something that must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whether etcdctl is installed. In CI it must be.
-pub fn etcdctl_is_there() -> bool {
-    let found = Command::new("etcdctl").arg("version").env("ETCDCTL_API", "3").output().is_ok();
-    assert!(found || std::env::var("CI").is_err(), "etcdctl is required in CI");
+/// Whether a program is installed. In CI it must be.
+pub fn is_there(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").env("ETCDCTL_API", "3").output().is_ok();
+    assert!(found || std::env::var("CI").is_err(), "{program} is required in CI");
     if !found {
-        eprintln!("skipped: etcdctl is not installed");
+        eprintln!("skipped: {program} is not installed");
     }
     found
+}
+
+/// Whether etcdctl is installed.
+pub fn etcdctl_is_there() -> bool {
+    is_there("etcdctl")
 }
 
 /// Polls until a condition holds.
@@ -98,6 +103,11 @@ impl Server {
         self.child.wait().unwrap();
         self.child = spawn(&self.flags, &self.dir);
         self.ready(patience);
+    }
+
+    /// A path for a test's own files.
+    pub fn scratch(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
     }
 
     /// etcdctl with these arguments.
@@ -192,5 +202,55 @@ impl Follow {
         let kill = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
         assert!(kill.success());
         self.child.wait().unwrap();
+    }
+}
+
+/// A real etcd, killed when dropped.
+pub struct Etcd {
+    child: Child,
+    url: String,
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Etcd {
+    /// Starts an etcd on a folder.
+    pub fn start_on(dir: &str) -> Self {
+        let (url, peer) = (format!("http://{}", free_address()), format!("http://{}", free_address()));
+        let child = Command::new("etcd")
+            .args(["--data-dir", dir, "--listen-client-urls", &url, "--advertise-client-urls", &url])
+            .args(["--listen-peer-urls", &peer])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let etcd = Self { child, url };
+        wait_for("etcd", || etcd.command(&["get", "ready"]).output().unwrap().status.success());
+        etcd
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("etcdctl");
+        command.env("ETCDCTL_API", "3").args(["--endpoints", &self.url]).args(args);
+        command
+    }
+
+    /// What etcdctl prints; it must succeed.
+    pub fn ctl(&self, args: &[&str]) -> String {
+        let output = self.command(args).output().unwrap();
+        assert!(output.status.success(), "etcdctl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What etcdctl complains of; it must fail.
+    pub fn fails(&self, args: &[&str]) -> String {
+        let output = self.command(args).output().unwrap();
+        assert!(!output.status.success(), "etcdctl {args:?} succeeds");
+        String::from_utf8(output.stderr).unwrap()
     }
 }
