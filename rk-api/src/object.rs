@@ -122,11 +122,6 @@ impl Object {
         Self::from_json(serde_json::to_vec(value).map_err(|e| Error::decode("object", &e))?)
     }
 
-    /// An object whose metadata is already at hand; `json` must be its encoding.
-    pub fn from_parts(json: Bytes, api_version: String, kind: String, meta: Meta) -> Self {
-        Self { json, api_version, kind, meta, typed: Mutex::default() }
-    }
-
     /// The canonical JSON, `resourceVersion` included.
     pub fn json(&self) -> &Bytes {
         &self.json

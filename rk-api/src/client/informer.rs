@@ -230,6 +230,10 @@ struct Follower {
 /// First and longest wait between tries, as client-go's reflector has them.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(30));
 
+/// A watch that ends sooner and tells nothing has failed, as for client-go: else a server that ends all watches would be
+/// asked without a pause.
+const SHORT: Duration = Duration::from_secs(1);
+
 impl Follower {
     async fn run(self) {
         let mut wait = BACKOFF.0;
@@ -276,8 +280,11 @@ impl Follower {
             bookmarks: true,
             ..WatchOptions::default()
         };
+        let started = tokio::time::Instant::now();
         let mut events = self.client.watch(resource, namespace, options).await?;
+        let mut told = false;
         while let Some(event) = events.next().await {
+            told = true;
             let event = event?;
             reached.clear();
             reached.push_str(event.resource_version());
@@ -287,6 +294,9 @@ impl Follower {
                 WatchEvent::Bookmark { .. } => {}
             }
             version.get_or_insert_default().clone_from(&reached);
+        }
+        if !told && started.elapsed() < SHORT {
+            return Err(Error::Transport("the watch ended at once and told nothing".to_owned()));
         }
         Ok(())
     }
@@ -334,6 +344,11 @@ impl Informers {
             .entry(scope)
             .or_insert_with_key(|scope| Informer::start(Arc::clone(&self.client), scope.clone()))
             .clone()
+    }
+
+    /// Lets go of the informers of a resource that is served no more; they end with the handles that others have.
+    pub fn forget(&self, resource: &Resource) {
+        self.running.lock().retain(|scope, _| scope.resource != *resource);
     }
 }
 

@@ -130,7 +130,7 @@ impl ServerBuilder {
             catalog_changed: watch::channel(0).0,
             _tasks: tasks.clone().drop_guard(),
         });
-        core.serve_definitions(tasks).await?;
+        core.serve_definitions(tasks);
         Ok(Server { core })
     }
 }

@@ -36,55 +36,18 @@ pub(crate) fn definitions() -> Resource {
 
 impl Core {
     /// Puts all stored definitions in service and follows them until `stop`.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub(crate) async fn serve_definitions(self: &Arc<Self>, stop: CancellationToken) -> Result<(), Error> {
+    pub(crate) fn serve_definitions(self: &Arc<Self>, stop: CancellationToken) {
         let collection = self.cache.collection("apiextensions.k8s.io/customresourcedefinitions");
         for object in collection.select("", &crate::LabelSelector::everything()) {
             self.define(&object, false);
         }
-        let spec = WatchSpec {
-            resource_version: "0".to_owned(),
-            timeout_seconds: u64::from(u32::MAX),
-            ..WatchSpec::default()
-        };
-        let mut events = watch(&self.cache, &collection, spec.clone()).await?;
-        let core = Arc::downgrade(self);
-        let follow = async move {
-            loop {
-                match events.next().await {
-                    Some(Ok(event)) => {
-                        let Some(core) = core.upgrade() else { return };
-                        core.definition_changed(event).await;
-                    }
-                    ended => {
-                        if let Some(Err(error)) = ended {
-                            tracing::warn!(%error, "the watch of the definitions broke, starting anew");
-                        }
-                        tokio::time::sleep(CLEANUP_PERIOD).await;
-                        let Some(core) = core.upgrade() else { return };
-                        match watch(
-                            &core.cache,
-                            &core.cache.collection("apiextensions.k8s.io/customresourcedefinitions"),
-                            spec.clone(),
-                        )
-                        .await
-                        {
-                            Ok(anew) => events = anew,
-                            Err(error) => tracing::warn!(%error, "can't watch the definitions"),
-                        }
-                    }
-                }
-            }
-        };
+        let follow = follow(Arc::downgrade(self));
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = follow => {}
             }
         });
-        Ok(())
     }
 
     async fn definition_changed(self: &Arc<Self>, event: WatchEvent) {
@@ -189,6 +152,27 @@ impl Core {
             subresource: subresource.to_owned(),
             warnings: parking_lot::Mutex::default(),
         })
+    }
+}
+
+/// Follows the definitions until the server is dropped.
+async fn follow(core: Weak<Core>) {
+    let spec =
+        WatchSpec { resource_version: "0".to_owned(), timeout_seconds: u64::from(u32::MAX), ..WatchSpec::default() };
+    loop {
+        let Some(alive) = core.upgrade() else { return };
+        let collection = alive.cache.collection("apiextensions.k8s.io/customresourcedefinitions");
+        let watched = watch(&alive.cache, &collection, spec.clone()).await;
+        drop(alive);
+        let mut events = watched.unwrap_or_else(|error| futures::stream::once(async { Err(error) }).boxed());
+        while let Some(event) = events.next().await {
+            match (event, core.upgrade()) {
+                (Ok(event), Some(core)) => core.definition_changed(event).await,
+                (Err(error), _) => tracing::warn!(%error, "the watch of the definitions broke, starting anew"),
+                (Ok(_), None) => return,
+            }
+        }
+        tokio::time::sleep(CLEANUP_PERIOD).await;
     }
 }
 

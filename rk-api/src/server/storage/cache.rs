@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    collection::{Change, Collection},
+    collection::{Change, Collection, Items},
     encode,
     item::Item,
     key, store_error, too_large,
@@ -66,7 +66,7 @@ impl Cache {
     async fn load(&self) -> Result<WatchStream, Error> {
         let mut range = KeyRange::prefix(key::ROOT);
         let mut revision = 0;
-        let mut loaded = Vec::new();
+        let mut loaded: HashMap<String, Items> = HashMap::new();
         loop {
             let request = RangeRequest { revision, limit: PAGE, ..RangeRequest::new(range.clone()) };
             let page = self.store.range(request).await.map_err(store_error)?;
@@ -76,7 +76,7 @@ impl Cache {
             for kv in &page.kvs {
                 if let Some((collection, name)) = key::split(&kv.key) {
                     let object = encode::decode(&kv.key, &kv.value, kv.mod_revision)?;
-                    loaded.push((collection.to_owned(), name.to_owned(), Item::new(object)));
+                    loaded.entry(collection.to_owned()).or_default().insert(name.to_owned(), Item::new(object));
                 }
             }
             match page.kvs.last() {
@@ -84,13 +84,14 @@ impl Cache {
                 _ => break,
             }
         }
+        // Readers go on meanwhile: each collection goes from its old content to the new in one step.
         for collection in self.collections.read().values() {
-            collection.reset(revision);
+            collection.reset(loaded.remove(&collection.name).unwrap_or_default(), revision);
+        }
+        for (name, items) in loaded {
+            self.collection(&name).reset(items, revision);
         }
         self.reached.send_replace(revision);
-        for (collection, name, item) in loaded {
-            self.collection(&collection).load(&name, item);
-        }
         let request =
             WatchRequest { prev_kv: false, progress: true, ..WatchRequest::new(KeyRange::all(), revision + 1) };
         self.store.watch(request).await.map_err(store_error)
@@ -229,5 +230,39 @@ async fn follow(cache: Weak<Cache>, mut events: WatchStream) {
                 }
             }
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rk_store::MemoryStore;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn loading_anew_shows_nobody_a_part() {
+        let store = Arc::new(MemoryStore::new());
+        for name in ["a", "b"] {
+            let json = format!("{{\"metadata\":{{\"name\":\"{name}\"}}}}");
+            store.put(key::full("pods", name), json.into()).await.unwrap();
+        }
+        let cache = Cache::start(store).await.unwrap();
+        let (pods, done) = (cache.collection("pods"), CancellationToken::new());
+        let reader = std::thread::spawn({
+            let (pods, done) = (Arc::clone(&pods), done.clone());
+            move || {
+                while !done.is_cancelled() {
+                    assert_eq!(pods.len(), 2);
+                }
+            }
+        });
+        let (_, revision, mut cursor) = pods.snapshot("", cache.reached());
+        for _ in 0..200 {
+            cache.load().await.unwrap();
+        }
+        done.cancel();
+        reader.join().unwrap();
+        assert!(pods.read(&mut cursor, 1).is_none(), "a watcher has to list again");
+        assert!(pods.cursor_after(revision).is_some());
     }
 }

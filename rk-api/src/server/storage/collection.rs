@@ -35,10 +35,12 @@ impl Change {
     }
 }
 
+/// Objects by `namespace/name`, in the store's order.
+pub(super) type Items = BTreeMap<String, Arc<Item>>;
+
 #[derive(Default)]
 pub(super) struct State {
-    /// By `namespace/name`, in the store's order.
-    pub(super) items: BTreeMap<String, Arc<Item>>,
+    pub(super) items: Items,
     ring: VecDeque<Arc<Change>>,
     /// How many changes have left the ring: the sequence number of its first.
     dropped: u64,
@@ -76,16 +78,12 @@ impl Collection {
         Self { name: name.to_owned(), state: RwLock::new(state), grown: watch::channel(0).0 }
     }
 
-    /// Puts an object at load time, before anyone watches.
-    pub(super) fn load(&self, item: &str, object: Arc<Item>) {
-        self.state.write().items.insert(item.to_owned(), object);
-    }
-
-    /// Replaces the content after the feed was interrupted: who watches has to list again.
-    pub(super) fn reset(&self, revision: Revision) {
+    /// Replaces the content by that of a revision, at the start or after the feed was interrupted: who watches has to list
+    /// again.
+    pub(super) fn reset(&self, items: Items, revision: Revision) {
         let mut state = self.state.write();
         let dropped = state.dropped + state.ring.len() as u64 + 1;
-        *state = State { complete_after: revision, last: revision, dropped, ..State::default() };
+        *state = State { items, complete_after: revision, last: revision, dropped, ..State::default() };
         drop(state);
         self.grown.send_modify(|grown| *grown += 1);
     }
