@@ -2,12 +2,27 @@
 
 mod cluster;
 
-use cluster::{Cluster, deployment};
-use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
-    core::v1::{ConfigMap, Namespace, Pod, ServiceAccount},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
-use rk_api::{Api, DeleteOptions, ListOptions, Propagation};
+
+use async_trait::async_trait;
+use cluster::{Cluster, deployment};
+use k8s_openapi::{
+    api::{
+        apps::v1::{Deployment, ReplicaSet},
+        core::v1::{ConfigMap, Namespace, Pod, ServiceAccount},
+    },
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use rk_api::{
+    Api, Client, DeleteOptions, Error, EventStream, List, ListOptions, Object, Propagation, Request, Resource, Verb,
+    WatchOptions, WriteOptions,
+};
 use rk_controller::ManagerConfig;
 use serde_json::{Value, json};
 
@@ -139,4 +154,68 @@ async fn a_namespace_is_furnished_and_ends_with_all_that_is_in_it() {
     cluster
         .look_until(async || namespaces.get_opt("shop").await.unwrap().is_none().then_some(()), || "the end".into())
         .await;
+}
+
+fn widgets() -> Resource {
+    Resource::new("example.com", "v1", "Widget", "widgets", true)
+}
+
+/// Counts the lists of widgets.
+struct Counting(Arc<dyn Client>, AtomicUsize);
+
+#[async_trait]
+impl Client for Counting {
+    async fn request(&self, request: Request) -> Result<Arc<Object>, Error> {
+        self.0.request(request).await
+    }
+
+    async fn list(&self, resource: &Resource, namespace: &str, options: ListOptions) -> Result<List, Error> {
+        self.1.fetch_add(usize::from(*resource == widgets()), Ordering::SeqCst);
+        self.0.list(resource, namespace, options).await
+    }
+
+    async fn watch(&self, resource: &Resource, namespace: &str, options: WatchOptions) -> Result<EventStream, Error> {
+        self.0.watch(resource, namespace, options).await
+    }
+
+    async fn delete_collection(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        delete: DeleteOptions,
+        list: ListOptions,
+    ) -> Result<(), Error> {
+        self.0.delete_collection(resource, namespace, delete, list).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_custom_object_owns_goes_with_its_definition_and_nobody_asks_for_it_again() {
+    let mut cluster = Cluster::bare().await;
+    let counting = Arc::new(Counting(cluster.client.clone(), AtomicUsize::new(0)));
+    cluster.client = counting.clone();
+    cluster.manage(&["garbage-collector-controller"]);
+    let definitions = Api::<CustomResourceDefinition>::all(cluster.client.clone());
+    for _ in 0..2 {
+        let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "widgets.example.com"}, "spec": {
+            "group": "example.com", "scope": "Namespaced", "names": {"kind": "Widget", "plural": "widgets"},
+            "versions": [{"name": "v1", "served": true, "storage": true,
+                "schema": {"openAPIV3Schema": {"type": "object"}}}],
+        }});
+        cluster.server.define(definition).await.unwrap();
+        let verb = Verb::Create(json!({"metadata": {"name": "w"}}), WriteOptions::default());
+        let (namespace, name, subresource) = ("default".to_owned(), String::new(), String::new());
+        let request = Request { resource: widgets(), namespace, name, subresource, verb };
+        let widget = cluster.client.request(request).await.unwrap();
+        let owner = json!([{"apiVersion": "example.com/v1", "kind": "Widget", "name": "w", "uid": widget.meta().uid}]);
+        cluster.create::<ConfigMap>(json!({"metadata": {"name": "child", "ownerReferences": owner}})).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        definitions.delete("widgets.example.com", DeleteOptions::default()).await.unwrap();
+        cluster.until_list::<ConfigMap>(|maps| maps.is_empty()).await;
+    }
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let lists = counting.1.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(4 * 3600)).await;
+    assert_eq!(counting.1.load(Ordering::SeqCst), lists, "nobody asks for what is served no more");
 }

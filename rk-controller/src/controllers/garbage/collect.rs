@@ -100,6 +100,10 @@ impl Collector {
 
     /// What an owner means, by the server's own word where the graph does not know it.
     async fn fate(&self, object: &Object, owner: &OwnerRef) -> Result<Fate, Error> {
+        // Its resource may have gone with it, and then the server says nothing about it.
+        if self.graph.lock().is_gone(&owner.uid) {
+            return Ok(Fate::Dangling);
+        }
         let Some(resource) = self.resource_of(owner) else {
             return Err(Error::decode(
                 "ownerReferences",

@@ -1,6 +1,6 @@
 //! Who owns whom, as the informers show it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use rk_api::{Change, Key, Meta, OwnerRef, Resource};
 
@@ -46,11 +46,21 @@ impl Node {
 pub(super) struct Graph {
     nodes: HashMap<String, Node>,
     dependents: HashMap<String, HashSet<String>>,
+    /// The last uids that went. None comes back.
+    gone: VecDeque<String>,
 }
+
+/// How many uids that went are remembered, as in Kubernetes' `absentOwnerCache`.
+const GONE: usize = 500;
 
 impl Graph {
     pub(super) fn get(&self, uid: &str) -> Option<&Node> {
         self.nodes.get(uid)
+    }
+
+    /// Whether the object of this uid was seen to go.
+    pub(super) fn is_gone(&self, uid: &str) -> bool {
+        self.gone.iter().any(|gone| gone == uid)
     }
 
     /// The objects that name `uid` as an owner.
@@ -108,6 +118,10 @@ impl Graph {
 
     fn remove(&mut self, uid: &str) -> Vec<Work> {
         let Some(node) = self.nodes.remove(uid) else { return Vec::new() };
+        self.gone.push_back(uid.to_owned());
+        if self.gone.len() > GONE {
+            self.gone.pop_front();
+        }
         let mut work: Vec<Work> = self.dependents(uid).map(|(uid, _)| Work::Collect(uid.clone())).collect();
         for owner in &node.owners {
             self.unlink(&owner.uid, uid);

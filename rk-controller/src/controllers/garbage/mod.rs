@@ -9,7 +9,7 @@
 mod collect;
 mod graph;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{
     StreamExt,
@@ -23,9 +23,9 @@ use parking_lot::RwLock;
 use rk_api::{Change, EventRecorder, Informer, Informers, Resource};
 use tokio::{
     task::JoinSet,
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{resources, workqueue::WorkQueue};
 use collect::Collector;
@@ -47,6 +47,8 @@ enum Work {
 
 /// How long a resource may take to be listed before the others start without it: what the graph does not know is asked.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a resource is followed after its definition went: the end of its objects may be told later.
+const SETTLE: Duration = Duration::from_secs(30);
 const WORKERS: usize = 20;
 
 /// Runs the garbage collector until `shutdown`, over `resources` and all custom ones. Events are left alone.
@@ -60,10 +62,11 @@ pub async fn run(informers: &Informers, resources: Vec<Resource>, shutdown: Canc
         graph: Arc::default(),
         queue: WorkQueue::default(),
         changes: SelectAll::new(),
+        custom: HashMap::new(),
     };
     let mut followed = Vec::new();
     for resource in resources.into_iter().filter(|resource| !skipped.contains(resource)) {
-        followed.push(watcher.follow(resource));
+        followed.push(watcher.follow(resource, CancellationToken::new()));
     }
     let sync = async {
         let deadline = Instant::now() + SYNC_TIMEOUT;
@@ -105,10 +108,12 @@ struct Watcher {
     graph: Arc<parking_lot::Mutex<Graph>>,
     queue: WorkQueue<Work>,
     changes: SelectAll<BoxStream<'static, (Resource, Change)>>,
+    /// The resources of definitions; each is followed until its guard is dropped.
+    custom: HashMap<Resource, DropGuard>,
 }
 
 impl Watcher {
-    fn follow(&mut self, resource: Resource) -> Informer {
+    fn follow(&mut self, resource: Resource, until: CancellationToken) -> Informer {
         let informer = self.informers.resource(resource.clone());
         let mut changes = informer.subscribe();
         // The handle goes with the stream: it keeps the informer running.
@@ -118,8 +123,26 @@ impl Watcher {
             let _running = &handle;
             changes.poll_recv(cx)
         });
-        self.changes.push(changes.map(move |change| (resource.clone(), change)).boxed());
+        let changes = changes.map(move |change| (resource.clone(), change));
+        let until = async move {
+            until.cancelled().await;
+            sleep(SETTLE).await;
+        };
+        self.changes.push(changes.take_until(Box::pin(until)).boxed());
         informer
+    }
+
+    /// Follows the resources of these definitions, and soon no others.
+    fn define(&mut self, defined: &[Resource]) {
+        for resource in defined.iter().filter(|resource| !self.known.read().contains(resource)).collect::<Vec<_>>() {
+            let until = CancellationToken::new();
+            self.follow(resource.clone(), until.clone());
+            self.custom.insert(resource.clone(), until.drop_guard());
+        }
+        for (gone, _) in self.custom.extract_if(|resource, _| !defined.contains(resource)) {
+            self.known.write().retain(|resource| *resource != gone);
+            self.informers.forget(&gone);
+        }
     }
 
     async fn run(mut self, definitions: Informer, stop: CancellationToken) {
@@ -133,11 +156,7 @@ impl Watcher {
                     }
                 }
                 Some(_) = defined.recv() => {
-                    let new = resources::custom(&definitions);
-                    let known = self.known.read().clone();
-                    for resource in new.into_iter().filter(|resource| !known.contains(resource)) {
-                        self.follow(resource);
-                    }
+                    self.define(&resources::custom(&definitions));
                 }
                 () = stop.cancelled() => return,
                 else => return,
