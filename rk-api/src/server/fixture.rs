@@ -11,7 +11,7 @@ use crate::{Error, LabelSelector, Object};
 
 type Key = (String, String, String);
 
-/// Objects by plural name, namespace and name.
+/// Objects by plural name, namespace and name, and how often they changed.
 #[derive(Default)]
 pub(crate) struct Objects(Mutex<(u64, BTreeMap<Key, Arc<Object>>)>);
 
@@ -37,7 +37,9 @@ impl Objects {
 
     /// Removes an object.
     pub fn remove(&self, plural: &str, namespace: &str, name: &str) {
-        self.0.lock().1.remove(&(plural.to_owned(), namespace.to_owned(), name.to_owned()));
+        let mut all = self.0.lock();
+        all.0 += 1;
+        all.1.remove(&(plural.to_owned(), namespace.to_owned(), name.to_owned()));
     }
 }
 
@@ -59,5 +61,9 @@ impl Reader for Objects {
             p == plural && (namespace.is_empty() || ns == namespace) && labels.matches(&object.meta().labels)
         });
         Ok(chosen.map(|(_, object)| Arc::clone(object)).collect())
+    }
+
+    fn version(&self, _: &str, _: &str) -> Result<u64, Error> {
+        Ok(self.0.lock().0)
     }
 }

@@ -47,4 +47,8 @@ impl Reader for LateReader {
     ) -> Result<Vec<Arc<Object>>, Error> {
         self.reader()?.list(group, plural, namespace, labels).await
     }
+
+    fn version(&self, group: &str, plural: &str) -> Result<u64, Error> {
+        self.reader()?.version(group, plural)
+    }
 }

@@ -120,8 +120,8 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Takes what the object needs from the outside (a cluster IP, a node port) just before it is stored; a failure of the store calls
-    /// `release` with the same object.
+    /// Takes what the object needs from the outside (a cluster IP, a node port) just before it is stored; a dry run takes nothing. A
+    /// failure of the store calls `release` with the same object.
     ///
     /// # Errors
     /// A [`Status`] refuses the write.
@@ -172,4 +172,10 @@ pub trait Reader: Send + Sync {
         namespace: &str,
         labels: &LabelSelector,
     ) -> Result<Vec<Arc<Object>>, Error>;
+
+    /// The version of a resource's objects in all namespaces: what was made of them holds while it stays the same.
+    ///
+    /// # Errors
+    /// The store failed, or the resource is not served.
+    fn version(&self, group: &str, plural: &str) -> Result<u64, Error>;
 }

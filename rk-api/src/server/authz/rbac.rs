@@ -20,41 +20,28 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// Role-based access control: Role, ClusterRole and their bindings, read through the server's own cache.
 ///
-/// Roles and bindings are compiled into an index by subject; each decision compares the objects that the index was made
-/// of with those in the cache, by pointer, and compiles anew only what changed.
+/// Roles and bindings are compiled into an index by subject, which holds until one of them changes.
 pub struct Rbac {
     reader: Arc<dyn Reader>,
     cluster: Mutex<Arc<Cluster>>,
-    namespaces: Mutex<HashMap<String, Arc<Namespace>>>,
+    namespaces: Mutex<Namespaces>,
 }
 
-/// The compiled cluster roles and their bindings, with the objects they come from.
+/// The compiled cluster roles and their bindings.
 #[derive(Default)]
 struct Cluster {
-    roles_from: Vec<Arc<Object>>,
-    bindings_from: Vec<Arc<Object>>,
+    /// The versions of the roles and of the bindings.
+    made_of: [u64; 2],
     roles: Arc<ClusterRoles>,
     grants: Arc<Grants>,
 }
 
-/// The compiled bindings of one namespace, with what they come from.
-struct Namespace {
-    roles_from: Vec<Arc<Object>>,
-    bindings_from: Vec<Arc<Object>>,
-    cluster_roles: Arc<ClusterRoles>,
-    grants: Arc<Grants>,
-}
-
-/// Whether two lists hold the same versions of the same objects.
-fn same(a: &[Arc<Object>], b: &[Arc<Object>]) -> bool {
-    let equal = |(a, b): (&Arc<Object>, &Arc<Object>)| {
-        let (left, right) = (a.meta(), b.meta());
-        Arc::ptr_eq(a, b)
-            || !left.resource_version.is_empty()
-                && left.uid == right.uid
-                && left.resource_version == right.resource_version
-    };
-    a.len() == b.len() && a.iter().zip(b).all(equal)
+/// The compiled bindings of those namespaces that have some and were asked for.
+#[derive(Default)]
+struct Namespaces {
+    /// The versions of cluster roles, roles and bindings.
+    made_of: [u64; 3],
+    grants: HashMap<String, Arc<Grants>>,
 }
 
 impl Rbac {
@@ -68,37 +55,46 @@ impl Rbac {
     }
 
     async fn cluster(&self) -> Result<Arc<Cluster>, Error> {
-        let roles_from = self.read("clusterroles", "").await?;
-        let bindings_from = self.read("clusterrolebindings", "").await?;
-        let mut cluster = self.cluster.lock();
-        let same_roles = same(&cluster.roles_from, &roles_from);
-        if !same_roles || !same(&cluster.bindings_from, &bindings_from) {
-            let roles = if same_roles { cluster.roles.clone() } else { Arc::new(compiled::cluster_roles(&roles_from)) };
-            let grants = Arc::new(compiled::cluster_grants(&bindings_from, &roles));
-            *cluster = Arc::new(Cluster { roles_from, bindings_from, roles, grants });
+        let version = |plural| self.reader.version(GROUP, plural);
+        // Taken before the objects: what changes meanwhile makes it old.
+        let made_of = [version("clusterroles")?, version("clusterrolebindings")?];
+        let known = Arc::clone(&self.cluster.lock());
+        if known.made_of == made_of {
+            return Ok(known);
         }
-        Ok(Arc::clone(&cluster))
+        let roles = if known.made_of[0] == made_of[0] {
+            Arc::clone(&known.roles)
+        } else {
+            Arc::new(compiled::cluster_roles(&self.read("clusterroles", "").await?))
+        };
+        let grants = Arc::new(compiled::cluster_grants(&self.read("clusterrolebindings", "").await?, &roles));
+        let cluster = Arc::new(Cluster { made_of, roles, grants });
+        *self.cluster.lock() = Arc::clone(&cluster);
+        Ok(cluster)
     }
 
     async fn namespace(&self, namespace: &str, cluster: &Cluster) -> Result<Option<Arc<Grants>>, Error> {
-        let bindings_from = self.read("rolebindings", namespace).await?;
-        if bindings_from.is_empty() {
-            self.namespaces.lock().remove(namespace);
+        let version = |plural| self.reader.version(GROUP, plural);
+        let made_of = [cluster.made_of[0], version("roles")?, version("rolebindings")?];
+        {
+            let mut known = self.namespaces.lock();
+            if known.made_of != made_of {
+                *known = Namespaces { made_of, ..Namespaces::default() };
+            }
+            if let Some(grants) = known.grants.get(namespace) {
+                return Ok(Some(Arc::clone(grants)));
+            }
+        }
+        let bindings = self.read("rolebindings", namespace).await?;
+        if bindings.is_empty() {
             return Ok(None);
         }
-        let roles_from = self.read("roles", namespace).await?;
-        let mut namespaces = self.namespaces.lock();
-        if let Some(known) = namespaces.get(namespace)
-            && Arc::ptr_eq(&known.cluster_roles, &cluster.roles)
-            && same(&known.roles_from, &roles_from)
-            && same(&known.bindings_from, &bindings_from)
-        {
-            return Ok(Some(Arc::clone(&known.grants)));
+        let roles = self.read("roles", namespace).await?;
+        let grants = Arc::new(compiled::namespace_grants(&bindings, &roles, &cluster.roles));
+        let mut known = self.namespaces.lock();
+        if known.made_of == made_of {
+            known.grants.insert(namespace.to_owned(), Arc::clone(&grants));
         }
-        let grants = Arc::new(compiled::namespace_grants(&bindings_from, &roles_from, &cluster.roles));
-        let cluster_roles = Arc::clone(&cluster.roles);
-        let compiled = Namespace { roles_from, bindings_from, cluster_roles, grants: Arc::clone(&grants) };
-        namespaces.insert(namespace.to_owned(), Arc::new(compiled));
         Ok(Some(grants))
     }
 

@@ -278,4 +278,8 @@ impl Reader for Core {
         let collection = self.cache.collection(&key::collection(group, plural));
         Ok(collection.select(namespace, labels))
     }
+
+    fn version(&self, group: &str, plural: &str) -> Result<u64, Error> {
+        Ok(self.cache.collection(&key::collection(group, plural)).last())
+    }
 }

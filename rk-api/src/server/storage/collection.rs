@@ -156,7 +156,7 @@ impl Collection {
     }
 
     /// The revision of the last change.
-    pub(super) fn last(&self) -> Revision {
+    pub(crate) fn last(&self) -> Revision {
         self.state.read().last
     }
 
