@@ -100,7 +100,6 @@ impl Core {
         }
         row.strategy.allocate(&mut object, None, &context).await?;
         if options.dry_run {
-            row.strategy.release(&object);
             return Ok(Outcome::created(crate::Object::from_value(&object)?.into()));
         }
         let mut stored = object.clone();

@@ -210,15 +210,12 @@ impl Core {
             let lease = self.lease_for(call).await?;
             self.cache.put(collection, &call.item(), json, stored.revision(), lease).await
         };
-        match written {
-            Ok(Write::Done(object)) => {
-                if gone {
-                    strategy.release(&new);
-                }
-                Ok(Some(call.served.read(&object)?))
-            }
-            Ok(Write::Raced) => Ok(None),
-            Err(error) => Err(error),
+        if gone || !matches!(written, Ok(Write::Done(_))) {
+            strategy.release(&new);
+        }
+        match written? {
+            Write::Done(object) => Ok(Some(call.served.read(&object)?)),
+            Write::Raced => Ok(None),
         }
     }
 

@@ -42,17 +42,26 @@ struct State {
     held: HashMap<String, Held>,
 }
 
-#[derive(Default, Clone)]
+/// Addresses and ports: those of one Service, or those of all but one.
+#[derive(Default)]
 struct Held {
     ips: HashSet<IpAddr>,
     ports: HashSet<u16>,
 }
 
-/// What all Services but one hold.
-#[derive(Default)]
-struct Taken {
-    ips: HashSet<IpAddr>,
-    ports: HashSet<u16>,
+impl Held {
+    /// Adds what a Service shows that it holds.
+    fn add(&mut self, service: &Service) {
+        let Some(spec) = &service.spec else { return };
+        let ips = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
+        self.ips.extend(ips.filter_map(|ip| ip.parse::<IpAddr>().ok()));
+        let ports = spec.ports.iter().flatten().filter_map(|port| port.node_port).chain(spec.health_check_node_port);
+        self.ports.extend(ports.filter_map(|port| u16::try_from(port).ok()).filter(|port| *port != 0));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ips.is_empty() && self.ports.is_empty()
+    }
 }
 
 impl Allocator {
@@ -69,26 +78,27 @@ impl Allocator {
         old: Option<&Value>,
         context: &WriteContext<'_>,
     ) -> Result<(), Status> {
-        let objects =
-            context.reader.list("", "services", "", &LabelSelector::everything()).await.map_err(status::internal)?;
+        let mut objects = Vec::new();
+        if wants(new, old) {
+            let all = context.reader.list("", "services", "", &LabelSelector::everything()).await;
+            objects = all.map_err(status::internal)?;
+        }
         let key = key(new);
+        let own = (new.text("metadata.namespace"), new.text("metadata.name"));
         let mut state = self.state.lock();
-        let mut taken = Taken::default();
+        let (mut taken, mut shown) = (Held::default(), Held::default());
         for object in &objects {
             let service = object.typed::<Service>().map_err(status::internal)?;
-            let owner = format!("{}/{}", object.meta().namespace, object.meta().name);
-            // What is visible needs no memory.
-            let shown = held(&service);
-            if let Some(held) = state.held.get_mut(&owner) {
-                held.ips.retain(|ip| !shown.ips.contains(ip));
-                held.ports.retain(|port| !shown.ports.contains(port));
-            }
-            if owner != key {
-                taken.ips.extend(shown.ips);
-                taken.ports.extend(shown.ports);
-            }
+            let of = (object.meta().namespace.as_str(), object.meta().name.as_str());
+            if of == own { shown.add(&service) } else { taken.add(&service) }
         }
-        state.held.retain(|_, held| !held.ips.is_empty() || !held.ports.is_empty());
+        // What is visible needs no memory.
+        state.held.retain(|owner, held| {
+            let visible = if *owner == key { &shown } else { &taken };
+            held.ips.retain(|ip| !visible.ips.contains(ip));
+            held.ports.retain(|port| !visible.ports.contains(port));
+            !held.is_empty()
+        });
         for (_, held) in state.held.iter().filter(|(owner, _)| **owner != key) {
             taken.ips.extend(&held.ips);
             taken.ports.extend(&held.ports);
@@ -103,8 +113,7 @@ impl Allocator {
         if !errors.is_empty() {
             return Err(field::invalid("", "Service", new.text("metadata.name"), &errors));
         }
-        let gave = !given.ips.is_empty() || !given.ports.is_empty();
-        if gave && !context.dry_run {
+        if !given.is_empty() && !context.dry_run {
             let held = state.held.entry(key).or_default();
             held.ips.extend(given.ips);
             held.ports.extend(given.ports);
@@ -121,7 +130,7 @@ impl Allocator {
         &self,
         new: &mut Value,
         old: Option<&Value>,
-        taken: &Taken,
+        taken: &Held,
         state: &mut State,
         given: &mut Held,
         errors: &mut Errors,
@@ -174,7 +183,7 @@ impl Allocator {
     fn ports(
         &self,
         new: &mut Value,
-        taken: &mut Taken,
+        taken: &mut Held,
         state: &mut State,
         given: &mut Held,
         errors: &mut Errors,
@@ -233,7 +242,7 @@ impl Allocator {
         Ok(())
     }
 
-    fn free_port(&self, taken: &Taken, state: &mut State) -> Option<u16> {
+    fn free_port(&self, taken: &Held, state: &mut State) -> Option<u16> {
         let range = &self.ranges.node_ports;
         let count = u32::from(range.end().saturating_sub(*range.start())) + 1;
         let start = state.random.random_range(0..count);
@@ -242,7 +251,7 @@ impl Allocator {
     }
 
     /// A free address, of the upper part of the range first: people choose from the lower (KEP 3070).
-    fn free_ip(&self, taken: &Taken, state: &mut State) -> Option<IpAddr> {
+    fn free_ip(&self, taken: &Held, state: &mut State) -> Option<IpAddr> {
         let count = self.count();
         let band = if count < 16 { 0 } else { (count / 16).clamp(16, 256) };
         // Number 0 is the network's own, 1 that of `default/kubernetes`.
@@ -294,12 +303,17 @@ fn key(service: &Value) -> String {
     format!("{}/{}", service.text("metadata.namespace"), service.text("metadata.name"))
 }
 
-fn held(service: &Service) -> Held {
-    let Some(spec) = &service.spec else { return Held::default() };
-    let ips = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
-    let ports = spec.ports.iter().flatten().filter_map(|port| port.node_port).chain(spec.health_check_node_port);
-    Held {
-        ips: ips.filter_map(|ip| ip.parse().ok()).collect(),
-        ports: ports.filter_map(|port| u16::try_from(port).ok()).filter(|port| *port != 0).collect(),
+/// Whether a Service asks for something, or names other things than before.
+fn wants(new: &Value, old: Option<&Value>) -> bool {
+    fn named(service: &Value) -> (&str, &str, impl Iterator<Item = i64>) {
+        let ports = service.list("spec.ports").iter().map(|port| port.int("nodePort").unwrap_or(0));
+        (service.text("spec.type"), service.text("spec.clusterIP"), ports)
     }
+    let (kind, ip, mut ports) = named(new);
+    let unset = has_cluster_ip(kind) && ip.is_empty() || has_node_ports(new.at("spec")) && ports.any(|port| port == 0);
+    unset
+        || old.is_none_or(|old| {
+            let ((kind, ip, ports), (old_kind, old_ip, old_ports)) = (named(new), named(old));
+            kind != old_kind || ip != old_ip || ports.ne(old_ports)
+        })
 }

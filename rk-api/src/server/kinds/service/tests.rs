@@ -21,6 +21,17 @@ impl Cluster {
         Self { objects: Objects::new([]), services: strategy(ranges) }
     }
 
+    /// What an update does before the store.
+    async fn change(&self, old: &Value, change: Value) -> Result<Value, Status> {
+        let user = UserInfo::loopback();
+        let context = WriteContext { user: &user, subresource: "", dry_run: false, reader: &*self.objects };
+        let mut new = old.clone();
+        json_patch::merge(&mut new, &json!({"spec": change}));
+        self.services.prepare_update(&mut new, old, &context);
+        self.services.allocate(&mut new, Some(old), &context).await?;
+        Ok(new)
+    }
+
     /// What a create does before the store; the Service is not visible to readers yet.
     async fn allocate(&self, name: &str, spec: Value, dry_run: bool) -> Result<Value, Status> {
         let user = UserInfo::loopback();
@@ -147,4 +158,21 @@ async fn one_node_port_serves_all_protocols_of_a_port() {
     let ports = &service["spec"]["ports"];
     assert_eq!(ports[0]["nodePort"], ports[1]["nodePort"]);
     assert_ne!(ports[0]["nodePort"], ports[2]["nodePort"]);
+}
+
+#[tokio::test]
+async fn a_change_takes_and_checks_only_what_is_new() {
+    let cluster = Cluster::new(24, 30_000..=30_001);
+    let port = |number: i64| json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": number}]});
+    let (first, other) =
+        (cluster.create("a", port(30_000)).await.unwrap(), cluster.create("b", plain()).await.unwrap());
+    let same = cluster.change(&first, json!({"sessionAffinity": "ClientIP"})).await.unwrap();
+    assert_eq!(same["spec"]["ports"], first["spec"]["ports"]);
+    let opened = cluster.change(&other, json!({"type": "NodePort"})).await.unwrap();
+    assert_eq!(opened["spec"]["ports"][0]["nodePort"], 30_001);
+    let taken = cluster.change(&first, port(30_001)).await.unwrap_err();
+    assert!(cause(&taken).ends_with("provided port is already allocated"), "{taken:?}");
+    // The write of the other came to nothing.
+    cluster.services.release(&opened);
+    assert_eq!(cluster.change(&first, port(30_001)).await.unwrap()["spec"]["clusterIP"], first["spec"]["clusterIP"]);
 }
