@@ -5,9 +5,10 @@ mod cluster;
 use cluster::{Cluster, deployment};
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Endpoints, Pod, Service},
+    core::v1::{Endpoints, Node, Pod, Service},
     discovery::v1::EndpointSlice,
 };
+use rk_api::{Api, Patch};
 use serde_json::{Value, json};
 
 const CONTROLLERS: &[&str] = &[
@@ -62,6 +63,15 @@ async fn slices_follow_the_pods_of_a_service() {
         subsets.map(|subset| subset.addresses.as_ref().map_or(0, Vec::len)).sum::<usize>()
     };
     cluster.until::<Endpoints>("web", |endpoints| addresses(endpoints) == 3).await;
+
+    let moved = Patch::merge(json!({"metadata": {"labels": {"topology.kubernetes.io/zone": "z2"}}}));
+    Api::<Node>::all(cluster.client.clone()).patch("node-1", moved).await.unwrap();
+    cluster
+        .until_list::<EndpointSlice>(|slices| {
+            let mut all = slices.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+            all.all(|endpoint| endpoint.zone.as_deref() == Some("z2"))
+        })
+        .await;
 
     cluster.patch::<Deployment>("web", json!({"spec": {"replicas": 250}})).await;
     let slices = cluster.until_list::<EndpointSlice>(|slices| ready(slices) == 250).await;

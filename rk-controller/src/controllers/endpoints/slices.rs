@@ -57,24 +57,39 @@ pub async fn run(informers: &Informers, shutdown: CancellationToken) {
         }
         key.into_iter().collect()
     };
-    let all_services = services.clone();
+    let (all_pods, all_services) = (pods.clone(), services.clone());
     Controller::new("endpoint-slice-controller", reconciler, informers)
         .watches_informer(slices, observe)
         .watches_informer(pods, move |change| services_of_pod(change, &services))
-        .watches_informer(nodes, move |change| match change {
-            Change::Updated { old, new } if zone(old) == zone(new) => Vec::new(),
-            _ => all_services.list().iter().map(|service| key_of(service.meta())).collect(),
-        })
+        .watches_informer(nodes, move |change| services_of_zone(change, &all_pods, &all_services))
         .run(shutdown)
         .await;
 }
 
-fn zone(node: &rk_api::Object) -> Option<&String> {
-    node.meta().labels.get(ZONE)
+/// The Services whose endpoints show the zone of a node: those of the pods on it, when that zone is another one.
+fn services_of_zone(change: &Change, pods: &Informer, services: &Informer) -> Vec<Key> {
+    let node = change.object();
+    let (old, new) = match change {
+        Change::Added(_) => (None, zone(node)),
+        Change::Updated { old, .. } => (zone(old), zone(node)),
+        Change::Deleted(_) => (zone(node), None),
+    };
+    if old == new {
+        return Vec::new();
+    }
+    let here = |object: &Arc<rk_api::Object>| {
+        let pod = object.typed::<Pod>();
+        pod.is_ok_and(|pod| pod::node_name(&pod) == node.meta().name)
+    };
+    let mut keys: Vec<Key> =
+        pods.list().into_iter().filter(here).flat_map(|pod| services_of_pod(&Change::Added(pod), services)).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
 }
 
-fn key_of(meta: &rk_api::Meta) -> Key {
-    (meta.namespace.clone(), meta.name.clone())
+fn zone(node: &rk_api::Object) -> Option<&String> {
+    node.meta().labels.get(ZONE)
 }
 
 #[async_trait]
