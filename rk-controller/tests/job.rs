@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 
 use cluster::{Cluster, template};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
-use rk_api::{DeleteOptions, Propagation};
+use rk_api::{DeleteOptions, Patch, Propagation};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 const CONTROLLERS: &[&str] = &["job-controller", "garbage-collector-controller", "ttl-after-finished-controller"];
 
@@ -44,6 +45,27 @@ async fn a_job_runs_so_many_pods_to_their_end_and_lets_them_go() {
     let background = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
     cluster.api::<Job>().delete("sum", background).await.unwrap();
     cluster.until_list::<Pod>(|pods| pods.is_empty()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_number_of_pods_that_end_at_once_are_counted_once() {
+    const COUNT: usize = 600;
+    let mut cluster = Cluster::bare().await;
+    cluster.shutdown = CancellationToken::new();
+    cluster.manage(CONTROLLERS);
+    cluster.create::<Job>(job("many", "", json!({"completions": COUNT, "parallelism": COUNT}))).await;
+    let pods = cluster.until_list::<Pod>(|pods| pods.len() == COUNT).await;
+    // Nobody looks while they end.
+    cluster.shutdown.cancel();
+    for pod in &pods {
+        let ended = Patch::merge(json!({"status": {"phase": "Succeeded"}}));
+        cluster.api::<Pod>().patch_status(pod.metadata.name.as_deref().unwrap(), ended).await.unwrap();
+    }
+    cluster.shutdown = CancellationToken::new();
+    cluster.manage(CONTROLLERS);
+    let many = cluster.until::<Job>("many", |job| condition(job, "Complete").is_some()).await;
+    assert_eq!(many.status.as_ref().unwrap().succeeded, Some(600));
+    assert_eq!(cluster.list::<Pod>().await.len(), COUNT, "none was made anew");
 }
 
 #[tokio::test(start_paused = true)]

@@ -149,9 +149,12 @@ struct Sync<'a> {
 
 impl Sync<'_> {
     async fn advance(&mut self, pending: Option<Duration>) -> Result<Action, Error> {
-        let ended = tracking::ended(&self.pods, self.only_failed(), |pod| {
+        let mut ended = tracking::ended(&self.pods, self.only_failed(), |pod| {
             policy::judge(self.spec.pod_failure_policy.as_ref(), pod) == Verdict::Ignore
         });
+        // The others come when these are seen to be released; until then nothing is known to be missing.
+        let all_noted = ended.len() <= tracking::NOTED;
+        ended.truncate(tracking::NOTED);
         let indexed = self.completions_if_indexed();
         tracking::settle(&mut self.status, &self.pods, indexed, &ended);
         self.count_failed_indexes();
@@ -168,7 +171,7 @@ impl Sync<'_> {
             if let Some(left) = self.deadline_left() {
                 action = action.or_sooner(Action::requeue(left));
             }
-            if pending.is_none() {
+            if pending.is_none() && all_noted {
                 match self.manage().await {
                     Ok(more) => action = action.or_sooner(more),
                     Err(error) => result = Err(error),

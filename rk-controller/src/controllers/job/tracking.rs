@@ -23,8 +23,8 @@ use crate::{
 
 /// The finalizer.
 pub(super) const FINALIZER: &str = "batch.kubernetes.io/job-tracking";
-/// Pods noted in one write at most.
-const NOTED: usize = 500;
+/// Pods noted in one write, and released after it, at most.
+pub(super) const NOTED: usize = 500;
 
 /// How a pod that has ended is to be counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub(super) fn settle(
     status.failed = add(status.failed, failed);
     let mut completed = indexes::parse(status.completed_indexes.as_deref().unwrap_or_default());
 
-    for (pod, outcome) in outcomes.iter().take(NOTED) {
+    for (pod, outcome) in outcomes {
         let uid = meta::uid(&pod.metadata).to_owned();
         let list = match outcome {
             Outcome::Succeeded => &mut uncounted.succeeded,
