@@ -112,11 +112,10 @@ async fn answer(
     client: SocketAddr,
     alive: mpsc::Sender<SocketAddr>,
 ) {
-    let mut buffer = vec![0; LARGEST];
     loop {
-        match endpoint.recv(&mut buffer).await {
-            Ok(length) => {
-                if let Err(error) = listener.send_to(&buffer[..length], client).await {
+        match receive(&endpoint).await {
+            Ok(datagram) => {
+                if let Err(error) = listener.send_to(&datagram, client).await {
                     tracing::debug!(%error, %client, "answer not delivered");
                 }
                 // Only the session's age hangs on it, and a full queue means that it is seen to be alive.
@@ -126,6 +125,21 @@ async fn answer(
                 tracing::debug!(%error, %client, "endpoint refuses datagrams");
                 return;
             }
+        }
+    }
+}
+
+/// The next datagram. While there is none no room is held for it: there may be thousands of sessions.
+async fn receive(endpoint: &UdpSocket) -> io::Result<Vec<u8>> {
+    let take = || {
+        let mut buffer = [0; LARGEST];
+        endpoint.try_recv(&mut buffer).map(|length| buffer[..length].to_vec())
+    };
+    loop {
+        endpoint.readable().await?;
+        match take() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            received => return received,
         }
     }
 }
