@@ -149,7 +149,10 @@ async fn mirror(shared: &Shared, pod: &Pod, seen: &str) -> Result<(), Error> {
         if of == pod.metadata.uid.as_ref() && existing.metadata.deletion_timestamp.is_none() {
             return Ok(());
         }
-        delete_mirror(shared, pod).await?;
+        // A pod of the user's own that has this name stays: then making the mirror fails.
+        if of.is_some() {
+            delete_mirror(shared, pod).await?;
+        }
     }
     let mut mirror = pod.clone();
     let uid = mirror.metadata.uid.take().unwrap_or_default();

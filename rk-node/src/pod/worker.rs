@@ -227,6 +227,7 @@ impl Worker {
         for (name, lost) in &self.lost {
             instances.entry(name.clone()).or_insert_with(|| vec![lost.clone()]);
         }
+        self.limits.retain(|id, _| instances.values().flatten().any(|status| status.container.id == *id));
         self.instances = instances;
         Ok(())
     }
@@ -573,8 +574,11 @@ pub(crate) async fn remove_pod(shared: &Shared, pod: &Pod) -> Result<(), String>
     crate::cgroups::remove(&spec::cgroup_parent(pod));
     let folders: [PathBuf; 2] =
         [spec::pod_folder(&shared.config, spec::uid(pod)), spec::log_folder(&shared.config, pod)];
-    for folder in folders {
-        fsutil::remove_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    }
-    Ok(())
+    // An emptyDir may hold much.
+    let removed = tokio::task::spawn_blocking(move || {
+        folders
+            .iter()
+            .try_for_each(|folder| fsutil::remove_all(folder).map_err(|error| format!("{}: {error}", folder.display())))
+    });
+    removed.await.map_err(|error| error.to_string())?
 }

@@ -3,7 +3,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use tokio::sync::broadcast;
+use bytes::Bytes;
+use tokio::sync::{broadcast, mpsc};
 
 use super::{
     ProcessRuntime, Sandbox,
@@ -21,6 +22,9 @@ use crate::{
         },
     },
 };
+
+/// Bytes kept of each output of a command that is run to its end: as many as containerd keeps.
+const OUTPUT: usize = 16 << 20;
 
 #[async_trait]
 impl RuntimeService for ProcessRuntime {
@@ -161,11 +165,12 @@ impl RuntimeService for ProcessRuntime {
 
     async fn list_containers(&self, filter: &Filter) -> Result<Vec<Container>, RuntimeError> {
         let state = self.state.lock();
-        let all = state.containers.values().map(|container| container.listed());
-        Ok(all
-            .filter(|c| matches(filter, &c.id, &c.labels))
-            .filter(|c| filter.pod_sandbox_id.is_empty() || filter.pod_sandbox_id == c.pod_sandbox_id)
-            .collect())
+        let asked = |container: &&Arc<Process>| {
+            let record = container.record.lock();
+            matches(filter, &record.id, &record.config.labels)
+                && (filter.pod_sandbox_id.is_empty() || filter.pod_sandbox_id == record.sandbox)
+        };
+        Ok(state.containers.values().filter(asked).map(|container| container.listed()).collect())
     }
 
     async fn container_status(&self, id: &str) -> Result<ContainerStatus, RuntimeError> {
@@ -195,29 +200,15 @@ impl RuntimeService for ProcessRuntime {
             stderr: true,
             ..StreamRequest::default()
         };
-        let mut session = self.exec(&request).await?;
-        let mut answer = ExecSyncResponse::default();
-        let run = async {
-            let out = async {
-                while let Some(piece) = session.stdout.recv().await {
-                    answer.stdout.extend(piece)
-                }
-            };
-            let err = async {
-                while let Some(piece) = session.stderr.recv().await {
-                    answer.stderr.extend(piece)
-                }
-            };
-            tokio::join!(out, err);
-            (&mut session.exit).await
-        };
-        let ended = if timeout.is_zero() {
+        let session = self.exec(&request).await?;
+        let run = async { tokio::join!(collect(session.stdout), collect(session.stderr), session.exit) };
+        let (stdout, stderr, exit) = if timeout.is_zero() {
             run.await
         } else {
             tokio::time::timeout(timeout, run).await.map_err(|_| RuntimeError::Timeout(timeout))?
         };
-        answer.exit_code = ended.map_err(|_| RuntimeError::Failed("the command was abandoned".to_owned()))??;
-        Ok(answer)
+        let exit_code = exit.map_err(|_| RuntimeError::Failed("the command was abandoned".to_owned()))??;
+        Ok(ExecSyncResponse { stdout, stderr, exit_code })
     }
 
     async fn exec(&self, request: &StreamRequest) -> Result<Session, RuntimeError> {
@@ -294,6 +285,15 @@ impl RuntimeService for ProcessRuntime {
         let all: Vec<_> = self.state.lock().containers.values().cloned().collect();
         futures::future::join_all(all.iter().map(|container| container.stop(Duration::from_secs(1)))).await;
     }
+}
+
+/// An output to its end. What is beyond the limit is read and dropped, so that the command can go on.
+async fn collect(mut pieces: mpsc::Receiver<Bytes>) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(piece) = pieces.recv().await {
+        all.extend_from_slice(&piece[..piece.len().min(OUTPUT - all.len())]);
+    }
+    all
 }
 
 fn network_request(id: &str, config: &PodSandboxConfig) -> NetworkRequest {
