@@ -47,7 +47,7 @@ pub(super) fn scale_of(object: &Value, paths: &ScalePaths) -> Value {
 /// The object with a Scale's replicas, and with the version that the Scale names.
 ///
 /// # Errors
-/// 422 for negative replicas.
+/// 422 for negative replicas, 500 if the object (a custom one) is not as the path of its replicas says.
 pub(super) fn apply_scale(object: &Value, scale: &Value, paths: &ScalePaths) -> Result<Value, Error> {
     let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
     if replicas < 0 {
@@ -64,9 +64,35 @@ pub(super) fn apply_scale(object: &Value, scale: &Value, paths: &ScalePaths) -> 
         .into());
     }
     let mut changed = object.clone();
-    let parts = paths.spec_replicas.split('.').filter(|part| !part.is_empty());
-    let target = parts.fold(&mut changed, |value, part| &mut value[part]);
+    let mut target = &mut changed;
+    for part in paths.spec_replicas.split('.').filter(|part| !part.is_empty()) {
+        if target.is_null() {
+            *target = json!({});
+        }
+        let wrong = || status::internal(format!("{} of the object leads through no object", paths.spec_replicas));
+        target = target.as_object_mut().ok_or_else(wrong)?.entry(part).or_insert(Value::Null);
+    }
     *target = replicas.into();
     changed["metadata"]["resourceVersion"] = scale["metadata"]["resourceVersion"].clone();
     Ok(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_are_set_where_the_path_leads() {
+        let paths = ScalePaths {
+            spec_replicas: ".spec.size.count".to_owned(),
+            status_replicas: String::new(),
+            selector: String::new(),
+        };
+        let scale = json!({"spec": {"replicas": 3}});
+        let set = |object: Value| apply_scale(&object, &scale, &paths);
+        assert_eq!(set(json!({"spec": {}})).unwrap()["spec"]["size"]["count"], 3);
+        for odd in [json!({"spec": "x"}), json!({"spec": {"size": [1]}})] {
+            assert_eq!(set(odd).unwrap_err().code(), 500);
+        }
+    }
 }

@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::{list, text};
 use crate::{
     LabelSelector, Resource, Status,
-    server::{AdmissionRequest, Admit, Operation, Reader},
+    server::{AdmissionRequest, Admit, Operation, Reader, patch, schema::Schema},
     status,
 };
 
@@ -91,7 +91,25 @@ impl MutatingWebhooks {
         request.warnings.extend(answer.warnings);
         let (Some(patch), Some(object)) = (answer.patch, request.object.as_mut()) else { return Ok(()) };
         json_patch::patch(object, &patch)
+            .map_err(|error| error.to_string())
+            .and_then(|()| well_formed(object, &request.resource))
             .map_err(|error| status::internal(format!("webhook {:?}: {error}", text(&webhook["name"]))))
+    }
+}
+
+/// Whether a patched object still is of its kind, with fields of the right types. Those of custom resources are checked with
+/// their other rules.
+fn well_formed(object: &Value, resource: &Resource) -> Result<(), String> {
+    if !object.is_object() || !object["metadata"].is_object() {
+        return Err("its patch leaves no object".to_owned());
+    }
+    // The bodies of subresources are of other kinds.
+    match Schema::builtin(&resource.group, &resource.version, &resource.kind) {
+        Some(schema) if object["kind"] == *resource.kind => {
+            let checked = patch::check(object.clone(), Some(&schema), "Ignore");
+            checked.map(drop).map_err(|status| status.message.unwrap_or_default())
+        }
+        _ => Ok(()),
     }
 }
 

@@ -104,15 +104,20 @@ async fn write_with(reader: &Objects, plugin: &dyn Admit, dry_run: bool) -> Resu
     Ok(request)
 }
 
+/// The answer of a webhook that patches.
+fn patched(patch: &Value) -> Value {
+    json!({"allowed": true, "patchType": "JSONPatch", "patch": STANDARD.encode(patch.to_string())})
+}
+
 const MUTATING: &str = "mutatingwebhookconfigurations";
 const VALIDATING: &str = "validatingwebhookconfigurations";
 
 #[tokio::test]
 async fn a_mutating_webhook_patches_and_warns() {
     let (port, ca) = serve(|request| {
-        let patch = json!([{"op": "add", "path": "/data/by", "value": request["userInfo"]["username"]}]);
-        json!({"allowed": true, "patchType": "JSONPatch", "patch": STANDARD.encode(patch.to_string()),
-            "warnings": ["careful"]})
+        let mut answer = patched(&json!([{"op": "add", "path": "/data/by", "value": request["userInfo"]["username"]}]));
+        answer["warnings"] = json!(["careful"]);
+        answer
     })
     .await;
     let done = write(MUTATING, &MutatingWebhooks, json!({"clientConfig": client(port, &ca)})).await.unwrap();
@@ -120,6 +125,20 @@ async fn a_mutating_webhook_patches_and_warns() {
     assert_eq!(done.warnings, ["careful"]);
     let other = json!({"clientConfig": client(port, &ca), "namespaceSelector": {"matchLabels": {"team": "b"}}});
     assert_eq!(write(MUTATING, &MutatingWebhooks, other).await.unwrap().object.unwrap()["data"], json!({}));
+}
+
+#[tokio::test]
+async fn a_patch_that_leaves_no_such_object_is_a_failure() {
+    let answers: [fn(&Value) -> Value; 2] = [
+        |_| patched(&json!([{"op": "replace", "path": "/data", "value": 5}])),
+        |_| patched(&json!([{"op": "remove", "path": "/metadata"}])),
+    ];
+    for answer in answers {
+        let (port, ca) = serve(answer).await;
+        let webhook = json!({"clientConfig": client(port, &ca)});
+        let (code, message) = write(MUTATING, &MutatingWebhooks, webhook).await.unwrap_err();
+        assert_eq!(code, 500, "{message}");
+    }
 }
 
 #[tokio::test]
