@@ -1,0 +1,117 @@
+//! What callers may write, by who they are.
+
+use super::*;
+
+#[tokio::test]
+async fn nodes_write_only_what_is_theirs() {
+    let mirror = |node: &str| {
+        let mut pod = pod("p", json!({"nodeName": node}));
+        pod["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+        pod
+    };
+    let on = |node: &str| {
+        let mut pod = pod("p", json!({"nodeName": node}));
+        pod["metadata"]["uid"] = "u".into();
+        pod
+    };
+    let all = cluster([("pods", on("n1"))]);
+    let node = || UserInfo::new("system:node:n1", ["system:nodes"]);
+    let pods = || Case::pods(&all).by(node());
+    let nodes = || Case::create(&all, "", "nodes", false).by(node());
+    let leases = |ns| Case { namespace: ns, ..Case::create(&all, "coordination.k8s.io", "leases", true).by(node()) };
+    let named = |name: &str| json!({"metadata": {"name": name}});
+    let labelled = |key: &str| json!({"metadata": {"name": "n1", "labels": {key: "x"}}});
+    let tainted = json!({"metadata": {"name": "n1"}, "spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}});
+    let token =
+        |uid: &str| json!({"spec": {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": uid}}});
+    let tokens = || Case::create(&all, "", "serviceaccounts", true).by(node()).sub("token");
+    for (case, object, word) in [
+        (pods(), mirror("n1"), ""),
+        (pods(), mirror("n2"), "can only create pods with spec.nodeName set to itself"),
+        (pods(), on("n1"), "can only create mirror pods"),
+        (pods().delete(on("n1")), Value::Null, ""),
+        (pods().delete(on("n2")), Value::Null, "can only delete pods"),
+        (pods().update(on("n1")).sub("status"), on("n1"), ""),
+        (pods().update(on("n2")).sub("status"), on("n2"), "can only update pod status"),
+        (nodes(), named("n1"), ""),
+        (nodes(), named("n2"), "is not allowed to modify node \"n2\""),
+        (nodes(), labelled("node-restriction.kubernetes.io/x"), "not allowed to set the following labels"),
+        (nodes(), labelled("kubernetes.io/hostname"), ""),
+        (nodes(), labelled("example.com/x"), ""),
+        (nodes().update(named("n1")), labelled("foo.kubernetes.io/x"), "is not allowed to modify labels"),
+        (nodes().update(named("n1")), tainted.clone(), "is not allowed to modify taints"),
+        (leases("kube-node-lease"), named("n1"), ""),
+        (leases("kube-node-lease"), named("n2"), "same name as the requesting node"),
+        (leases("dev"), named("n1"), "can only access leases"),
+        (tokens(), token("u"), ""),
+        (tokens(), token("v"), "does not match the UID in record"),
+        (tokens(), token(""), "without a uid"),
+        (tokens(), json!({"spec": {}}), "not bound to a pod"),
+        (Case::create(&all, "", "nodes", false), tainted, ""),
+        (nodes().by(UserInfo::new("x", ["system:nodes"])), named("n1"), "could not determine node"),
+    ] {
+        let result = case.run(&NodeRestriction, object).await;
+        match (word, &result) {
+            ("", Ok(_)) => {}
+            (word, Err((403, message))) if !word.is_empty() && message.contains(word) => {}
+            _ => panic!("expected {word:?}, got {result:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn certificates_for_masters_are_refused() {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    let request = |organization: &[u8]| {
+        let mut der = vec![0x30, 0x20, 0x06, 0x03, 0x55, 0x04, 0x0a, 0x0c, organization.len() as u8];
+        der.extend_from_slice(organization);
+        let pem = format!(
+            "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
+            STANDARD.encode(der)
+        );
+        json!({"metadata": {"name": "r"},
+            "spec": {"signerName": "kubernetes.io/kube-apiserver-client", "request": STANDARD.encode(pem)}})
+    };
+    let all = cluster([]);
+    let case = || Case::create(&all, "certificates.k8s.io", "certificatesigningrequests", false);
+    let error = case().run(&CertificateSubjectRestriction, request(b"system:masters")).await.unwrap_err().1;
+    assert!(error.contains("with system:masters group is not allowed"), "{error}");
+    case().run(&CertificateSubjectRestriction, request(b"developers")).await.unwrap();
+}
+
+#[tokio::test]
+async fn signers_and_owners_are_asked_for() {
+    use crate::server::{Decision, authz::AlwaysAllow};
+    struct Never;
+    #[async_trait]
+    impl Authorizer for Never {
+        async fn authorize(&self, _: &Attributes) -> Decision {
+            Decision::NoOpinion(String::new())
+        }
+    }
+    let all = cluster([]);
+    let csr = |certificate: &str| json!({"metadata": {"name": "r"}, "spec": {"signerName": "example.com/s"}, "status": {"certificate": certificate}});
+    let case =
+        |sub| Case::create(&all, "certificates.k8s.io", "certificatesigningrequests", false).update(csr("")).sub(sub);
+    let never: Arc<dyn Authorizer> = Arc::new(Never);
+    let always: Arc<dyn Authorizer> = Arc::new(AlwaysAllow);
+    for (authorizer, allowed) in [(&never, false), (&always, true)] {
+        let approval = CertificateApproval::new(Arc::clone(authorizer));
+        assert_eq!(case("approval").run(&approval, csr("")).await.is_ok(), allowed);
+        let signing = CertificateSigning::new(Arc::clone(authorizer));
+        assert_eq!(case("status").run(&signing, csr("x")).await.is_ok(), allowed);
+        assert!(case("status").run(&signing, csr("")).await.is_ok());
+        let known = vec![Resource::new("apps", "v1", "Deployment", "deployments", true)];
+        let owners = OwnerReferencesPermissionEnforcement::new(Arc::clone(authorizer), known);
+        let owned = |block: bool| {
+            let mut pod = pod("p", json!({}));
+            pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "d",
+                "uid": "u", "blockOwnerDeletion": block}]);
+            pod
+        };
+        assert!(Case::pods(&all).run(&owners, owned(false)).await.is_ok());
+        assert_eq!(Case::pods(&all).run(&owners, owned(true)).await.is_ok(), allowed);
+        let update = Case::pods(&all).update(pod("p", json!({})));
+        assert_eq!(update.run(&owners, owned(false)).await.is_ok(), allowed);
+    }
+}
