@@ -101,6 +101,14 @@ impl Copy {
         }
     }
 
+    /// The objects with this controller, of a namespace or (empty) of all.
+    fn controlled_by(&self, uid: &str, namespace: &str) -> impl Iterator<Item = Arc<Object>> {
+        let keys = self.controlled.get(uid).into_iter();
+        let keys = keys.flat_map(move |keys| keys.range((namespace.to_owned(), String::new())..));
+        let within = keys.take_while(move |key| namespace.is_empty() || key.0 == namespace);
+        within.filter_map(|key| self.objects.get(key).cloned())
+    }
+
     /// Takes a fresh list for the truth: what it lacks was deleted unseen.
     fn replace(&mut self, items: Vec<Arc<Object>>) {
         let mut gone: BTreeSet<Key> = self.objects.keys().cloned().collect();
@@ -188,11 +196,14 @@ impl Informer {
     }
 
     /// Every object that the object of this uid controls (`ownerReferences` with `controller: true`), by namespace
-    /// and name; for an empty uid, every object that nobody controls.
+    /// and name.
     pub fn controlled_by(&self, uid: &str) -> Vec<Arc<Object>> {
-        let copy = self.copy.read();
-        let keys = copy.controlled.get(uid).into_iter().flatten();
-        keys.filter_map(|key| copy.objects.get(key).cloned()).collect()
+        self.copy.read().controlled_by(uid, "").collect()
+    }
+
+    /// The objects of a namespace that nobody controls, by name.
+    pub fn orphans(&self, namespace: &str) -> Vec<Arc<Object>> {
+        self.copy.read().controlled_by("", namespace).collect()
     }
 
     /// How many objects there are.
@@ -368,7 +379,7 @@ mod tests {
     fn the_index_by_controller_follows_every_change() {
         let mut copy = Copy::default();
         let names = |copy: &Copy, uid: &str| -> Vec<String> {
-            copy.controlled.get(uid).into_iter().flatten().map(|key| key.1.clone()).collect()
+            copy.controlled_by(uid, "").map(|object| object.meta().name.clone()).collect()
         };
         copy.put(pod("a", 1, Some("u1")));
         copy.put(pod("b", 2, Some("u1")));
@@ -379,5 +390,16 @@ mod tests {
         assert_eq!((names(&copy, "u1"), names(&copy, "")), (vec!["b".into()], vec!["a".to_owned()]));
         copy.replace(vec![pod("a", 4, None)]);
         assert_eq!(copy.controlled.len(), 1, "{:?}", copy.controlled);
+    }
+
+    #[test]
+    fn orphans_are_found_by_namespace() {
+        let mut copy = Copy::default();
+        for (namespace, name) in [("a", "x"), ("a-b", "y"), ("b", "z")] {
+            let meta = serde_json::json!({"name": name, "namespace": namespace, "resourceVersion": "1"});
+            copy.put(Arc::new(Object::from_value(&serde_json::json!({"metadata": meta})).unwrap()));
+        }
+        let found = |namespace| copy.controlled_by("", namespace).count();
+        assert_eq!((found("a"), found("a-b"), found("c"), found("")), (1, 1, 0, 3));
     }
 }

@@ -29,12 +29,9 @@ pub(crate) async fn claim<O: ResourceType, K: ResourceType>(
         }
     }
     let mut confirmed = false;
-    for orphan in informer.controlled_by("") {
-        let deleting = orphan.meta().deletion_timestamp.is_some();
-        if orphan.meta().namespace != namespace || deleting || meta::is_deleting(owner_meta) {
-            continue;
-        }
-        if !selector.matches(&orphan.meta().labels) {
+    let orphans = if meta::is_deleting(owner_meta) { Vec::new() } else { informer.orphans(namespace) };
+    for orphan in orphans {
+        if orphan.meta().deletion_timestamp.is_some() || !selector.matches(&orphan.meta().labels) {
             continue;
         }
         if !confirmed {
