@@ -41,9 +41,12 @@ impl Shared {
         }
     }
 
-    pub(crate) fn services(&self) -> Vec<Arc<Service>> {
+    /// The services that pods of a namespace are told of: the API's, and those of the namespace, which go before it.
+    pub(crate) fn services(&self, namespace: &str) -> Vec<Arc<Service>> {
+        let api = self.services.get("default", "kubernetes");
+        let known = api.into_iter().chain(self.services.list_namespace(namespace));
         // A service that does not decode is not the pod's fault.
-        self.services.list().iter().filter_map(|object| object.typed().ok()).collect()
+        known.filter_map(|object| object.typed().ok()).collect()
     }
 }
 

@@ -195,7 +195,7 @@ impl Start {
             ips.push(shared.config.address.to_string());
         }
         let place = shared.place(ips);
-        let services = shared.services();
+        let services = shared.services(spec::namespace(pod));
         let api_server = shared.config.api_server.as_ref();
         let envs = env::make(pod, container, &place, &self.sources, &services, api_server).map_err(&config_error)?;
         if let Some(context) = self.not_root() {
