@@ -137,3 +137,21 @@ async fn nodes_get_ranges_of_their_own() {
     ranges.sort();
     assert_eq!(ranges, ["10.244.0.0/24", "10.244.1.0/24", "10.244.2.0/24"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn only_so_many_ended_pods_stay() {
+    let cluster = Cluster::bare().await;
+    let controllers = vec!["pod-garbage-collector-controller".to_owned()];
+    cluster.manage_with(ManagerConfig { controllers, terminated_pods: 2, ..ManagerConfig::default() });
+    for name in ["a", "b", "c", "d"] {
+        cluster
+            .create::<Pod>(json!({"metadata": {"name": name}, "spec": cluster::template(json!({}), "v1")["spec"]}))
+            .await;
+        if name != "d" {
+            let ended = Patch::merge(json!({"status": {"phase": "Succeeded"}}));
+            cluster.api::<Pod>().patch_status(name, ended).await.unwrap();
+        }
+    }
+    let left = cluster.until_list::<Pod>(|pods| pods.len() == 3).await;
+    assert!(left.iter().any(|pod| pod.metadata.name.as_deref() == Some("d")), "it has not ended");
+}

@@ -16,6 +16,9 @@ use crate::{
     common::{meta, pod},
 };
 
+const NAME: &str = "pod-garbage-collector-controller";
+/// How often ended pods are counted (`gcCheckPeriod`).
+const TRIM: Duration = Duration::from_secs(20);
 /// How long a node must have been missing before its pods are taken for lost.
 const QUARANTINE: Duration = Duration::from_secs(40);
 /// The taint by which an administrator says that a node will not come back.
@@ -23,20 +26,19 @@ const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// Removes pods that no node will end.
 pub struct PodGarbageCollector {
-    pods: Informer,
     nodes: Informer,
     /// Since when nodes that pods are bound to have been missing.
     missing: Mutex<HashMap<String, Instant>>,
-    threshold: usize,
 }
 
 /// Runs the pod garbage collector until `shutdown`; at most `threshold` ended pods stay, 0 for any number.
 pub async fn run(informers: &Informers, threshold: usize, shutdown: CancellationToken) {
     let (pods, nodes) = (informers.of::<Pod>(), informers.of::<Node>());
     nodes.synced().await;
-    let reconciler =
-        PodGarbageCollector { pods: pods.clone(), nodes: nodes.clone(), missing: Mutex::default(), threshold };
-    Controller::new("pod-garbage-collector-controller", reconciler, informers)
+    let reconciler = PodGarbageCollector { nodes: nodes.clone(), missing: Mutex::default() };
+    let context = Context::new(informers, NAME);
+    let ended = trim_ended(pods.clone(), threshold, context.clone(), shutdown.clone());
+    let controller = Controller::with_context(NAME, reconciler, context)
         .watches_informer(nodes, move |change| {
             let concerned = match change {
                 Change::Deleted(_) => true,
@@ -52,8 +54,44 @@ pub async fn run(informers: &Informers, threshold: usize, shutdown: Cancellation
             };
             if concerned { pods.list().iter().filter_map(of_node).collect() } else { Vec::new() }
         })
-        .run(shutdown)
-        .await;
+        .run(shutdown);
+    tokio::join!(controller, ended);
+}
+
+/// Deletes the oldest ended pods beyond the threshold, if there is one, now and then until `shutdown`.
+async fn trim_ended(pods: Informer, threshold: usize, context: Context, shutdown: CancellationToken) {
+    if threshold == 0 {
+        return;
+    }
+    let mut ticks = tokio::time::interval(TRIM);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        if pods.len() > threshold
+            && let Err(error) = trim(&pods, threshold, &context).await
+        {
+            tracing::warn!(%error, "ended pods not deleted");
+        }
+    }
+}
+
+async fn trim(pods: &Informer, threshold: usize, context: &Context) -> Result<(), Error> {
+    let mut ended = Vec::new();
+    for object in pods.list() {
+        let pod: Arc<Pod> = object.typed()?;
+        if pod::is_terminal(&pod) && !meta::is_deleting(&pod.metadata) {
+            ended.push(pod);
+        }
+    }
+    ended.sort_by_key(|pod| meta::created(&pod.metadata));
+    let surplus = ended.len().saturating_sub(threshold);
+    for pod in ended.into_iter().take(surplus) {
+        remove(&pod, context, None).await?;
+    }
+    Ok(())
 }
 
 #[async_trait]
@@ -78,9 +116,6 @@ impl Reconcile for PodGarbageCollector {
                 }
             }
         }
-        if pod::is_terminal(&pod) && self.threshold > 0 && self.pods.len() > self.threshold {
-            self.trim(context).await?;
-        }
         Ok(Action::await_change())
     }
 }
@@ -101,23 +136,6 @@ impl PodGarbageCollector {
             remove(pod, context, Some("PodGC: node no longer exists")).await?;
         }
         Ok(Action::await_change())
-    }
-
-    /// Deletes the oldest ended pods beyond the threshold.
-    async fn trim(&self, context: &Context) -> Result<(), Error> {
-        let mut ended = Vec::new();
-        for object in self.pods.list() {
-            let pod: Arc<Pod> = object.typed()?;
-            if pod::is_terminal(&pod) && !meta::is_deleting(&pod.metadata) {
-                ended.push(pod);
-            }
-        }
-        ended.sort_by_key(|pod| meta::created(&pod.metadata));
-        let surplus = ended.len().saturating_sub(self.threshold);
-        for pod in ended.into_iter().take(surplus) {
-            remove(&pod, context, None).await?;
-        }
-        Ok(())
     }
 }
 
