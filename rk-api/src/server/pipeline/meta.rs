@@ -16,8 +16,8 @@ pub(crate) fn now() -> String {
     crate::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-/// A name from `metadata.generateName`.
-pub(super) fn generate_name(base: &str) -> String {
+/// A name from `metadata.generateName`, or one like it.
+pub(crate) fn generate_name(base: &str) -> String {
     let mut cut = base.len().min(GENERATE_MAX);
     while !base.is_char_boundary(cut) {
         cut -= 1;

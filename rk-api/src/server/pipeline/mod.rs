@@ -25,7 +25,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub(crate) use meta::now;
+pub(crate) use meta::{generate_name, now};
 pub(crate) use update::Change;
 
 use super::{

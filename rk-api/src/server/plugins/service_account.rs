@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::{forbid, is, list, push, spec_mut, text};
 use crate::{
     Object, Resource, Status,
-    server::{AdmissionRequest, Admit, Operation, Reader},
+    server::{AdmissionRequest, Admit, Operation, Reader, pipeline::generate_name},
     status,
 };
 
@@ -85,13 +85,7 @@ fn mount_token(spec: &mut Value) {
         let name = text(&volume["name"]);
         (token && name.starts_with("kube-api-access-")).then(|| name.to_owned())
     });
-    let name = known.clone().unwrap_or_else(|| {
-        let mut random = rand::rng();
-        // The letters of Kubernetes' generated names: none that make words.
-        const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-        let suffix: String = (0..5).map(|_| char::from(LETTERS[random.random_range(0..LETTERS.len())])).collect();
-        format!("kube-api-access-{suffix}")
-    });
+    let name = known.clone().unwrap_or_else(|| generate_name("kube-api-access-"));
     let mut needed = false;
     for field in ["initContainers", "containers"] {
         for container in spec.get_mut(field).and_then(Value::as_array_mut).into_iter().flatten() {

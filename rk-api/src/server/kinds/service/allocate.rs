@@ -1,8 +1,8 @@
 //! Cluster IPs and node ports: what is free, and who holds what.
 //!
-//! What Services hold is read from the server's current objects each time; only what was given out to a write that those do not show
-//! yet is remembered here. So nothing is lost with the process, and nothing has to be repaired. Two servers of one cluster choose at
-//! random, and so rarely collide.
+//! What Services hold is read from the server's current objects whenever one asks for something; only what was given out to a write
+//! that those do not show yet is remembered here. So nothing is lost with the process, and nothing has to be repaired. Two servers of
+//! one cluster choose at random, and so rarely collide.
 
 use std::{
     collections::{HashMap, HashSet},
