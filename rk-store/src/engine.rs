@@ -71,6 +71,22 @@ pub trait Engine: Send + Sync + 'static {
     /// The bytes of a record.
     fn get(&self, at: Position) -> Result<Option<Bytes>, EngineError>;
 
+    /// Calls `visit` with the bytes of each of these records, in this order, until it returns `false` or one of them is not there;
+    /// whether neither happened. `visit` must not call the engine.
+    fn get_many(
+        &self,
+        places: &[Position],
+        visit: &mut dyn FnMut(Position, &Bytes) -> bool,
+    ) -> Result<bool, EngineError> {
+        for &at in places {
+            match self.get(at)? {
+                Some(bytes) if visit(at, &bytes) => {}
+                _ => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
     /// Calls `visit` with the records of `from..end` in order until it returns `false`. `visit` must not call the engine.
     fn scan(
         &self,

@@ -316,6 +316,22 @@ pub(crate) fn load(engine: &dyn Engine, at: Position) -> Result<Option<Event>, E
     engine.get(at)?.map(|record| Ok(record::decode(at, &record)?)).transpose()
 }
 
+/// The pairs at some places; `None` if one of them was removed.
+pub(crate) fn load_all(engine: &dyn Engine, places: &[Position]) -> Result<Option<Vec<KeyValue>>, Error> {
+    let (mut kvs, mut failure) = (Vec::with_capacity(places.len()), None);
+    let all = engine.get_many(places, &mut |at, bytes| {
+        match record::decode(at, bytes) {
+            Ok(event) => kvs.push(event.kv),
+            Err(error) => failure = Some(error),
+        }
+        failure.is_none()
+    })?;
+    match failure {
+        Some(error) => Err(error.into()),
+        None => Ok(all.then_some(kvs)),
+    }
+}
+
 /// The changes of the keys in `range`, from some revisions: those of whole revisions, until about `budget` records
 /// were looked at. The revision reached comes with them.
 pub(crate) fn scan_history(

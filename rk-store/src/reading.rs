@@ -5,7 +5,7 @@
 
 use crate::{
     Error, Event, KeyRange, RangeRequest, RangeResponse, Replica, Revision,
-    mvcc::{load, range_answer, scan_history},
+    mvcc::{load_all, range_answer, scan_history},
 };
 
 /// Pairs that are fetched under the lock: to give it up would cost more.
@@ -21,13 +21,7 @@ impl Replica {
         }
         let engine = machine.engine().clone();
         drop(machine);
-        let mut kvs = Vec::with_capacity(found.positions.len());
-        for &position in &found.positions {
-            match load(&*engine, position)? {
-                Some(event) => kvs.push(event.kv),
-                None => return self.machine().range(request),
-            }
-        }
+        let Some(kvs) = load_all(&*engine, &found.positions)? else { return self.machine().range(request) };
         Ok(range_answer(request, kvs, found.count, found.revision))
     }
 

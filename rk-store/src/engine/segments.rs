@@ -34,7 +34,7 @@ use crate::{
     disk::{numbered, numbers, remove_quietly, remove_temporary},
 };
 
-/// Records that a scan looks up in one go, and the bytes that it reads in one go.
+/// Records that are looked up in one go where there are many, and the bytes that are read in one go.
 const SCAN: usize = 256;
 const SCAN_BYTES: u64 = 256 << 10;
 /// Consecutive small segments from which on they are made one.
@@ -148,6 +148,44 @@ impl State {
         }
         (places, None)
     }
+}
+
+/// Calls `visit` with these records until it returns `false`; whether it never did.
+fn load_all(
+    places: Vec<(Position, Place)>,
+    visit: &mut dyn FnMut(Position, &Bytes) -> bool,
+) -> Result<bool, EngineError> {
+    let mut places = places.into_iter().peekable();
+    while let Some((at, place)) = places.next() {
+        let Place::There { file, path, offset, len } = place else {
+            if !visit(at, &place.load(at)?) {
+                return Ok(false);
+            }
+            continue;
+        };
+        // Records that lie behind one another are read at once.
+        let mut together = vec![(at, offset, len)];
+        let mut read_to = offset + (RECORD_HEAD + len) as u64;
+        while let Some((at, Place::There { path: other, offset: next, len, .. })) = places.peek()
+            && Arc::ptr_eq(other, &path)
+            && *next == read_to
+            && read_to - offset < SCAN_BYTES
+        {
+            together.push((*at, *next, *len));
+            read_to += (RECORD_HEAD + len) as u64;
+            places.next();
+        }
+        let whole = Place::There { file, path: path.clone(), offset, len: 0 };
+        let bytes = whole.read((read_to - offset) as usize)?;
+        for (at, begin, len) in together {
+            let begins = (begin - offset) as usize;
+            let record = bytes.slice(begins..begins + RECORD_HEAD + len);
+            if !visit(at, &segment::check(&path, begin, at, record)?) {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
 }
 
 impl SegmentEngine {
@@ -350,6 +388,25 @@ impl Engine for SegmentEngine {
         place.load(at).map(Some)
     }
 
+    fn get_many(
+        &self,
+        places: &[Position],
+        visit: &mut dyn FnMut(Position, &Bytes) -> bool,
+    ) -> Result<bool, EngineError> {
+        for some in places.chunks(SCAN) {
+            let found: Vec<_> = {
+                let state = self.state.read();
+                let place = |at: &Position| state.find(*at).map(|(segment, slot)| (*at, state.place(segment, slot)));
+                some.iter().map_while(place).collect()
+            };
+            let all = found.len() == some.len();
+            if !load_all(found, visit)? || !all {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn scan(
         &self,
         mut from: Position,
@@ -358,35 +415,8 @@ impl Engine for SegmentEngine {
     ) -> Result<(), EngineError> {
         while from < end {
             let (places, next) = self.state.read().places(from, end);
-            let mut places = places.into_iter().peekable();
-            while let Some((at, place)) = places.next() {
-                let Place::There { file, path, offset, len } = place else {
-                    if !visit(at, &place.load(at)?) {
-                        return Ok(());
-                    }
-                    continue;
-                };
-                // Records that lie behind one another are read at once.
-                let mut together = vec![(at, offset, len)];
-                let mut read_to = offset + (RECORD_HEAD + len) as u64;
-                while let Some((at, Place::There { path: other, offset: next, len, .. })) = places.peek()
-                    && Arc::ptr_eq(other, &path)
-                    && *next == read_to
-                    && read_to - offset < SCAN_BYTES
-                {
-                    together.push((*at, *next, *len));
-                    read_to += (RECORD_HEAD + len) as u64;
-                    places.next();
-                }
-                let whole = Place::There { file, path: path.clone(), offset, len: 0 };
-                let bytes = whole.read((read_to - offset) as usize)?;
-                for (at, begin, len) in together {
-                    let begins = (begin - offset) as usize;
-                    let record = bytes.slice(begins..begins + RECORD_HEAD + len);
-                    if !visit(at, &segment::check(&path, begin, at, record)?) {
-                        return Ok(());
-                    }
-                }
+            if !load_all(places, visit)? {
+                return Ok(());
             }
             match next {
                 Some(next) => from = next,
