@@ -77,7 +77,7 @@ pub(crate) fn watch(replica: Arc<Replica>, request: WatchRequest) -> Result<Watc
         next_progress: Instant::now() + PROGRESS_INTERVAL,
         asked: asked.clone(),
     };
-    let batches = futures::stream::unfold(Some(watcher), |watcher| async {
+    let batches = futures::stream::unfold(Some(Box::new(watcher)), |watcher| async {
         let mut watcher = watcher?;
         match watcher.next().await {
             Ok(batch) => Some((Ok(batch), Some(watcher))),
@@ -91,7 +91,9 @@ impl Watcher {
     async fn next(&mut self) -> Result<WatchBatch, Error> {
         let batch = self.next_batch().await?;
         self.told = batch.revision;
-        self.next_progress = Instant::now() + PROGRESS_INTERVAL;
+        if self.request.progress {
+            self.next_progress = Instant::now() + PROGRESS_INTERVAL;
+        }
         Ok(batch)
     }
 

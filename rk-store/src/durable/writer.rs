@@ -119,7 +119,8 @@ impl Writer {
             }
             Err(_) => {}
         }
-        for (command, reply, _turn) in writes {
+        let mut answers = Vec::with_capacity(writes.len());
+        for (command, reply, turn) in writes {
             let result = match (&logged, &self.broken) {
                 (Err(error), _) => Err(error.clone()),
                 (Ok(()), Some(reason)) => Err(Error::Unavailable(reason.clone())),
@@ -128,6 +129,10 @@ impl Writer {
             if let (Ok(()), None, Err(Error::Unavailable(reason))) = (&logged, &self.broken, &result) {
                 self.fail(reason.clone());
             }
+            answers.push((reply, result, turn));
+        }
+        // All at once: who gets several of them does not wake for each.
+        for (reply, result, _turn) in answers {
             // Whoever asked may have stopped waiting; the command is done all the same.
             let _gone = reply.send(result);
         }

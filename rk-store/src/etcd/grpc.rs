@@ -16,11 +16,16 @@ use http_body_util::BodyExt;
 use prost::Message;
 use tonic::Status;
 
+use super::proto::{etcdserverpb::RangeResponse, mvccpb::KeyValue};
+
 /// A flag for compression and the length.
 const PREFIX: usize = 5;
 
 /// Bytes of a stream that are gathered before they are sent.
 const GATHERED: usize = 64 << 10;
+
+/// Room for them and the pair that goes beyond, if it is not large.
+const PIECE: usize = GATHERED + (8 << 10);
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -29,6 +34,8 @@ pub struct Body(Kind);
 enum Kind {
     /// What is left of a whole answer.
     Whole { data: Bytes, trailers: Option<HeaderMap> },
+    /// An answer that is encoded while it is sent.
+    Pieces(Pieces),
     /// Messages as they come.
     Stream(BoxStream<'static, Result<Encoded, Status>>),
     /// A stream whose end is still to be told.
@@ -39,6 +46,7 @@ impl std::fmt::Debug for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Whole { .. } => "Whole",
+            Self::Pieces(_) => "Pieces",
             Self::Stream(_) => "Stream",
             Self::Ending(_) => "Ending",
         })
@@ -49,22 +57,22 @@ impl std::fmt::Debug for Kind {
 #[derive(Debug)]
 pub(crate) struct Encoded {
     pub(crate) own: Vec<u8>,
-    pub(crate) shared: Bytes,
+    pub(crate) shared: Vec<Bytes>,
 }
 
 impl<M: Message> From<M> for Encoded {
     fn from(message: M) -> Self {
-        Self { own: message.encode_to_vec(), shared: Bytes::new() }
+        Self { own: message.encode_to_vec(), shared: Vec::new() }
     }
 }
 
 impl Encoded {
     fn append(&self, out: &mut BytesMut) {
-        let len = self.own.len() + self.shared.len();
+        let len = self.own.len() + self.shared.iter().map(Bytes::len).sum::<usize>();
         out.reserve(PREFIX + len);
         put_prefix(out, len);
         out.put_slice(&self.own);
-        out.put_slice(&self.shared);
+        self.shared.iter().for_each(|bytes| out.put_slice(bytes));
     }
 }
 
@@ -104,6 +112,13 @@ impl http_body::Body for Body {
         match &mut self.0 {
             Kind::Whole { data, .. } if !data.is_empty() => Poll::Ready(Some(Ok(Frame::data(std::mem::take(data))))),
             Kind::Whole { trailers, .. } => Poll::Ready(trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
+            Kind::Pieces(pieces) => {
+                let (data, last) = pieces.next_piece();
+                if last {
+                    self.0 = Kind::Whole { data: Bytes::new(), trailers: Some(succeeded()) };
+                }
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
             Kind::Stream(messages) => {
                 let mut out = BytesMut::new();
                 let end = loop {
@@ -270,9 +285,60 @@ fn whole(message: &impl Message) -> Response<Body> {
     let mut data = BytesMut::with_capacity(PREFIX + len);
     put_prefix(&mut data, len);
     message.encode(&mut data).expect("the buffer grows");
+    answer(Body(Kind::Whole { data: data.freeze(), trailers: Some(succeeded()) }))
+}
+
+/// The trailers of an answer.
+fn succeeded() -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(1);
     trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
-    answer(Body(Kind::Whole { data: data.freeze(), trailers: Some(trailers) }))
+    trailers
+}
+
+/// Answers with pairs: many of them go out while the others are still to be encoded, through memory that stays in the
+/// processor's caches.
+pub(crate) fn ranged(message: RangeResponse) -> Response<Body> {
+    match message.encoded_len() {
+        len if len <= GATHERED => whole(&message),
+        len => answer(Body(Kind::Pieces(Pieces::new(message, len)))),
+    }
+}
+
+/// What is left to be encoded of an answer with pairs.
+struct Pieces {
+    /// Bytes that come next.
+    out: BytesMut,
+    kvs: std::vec::IntoIter<KeyValue>,
+    /// The fields behind the pairs.
+    rest: RangeResponse,
+}
+
+/// The number of `kvs` in a [`RangeResponse`].
+const KVS: u32 = 2;
+
+impl Pieces {
+    fn new(mut message: RangeResponse, len: usize) -> Self {
+        let mut out = BytesMut::with_capacity(PIECE);
+        put_prefix(&mut out, len);
+        let kvs = std::mem::take(&mut message.kvs).into_iter();
+        let head = RangeResponse { header: message.header.take(), ..RangeResponse::default() };
+        head.encode(&mut out).expect("the buffer grows");
+        Self { out, kvs, rest: message }
+    }
+
+    /// The next bytes, and whether they are the last.
+    fn next_piece(&mut self) -> (Bytes, bool) {
+        let mut out = std::mem::take(&mut self.out);
+        out.reserve(PIECE);
+        while out.len() < GATHERED {
+            let Some(kv) = self.kvs.next() else {
+                self.rest.encode(&mut out).expect("the buffer grows");
+                return (out.freeze(), true);
+            };
+            prost::encoding::message::encode(KVS, &kv, &mut out);
+        }
+        (out.freeze(), false)
+    }
 }
 
 /// Answers with messages as they come.

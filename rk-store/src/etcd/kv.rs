@@ -13,10 +13,22 @@ use super::{
 };
 use crate::{Op, OpResponse, Revision, Txn};
 
+/// Pairs from which on a read is one of many pairs.
+const LARGE: usize = 500;
+
 impl Shared {
     pub(crate) async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
         let request = convert::range(request)?;
-        let answer = self.store.range(request).await.map_err(status)?;
+        let large = request.range.end.is_some() && !request.count_only && (request.limit == 0 || request.limit > LARGE);
+        let answer = if large {
+            // Elsewhere, so that the connection's other requests do not wait for it.
+            let store = self.store.clone();
+            let read = tokio::spawn(async move { store.range(request).await });
+            read.await.map_err(|_| Status::internal("the read was stopped"))?
+        } else {
+            self.store.range(request).await
+        };
+        let answer = answer.map_err(status)?;
         Ok(convert::range_answer(answer, &|revision| self.header(revision)))
     }
 

@@ -1,12 +1,24 @@
 //! Serving on sockets.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use futures::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, poll_fn},
+    stream::FuturesUnordered,
+};
 use hyper::service::service_fn;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
+use parking_lot::Mutex;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -22,6 +34,60 @@ const STREAMS: u32 = 1 << 20;
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// Takes the requests of a connection into the connection's own task. So answers that become ready together, as those of writes
+/// that shared a sync, go out with one system call, and a request needs no task of its own.
+#[derive(Clone, Default)]
+struct OwnRequests {
+    new: Arc<Mutex<Vec<BoxFuture<'static, ()>>>>,
+}
+
+impl<F> hyper::rt::Executor<F> for OwnRequests
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, request: F) {
+        self.new.lock().push(request.boxed());
+    }
+}
+
+impl OwnRequests {
+    fn builder(&self) -> auto::Builder<Self> {
+        let mut builder = auto::Builder::new(self.clone());
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .adaptive_window(false)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_streams(STREAMS);
+        builder.http1().timer(TokioTimer::new());
+        builder
+    }
+
+    /// Runs the connection, and its requests for as long as it lasts.
+    async fn run<C: Future>(&self, connection: C) -> C::Output {
+        let mut connection = pin!(connection);
+        let mut running = FuturesUnordered::new();
+        poll_fn(|cx| {
+            let work = |running: &mut FuturesUnordered<_>, cx: &mut Context<'_>| {
+                while let Poll::Ready(Some(())) = running.poll_next_unpin(cx) {}
+            };
+            // Answers first, then what the connection sends and receives, then what it has received.
+            work(&mut running, cx);
+            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+                return Poll::Ready(ended);
+            }
+            let before = running.len();
+            running.extend(self.new.lock().drain(..));
+            if running.len() > before {
+                work(&mut running, cx);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
 impl EtcdServer {
     /// Serves connections until the future is dropped, over TLS if there is a configuration for it. HTTP/1 and HTTP/2
     /// are told apart by what the client sends.
@@ -36,16 +102,6 @@ impl EtcdServer {
 
     async fn accept(&self, listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, only_web: bool) {
         let acceptor = tls.map(TlsAcceptor::from);
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .adaptive_window(false)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_concurrent_streams(STREAMS);
-        builder.http1().timer(TokioTimer::new());
-        let builder = Arc::new(builder);
         let mut connections = tokio::task::JoinSet::new();
         loop {
             let stream = tokio::select! {
@@ -60,9 +116,9 @@ impl EtcdServer {
                 },
                 Some(_) = connections.join_next() => continue,
             };
-            let (server, builder, acceptor) = (self.clone(), builder.clone(), acceptor.clone());
+            let (server, acceptor) = (self.clone(), acceptor.clone());
             connections.spawn(async move {
-                if let Err(error) = server.connection(stream, &builder, acceptor, only_web).await {
+                if let Err(error) = server.connection(stream, acceptor, only_web).await {
                     tracing::debug!(%error, "a connection has failed");
                 }
             });
@@ -72,7 +128,6 @@ impl EtcdServer {
     async fn connection(
         self,
         stream: TcpStream,
-        builder: &auto::Builder<TokioExecutor>,
         acceptor: Option<TlsAcceptor>,
         only_web: bool,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
@@ -86,12 +141,14 @@ impl EtcdServer {
                 })
             }
         });
+        let requests = OwnRequests::default();
+        let builder = requests.builder();
         match acceptor {
-            None => builder.serve_connection(TokioIo::new(AnyAuthority::new(stream)), service).await,
+            None => requests.run(builder.serve_connection(TokioIo::new(AnyAuthority::new(stream)), service)).await,
             Some(acceptor) => {
                 let timeout = |_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake takes too long");
                 let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await.map_err(timeout)??;
-                builder.serve_connection(TokioIo::new(AnyAuthority::new(stream)), service).await
+                requests.run(builder.serve_connection(TokioIo::new(AnyAuthority::new(stream)), service)).await
             }
         }
     }

@@ -112,7 +112,6 @@ macro_rules! unary_methods {
 }
 
 unary_methods! {
-    "/etcdserverpb.KV/Range" range
     "/etcdserverpb.KV/Put" put
     "/etcdserverpb.KV/DeleteRange" delete_range
     "/etcdserverpb.KV/Txn" txn
@@ -158,6 +157,7 @@ unary_methods! {
     "/v3electionpb.Election/Resign" resign
 }
 
+const RANGE: &str = "/etcdserverpb.KV/Range";
 const WATCH: &str = "/etcdserverpb.Watch/Watch";
 const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
@@ -166,7 +166,7 @@ const OBSERVE: &str = "/v3electionpb.Election/Observe";
 impl EtcdServer {
     /// A server of this store, which is kept by this cluster.
     pub fn new(store: Arc<dyn Store>, cluster: Arc<dyn Cluster>, options: ServerOptions) -> Self {
-        let paths = UNARY.iter().copied().chain([WATCH, KEEP_ALIVE, SNAPSHOT, OBSERVE]);
+        let paths = UNARY.iter().copied().chain([RANGE, WATCH, KEEP_ALIVE, SNAPSHOT, OBSERVE]);
         let metrics = Arc::new(Metrics::new(paths));
         Self { shared: Arc::new(Shared { store, cluster, options, metrics, events: Arc::default() }) }
     }
@@ -191,7 +191,7 @@ impl EtcdServer {
             KEEP_ALIVE => lease::keep_alive(self.shared.clone(), request),
             SNAPSHOT => snapshot::serve(self.shared.clone(), request).await,
             OBSERVE => election::observe(self.shared.clone(), request).await,
-            path => match answer_unary(&self.shared, path, request).await {
+            path => match self.answer_one(path, request).await {
                 Ok(response) => {
                     method.succeed();
                     response
@@ -202,6 +202,18 @@ impl EtcdServer {
                 }
             },
         }
+    }
+
+    async fn answer_one<B>(&self, path: &str, request: Request<B>) -> Result<Response<Body>, Status>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+        B::Error: std::fmt::Display,
+    {
+        if path == RANGE {
+            let request = grpc::one(request, self.shared.max_message()).await?;
+            return Ok(grpc::ranged(self.shared.range(request).await?));
+        }
+        answer_unary(&self.shared, path, request).await
     }
 
     /// Answers a request for health, version or metrics, and no other: for a listener of its own.

@@ -39,8 +39,11 @@ type WatchId = i64;
 /// The number in answers that are about all watches of a stream.
 const ALL: WatchId = -1;
 
+/// Batches that are taken from a watch in one go, and go out as one answer.
+const TOGETHER: usize = 64;
+
 /// What a watch came upon; the watch ends with an error.
-type Found = (WatchId, Result<WatchBatch, Error>);
+type Found = (WatchId, Vec<Result<WatchBatch, Error>>);
 
 struct Watch {
     stop: AbortHandle,
@@ -94,7 +97,8 @@ where
         outbox: VecDeque::new(),
         ended: false,
     };
-    grpc::stream(futures::stream::unfold(session, |mut session| async {
+    // In a box: it is moved with every answer.
+    grpc::stream(futures::stream::unfold(Box::new(session), |mut session| async {
         if session.ended {
             return None;
         }
@@ -124,9 +128,7 @@ where
                     self.outbox.extend(done.err().map(Err));
                 }
                 Some((id, found)) = self.watches.next() => {
-                    if self.by_id.contains_key(&id) {
-                        self.found(id, found);
-                    }
+                    self.found(id, found);
                 }
             }
         }
@@ -206,7 +208,8 @@ where
             no_delete,
         };
         let asked = Asked::default();
-        let found = follow(self.shared.clone(), request, asked.clone()).map(move |found| (id, found));
+        let found = follow(self.shared.clone(), request, asked.clone());
+        let found = found.ready_chunks(TOGETHER).map(move |found| (id, found));
         let (found, stop) = abortable(found);
         self.watches.push(found.boxed());
         self.by_id.insert(id, Watch { stop, asked, fragment: create.fragment });
@@ -223,22 +226,43 @@ where
         self.progress(id, None);
     }
 
-    fn found(&mut self, id: WatchId, found: Result<WatchBatch, Error>) {
+    fn found(&mut self, id: WatchId, found: Vec<Result<WatchBatch, Error>>) {
+        // Events that follow one another.
+        let mut batches = Vec::with_capacity(found.len());
+        for found in found {
+            match found {
+                Ok(batch) if !batch.events.is_empty() => batches.push(batch),
+                other => {
+                    self.events(id, &std::mem::take(&mut batches));
+                    self.other(id, other);
+                }
+            }
+        }
+        self.events(id, &batches);
+    }
+
+    fn events(&mut self, id: WatchId, batches: &[WatchBatch]) {
+        let (Some(last), Some(watch)) = (batches.last(), self.by_id.get(&id)) else { return };
+        let count = batches.iter().map(|batch| batch.events.len() as u64).sum();
+        self.shared.metrics.events.fetch_add(count, Ordering::Relaxed);
+        let header = self.shared.header(last.revision);
+        let part = if watch.fragment { self.shared.max_message() } else { usize::MAX };
+        let answers = self.shared.events.answers(header, id, batches, part);
+        self.outbox.extend(answers.into_iter().map(Ok));
+    }
+
+    /// What is not events.
+    fn other(&mut self, id: WatchId, found: Result<WatchBatch, Error>) {
+        if !self.by_id.contains_key(&id) {
+            return;
+        }
         match found {
-            Ok(batch) if batch.events.is_empty() => {
+            Ok(batch) => {
                 if self.progress(id, Some(batch.revision)) {
                     return;
                 }
                 let header = Some(self.shared.header(batch.revision));
                 self.answer(WatchResponse { header, watch_id: id, ..Default::default() });
-            }
-            Ok(batch) => {
-                self.shared.metrics.events.fetch_add(batch.events.len() as u64, Ordering::Relaxed);
-                let header = self.shared.header(batch.revision);
-                let fragment = self.by_id.get(&id).is_some_and(|watch| watch.fragment);
-                let part = if fragment { self.shared.max_message() } else { usize::MAX };
-                let answers = self.shared.events.answers(header, id, &batch.events, part);
-                self.outbox.extend(answers.into_iter().map(Ok));
             }
             Err(Error::Compacted { compacted, .. }) => {
                 self.end(id);

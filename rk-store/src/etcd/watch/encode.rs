@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use prost::Message;
 
 use crate::{
-    Event,
+    Event, WatchBatch,
     etcd::{
         convert,
         grpc::Encoded,
@@ -35,21 +35,21 @@ struct Latest {
 }
 
 impl EncodedEvents {
-    /// A watch's answers with these events: one, or several of at most about `part` bytes.
+    /// A watch's answers with the events of some batches: one, or several of at most about `part` bytes.
     pub(crate) fn answers(
         &self,
         header: ResponseHeader,
         watch_id: i64,
-        events: &Arc<[Event]>,
+        batches: &[WatchBatch],
         part: usize,
     ) -> Vec<Encoded> {
         let head = WatchResponse { header: Some(header), watch_id, ..Default::default() };
-        let shared = self.encoded(events);
-        if shared.len() <= part {
+        let shared = self.encoded(batches);
+        if shared.iter().map(Bytes::len).sum::<usize>() <= part {
             return vec![Encoded { own: head.encode_to_vec(), shared }];
         }
         let mut parts: Vec<BytesMut> = Vec::new();
-        for event in events.iter() {
+        for event in batches.iter().flat_map(|batch| batch.events.iter()) {
             let mut bytes = BytesMut::new();
             encode(event, &mut bytes);
             match parts.last_mut() {
@@ -60,14 +60,20 @@ impl EncodedEvents {
         let last = parts.len().saturating_sub(1);
         let answer = |(i, bytes): (usize, BytesMut)| {
             let head = WatchResponse { fragment: i < last, ..head.clone() };
-            Encoded { own: head.encode_to_vec(), shared: bytes.freeze() }
+            Encoded { own: head.encode_to_vec(), shared: vec![bytes.freeze()] }
         };
         parts.into_iter().enumerate().map(answer).collect()
     }
 
-    fn encoded(&self, events: &Arc<[Event]>) -> Bytes {
+    fn encoded(&self, batches: &[WatchBatch]) -> Vec<Bytes> {
         let mut latest = self.latest.lock();
-        if let Some((_, bytes)) = latest.batches.iter().rev().find(|(known, _)| Arc::ptr_eq(known, events)) {
+        batches.iter().map(|batch| latest.encoded(&batch.events)).collect()
+    }
+}
+
+impl Latest {
+    fn encoded(&mut self, events: &Arc<[Event]>) -> Bytes {
+        if let Some((_, bytes)) = self.batches.iter().rev().find(|(known, _)| Arc::ptr_eq(known, events)) {
             return bytes.clone();
         }
         let mut out = BytesMut::new();
@@ -75,11 +81,11 @@ impl EncodedEvents {
             encode(event, &mut out);
         }
         let bytes = out.freeze();
-        latest.bytes += bytes.len();
-        latest.batches.push_back((events.clone(), bytes.clone()));
-        while latest.batches.len() > BATCHES || latest.bytes > BYTES {
-            let Some((_, old)) = latest.batches.pop_front() else { break };
-            latest.bytes -= old.len();
+        self.bytes += bytes.len();
+        self.batches.push_back((events.clone(), bytes.clone()));
+        while self.batches.len() > BATCHES || self.bytes > BYTES {
+            let Some((_, old)) = self.batches.pop_front() else { break };
+            self.bytes -= old.len();
         }
         bytes
     }

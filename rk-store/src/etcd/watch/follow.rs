@@ -61,7 +61,8 @@ pub(crate) fn follow(
     request: WatchRequest,
     asked: Asked,
 ) -> impl Stream<Item = Result<WatchBatch, Error>> {
-    let follower = Follower { shared, request, asked, state: State::Begin { fresh: true } };
+    // In a box: it is moved with every batch.
+    let follower = Box::new(Follower { shared, request, asked, state: State::Begin { fresh: true } });
     futures::stream::unfold(follower, |mut follower| async { Some((follower.next().await?, follower)) })
 }
 
