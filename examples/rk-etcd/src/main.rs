@@ -9,6 +9,9 @@ use std::io::IsTerminal;
 
 use clap::Parser;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     let flags = flags::Flags::parse();
     tracing_subscriber::fmt()
