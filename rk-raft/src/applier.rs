@@ -1,6 +1,6 @@
 //! The task that applies committed entries to the replica, in order, and answers whoever proposed them here.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rk_store::{
@@ -15,8 +15,11 @@ use crate::{
     node::Event,
     proposals::{Reply, answer},
     reads::LeaseCheck,
-    shared::Shared,
+    shared::{Shared, Space},
 };
+
+/// How long a full disk is left alone.
+const RETRY: Duration = Duration::from_millis(200);
 
 /// A committed command.
 pub(crate) struct Item {
@@ -59,7 +62,7 @@ pub(crate) async fn run(
             Apply::Entries(items, index) => match apply(&replica, &shared, items, &mut twice) {
                 Ok(()) => {
                     shared.set_applied(index);
-                    None
+                    make_room(&replica, &shared).await.err().map(Event::Failed)
                 }
                 Err(error) => Some(Event::Failed(error)),
             },
@@ -78,6 +81,23 @@ pub(crate) async fn run(
         let failed = matches!(event, Some(Event::Failed(_)));
         if event.is_some_and(|event| events.send(event).is_err()) || failed {
             return;
+        }
+    }
+}
+
+/// Has the engine ready for more, as soon as there is space.
+async fn make_room(replica: &Replica, shared: &Shared) -> Result<(), Error> {
+    loop {
+        let engine = replica.machine().engine().clone();
+        match engine.make_room().map_err(Error::from) {
+            Err(Error::NoSpace(reason)) => {
+                shared.set_no_space(Space::Engine, Some(reason));
+                tokio::time::sleep(RETRY).await;
+            }
+            result => {
+                shared.set_no_space(Space::Engine, None);
+                return result;
+            }
         }
     }
 }

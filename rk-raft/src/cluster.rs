@@ -51,15 +51,15 @@ impl Cluster for RaftStore {
             errors.push(ClusterError::NoLeader.to_string());
         }
         errors.extend(self.shared.no_space());
-        let size = self.replica.status().disk_size + self.shared.log_size();
+        let status = self.replica.status();
         let is_learner = self.shared.membership.read().members.get(&self.id).is_some_and(|member| member.is_learner);
         Ok(MemberStatus {
             leader,
             term: self.shared.term(),
             index: self.shared.committed(),
             applied: self.shared.applied(),
-            size,
-            size_in_use: size,
+            size: status.disk_size + self.shared.log_size(),
+            size_in_use: status.size_in_use,
             is_learner,
             errors,
         })

@@ -119,8 +119,8 @@ pub trait Checkpoints: Send + Sync + 'static {
     /// The empty state.
     async fn empty(&self) -> Result<Machine, Error>;
 
-    /// Makes a state durable in place of older ones.
-    async fn save(&self, point: Point, state: SnapshotGuard) -> Result<(), Error>;
+    /// Makes a state durable in place of older ones. `thorough` asks to give back all the space that is to be had.
+    async fn save(&self, point: Point, state: SnapshotGuard, thorough: bool) -> Result<(), Error>;
 
     /// Begins to take a state from elsewhere.
     async fn receive(&self, point: Point, head: SnapshotHead) -> Result<Box<dyn Incoming>, Error>;

@@ -60,6 +60,8 @@ pub(crate) enum Request {
     Barrier(Reply<()>),
     /// The seconds left of a lease, renewed if so wanted.
     Lease { id: LeaseId, renew: bool, reply: Reply<i64> },
+    /// Saves the state and gives back all the space that is to be had.
+    Defragment(Reply<()>),
     /// Starts to hand the leadership over.
     Transfer { to: MemberId, reply: Reply<(), ClusterError> },
 }
@@ -180,6 +182,9 @@ pub(crate) struct Node {
     /// The point of the newest state saved here, and what was written since.
     saved: u64,
     saving: bool,
+    /// Who waits for the state to be saved thoroughly: the next time, and this time.
+    defragmenting: Vec<Reply<()>>,
+    thorough: Vec<Reply<()>>,
     /// Up to where entries were looked at for trimming.
     trimmed: u64,
     written: u64,
@@ -269,6 +274,8 @@ impl Node {
             received: None,
             saved: point.index,
             saving: false,
+            defragmenting: Vec::new(),
+            thorough: Vec::new(),
             trimmed: 0,
             written: 0,
             leaving: None,
@@ -596,6 +603,7 @@ impl Node {
                 self.questions.insert(token, LeaseQuestion { id, renew, reply, deadline, again });
                 self.ask_leader(token);
             }
+            Request::Defragment(reply) => self.defragmenting.push(reply),
             Request::Transfer { to, reply } => self.transfer(to, reply),
         }
     }

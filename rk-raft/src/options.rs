@@ -46,7 +46,7 @@ impl Default for RaftOptions {
             heartbeat_ticks: 2,
             election_ticks: 10,
             request_timeout: Duration::from_secs(7),
-            snapshot_entries: 10_000,
+            snapshot_entries: 100_000,
             snapshot_bytes: 64 << 20,
             catch_up_entries: 5_000,
             catch_up_bytes: 32 << 20,

@@ -22,7 +22,7 @@ pub(crate) struct Shared {
     /// Until when nobody else can lead, in microseconds since the start; 0 for not at all.
     lease: AtomicU64,
     log_size: AtomicU64,
-    no_space: Mutex<Option<String>>,
+    no_space: Mutex<[Option<String>; 2]>,
 }
 
 impl Shared {
@@ -37,7 +37,7 @@ impl Shared {
             alone: AtomicBool::new(false),
             lease: AtomicU64::new(0),
             log_size: AtomicU64::new(0),
-            no_space: Mutex::new(None),
+            no_space: Mutex::default(),
         }
     }
 
@@ -89,8 +89,9 @@ impl Shared {
         self.log_size.load(SeqCst)
     }
 
-    pub(crate) fn set_no_space(&self, reason: Option<String>) {
-        let mut current = self.no_space.lock();
+    /// The log or the engine has no space, or has some again.
+    pub(crate) fn set_no_space(&self, of: Space, reason: Option<String>) {
+        let current = &mut self.no_space.lock()[of as usize];
         if *current != reason {
             *current = reason;
         }
@@ -98,6 +99,13 @@ impl Shared {
 
     /// Why nothing can be written now, if so.
     pub(crate) fn no_space(&self) -> Option<String> {
-        self.no_space.lock().clone()
+        self.no_space.lock().iter().flatten().next().cloned()
     }
+}
+
+/// What takes space on disk.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Space {
+    Log,
+    Engine,
 }

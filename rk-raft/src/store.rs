@@ -285,7 +285,8 @@ impl Store for RaftStore {
     }
 
     async fn defragment(&self) -> Result<(), Error> {
-        self.replica.defragment()
+        self.replica.defragment()?;
+        self.ask(Request::Defragment).await
     }
 
     /// The numbers of this member, which may be behind those of others.

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::{
     log::{Batch, RaftLog, Staged},
     node::Event,
-    shared::Shared,
+    shared::{Shared, Space},
 };
 
 /// What the log's writer is to do, in order.
@@ -36,7 +36,7 @@ pub(crate) async fn run(
     let mut items = Vec::new();
     while queue.recv_many(&mut items, MOST).await > 0 {
         if let Err(error) = work(&mut *log, items.drain(..), &events, &shared).await {
-            shared.set_no_space(None);
+            shared.set_no_space(Space::Log, None);
             let _stopped = events.send(Event::Failed(error));
             return;
         }
@@ -88,11 +88,11 @@ async fn write(log: &mut dyn RaftLog, batch: Batch, shared: &Shared) -> Result<(
         match log.write(batch.clone()).await {
             Err(Error::NoSpace(reason)) => {
                 tracing::warn!(reason, "the raft log waits for space");
-                shared.set_no_space(Some(reason));
+                shared.set_no_space(Space::Log, Some(reason));
                 tokio::time::sleep(RETRY).await;
             }
             result => {
-                shared.set_no_space(None);
+                shared.set_no_space(Space::Log, None);
                 return result;
             }
         }

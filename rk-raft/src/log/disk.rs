@@ -18,7 +18,7 @@ use bytes::{Buf, BufMut, Bytes};
 use parking_lot::Mutex;
 use raft::eraftpb::{Entry, EntryType, HardState};
 use rk_store::{
-    Command, Disk, Engine, Error, Machine, MemoryEngine, OsDisk, Replica, SnapshotStream,
+    Command, Disk, Engine, Error, Machine, OsDisk, Replica, SegmentEngine, SegmentOptions, SnapshotStream,
     log::{Log, LogBatch, LogOptions, LogWriter},
     planted::{Bug, is_planted},
     restore_snapshot,
@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// Makes the engine that holds a member's records, in a folder of its own that may hold what an earlier one has left.
-pub type MakeEngine = Arc<dyn Fn(&Path) -> Result<Arc<dyn Engine>, Error> + Send + Sync>;
+pub type MakeEngine = Arc<dyn Fn(&Path, &Arc<dyn Disk>) -> Result<Arc<dyn Engine>, Error> + Send + Sync>;
 
 /// How a member uses its folder.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ pub struct MemberDirOptions {
     pub segment_bytes: u64,
     /// The file system.
     pub disk: Arc<dyn Disk>,
-    /// The engine; by default all records are in memory.
+    /// The engine; by default [`SegmentEngine`], which has values on disk only.
     pub engine: MakeEngine,
 }
 
@@ -59,7 +59,9 @@ impl Default for MemberDirOptions {
         Self {
             segment_bytes: LogOptions::default().segment_bytes,
             disk: Arc::new(OsDisk),
-            engine: Arc::new(|_| Ok(Arc::new(MemoryEngine::new()))),
+            engine: Arc::new(|dir, disk| {
+                Ok(Arc::new(SegmentEngine::open(dir, disk.clone(), SegmentOptions::default())?))
+            }),
         }
     }
 }
@@ -207,7 +209,7 @@ impl MemberDir {
         let identity = Identity { cluster_id: members.cluster_id, member_id };
         let (point, vote) = (Point::bootstrap(members), HardState::default());
         let begin = Some((identity, vote, point.index));
-        self.save_state(point, Replica::new(machine, 1).snapshot(), begin).await
+        self.save_state(point, Replica::new(machine, 1).snapshot(), false, begin).await
     }
 
     /// Makes it the folder of a member that a group was told of, and that gets its state from there.
@@ -270,7 +272,7 @@ impl MemberDir {
         let identity = Identity { cluster_id: point.membership.cluster_id, ..old };
         let vote = HardState { term: recovered.state.term, ..HardState::default() };
         let index = point.index;
-        self.save_state(point, replica.snapshot(), Some((identity, vote, index))).await
+        self.save_state(point, replica.snapshot(), false, Some((identity, vote, index))).await
     }
 
     /// Changes the note, durably.

@@ -116,7 +116,7 @@ impl Checkpoints for MemoryLog {
         Machine::new(Arc::new(MemoryEngine::new()))
     }
 
-    async fn save(&self, point: Point, state: SnapshotGuard) -> Result<(), Error> {
+    async fn save(&self, point: Point, state: SnapshotGuard, _: bool) -> Result<(), Error> {
         let saved = (point, state.head().clone(), records(&state)?);
         self.core.lock().saved = Some(saved);
         Ok(())

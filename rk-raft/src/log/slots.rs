@@ -4,7 +4,10 @@
 //! slot that does not hold the newest one; the note of the raft log then changes over. A state from elsewhere is always written as
 //! records first, so that it is checked as a whole before an engine is filled with it.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes};
@@ -60,10 +63,24 @@ impl Slots {
     }
 }
 
+fn engine_dir(core: &Core, slot: u8) -> PathBuf {
+    core.dir.join(format!("engine-{}", NAMES[usize::from(slot)]))
+}
+
+/// Removes all files of a folder, made if it is missing.
+fn clear(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
+    make_dir(disk, dir)?;
+    let io = |error: std::io::Error| Error::io(format!("clearing {}", dir.display()), &error);
+    for name in disk.list(dir).map_err(io)? {
+        disk.remove(&dir.join(name)).map_err(io)?;
+    }
+    disk.sync_dir(dir).map_err(io)
+}
+
 fn engine(core: &Core, slot: u8) -> Result<Arc<dyn Engine>, Error> {
-    let dir = core.dir.join(format!("engine-{}", NAMES[usize::from(slot)]));
+    let dir = engine_dir(core, slot);
     make_dir(&*core.options.disk, &dir)?;
-    (core.options.engine)(&dir)
+    (core.options.engine)(&dir, &core.options.disk)
 }
 
 pub(super) fn make_dir(disk: &dyn Disk, dir: &Path) -> Result<(), Error> {
@@ -87,7 +104,7 @@ struct Records {
 }
 
 impl Records {
-    fn dir(core: &Core, slot: u8) -> std::path::PathBuf {
+    fn dir(core: &Core, slot: u8) -> PathBuf {
         core.dir.join(format!("state-{}", NAMES[usize::from(slot)]))
     }
 
@@ -102,13 +119,7 @@ impl Records {
     }
 
     fn clear(core: &Core, slot: u8) -> Result<(), Error> {
-        let (dir, disk) = (Self::dir(core, slot), &core.options.disk);
-        make_dir(&**disk, &dir)?;
-        let io = |error: std::io::Error| Error::io(format!("clearing {}", dir.display()), &error);
-        for name in disk.list(&dir).map_err(io)? {
-            disk.remove(&dir.join(name)).map_err(io)?;
-        }
-        disk.sync_dir(&dir).map_err(io)
+        clear(&*core.options.disk, &Self::dir(core, slot))
     }
 
     fn push(&mut self, records: &[(Bytes, Bytes)]) -> Result<(), Error> {
@@ -192,6 +203,7 @@ impl MemberDir {
         &self,
         point: Point,
         state: SnapshotGuard,
+        thorough: bool,
         anew: Option<(Identity, HardState, u64)>,
     ) -> Result<(), Error> {
         let busy = |_| Error::Unavailable("another state is being written".into());
@@ -203,7 +215,7 @@ impl MemberDir {
                 (shared.engine, shared.persists)
             };
             if persists {
-                state.persist(&note(&point), false)?;
+                state.persist(&note(&point), thorough)?;
                 return Ok((engine, writing));
             }
             let slot = other(this.core.note.lock().slot);
@@ -250,6 +262,9 @@ impl Checkpoints for MemberDir {
         let Some(slot) = self.core.note.lock().slot else { return Ok(None) };
         let this = self.clone();
         on_disk(&self.core.options.disk, move || {
+            // What the engine before a state from elsewhere has left.
+            let disk = &*this.core.options.disk;
+            clear(disk, &engine_dir(&this.core, other(Some(slot))))?;
             let engine = this.slots.use_engine(&this.core, slot)?;
             if engine.persists() {
                 let lost = || corrupt(&this.core.dir, "its engine holds no state");
@@ -267,8 +282,8 @@ impl Checkpoints for MemberDir {
         Machine::new(self.first_engine().await?)
     }
 
-    async fn save(&self, point: Point, state: SnapshotGuard) -> Result<(), Error> {
-        self.save_state(point, state, None).await
+    async fn save(&self, point: Point, state: SnapshotGuard, thorough: bool) -> Result<(), Error> {
+        self.save_state(point, state, thorough, None).await
     }
 
     async fn receive(&self, point: Point, head: SnapshotHead) -> Result<Box<dyn Incoming>, Error> {

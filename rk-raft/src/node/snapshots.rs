@@ -10,6 +10,7 @@ use crate::{
     applier::Apply,
     log::{Batch, Point},
     message::{Arrival, Chunk, Message},
+    proposals::answer,
     transfer::{self, Outgoing},
     transport::Lane,
 };
@@ -241,8 +242,10 @@ impl Node {
         let large = self.written >= self.options.snapshot_bytes;
         // Writing the state again is worth it once as much was written to the log.
         let worth = self.written >= self.states.size();
-        if !self.saving && worth && (entries >= self.options.snapshot_entries || (large && entries > 0)) {
+        let due = worth && (entries >= self.options.snapshot_entries || (large && entries > 0));
+        if !self.saving && self.dispatched > 0 && (due || !self.defragmenting.is_empty()) {
             self.saving = true;
+            self.thorough = std::mem::take(&mut self.defragmenting);
             self.written = 0;
             self.tell_applier(Apply::Snapshot(None, self.point()));
         }
@@ -250,14 +253,18 @@ impl Node {
 
     pub(super) fn save(&mut self, point: Point, state: SnapshotGuard) {
         let (states, events, index) = (self.states.clone(), self.events.clone(), point.index);
+        let thorough = !self.thorough.is_empty();
         self.tasks.spawn(async move {
-            let result = states.save(point, state).await;
+            let result = states.save(point, state, thorough).await;
             let _stopped = events.send(Event::Saved(index, result));
         });
     }
 
     pub(super) fn state_saved(&mut self, index: u64, result: Result<(), Error>) {
         self.saving = false;
+        for reply in self.thorough.drain(..) {
+            answer(reply, result.clone());
+        }
         match result {
             Ok(()) => {
                 self.saved = self.saved.max(index);

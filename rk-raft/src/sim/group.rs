@@ -122,8 +122,9 @@ impl Group {
         let mut options =
             MemberDirOptions { disk: disk.clone(), segment_bytes: 16 << 10, ..MemberDirOptions::default() };
         if self.engine_on_disk {
-            options.engine =
-                Arc::new(move |dir| Ok(Arc::new(SegmentEngine::open(dir, disk.clone(), SegmentOptions::default())?)));
+            options.engine = Arc::new(move |dir, _| {
+                Ok(Arc::new(SegmentEngine::open(dir, disk.clone(), SegmentOptions::default())?))
+            });
         }
         let dir = MemberDir::open("member", options).await?;
         if dir.identity().is_none() {
