@@ -47,6 +47,12 @@ impl KeyRange {
         Self { start, end: Some(end.into()) }
     }
 
+    /// The key, if the range is of just one.
+    pub fn as_key(&self) -> Option<&Bytes> {
+        let end = self.end.as_ref()?.strip_suffix(&[0])?;
+        (end == self.start).then_some(&self.start)
+    }
+
     /// Every key that begins with `prefix`.
     pub fn prefix(prefix: impl Into<Bytes>) -> Self {
         let start = prefix.into();

@@ -60,10 +60,12 @@ enum Shape {
 }
 
 fn shape(range: &KeyRange) -> Shape {
-    match &range.end {
-        Some(end) if end.strip_suffix(&[0]) == Some(&range.start) => Shape::Key,
-        _ if *range == KeyRange::prefix(range.start.clone()) => Shape::Prefix,
-        _ => Shape::Other,
+    if range.as_key().is_some() {
+        Shape::Key
+    } else if *range == KeyRange::prefix(range.start.clone()) {
+        Shape::Prefix
+    } else {
+        Shape::Other
     }
 }
 
