@@ -240,7 +240,7 @@ async fn commands_run_with_their_streams() {
 async fn a_container_with_input_can_be_attached_to() {
     let cluster = Cluster::start().await;
     let container = with(
-        shell("main", "while read line; do echo got $line; done; exit 0"),
+        shell("main", "while read line; do echo got $line; done; exit 3"),
         json!({"stdin": true, "stdinOnce": true}),
     );
     cluster.pod("talk", json!({"restartPolicy": "Never", "containers": [container]})).await;
@@ -249,8 +249,9 @@ async fn a_container_with_input_can_be_attached_to() {
     socket.send(channel(0, b"this\n")).await.unwrap();
     socket.send(Message::Binary(Bytes::from_static(&[255, 0]))).await.unwrap();
     let (out, _, status) = outcome(socket).await;
+    // That the container failed is no failure of the attachment.
     assert_eq!((out.as_str(), status["status"].as_str()), ("got this\n", Some("Success")));
-    cluster.until::<Pod>("talk", |pod| phase(pod) == "Succeeded").await;
+    cluster.until::<Pod>("talk", |pod| phase(pod) == "Failed").await;
     cluster.end().await;
 }
 

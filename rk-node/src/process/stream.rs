@@ -210,8 +210,9 @@ pub(super) fn attach(container: &Arc<Process>, request: &StreamRequest) -> Sessi
             }
         }
         if *container.ended.borrow() {
-            // The client may be gone.
-            let _ = exit.send(Ok(container.record.lock().exit_code));
+            // What was attached to has ended, and that is no failure, whatever its exit code: that is in the pod's
+            // status. The client may be gone.
+            let _ = exit.send(Ok(0));
         }
         if let Some(feeding) = feeding {
             feeding.abort();
