@@ -132,6 +132,9 @@ async fn static_pods_run_and_have_mirrors() {
     let path = folder.path().join("static.yaml");
     let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - {name: main, image: host, imagePullPolicy: Never, command: [sleep, '1000']}\n";
     std::fs::write(&path, manifest).unwrap();
+    // Neither keeps the other file from being a pod.
+    std::fs::write(folder.path().join("bytes.yaml"), [0xff, 0xfe, 0]).unwrap();
+    std::fs::write(folder.path().join("broken.yaml"), "kind: [").unwrap();
     let statics = folder.path().to_owned();
     let cluster = Cluster::start_with(move |config| config.static_pods = Some(statics)).await;
     let mirror = cluster.until::<Pod>("web-node-1", |pod| pod_condition(pod, "Ready")).await;
@@ -142,7 +145,7 @@ async fn static_pods_run_and_have_mirrors() {
     cluster
         .until::<Pod>("web-node-1", |pod| pod.metadata.uid != mirror.metadata.uid && pod_condition(pod, "Ready"))
         .await;
-    std::fs::remove_file(&path).unwrap();
+    std::fs::remove_dir_all(folder.path()).unwrap();
     cluster.until_gone("web-node-1").await;
     cluster.end().await;
 }

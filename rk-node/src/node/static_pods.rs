@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -33,29 +33,42 @@ pub(super) enum StaticChange {
     Gone(String),
 }
 
-/// Reads the pods of a folder, by uid.
-fn read(shared: &Shared, folder: &Path) -> std::io::Result<BTreeMap<String, Arc<Pod>>> {
+/// Reads the pods of a folder, by uid; a folder that is not there has none. A file that is no pod's does not keep the
+/// others from being read: it goes to `refused` with what is wrong with it.
+fn read(
+    shared: &Shared,
+    folder: &Path,
+    refused: &mut BTreeMap<PathBuf, String>,
+) -> std::io::Result<BTreeMap<String, Arc<Pod>>> {
     let mut pods = BTreeMap::new();
-    let mut paths: Vec<_> = std::fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(pods),
+        entries => entries?,
+    };
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.sort();
     for path in paths {
         let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         if hidden || !path.is_file() {
             continue;
         }
-        let text = std::fs::read_to_string(&path)?;
-        match serde_saphyr::from_str::<serde_json::Value>(&text)
-            .map_err(|error| error.to_string())
-            .and_then(|value| serde_json::from_value::<Pod>(value).map_err(|error| error.to_string()))
-        {
-            Ok(pod) => {
+        match parse(&path) {
+            Ok((pod, text)) => {
                 let pod = complete(shared, pod, &text);
                 pods.insert(spec::uid(&pod).to_owned(), Arc::new(pod));
             }
-            Err(error) => tracing::warn!(path = %path.display(), %error, "static pod not understood"),
+            Err(error) => drop(refused.insert(path, error)),
         }
     }
     Ok(pods)
+}
+
+/// The pod of a manifest, and the manifest's text.
+fn parse(path: &Path) -> Result<(Pod, String), String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let value: serde_json::Value = serde_saphyr::from_str(&text).map_err(|error| error.to_string())?;
+    let pod = serde_json::from_value(value).map_err(|error| error.to_string())?;
+    Ok((pod, text))
 }
 
 /// What the kubelet sets in a static pod.
@@ -84,7 +97,7 @@ fn complete(shared: &Shared, mut pod: Pod, text: &str) -> Pod {
 /// Uids of the static pods that there are now.
 pub(super) fn uids(shared: &Shared) -> Vec<String> {
     let folder = shared.config.static_pods.as_ref();
-    folder.and_then(|folder| read(shared, folder).ok()).unwrap_or_default().into_keys().collect()
+    folder.and_then(|folder| read(shared, folder, &mut BTreeMap::new()).ok()).unwrap_or_default().into_keys().collect()
 }
 
 /// Follows the folder of static pods, if there is one, until the handle is dropped.
@@ -97,12 +110,21 @@ pub(super) fn watch(shared: &Arc<Shared>) -> (mpsc::UnboundedReceiver<StaticChan
             return std::future::pending().await;
         };
         let mut known: BTreeMap<String, Arc<Pod>> = BTreeMap::new();
+        let mut refused = BTreeMap::new();
         let mut seen: HashMap<String, String> = HashMap::new();
         let mut ticks = tokio::time::interval(PERIOD);
         loop {
             ticks.tick().await;
-            match read(&shared, &folder) {
+            let mut refused_now = BTreeMap::new();
+            match read(&shared, &folder, &mut refused_now) {
                 Ok(now) => {
+                    for (path, error) in &refused_now {
+                        // Told once, not at every look.
+                        if refused.get(path) != Some(error) {
+                            tracing::warn!(path = %path.display(), %error, "static pod not understood");
+                        }
+                    }
+                    refused = refused_now;
                     for (uid, pod) in &now {
                         if !known.contains_key(uid) && sender.send(StaticChange::Put(Arc::clone(pod))).is_err() {
                             return;
@@ -118,7 +140,6 @@ pub(super) fn watch(shared: &Arc<Shared>) -> (mpsc::UnboundedReceiver<StaticChan
                     }
                     known = now;
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
                 Err(error) => tracing::warn!(folder = %folder.display(), %error, "static pods not read"),
             }
             for (uid, pod) in &known {
