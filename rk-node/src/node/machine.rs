@@ -6,7 +6,7 @@ use k8s_openapi::{api::core::v1::NodeSystemInfo, apimachinery::pkg::api::resourc
 use sha2::{Digest, Sha256};
 
 /// The version of Kubernetes that the agent behaves as.
-const KUBELET_VERSION: &str = concat!("v1.36.0+rk-", env!("CARGO_PKG_VERSION"));
+const KUBELET_VERSION: &str = concat!("v1.36.0+rk", env!("CARGO_PKG_VERSION"));
 
 fn line(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default().trim().to_owned()

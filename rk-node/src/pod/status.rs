@@ -339,15 +339,11 @@ pub(super) fn pod_status(worker: &Worker) -> PodStatus {
             return old;
         }
     }
-    let initializing = worker.members.iter().any(|member| {
-        matches!(member.role, Role::Init)
-            && worker
-                .newest(&member.container.name)
-                .is_none_or(|s| s.container.state != ContainerState::Exited || s.exit_code != 0)
-    });
+    // By whether there are init containers, not by how far they are, as the kubelet has it.
+    let initializes = worker.members.iter().any(|member| matches!(member.role, Role::Init | Role::Sidecar));
+    let waiting = if initializes { "PodInitializing" } else { "ContainerCreating" };
     let mut statuses = BTreeMap::new();
     for member in &worker.members {
-        let waiting = if initializing { "PodInitializing" } else { "ContainerCreating" };
         statuses.insert(member.container.name.clone(), container_status(worker, member, waiting));
     }
     let old_phase = old.phase.clone().unwrap_or_else(|| "Pending".to_owned());
