@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, Status
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The server's answer; see [`StatusExt`] for what it says.
-    #[error("{} ({} {})", .0.message.as_deref().unwrap_or("unknown error"), .0.code.unwrap_or(0), .0.reason.as_deref().unwrap_or("Unknown"))]
+    /// The server's answer, shown as its message; see [`StatusExt`] for what else it says.
+    #[error("{}", .0.message.as_deref().or(.0.reason.as_deref()).unwrap_or("unknown error"))]
     Api(Box<Status>),
     /// Bytes that are not what was expected.
     #[error("can't decode {what}: {message}")]

@@ -194,7 +194,7 @@ async fn admission_runs_in_the_server() {
     )
     .await
     .unwrap_err();
-    assert_eq!(error.to_string(), "namespaces \"lost\" not found (404 NotFound)");
+    assert_eq!(error.to_string(), "namespaces \"lost\" not found");
     let node = create::<Node>(&client, "", json!({"metadata": {"name": "n1"}})).await.unwrap();
     assert_eq!(node["spec"]["taints"][0]["key"], "node.kubernetes.io/not-ready");
 }

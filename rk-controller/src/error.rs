@@ -10,6 +10,9 @@ pub enum Error {
     /// The object asks for what can't be done, as its author has to see.
     #[error("{0}")]
     Invalid(String),
+    /// An error that the reconciler has told in an event of its own.
+    #[error(transparent)]
+    Told(Box<Error>),
     /// The reconciler panicked.
     #[error("the reconciler panicked: {0}")]
     Panic(String),
@@ -24,6 +27,11 @@ impl Error {
         Self::Other(error.into())
     }
 
+    /// An error that the reconciler has told in an event of its own: no other event tells it.
+    pub fn told(error: impl Into<Self>) -> Self {
+        Self::Told(Box::new(error.into()))
+    }
+
     /// The object asks for what can't be done.
     pub fn invalid(why: impl Into<String>) -> Self {
         Self::Invalid(why.into())
@@ -34,6 +42,7 @@ impl Error {
     pub fn is_expected(&self) -> bool {
         match self {
             Self::Api(error) => error.is_conflict() || error.is_not_found() || is_terminating(error),
+            Self::Told(error) => error.is_expected(),
             _ => false,
         }
     }

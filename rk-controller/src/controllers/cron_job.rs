@@ -222,7 +222,7 @@ async fn start_due(
         Err(error) if is_terminating(&error) => return Ok(()),
         Err(error) => {
             context.events.warning(&about, "FailedCreate", format!("Error creating job: {error}"));
-            return Err(error.into());
+            return Err(Error::told(error));
         }
     }
     status.last_schedule_time = Some(Time(at));

@@ -281,7 +281,7 @@ impl<R: Reconcile> Worker<R> {
             return;
         }
         tracing::warn!(%kind, %namespace, %name, %error, ?retry, "reconciliation failed");
-        if let Some(object) = object {
+        if let Some(object) = object.filter(|_| !matches!(error, Error::Told(_))) {
             self.context.events.warning(&object.reference(), "ReconcileFailed", error.to_string());
         }
     }

@@ -132,7 +132,7 @@ impl Sync<'_> {
         }
         match result {
             Err(error) if is_terminating(&error) => Ok(()),
-            other => other.map_err(Error::from),
+            other => other.map_err(Error::told),
         }
     }
 

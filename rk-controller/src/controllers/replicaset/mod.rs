@@ -157,7 +157,7 @@ impl<K: Replicated> ReplicaController<K> {
         match result {
             // The namespace is going: nothing can be done, and that is right.
             Err(error) if is_terminating(&error) => Ok(()),
-            other => other.map_err(Error::from),
+            other => other.map_err(Error::told),
         }
     }
 
@@ -179,7 +179,7 @@ impl<K: Replicated> ReplicaController<K> {
                 Err(error) if error.is_not_found() => Ok(()),
                 Err(error) => {
                     context.events.warning(&about, "FailedDelete", format!("Error deleting: {error}"));
-                    Err(Error::from(error))
+                    Err(Error::told(error))
                 }
             }
         };

@@ -245,7 +245,7 @@ impl Sync<'_> {
             Err(error) => {
                 let message = format!("create Pod {name} in StatefulSet {set} failed error: {error}");
                 self.context.events.warning(&self.about, "FailedCreate", message);
-                Err(error.into())
+                Err(Error::told(error))
             }
         }
     }
