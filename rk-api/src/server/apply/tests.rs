@@ -335,7 +335,7 @@ proptest! {
         for schema in [Some(&builtin), custom.as_ref(), None].map(|schema| schema.map(|schema| &**schema)) {
             for kind in [PatchKind::Json, PatchKind::Merge, PatchKind::Strategic] {
                 if let Ok(patched) = patch::apply(kind, &new, &live, schema) {
-                    let _ = patch::check(patched, schema, "Strict");
+                    let _ = patch::check(kind, &new, patched, schema, "Strict");
                 }
             }
             let _ = server_side_apply(Some(&live), &new, &manager("one"), schema);

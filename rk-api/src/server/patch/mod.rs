@@ -41,11 +41,15 @@ pub fn apply(kind: PatchKind, patch: &Value, current: &Value, schema: Option<&Sc
     }
 }
 
-/// Decodes a patched object by the rules of [`decode`](fn@super::schema::decode); answers it with the warnings.
+/// Decodes an object that `patch` made by the rules of [`decode`](fn@super::schema::decode); answers it with the
+/// warnings.
 ///
 /// # Errors
-/// 422 if it has wrong types or, with `Strict`, unknown fields.
+/// 422 if it has wrong types or, with `Strict`, unknown fields. As in Kubernetes it shows a strategic merge patch itself,
+/// as Go prints it, and of the other kinds of patches what they made.
 pub fn check(
+    kind: PatchKind,
+    patch: &Value,
     mut patched: Value,
     schema: Option<&Schema>,
     field_validation: &str,
@@ -54,7 +58,11 @@ pub fn check(
     match decode::check(&mut patched, &[], schema, field_validation) {
         Ok(warnings) => Ok((patched, warnings)),
         Err(why) => {
-            let cause = format!("Invalid value: {:?}: {why}", before.to_string());
+            let shown = match kind {
+                PatchKind::Strategic => strategic::go_format(patch),
+                _ => before.to_string(),
+            };
+            let cause = format!("Invalid value: {shown:?}: {why}");
             let message = format!(" \"\" is invalid: patch: {cause}");
             Err(status::failure(422, "Invalid", message).cause("FieldValueInvalid", "patch", &cause))
         }
@@ -141,17 +149,23 @@ mod tests {
     #[test]
     fn a_patched_object_is_decoded() {
         let schema = Schema::builtin("apps", "v1", "Deployment");
-        let patched = json!({"spec": {"replicas": "x"}});
-        let status = check(patched, schema.as_deref(), "").unwrap_err();
-        assert_eq!(status.code, Some(422));
-        assert_eq!(
-            status.message.unwrap(),
-            r#" "" is invalid: patch: Invalid value: "{\"spec\":{\"replicas\":\"x\"}}": json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"#
-        );
-        let (object, warnings) = check(json!({"spec": {"foo": 1}}), schema.as_deref(), "Warn").unwrap();
+        let check = |kind, patched, validation| {
+            let patch = json!({"spec": {"replicas": "x", "paused": null}});
+            super::check(kind, &patch, patched, schema.as_deref(), validation)
+        };
+        for (kind, shown) in [
+            (PatchKind::Merge, r#""{\"spec\":{\"replicas\":\"x\"}}""#),
+            (PatchKind::Strategic, r#""map[spec:map[paused:<nil> replicas:x]]""#),
+        ] {
+            let status = check(kind, json!({"spec": {"replicas": "x"}}), "").unwrap_err();
+            assert_eq!(status.code, Some(422));
+            let why = "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32";
+            assert_eq!(status.message.unwrap(), format!(r#" "" is invalid: patch: Invalid value: {shown}: {why}"#));
+        }
+        let (object, warnings) = check(PatchKind::Merge, json!({"spec": {"foo": 1}}), "Warn").unwrap();
         assert_eq!((object, warnings), (json!({"spec": {}}), vec![r#"unknown field "spec.foo""#.to_owned()]));
         assert!(
-            check(json!({"spec": {"foo": 1}}), schema.as_deref(), "Strict")
+            check(PatchKind::Merge, json!({"spec": {"foo": 1}}), "Strict")
                 .unwrap_err()
                 .message
                 .unwrap()

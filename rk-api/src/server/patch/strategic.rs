@@ -210,7 +210,7 @@ fn with_key(item: &Value, key: &str) -> Result<(), Status> {
 }
 
 /// A value as Go's `%v` prints it.
-fn go_format(value: &Value) -> String {
+pub(super) fn go_format(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),

@@ -123,12 +123,13 @@ impl Call {
         Ok(value)
     }
 
-    /// Brings an object that a patch made into shape.
+    /// Brings an object that `patch` made into shape.
     ///
     /// # Errors
     /// 400, 422: the patch made something that is no such object.
-    fn decode_patched(&self, value: Value, field_validation: &str) -> Result<Value, Error> {
-        let (value, warnings) = patch::check(value, self.served.schema.as_deref(), field_validation)?;
+    fn decode_patched(&self, value: Value, patch: &crate::Patch, field_validation: &str) -> Result<Value, Error> {
+        let schema = self.served.schema.as_deref();
+        let (value, warnings) = patch::check(patch.kind, &patch.body, value, schema, field_validation)?;
         self.warn(warnings);
         Ok(value)
     }

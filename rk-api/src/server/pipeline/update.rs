@@ -111,8 +111,8 @@ impl Core {
             }
             _ => self.changed(call, change, options, &old)?,
         };
-        if matches!(change, Change::Patch(_)) {
-            new = call.decode_patched(new, &options.field_validation)?;
+        if let Change::Patch(patch) = change {
+            new = call.decode_patched(new, patch, &options.field_validation)?;
         }
         meta::check_kind(&mut new, &row.resource.api_version(), &row.resource.kind)?;
         meta::check_namespace(&mut new, call)?;

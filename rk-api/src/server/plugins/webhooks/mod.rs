@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::{list, text};
 use crate::{
-    LabelSelector, Resource, Status,
+    LabelSelector, PatchKind, Resource, Status,
     server::{AdmissionRequest, Admit, Operation, Reader, patch, schema::Schema},
     status,
 };
@@ -106,7 +106,7 @@ fn well_formed(object: &Value, resource: &Resource) -> Result<(), String> {
     // The bodies of subresources are of other kinds.
     match Schema::builtin(&resource.group, &resource.version, &resource.kind) {
         Some(schema) if object["kind"] == *resource.kind => {
-            let checked = patch::check(object.clone(), Some(&schema), "Ignore");
+            let checked = patch::check(PatchKind::Json, &Value::Null, object.clone(), Some(&schema), "Ignore");
             checked.map(drop).map_err(|status| status.message.unwrap_or_default())
         }
         _ => Ok(()),
