@@ -118,3 +118,14 @@ async fn certificates_that_do_not_hold_are_401() {
     assert_eq!((code, &answer["reason"]), (403, &"Forbidden".into()), "{answer}");
     api.shutdown.cancel();
 }
+
+#[tokio::test]
+async fn a_request_without_tls_is_told_so() {
+    let api = Api::start().await;
+    let mut stream = TcpStream::connect(api.address).await.unwrap();
+    stream.write_all(b"GET /version HTTP/1.1\r\nHost: rk\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n");
+    api.shutdown.cancel();
+}

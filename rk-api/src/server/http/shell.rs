@@ -17,8 +17,8 @@ use rustls::{
     },
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -186,8 +186,16 @@ pub async fn serve(
         connections.spawn(async move {
             let Some(tls) = tls else { return connection(stream, service, None, closing).await };
             let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
-            match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => {
+            let handshake = async {
+                if speaks_http(&stream).await {
+                    refuse_http(stream).await.map(|()| None)
+                } else {
+                    acceptor.accept(stream).await.map(Some)
+                }
+            };
+            match tokio::time::timeout(PATIENCE, handshake).await {
+                Ok(Ok(None)) => tracing::debug!("a request without TLS"),
+                Ok(Ok(Some(stream))) => {
                     let certificate = tls.certificate(stream.get_ref().1.peer_certificates());
                     connection(stream, service, certificate, closing).await;
                 }
@@ -202,6 +210,21 @@ pub async fn serve(
         tracing::info!(open = connections.len(), "connections still open are closed");
     }
     Ok(())
+}
+
+/// Whether a client that should shake hands sends a request instead, by Go's `tlsRecordHeaderLooksLikeHTTP`.
+async fn speaks_http(stream: &TcpStream) -> bool {
+    let mut head = [0; 5];
+    let read = stream.peek(&mut head).await.unwrap_or(0);
+    [b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO"].into_iter().any(|method| head[..read] == *method)
+}
+
+/// Tells such a client what is wrong, in the words of Go's server.
+async fn refuse_http(mut stream: TcpStream) -> io::Result<()> {
+    // What is left unread would reset the connection before the client has its answer.
+    let _ = stream.read(&mut [0; 16 << 10]).await?;
+    stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n").await?;
+    stream.shutdown().await
 }
 
 /// Serves one connection to its end.
