@@ -3,7 +3,13 @@
 //! On a terminal the start is a spinner per step and the summary is redrawn in place; elsewhere each is a
 //! plain line, and the summary is left to kubectl.
 
-use std::{collections::BTreeMap, fmt::Write as _, io::IsTerminal, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::{IsTerminal, Write as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use k8s_openapi::api::{
@@ -24,6 +30,11 @@ const EVENTS: usize = 6;
 pub struct Display {
     started: Instant,
     terminal: bool,
+}
+
+/// Writes a line to standard error. That nobody reads it any more is no reason for a cluster to end.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// A step that has begun.
@@ -58,7 +69,7 @@ impl Display {
 
     /// A line of its own.
     pub fn line(&self, text: impl AsRef<str>) {
-        eprintln!("{}", text.as_ref());
+        say(text.as_ref());
     }
 
     /// Redraws a summary of the cluster whenever something changed, until `shutdown`; nothing off a terminal.
@@ -95,13 +106,10 @@ impl Step<'_> {
     pub fn done(self, result: impl AsRef<str>) {
         let elapsed = self.display.started.elapsed();
         let line = format!("[{:>6.3} s] {}: {}", elapsed.as_secs_f64(), self.what, result.as_ref());
-        match &self.bar {
-            Some(bar) => {
-                bar.finish_and_clear();
-                eprintln!("{line}");
-            }
-            None => eprintln!("{line}"),
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
+        say(&line);
     }
 }
 

@@ -3,11 +3,14 @@
 //! By default everything lies in one /16 of 127/8, which a process may use with no privileges and
 //! which never leaves the machine: 127.X.0.0/24 for nodes, 127.X.1.0/24 to 127.X.126.0/24 for each
 //! node's pods, 127.X.128.0/17 for services. The X is claimed by a listening socket, so clusters side
-//! by side differ, and is kept in the data folder, so a cluster that starts again has its addresses again.
+//! by side differ, and is kept in the data folder, so a cluster that starts again has its addresses again. The
+//! first one tried depends on the data folder's path: clusters made one after the other seldom get the same one, which
+//! would keep them from ever running side by side.
 //!
 //! On request pods and services get real ranges, made local by routes to the loopback device.
 
 use std::{
+    hash::{DefaultHasher, Hash, Hasher},
     net::{Ipv4Addr, TcpListener},
     path::Path,
 };
@@ -26,7 +29,7 @@ use crate::options::Cidr;
 #[error("{0}")]
 pub struct AddressError(String);
 
-/// Second octets tried, in order.
+/// Second octets tried, from the data folder's own on and around.
 const BLOCKS: std::ops::RangeInclusive<u8> = 64..=250;
 /// The last address of a block and the port whose listener claims it.
 const CLAIM: (u8, u8, u16) = (255, 254, 10249);
@@ -64,13 +67,14 @@ impl Addresses {
                 })?;
                 let claim = listen(block).map_err(|e| {
                     AddressError(format!(
-                        "the cluster's addresses 127.{block}.0.0/16 are in use by another process: {e}"
+                        "the cluster's addresses 127.{block}.0.0/16 are in use by another process, most likely another \
+                         cluster: {e}"
                     ))
                 })?;
                 (block, claim)
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let found = BLOCKS.clone().find_map(|block| Some((block, listen(block).ok()?)));
+                let found = blocks(data_dir).find_map(|block| Some((block, listen(block).ok()?)));
                 let (block, claim) = found.ok_or_else(|| AddressError("every block of 127/8 is in use".to_owned()))?;
                 std::fs::write(&file, format!("{block}\n"))
                     .map_err(|e| AddressError(format!("can't write {}: {e}", file.display())))?;
@@ -120,6 +124,15 @@ impl Addresses {
     pub fn kubernetes_service(&self) -> Ipv4Addr {
         self.services.address(1)
     }
+}
+
+/// All blocks, beginning with the one that is a data folder's own.
+fn blocks(data_dir: &Path) -> impl Iterator<Item = u8> {
+    let mut hasher = DefaultHasher::new();
+    data_dir.hash(&mut hasher);
+    let count = BLOCKS.len() as u64;
+    let skipped = (hasher.finish() % count) as usize;
+    BLOCKS.cycle().skip(skipped).take(BLOCKS.len())
 }
 
 fn listen(block: u8) -> std::io::Result<TcpListener> {
@@ -205,5 +218,17 @@ mod tests {
         assert!(small.to_string().contains("too small"), "{small}");
         std::fs::write(dirs[0].path().join("address-block"), "300").unwrap();
         assert!(Addresses::claim(dirs[0].path(), 2, None, None).is_err());
+    }
+
+    #[test]
+    fn every_block_is_tried_and_folders_begin_with_different_ones() {
+        let folders = ["/a", "/b", "/c", "/d"].map(|folder| blocks(Path::new(folder)).collect::<Vec<_>>());
+        for tried in &folders {
+            let mut sorted = tried.clone();
+            sorted.sort_unstable();
+            assert_eq!(sorted, BLOCKS.collect::<Vec<_>>());
+        }
+        let first: std::collections::BTreeSet<_> = folders.iter().map(|tried| tried[0]).collect();
+        assert!(first.len() > 1, "{first:?}");
     }
 }

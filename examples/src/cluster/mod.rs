@@ -75,6 +75,8 @@ impl ClusterError {
 
 /// How long a start may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a start looks whether a node's agent has given up.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A cluster that runs in this process.
 pub struct Cluster {
@@ -143,12 +145,26 @@ impl Cluster {
             _addresses: addresses,
         };
         let count = usize::from(options.agents) + 1;
-        cluster.wait_for_nodes(count).await?;
+        if let Err(error) = cluster.wait_for_nodes(count).await {
+            cluster.stop().await;
+            return Err(error);
+        }
         // A node may not give itself a role (NodeRestriction): the administrator does.
         let role = json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}});
         Api::<NodeObject>::all(Arc::clone(&cluster.client)).patch(nodes::SERVER, Patch::merge(role)).await?;
         step.done(format!("{count} ready"));
         Ok(cluster)
+    }
+
+    /// The first node whose agent has ended by itself, with why.
+    async fn failed_node(&self) -> Option<ClusterError> {
+        let failed = {
+            let mut nodes = self.nodes.lock();
+            let failed = nodes.iter().position(RunningNode::has_ended)?;
+            nodes.remove(failed)
+        };
+        let (name, outcome) = failed.ended().await;
+        Some(ClusterError::part("node", &format!("{name}: {}", outcome.err().unwrap_or_else(|| "ended".to_owned()))))
     }
 
     /// Waits until this many nodes are Ready.
@@ -165,8 +181,14 @@ impl Cluster {
         };
         let end = Instant::now() + PATIENCE;
         while ready() < count {
-            if tokio::time::timeout_at(end, changes.recv()).await.is_err() {
-                return Err(ClusterError::Late(PATIENCE, format!("{} of {count} nodes are ready", ready())));
+            let pause = (Instant::now() + LOOK).min(end);
+            if tokio::time::timeout_at(pause, changes.recv()).await.is_err() {
+                if let Some(error) = self.failed_node().await {
+                    return Err(error);
+                }
+                if pause == end {
+                    return Err(ClusterError::Late(PATIENCE, format!("{} of {count} nodes are ready", ready())));
+                }
             }
         }
         Ok(())

@@ -37,12 +37,25 @@ impl RunningNode {
     /// Ends the agent and its containers; the API is not told.
     pub(super) async fn stop(self) -> String {
         self.shutdown.cancel();
-        match self.agent.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(node = self.name, %error, "the node's agent failed"),
-            Err(error) => tracing::error!(node = self.name, %error, "the node's agent ended badly"),
+        let (name, outcome) = self.ended().await;
+        if let Err(error) = outcome {
+            tracing::error!(node = name, error, "the node's agent failed");
         }
-        self.name
+        name
+    }
+
+    /// Whether the agent has ended by itself, which only a failure makes it do.
+    pub(super) fn has_ended(&self) -> bool {
+        self.agent.is_finished()
+    }
+
+    /// The node's name and what its agent came to, once it has ended.
+    pub(super) async fn ended(self) -> (String, Result<(), String>) {
+        let outcome = match self.agent.await {
+            Ok(outcome) => outcome.map_err(|error| error.to_string()),
+            Err(error) => Err(format!("ended badly: {error}")),
+        };
+        (self.name, outcome)
     }
 }
 

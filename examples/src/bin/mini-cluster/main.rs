@@ -1,7 +1,7 @@
 //! `mini-cluster`: rk assembled into a working cluster.
 
 use std::{
-    io::IsTerminal,
+    io::{IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -102,7 +102,8 @@ async fn serve(
         cluster.kubeconfig.display(),
         cluster.ingress_port
     ));
-    println!("ready");
+    // Whoever waited for it may have gone.
+    let _ = writeln!(std::io::stdout(), "ready");
     display.follow(&cluster.informers, tokio_util::sync::CancellationToken::new()).await;
     Ok(())
 }
