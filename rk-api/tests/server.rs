@@ -176,6 +176,14 @@ async fn finalizers_hold_an_object_back() {
     let waiting = api.get("a").await.unwrap();
     assert!(waiting.metadata.deletion_timestamp.is_some());
     assert_eq!(waiting.metadata.finalizers.as_deref(), Some(&["foregroundDeletion".to_owned()][..]));
+    // What is going gets no new reason to stay.
+    let more = json!({"metadata": {"finalizers": ["foregroundDeletion", "example.com/late"]}});
+    let refused = api.patch("a", Patch::merge(more)).await.unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "ConfigMap \"a\" is invalid: metadata.finalizers: Forbidden: no new finalizers can be added if the object is \
+         being deleted, found new finalizers []string{\"example.com/late\"}"
+    );
     api.patch("a", Patch::merge(json!({"metadata": {"finalizers": null}}))).await.unwrap();
     assert!(api.get("a").await.unwrap_err().is_not_found());
 }

@@ -46,6 +46,24 @@ pub fn validate_meta(object: &Value, resource: &Resource) -> FieldErrors {
     errors.into_inner()
 }
 
+/// The broken rules of a change of an object's metadata: what is being deleted gets no new finalizers.
+pub fn validate_meta_update(object: &Value, old: &Value) -> FieldErrors {
+    let mut errors = Errors::default();
+    if !old.text("metadata.deletionTimestamp").is_empty() {
+        let known = old.list("metadata.finalizers");
+        let names = object.list("metadata.finalizers").iter().filter(|finalizer| !known.contains(finalizer));
+        let new: std::collections::BTreeSet<_> = names.filter_map(Value::as_str).collect();
+        if !new.is_empty() {
+            let shown = new.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+            let detail = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{shown}}}"
+            );
+            errors.forbidden(&Path::Root.child("metadata").child("finalizers"), &detail);
+        }
+    }
+    errors.into_inner()
+}
+
 /// The rules of the `labels` of `parent`.
 pub fn labels(parent: &Value, path: &Path<'_>, errors: &mut Errors) {
     label_map(parent.at("labels"), path, errors);

@@ -36,7 +36,7 @@ mod value;
 use std::sync::Arc;
 
 pub(crate) use cells::age;
-pub use meta::validate_meta;
+pub use meta::{validate_meta, validate_meta_update};
 pub use value::Peek;
 
 use self::rules::Rules;

@@ -25,6 +25,7 @@ impl Core {
     pub(super) fn errors_of(&self, call: &Call, object: &Value, old: Option<&Value>) -> FieldErrors {
         let strategy = &call.served.row.strategy;
         let mut errors = kinds::validate_meta(object, call.resource());
+        errors.extend(old.map(|old| kinds::validate_meta_update(object, old)).unwrap_or_default());
         if let Some(schema) = call.served.schema.as_ref().filter(|_| call.served.custom) {
             errors.extend(schema.validate(object));
         }
