@@ -22,6 +22,9 @@ pub(crate) enum Verdict {
     Amnesia,
 }
 
+/// No group comes to a term like this, and raft counts on from it.
+const MOST_TERM: u64 = u64::MAX / 2;
+
 /// Looks at a message from a peer.
 pub(crate) fn check<S: Storage>(raft: &RawNode<S>, from: MemberId, message: &Message) -> Verdict {
     use MessageType::*;
@@ -32,6 +35,9 @@ pub(crate) fn check<S: Storage>(raft: &RawNode<S>, from: MemberId, message: &Mes
     // Without a term raft takes a message for its own; only reads travel so.
     if (message.term == 0) != (kind == MsgReadIndex) {
         return Verdict::Drop("it has no term where one belongs");
+    }
+    if message.term > MOST_TERM {
+        return Verdict::Drop("its term is out of reach");
     }
     let last = raft.raft.raft_log.last_index();
     match kind {
