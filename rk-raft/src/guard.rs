@@ -67,3 +67,112 @@ pub(crate) fn check<S: Storage>(raft: &RawNode<S>, from: MemberId, message: &Mes
         _ => Verdict::Pass,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use raft::eraftpb::HardState;
+
+    use super::*;
+    use crate::{
+        log::{Point, cache::LogCache},
+        logging,
+        membership::Membership,
+    };
+
+    fn entries(range: std::ops::RangeInclusive<u64>, term: u64) -> Vec<Entry> {
+        range.map(|index| Entry { index, term, ..Entry::default() }).collect()
+    }
+
+    /// A member with the entries 2 to 5 of term 2, in term 3.
+    fn member() -> RawNode<LogCache> {
+        let point = Point { index: 1, term: 1, membership: Membership::numbered(&[1, 2, 3]) };
+        let vote = HardState { term: 3, commit: 4, ..HardState::default() };
+        let config = raft::Config { id: 1, applied: 1, ..raft::Config::default() };
+        RawNode::new(&config, LogCache::new(point, vote, entries(2..=5, 2)), &logging::logger(1)).unwrap()
+    }
+
+    fn message(kind: MessageType, fill: impl FnOnce(&mut Message)) -> Message {
+        let mut message = Message { from: 2, to: 1, term: 3, ..Message::default() };
+        message.set_msg_type(kind);
+        fill(&mut message);
+        message
+    }
+
+    #[test]
+    fn messages_that_raft_would_panic_on_are_dropped() {
+        use MessageType::*;
+        let drops = [
+            message(MsgAppend, |m| m.from = 3),
+            message(MsgAppend, |m| m.to = 2),
+            message(MsgAppend, |m| m.term = 0),
+            message(MsgAppend, |m| (m.index, m.log_term) = (u64::MAX, 0)),
+            message(MsgAppend, |m| {
+                (m.index, m.log_term) = (u64::MAX, 3);
+                m.set_entries(entries(0..=0, 3).into());
+            }),
+            message(MsgAppend, |m| {
+                (m.index, m.log_term) = (5, 2);
+                m.set_entries(entries(7..=8, 3).into());
+            }),
+            message(MsgAppend, |m| {
+                (m.index, m.log_term) = (5, 2);
+                m.set_entries(entries(6..=6, 4).into());
+            }),
+            message(MsgAppendResponse, |m| m.index = 6),
+            message(MsgAppendResponse, |m| (m.reject, m.reject_hint) = (true, u64::MAX)),
+            message(MsgReadIndex, |m| m.term = 0),
+            message(MsgReadIndexResp, |_| {}),
+            message(MsgSnapshot, |_| {}),
+            message(MsgPropose, |_| {}),
+            message(MsgPropose, |m| m.term = 0),
+            message(MsgHup, |_| {}),
+            message(MsgRequestVote, |m| m.term = 0),
+        ];
+        for message in drops {
+            assert!(matches!(check(&member(), 2, &message), Verdict::Drop(_)), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn a_commit_index_behind_the_end_shows_that_entries_were_lost() {
+        let beat = |term, commit| message(MessageType::MsgHeartbeat, |m| (m.term, m.commit) = (term, commit));
+        assert_eq!(check(&member(), 2, &beat(3, 5)), Verdict::Pass);
+        assert_eq!(check(&member(), 2, &beat(3, 6)), Verdict::Amnesia);
+        assert_eq!(check(&member(), 2, &beat(2, 6)), Verdict::Pass, "of an earlier term, which raft does not look at");
+    }
+
+    #[test]
+    fn whatever_passes_raft_can_take() {
+        use rand::{RngExt, SeedableRng, rngs::StdRng};
+        for seed in 0..20_000 {
+            let mut random = StdRng::seed_from_u64(seed);
+            let mut member = member();
+            for _ in 0..4 {
+                let mut number = || random.random_range(0..8u64);
+                let mut message = Message {
+                    from: 2 + number() % 2,
+                    to: 1,
+                    term: number(),
+                    log_term: number() / 2,
+                    index: number(),
+                    commit: number(),
+                    commit_term: number(),
+                    reject: number() < 3,
+                    reject_hint: number(),
+                    ..Message::default()
+                };
+                let kinds = <MessageType as protobuf::ProtobufEnum>::values();
+                message.set_msg_type(kinds[(number() * 8 + number()) as usize % kinds.len()]);
+                let count = number() / 2;
+                let first = message.index + 1;
+                message.set_entries(
+                    (0..count).map(|i| Entry { index: first + i, term: number(), ..Entry::default() }).collect(),
+                );
+                if check(&member, message.from, &message) == Verdict::Pass {
+                    // A refusal is as good as any answer; a panic is not.
+                    let _refused = member.step(message);
+                }
+            }
+        }
+    }
+}

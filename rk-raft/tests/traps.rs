@@ -1,0 +1,187 @@
+//! What others fell into with the raft library.
+
+use std::{sync::Arc, time::Duration};
+
+use rk_raft::{LocalGroup, MemberId, RaftOptions, RaftStore};
+use rk_store::{Cluster, ClusterError, Error, Store};
+use tokio::time::{Instant, sleep, timeout};
+
+fn options() -> RaftOptions {
+    let mut options = RaftOptions::default();
+    (options.snapshot_entries, options.catch_up_entries) = (100, 50);
+    options
+}
+
+async fn three() -> (LocalGroup, Arc<RaftStore>) {
+    let group = LocalGroup::start(3, options()).await.unwrap();
+    let leader = group.leader().await;
+    let leader = group.member(leader).unwrap().clone();
+    (group, leader)
+}
+
+fn other(group: &LocalGroup, not: &RaftStore) -> Arc<RaftStore> {
+    group.members().find(|member| member.id() != not.id()).unwrap().clone()
+}
+
+async fn fill(store: &RaftStore, entries: usize) {
+    for i in 0..entries {
+        store.put("key".into(), format!("{i}").into()).await.unwrap();
+    }
+}
+
+async fn add(leader: &RaftStore, learner: bool) -> MemberId {
+    leader.member_add(vec!["http://127.0.0.1:9999".into()], learner).await.unwrap().0.id
+}
+
+/// A member that has heard of a term but got no state yet has a vote to keep and nothing to start from.
+#[tokio::test(start_paused = true)]
+async fn one_without_a_state_is_started_again_and_again() {
+    let (mut group, leader) = three().await;
+    fill(&leader, 300).await;
+    let id = add(&leader, true).await;
+    group.network().isolate(leader.id());
+    group.join(id).await.unwrap();
+    for _ in 0..3 {
+        sleep(Duration::from_secs(2)).await;
+        group.restart(id).await.unwrap();
+    }
+    group.network().heal();
+    let joined = group.member(id).unwrap().clone();
+    let found = timeout(Duration::from_secs(30), joined.get("key".into())).await.unwrap().unwrap().unwrap();
+    assert_eq!(found.value, "299");
+}
+
+/// Raft tells once that a member is to get a state, and waits until it is told how that went: also if the member, or the
+/// leader, is gone by then.
+#[tokio::test(start_paused = true)]
+async fn a_state_that_gets_lost_on_its_way_is_sent_again() {
+    let (mut group, leader) = three().await;
+    let behind = other(&group, &leader).id();
+    group.stop(behind);
+    fill(&leader, 1000).await;
+    group.network().set_loss(0.6);
+    group.restart(behind).await.unwrap();
+    sleep(Duration::from_secs(5)).await;
+    group.restart(behind).await.unwrap();
+    sleep(Duration::from_secs(5)).await;
+    let leads = group.leader().await;
+    group.restart(leads).await.unwrap();
+    group.network().set_loss(0.0);
+    let back = group.member(behind).unwrap().clone();
+    let until = Instant::now() + Duration::from_secs(60);
+    while !back.get("key".into()).await.is_ok_and(|found| found.is_some_and(|found| found.value == "999")) {
+        assert!(Instant::now() < until, "it does not catch up");
+    }
+}
+
+/// Raft ignores without a word whoever can't lead; and one that was told too early that it may.
+#[tokio::test(start_paused = true)]
+async fn the_leadership_goes_to_voters_only_and_to_a_new_one_too() {
+    let (mut group, leader) = three().await;
+    let id = add(&leader, true).await;
+    let begin = Instant::now();
+    for nobody in [id, 77] {
+        let refused = leader.move_leader(nobody).await;
+        assert!(matches!(refused, Err(ClusterError::BadTransferee)), "{refused:?}");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(1), "nothing stalls");
+    group.join(id).await.unwrap();
+    let joined = group.member(id).unwrap().clone();
+    timeout(Duration::from_secs(30), joined.get("key".into())).await.unwrap().unwrap();
+    loop {
+        match leader.member_promote(id).await {
+            Err(ClusterError::LearnerNotReady) => sleep(Duration::from_millis(100)).await,
+            promoted => break drop(promoted.unwrap()),
+        }
+    }
+    // At once, while the new voter does not know yet that it is one.
+    leader.move_leader(id).await.unwrap();
+    assert_eq!(RaftStore::leader(&leader), Some(id));
+    joined.put("key".into(), "by the new leader".into()).await.unwrap();
+    let refused = leader.move_leader(leader.id()).await;
+    assert!(matches!(refused, Err(ClusterError::NotLeader)), "{refused:?}");
+}
+
+/// A change of members that is in the log and not in the state takes effect once, also after a restart.
+#[tokio::test(start_paused = true)]
+async fn a_change_of_members_survives_a_restart_before_it_was_saved() {
+    let (mut group, leader) = three().await;
+    let id = add(&leader, true).await;
+    let before = leader.members(true).await.unwrap();
+    drop(leader);
+    for member in 1..=3 {
+        group.stop(member);
+    }
+    for member in 1..=3 {
+        group.restart(member).await.unwrap();
+    }
+    let leader = group.leader().await;
+    let leader = group.member(leader).unwrap().clone();
+    assert_eq!(leader.members(true).await.unwrap(), before);
+    assert_eq!(leader.member_remove(id).await.unwrap().len(), 3);
+    let again = leader.member_remove(id).await;
+    assert!(matches!(again, Err(ClusterError::MemberNotFound)), "{again:?}");
+}
+
+/// A proposal on its way to a leader that is gone is sent to the next one, and takes effect once.
+#[tokio::test(start_paused = true)]
+async fn a_write_outlives_the_leader_it_was_sent_to() {
+    let (mut group, leader) = three().await;
+    let follower = other(&group, &leader);
+    follower.put("n".into(), "0".into()).await.unwrap();
+    group.network().isolate(leader.id());
+    let writing = {
+        let follower = follower.clone();
+        tokio::spawn(async move { follower.put("n".into(), "1".into()).await })
+    };
+    let begin = Instant::now();
+    writing.await.unwrap().unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(5), "it took {:?}", begin.elapsed());
+    group.network().heal();
+    group.restart(leader.id()).await.unwrap();
+    assert_eq!(follower.get("n".into()).await.unwrap().unwrap().version, 2);
+}
+
+/// A member whose data is gone must not go on under its old id: it would break what it has promised.
+#[tokio::test(start_paused = true)]
+async fn one_that_has_lost_its_data_stops() {
+    let (mut group, leader) = three().await;
+    let lost = other(&group, &leader).id();
+    fill(&leader, 20).await;
+    group.stop(lost);
+    group.join(lost).await.unwrap();
+    let stopped = timeout(Duration::from_secs(30), group.member(lost).unwrap().stopped()).await;
+    let reason = stopped.unwrap().unwrap().to_string();
+    assert!(reason.contains("its data was lost"), "{reason}");
+}
+
+/// A leader that is cut off answers from its lease only for as long as nobody else can lead.
+#[tokio::test(start_paused = true)]
+async fn a_lease_ends_before_another_leads() {
+    for seed in 0..10 {
+        let mut options = options();
+        (options.seed, options.lease_reads, options.request_timeout) = (seed, true, Duration::from_secs(2));
+        let group = LocalGroup::start(3, options).await.unwrap();
+        let leader = group.leader().await;
+        let leader = group.member(leader).unwrap().clone();
+        leader.put("n".into(), "old".into()).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+        group.network().isolate(leader.id());
+        let next = other(&group, &leader);
+        let writing = tokio::spawn(async move { while next.put("n".into(), "new".into()).await.is_err() {} });
+        let mut by_lease = 0;
+        while !writing.is_finished() {
+            let begin = Instant::now();
+            match leader.get("n".into()).await {
+                Ok(found) => {
+                    assert_eq!((found.unwrap().value, writing.is_finished()), ("old".into(), false), "seed {seed}");
+                    assert_eq!(begin.elapsed(), Duration::ZERO, "it asked others");
+                    by_lease += 1;
+                    sleep(Duration::from_millis(10)).await;
+                }
+                Err(error) => assert!(matches!(error, Error::Timeout | Error::NoLeader), "{error}"),
+            }
+        }
+        assert!(by_lease > 0, "seed {seed}: no read was answered by the lease");
+    }
+}
