@@ -41,7 +41,9 @@ fn sled_engine() {
 mod on_disk {
     use std::{io, path::Path};
 
-    use rk_store::{Disk, DiskFile, DurableOptions, DurableStore, Error, OsDisk, SegmentEngine, SegmentOptions};
+    use rk_store::{
+        Disk, DiskFile, DurableOptions, DurableStore, Error, KeyRange, OsDisk, SegmentEngine, SegmentOptions,
+    };
     use tempfile::TempDir;
 
     use super::*;
@@ -137,6 +139,31 @@ mod on_disk {
             open().await as Arc<dyn Store>
         };
         testing::store::g06_durability(store, reopen).await;
+    }
+
+    /// The same commands make the same hashes, whichever engine holds the content and however often it was written out.
+    #[tokio::test]
+    async fn hashes_do_not_depend_on_the_engine() {
+        let stores = [Arc::new(MemoryStore::new()) as _, durable().await, restless().await, in_memory().await];
+        let mut hashes = Vec::new();
+        for store in stores {
+            for i in 0..60_u64 {
+                store.put(format!("k{}", i % 7).into(), format!("{i}").into()).await.unwrap();
+                if i % 5 == 0 {
+                    store.delete(KeyRange::key(format!("k{}", i % 3))).await.unwrap();
+                }
+                if i % 20 == 19 {
+                    store.compact(store.status().await.unwrap().revision - 6).await.unwrap();
+                }
+            }
+            let status = store.status().await.unwrap();
+            let mut of_store = Vec::new();
+            for revision in status.compact_revision..=status.revision {
+                of_store.push(store.hash_kv(revision).await.unwrap());
+            }
+            hashes.push(of_store);
+        }
+        assert!(hashes[0].len() > 5 && hashes.iter().all(|of_store| *of_store == hashes[0]), "{hashes:?}");
     }
 
     #[tokio::test]

@@ -72,9 +72,15 @@ async fn check(store: &dyn Store, steps: Vec<Step>) -> Result<(), TestCaseError>
         same(usize::MAX, keys, model.lease_keys(id).map(|keys| keys.into_iter().collect()))?;
     }
     for start in model.compacted + 1..=model.revision() {
-        for range in [KeyRange::all(), KeyRange::prefix("b")] {
-            let wanted = model.events(&range, start);
-            let request = WatchRequest { prev_kv: true, ..WatchRequest::new(range, start) };
+        for (range, no_put, no_delete) in [
+            (KeyRange::all(), false, false),
+            (KeyRange::prefix("b"), false, false),
+            (KeyRange::all(), true, false),
+            (KeyRange::all(), false, true),
+        ] {
+            let request = WatchRequest { prev_kv: true, no_put, no_delete, ..WatchRequest::new(range, start) };
+            let mut wanted = model.events(&request.range, start);
+            wanted.retain(|event| if event.kind == EventKind::Put { !no_put } else { !no_delete });
             let mut watch = store.watch(request).await.map_err(|error| TestCaseError::fail(error.to_string()))?;
             prop_assert_eq!(events(&mut watch, wanted.len()).await, wanted, "in the watch from {}", start);
         }
