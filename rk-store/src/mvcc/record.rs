@@ -87,6 +87,11 @@ pub(crate) fn decode(at: Position, record: &Bytes) -> Result<Event, DecodeError>
             value: reader.rest(),
         },
     };
+    // etcd's numbers are signed.
+    let counts = [at.revision, kv.create_revision, kv.version];
+    if counts.into_iter().any(|count| count > i64::MAX as u64) || kv.create_revision > at.revision {
+        return Err(DecodeError("a record's revisions make no sense"));
+    }
     Ok(Event { kind, kv, prev_kv: None })
 }
 

@@ -45,6 +45,9 @@ impl SnapshotHead {
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let (revision, compacted) = (reader.u64()?, reader.u64()?);
+        if revision == 0 || revision >= i64::MAX as u64 || compacted > revision {
+            return Err(DecodeError("a snapshot's revisions make no sense"));
+        }
         let (mut leases, mut alarms) = (Vec::new(), Vec::new());
         for _ in 0..reader.count()? {
             leases.push((reader.i64()?, reader.i64()?));

@@ -45,8 +45,8 @@ impl Manifest {
         while !reader.is_empty() {
             let (id, count) = (reader.u64()?, reader.u64()?);
             let (data_len, index_len) = (reader.u64()?, reader.u64()?);
-            // An entry takes more than a byte of the index.
-            let count = usize::try_from(count).ok().filter(|count| *count as u64 <= index_len);
+            // An entry takes 24 bytes of the index at least.
+            let count = usize::try_from(count).ok().filter(|count| *count as u64 <= index_len / 24);
             let count = count.ok_or(DecodeError("a segment has more records than bytes"))?;
             let words = reader.u32()? as usize;
             if words != 0 && words != count.div_ceil(64) {

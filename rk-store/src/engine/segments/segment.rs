@@ -347,9 +347,20 @@ impl Extent {
     }
 }
 
+fn must_be_there(disk: &dyn Disk, path: &Path) -> Result<(), EngineError> {
+    match disk.open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(corrupt(path, 0, "it is missing, and the manifest names it"))
+        }
+        // Any other error comes again to who reads the file.
+        _ => Ok(()),
+    }
+}
+
 /// Reads the index of a segment: the first entries, as many as its extent says.
 pub(crate) fn entries(disk: &dyn Disk, dir: &Path, extent: &Extent) -> Result<Vec<Entry>, EngineError> {
     let path = numbered(dir, INDEX, extent.id);
+    must_be_there(disk, &path)?;
     let mut bytes = crate::disk::read_all(disk, &path).map_err(|error| super::failed(&error))?;
     if (bytes.len() as u64) < extent.index_len {
         return Err(corrupt(&path, bytes.len() as u64, "it ends before what was persisted"));
@@ -401,6 +412,7 @@ pub(crate) fn open(disk: &dyn Disk, dir: &Path, extent: &Extent) -> Result<Segme
     for i in (0..segment.len()).filter(|i| extent.is_dead(*i)) {
         segment.kill(i);
     }
+    must_be_there(disk, &path)?;
     let data = disk.open(&path).map_err(io)?;
     let len = data.len().map_err(io)?;
     if len < extent.data_len {
