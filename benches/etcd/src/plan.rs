@@ -75,7 +75,11 @@ pub async fn run(options: &Options, scratch: &Path, target: &Path) -> io::Result
                 }
             }
         }
-        table::lines(&row.name(), &etcd, &rk).iter().for_each(|line| progress.print(line));
+        let name = match options.shrink {
+            shrink if shrink > 1 && row.has_many_keys() => format!("{} (1/{shrink} of the keys)", row.name()),
+            _ => row.name(),
+        };
+        table::lines(&name, &etcd, &rk).iter().for_each(|line| progress.print(line));
     }
     progress.end();
     if options.wants(IN_PROCESS) && options.peer.as_deref() != Some("etcd") {

@@ -73,6 +73,11 @@ impl Row {
         }
     }
 
+    /// Whether `--shrink` concerns it.
+    pub fn has_many_keys(self) -> bool {
+        matches!(self, Self::Keys | Self::Disk)
+    }
+
     fn members(self) -> usize {
         match self {
             Self::Puts { members, .. } | Self::Range { members, .. } => members,
