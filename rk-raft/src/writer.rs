@@ -61,13 +61,16 @@ async fn work(
                 write(log, std::mem::take(&mut pending), shared).await?;
                 staged.publish().await?;
                 let state = batch.state.clone().unwrap_or_default();
-                log.reset(index, state).await?;
+                while !has_space(log.reset(index, state.clone()).await, shared).await? {}
                 write(log, batch, shared).await?;
                 last = Some(number);
             }
             Write::DropTo(index) => {
                 write(log, std::mem::take(&mut pending), shared).await?;
-                log.drop_to(index).await?;
+                if let Err(error) = log.drop_to(index).await {
+                    // They only take space until the next time.
+                    tracing::warn!(%error, "old entries of the raft log stay");
+                }
             }
         }
     }
@@ -84,17 +87,22 @@ async fn write(log: &mut dyn RaftLog, batch: Batch, shared: &Shared) -> Result<(
     if batch == Batch::default() {
         return Ok(());
     }
-    loop {
-        match log.write(batch.clone()).await {
-            Err(Error::NoSpace(reason)) => {
-                tracing::warn!(reason, "the raft log waits for space");
-                shared.set_no_space(Space::Log, Some(reason));
-                tokio::time::sleep(RETRY).await;
-            }
-            result => {
-                shared.set_no_space(Space::Log, None);
-                return result;
-            }
+    while !has_space(log.write(batch.clone()).await, shared).await? {}
+    Ok(())
+}
+
+/// Whether a write was done; if there was no space for it, it may be tried again after this.
+async fn has_space(written: Result<(), Error>, shared: &Shared) -> Result<bool, Error> {
+    match written {
+        Err(Error::NoSpace(reason)) => {
+            tracing::warn!(reason, "the raft log waits for space");
+            shared.set_no_space(Space::Log, Some(reason));
+            tokio::time::sleep(RETRY).await;
+            Ok(false)
+        }
+        result => {
+            shared.set_no_space(Space::Log, None);
+            result.map(|()| true)
         }
     }
 }
@@ -116,6 +124,74 @@ mod tests {
     use raft::eraftpb::{Entry, HardState};
 
     use super::*;
+    use crate::{Membership, MemoryLog, Recovered};
+
+    /// A log on a disk that is full a few times.
+    struct Full {
+        log: MemoryLog,
+        refusals: u32,
+    }
+
+    impl Full {
+        fn refuse(&mut self) -> Result<(), Error> {
+            self.refusals -= u32::from(self.refusals > 0);
+            if self.refusals > 0 { Err(Error::NoSpace("the disk is full".into())) } else { Ok(()) }
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl RaftLog for Full {
+        async fn load(&mut self) -> Result<Recovered, Error> {
+            RaftLog::load(&mut self.log).await
+        }
+
+        async fn write(&mut self, batch: Batch) -> Result<(), Error> {
+            self.refuse()?;
+            self.log.write(batch).await
+        }
+
+        async fn drop_to(&mut self, index: u64) -> Result<(), Error> {
+            self.refuse()?;
+            self.log.drop_to(index).await
+        }
+
+        async fn reset(&mut self, index: u64, state: HardState) -> Result<(), Error> {
+            self.refuse()?;
+            self.log.reset(index, state).await
+        }
+
+        fn size(&self) -> u64 {
+            0
+        }
+    }
+
+    struct Nothing;
+
+    #[async_trait::async_trait]
+    impl Staged for Nothing {
+        async fn publish(self: Box<Self>) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_disk_delays_every_kind_of_write_and_fails_none() {
+        let entry = Entry { index: 2, term: 1, ..Entry::default() };
+        let batch = || Batch { entries: vec![entry.clone()], state: None };
+        let kinds: [fn(Batch) -> Write; 3] = [
+            |batch| Write::Batch(7, batch),
+            |batch| Write::Install { number: 7, index: 1, staged: Box::new(Nothing), batch },
+            |_| Write::DropTo(1),
+        ];
+        for kind in kinds {
+            let mut log = Full { log: MemoryLog::new(&[1]), refusals: 4 };
+            let (events, mut heard) = mpsc::unbounded_channel();
+            let shared = Shared::new(Membership::numbered(&[1]), 1);
+            work(&mut log, [kind(batch()), Write::Batch(8, batch())].into_iter(), &events, &shared).await.unwrap();
+            assert!(matches!(heard.recv().await, Some(Event::Persisted(8))));
+            assert_eq!((log.log.entries(), shared.no_space()), (1, None));
+        }
+    }
 
     #[test]
     fn a_later_batch_replaces_what_it_conflicts_with() {
