@@ -1,35 +1,57 @@
 //! A member: its store, and who serves it.
 
-use std::{future::Future, path::Path, sync::Arc};
+use std::{
+    future::Future,
+    hash::{BuildHasher, Hasher, RandomState},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
+use rk_raft::{Initial, MemberConfig, PeerListener, PeerTls, RaftStore};
 use rk_store::{
-    DurableOptions, DurableStore, Member, Quota, auto_compact,
-    etcd::{EtcdServer, ServerOptions, Standalone, server_tls},
+    Cluster, auto_compact,
+    etcd::{EtcdServer, ServerOptions, server_tls},
 };
 use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
-    flags::{ClientTls, Flags},
+    flags::{ClientTls, ClusterState, Flags},
     url::Url,
 };
 
-/// Why a server could not start.
+/// How long a leader that ends tries to hand its leadership over.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
+/// Why a server could not start, or go on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The flags.
     #[error("{0}")]
     Flags(String),
-    /// The data directory.
-    #[error("the store in {dir}: {source}")]
-    Store {
-        /// Its path.
+    /// The data directory, or the cluster.
+    #[error("{dir}: {source}")]
+    Member {
+        /// The data directory.
         dir: String,
         /// What is wrong.
         source: rk_store::Error,
     },
+    /// The data of another program.
+    #[error("{0} holds the data of an etcd: save a snapshot there and give this server a directory of its own")]
+    ForeignData(PathBuf),
     /// Certificates.
     #[error("TLS: {0}")]
     Tls(rk_store::Error),
+    /// A certificate of members.
+    #[error("TLS of members: {path}: {source}")]
+    PeerTls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: std::io::Error,
+    },
     /// An address.
     #[error("listening on {url}: {source}")]
     Listen {
@@ -51,37 +73,99 @@ fn client_tls(flags: &ClientTls) -> Result<Option<Arc<rustls::ServerConfig>>, Er
     if *client_cert_auth && trusted_ca_file.is_none() {
         return Err(Error::Flags("--client-cert-auth needs --trusted-ca-file".into()));
     }
-    let config = server_tls(cert, key, trusted_ca_file.as_deref().map(Path::new)).map_err(Error::Tls)?;
+    let config = server_tls(cert, key, trusted_ca_file.as_deref()).map_err(Error::Tls)?;
     Ok(Some(Arc::new(config)))
 }
 
-/// Serves until the process is told to end.
-pub(crate) async fn run(flags: Flags) -> Result<(), Error> {
-    flags.check_times().map_err(Error::Flags)?;
-    let compaction = flags.auto_compaction().map_err(Error::Flags)?;
-    if flags.members().map_err(Error::Flags)?.len() != 1 {
-        return Err(Error::Flags("--initial-cluster: only clusters of one member are served".into()));
+/// The TLS of members, if their URLs want it. Members always show each other certificates.
+fn peer_tls(flags: &Flags) -> Result<Option<PeerTls>, Error> {
+    let urls = flags.listen_peer_urls.iter().chain(&flags.initial_advertise_peer_urls);
+    if !urls.clone().any(|url| url.tls) {
+        return Ok(None);
     }
+    if !urls.clone().all(|url| url.tls) {
+        return Err(Error::Flags("peer URLs are either all http or all https".into()));
+    }
+    let files = &flags.peer_tls;
+    let (Some(certificate), Some(key), Some(authority)) =
+        (&files.peer_cert_file, &files.peer_key_file, &files.peer_trusted_ca_file)
+    else {
+        let needs = "https among members needs --peer-cert-file, --peer-key-file and --peer-trusted-ca-file";
+        return Err(Error::Flags(needs.into()));
+    };
+    let read = |path: &PathBuf| std::fs::read(path).map_err(|source| Error::PeerTls { path: path.clone(), source });
+    Ok(Some(PeerTls { certificate: read(certificate)?, key: read(key)?, authority: read(authority)? }))
+}
+
+/// The addresses of URLs to listen on.
+async fn addresses(urls: &[Url]) -> Result<Vec<SocketAddr>, Error> {
+    let mut all = Vec::new();
+    for url in urls {
+        let failed = |source| Error::Listen { url: url.to_string(), source };
+        all.extend(tokio::net::lookup_host(&url.authority).await.map_err(failed)?);
+    }
+    // A name may stand for one address twice.
+    all.sort_unstable();
+    all.dedup();
+    Ok(all)
+}
+
+/// Where this member's data are below the data directory, which must not be that of a real etcd.
+fn member_dir(data: &Path) -> Result<PathBuf, Error> {
+    let own = data.join("rk");
+    if !own.exists() && data.join("member").join("wal").exists() {
+        return Err(Error::ForeignData(data.to_owned()));
+    }
+    Ok(own)
+}
+
+async fn config(flags: &Flags) -> Result<MemberConfig, Error> {
+    flags.check_times().map_err(Error::Flags)?;
+    let members = flags.members().map_err(Error::Flags)?;
+    let own = strings(&flags.initial_advertise_peer_urls);
+    let initial = match flags.initial_cluster_state {
+        ClusterState::New => Initial::New { members, token: flags.initial_cluster_token.clone(), backup: None },
+        ClusterState::Existing => {
+            let others = members.into_iter().filter(|(name, _)| *name != flags.name);
+            Initial::Join { peers: others.flat_map(|(_, urls)| urls).collect() }
+        }
+    };
+    let failed = |source| Error::Member { dir: "peers".into(), source };
+    let listener = PeerListener::bind(&addresses(&flags.listen_peer_urls).await?).await.map_err(failed)?;
+    let dir = member_dir(&flags.data_dir())?;
+    let mut config = MemberConfig::new(dir, &flags.name, own, listener, initial);
+    config.client_urls = strings(&flags.advertise_client_urls);
+    config.tls = peer_tls(flags)?;
+    config.force_new_cluster = flags.force_new_cluster;
+    let options = &mut config.options;
+    options.tick = Duration::from_millis(flags.heartbeat_interval);
+    options.heartbeat_ticks = 1;
+    options.election_ticks = usize::try_from(flags.election_timeout / flags.heartbeat_interval).unwrap_or(usize::MAX);
+    options.snapshot_entries = flags.snapshot_count;
+    options.quota_bytes = flags.quota();
+    // Members must not wait equally long before they stand for election.
+    options.seed = RandomState::new().build_hasher().finish();
+    Ok(config)
+}
+
+/// Serves until the process is told to end, or the member can't go on.
+pub(crate) async fn run(flags: Flags) -> Result<(), Error> {
+    let compaction = flags.auto_compaction().map_err(Error::Flags)?;
     let tls = client_tls(&flags.client_tls)?;
     let dir = flags.data_dir();
-    let mut options = DurableOptions::default();
-    options.quota = Quota { bytes: flags.quota(), member: 1 };
-    let opened = DurableStore::open(&dir, options).await;
-    let store = Arc::new(opened.map_err(|source| Error::Store { dir: dir.display().to_string(), source })?);
-    let member = Member {
-        id: 1,
-        name: flags.name.clone(),
-        peer_urls: strings(&flags.initial_advertise_peer_urls),
-        client_urls: strings(&flags.advertise_client_urls),
-        is_learner: false,
-    };
-    let cluster = Arc::new(Standalone::new(1, member, store.clone()));
+    let failed = |source| Error::Member { dir: dir.display().to_string(), source };
+    let store = Arc::new(RaftStore::open(config(&flags).await?).await.map_err(failed)?);
+    tracing::info!(
+        member = format!("{:x}", store.member_id()),
+        cluster = format!("{:x}", store.cluster_id()),
+        "the member has started"
+    );
     let mut limits = ServerOptions::default();
     limits.max_request_bytes = flags.max_request_bytes;
     limits.max_txn_ops = flags.max_txn_ops;
     limits.quota_bytes = flags.quota();
     limits.snapshot_dir = dir.clone();
-    let server = EtcdServer::new(store.clone(), cluster, limits);
+    let server = EtcdServer::new(store.clone(), store.clone(), limits);
     let mut tasks = JoinSet::new();
     listen(&mut tasks, &flags.listen_client_urls, &tls, |listener, tls| {
         let server = server.clone();
@@ -95,12 +179,32 @@ pub(crate) async fn run(flags: Flags) -> Result<(), Error> {
     .await?;
     if let Some(policy) = compaction {
         let store = store.clone();
-        tasks.spawn(async move { auto_compact(&*store, policy, || true).await });
+        tasks.spawn(async move { auto_compact(&*store, policy, || store.leader() == Some(store.id())).await });
     }
-    told_to_end().await;
+    let ended = tokio::select! {
+        () = told_to_end() => Ok(()),
+        Some(source) = store.stopped() => Err(failed(source)),
+    };
+    if ended.is_ok() {
+        hand_over(&store).await;
+    }
     tasks.shutdown().await;
-    store.close().await;
-    Ok(())
+    store.stop();
+    ended
+}
+
+/// Has another member lead, so that nobody waits for an election.
+async fn hand_over(store: &RaftStore) {
+    if store.leader() != Some(store.id()) {
+        return;
+    }
+    let members = store.members(false).await.unwrap_or_default();
+    let Some(next) = members.iter().find(|member| !member.is_learner && member.id != store.id()) else { return };
+    match tokio::time::timeout(HAND_OVER, store.move_leader(next.id)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "the leadership was not handed over"),
+        Err(_) => tracing::warn!("the leadership was not handed over in time"),
+    }
 }
 
 /// Serves on these URLs.

@@ -279,3 +279,31 @@ fn snapshot_save_status_and_restore() {
     assert!(etcd.fails(&["get", "k7", "--rev", "99"]).contains("has been compacted"));
     assert!(etcd.ctl(&["lease", "list"]).contains("found 1 leases"));
 }
+
+#[test]
+fn three_members_move_their_leader_and_outlive_it() {
+    if !etcdctl_is_there() {
+        return;
+    }
+    let mut members = Server::start_cluster(&["a", "b", "c"]);
+    let put = |member: &Server, key: &str| {
+        let put = || member.command(&["put", key, "x"]).output().unwrap().status.success();
+        wait_for("a put", put);
+    };
+    put(&members[0], "first");
+    assert_eq!(members[1].ctl(&["member", "list"]).matches(", started, ").count(), 3);
+    let leader = |members: &[Server]| {
+        members.iter().position(|member| member.ctl(&["endpoint", "status"]).contains(", true, false, "))
+    };
+    let first = leader(&members).expect("a leader");
+    let next = (first + 1) % 3;
+    let status = members[next].ctl(&["endpoint", "status"]);
+    let id = status.split(", ").nth(1).unwrap();
+    assert!(members[first].ctl(&["move-leader", id]).starts_with("Leadership transferred"));
+    wait_for("the other to lead", || leader(&members) == Some(next));
+    drop(members.remove(next));
+    put(&members[0], "second");
+    for member in &members {
+        assert_eq!(member.ctl(&["get", "", "--prefix", "--keys-only"]), "first\n\nsecond\n\n");
+    }
+}

@@ -64,28 +64,38 @@ impl Drop for Server {
 impl Server {
     /// Starts a server on an empty folder.
     pub fn start(flags: &[&str]) -> Self {
-        Self::start_on(&free_address(), "http", flags)
+        let server = Self::start_member("default", &format!("http://{}", free_address()), flags);
+        server.ready(PATIENCE);
+        server
     }
 
-    /// Starts a server on an address.
-    pub fn start_on(address: &str, scheme: &str, flags: &[&str]) -> Self {
+    /// Starts a cluster.
+    pub fn start_cluster(names: &[&str]) -> Vec<Self> {
+        let peers: Vec<_> = names.iter().map(|name| (*name, format!("http://{}", free_address()))).collect();
+        let cluster = peers.iter().map(|(name, url)| format!("{name}={url}")).collect::<Vec<_>>().join(",");
+        let start = |(name, peer): &(&str, String)| Self::start_member(name, peer, &["--initial-cluster", &cluster]);
+        let members: Vec<_> = peers.iter().map(start).collect();
+        members.iter().for_each(|member| member.ready(PATIENCE));
+        members
+    }
+
+    fn start_member(name: &str, peer: &str, flags: &[&str]) -> Self {
+        let address = free_address();
         let dir = tempfile::tempdir().unwrap();
-        let url = format!("{scheme}://{address}");
-        let peer = format!("http://{}", free_address());
+        let url = format!("http://{address}");
         let data = dir.path().join("data").display().to_string();
         let own = [
+            ("--name", name),
             ("--data-dir", data.as_str()),
             ("--listen-client-urls", &url),
             ("--advertise-client-urls", &url),
-            ("--listen-peer-urls", &peer),
-            ("--initial-advertise-peer-urls", &peer),
+            ("--listen-peer-urls", peer),
+            ("--initial-advertise-peer-urls", peer),
         ];
         let mut all: Vec<String> = own.iter().flat_map(|(flag, value)| [(*flag).into(), (*value).into()]).collect();
         all.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let child = spawn(&all, &dir);
-        let server = Self { child, flags: all, address: address.to_owned(), url, dir };
-        server.ready(PATIENCE);
-        server
+        Self { child, flags: all, address, url, dir }
     }
 
     fn ready(&self, patience: Duration) {
