@@ -116,6 +116,8 @@ pub(crate) struct Node {
     sending: BTreeMap<MemberId, Sending>,
     receiving: Option<Receiving>,
     received: Option<Box<Received>>,
+    /// Whose transfer of a state was the last to arrive whole.
+    arrived: Option<(MemberId, u64)>,
     /// The point of the newest state saved here, and what was written since.
     saved: u64,
     saving: bool,
@@ -209,6 +211,7 @@ impl Node {
             sending: BTreeMap::new(),
             receiving: None,
             received: None,
+            arrived: None,
             saved: point.index,
             saving: false,
             defragmenting: Vec::new(),

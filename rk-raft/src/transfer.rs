@@ -147,13 +147,14 @@ pub(crate) async fn receive(
             Some((.., incoming)) => incoming.push(records(chunk.data).ok_or_else(malformed)?).await?,
         }
         next += 1;
-        acknowledge(next, Arrival::Going);
         if chunk.last
             && let Some((message, point, incoming)) = begun
         {
+            // The last chunk is acknowledged with the whole state, and comes again until it is.
             let (machine, staged) = incoming.finish().await?;
             return Ok(Received { transfer, message, point, machine, staged });
         }
+        acknowledge(next, Arrival::Going);
     }
     Err(failed("receiving a state", "another one has come"))
 }

@@ -43,6 +43,11 @@ pub(crate) struct Receiving {
     task: AbortHandle,
 }
 
+/// Says that all of a state has arrived.
+fn done(transfer: u64) -> Message {
+    Message::ChunkAck { transfer, next: u64::MAX, state: Arrival::Done }
+}
+
 impl Node {
     /// Has states made ready for members that need one.
     pub(super) fn prepare_states(&mut self) {
@@ -150,6 +155,10 @@ impl Node {
 
     /// Takes a part of a state from the leader.
     pub(super) fn take_chunk(&mut self, from: MemberId, chunk: Chunk) {
+        if self.arrived == Some((from, chunk.transfer)) {
+            // The sender has not heard of it.
+            return self.send(from, &done(chunk.transfer));
+        }
         let current = self.receiving.as_ref().is_some_and(|r| (r.from, r.transfer) == (from, chunk.transfer));
         if !current {
             let newer = self.receiving.as_ref().is_none_or(|r| r.from != from || chunk.transfer > r.transfer);
@@ -200,8 +209,8 @@ impl Node {
         if self.receiving.as_ref().is_some_and(|receiving| receiving.transfer == transfer) {
             self.receiving = None;
         }
-        let done = Message::ChunkAck { transfer, next: u64::MAX, state: Arrival::Done };
-        self.send(from, &done);
+        self.arrived = Some((from, transfer));
+        self.send(from, &done(transfer));
         let message = received.message.clone();
         if message.to != self.id || message.term == 0 {
             return Ok(());
