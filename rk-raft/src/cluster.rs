@@ -3,10 +3,7 @@
 use async_trait::async_trait;
 use rand::RngExt;
 use rk_store::{Cluster, ClusterError, Error, Member, MemberId, MemberStatus};
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
+use tokio::{sync::watch, time::timeout};
 
 use crate::{
     RaftStore,
@@ -23,6 +20,35 @@ impl RaftStore {
     /// either has changed.
     pub async fn publish(&self, name: &str, client_urls: &[String]) -> Result<(), ClusterError> {
         self.change(Change::Publish(self.id, name.to_owned(), client_urls.to_vec())).await.map(drop)
+    }
+}
+
+/// Time before a member that could not be told of is told of again.
+#[cfg(any(feature = "grpc", feature = "testing"))]
+const RETRY: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// Tells the group a member's name and client URLs, as soon as there is a group to tell, until it stops.
+#[cfg(any(feature = "grpc", feature = "testing"))]
+pub(crate) fn keep_published(
+    store: &RaftStore,
+    name: String,
+    client_urls: Vec<String>,
+) -> impl Future<Output = ()> + use<> {
+    // The store itself ends with its last handle.
+    let (id, proposals, shared) = (store.id, store.proposals.clone(), store.shared.clone());
+    async move {
+        let published = |member: &Member| member.name == name && member.client_urls == client_urls;
+        while !shared.membership.read().members.get(&id).is_some_and(published) {
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            let change = Change::Publish(id, name.clone(), client_urls.clone());
+            if proposals.send(Proposal::Change(change, reply)).await.is_err() {
+                return;
+            }
+            if !matches!(answer.await, Ok(Ok(_))) {
+                tracing::debug!(member = id, "the group does not know this member's name yet");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
     }
 }
 
@@ -103,11 +129,11 @@ impl Cluster for RaftStore {
 
     async fn move_leader(&self, to: MemberId) -> Result<(), ClusterError> {
         let mut leader = self.shared.leader.subscribe();
-        let deadline = Instant::now() + self.options.request_timeout;
+        let deadline = self.options.clock.now() + self.options.request_timeout;
         // A member that was told too early that it may lead ignores it, and raft gives up after an election timeout: so it
         // is told again.
         let patience = self.options.tick * (self.options.election_ticks as u32 + 1);
-        while Instant::now() < deadline {
+        while self.options.clock.now() < deadline {
             match self.ask(|reply| Request::Transfer { to, reply }).await {
                 Err(ClusterError::NotLeader) if *leader.borrow() == Some(to) => return Ok(()),
                 // On its way.

@@ -12,7 +12,7 @@
 //! - Members come and go at run time, through [`rk_store::Cluster`], which a [`RaftStore`] implements too.
 //!
 //! What a member runs on are contracts: a [`RaftLog`] that keeps entries and vote, [`Checkpoints`] that keep the state
-//! that the log goes on from ([`MemoryLog`] is both), and a [`Transport`] that carries packets ([`LocalNetwork`]). Time is tokio's and randomness comes from
+//! that the log goes on from ([`MemoryLog`] is both), and a [`Transport`] that carries packets ([`LocalNetwork`]). Time is that of [`RaftOptions::clock`] and randomness comes from
 //! [`RaftOptions::seed`], so a [`LocalGroup`] can be tested under a paused clock, with members stopped, cut off and
 //! started again:
 //!
@@ -54,6 +54,7 @@ mod shared;
 #[cfg(feature = "testing")]
 pub mod sim;
 mod store;
+mod ticks;
 mod transfer;
 mod transport;
 mod writer;

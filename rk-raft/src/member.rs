@@ -3,14 +3,11 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use rk_store::{Error, Member, SnapshotStream};
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::sleep,
-};
+use tokio::time::sleep;
 
 use crate::{
-    GrpcTransport, Identity, MemberDir, MemberDirOptions, MemberId, Membership, PeerListener, PeerTls, RaftOptions,
-    RaftStore, Start, discover, membership::Change, node::Proposal, shared::Shared,
+    GrpcTransport, Identity, MemberDir, MemberDirOptions, Membership, PeerListener, PeerTls, RaftOptions, RaftStore,
+    Start, cluster::keep_published, discover,
 };
 
 /// How a member that has no data yet comes to its group.
@@ -92,7 +89,7 @@ impl MemberConfig {
     }
 }
 
-/// Time before a member that could not be told of is told of again.
+/// Time before a group that did not answer is asked again.
 const RETRY: Duration = Duration::from_millis(500);
 /// How long a member that is to join asks for its group.
 const PATIENCE: u32 = 20;
@@ -148,36 +145,8 @@ impl RaftStore {
             packets,
         };
         let store = Self::start(start, options).await?;
-        tokio::spawn(keep_published(
-            identity.member_id,
-            store.proposals.clone(),
-            store.shared.clone(),
-            name,
-            client_urls,
-        ));
+        tokio::spawn(keep_published(&store, name, client_urls));
         Ok(store)
-    }
-}
-
-/// Tells the group a member's name and client URLs, as soon as there is a group to tell, until it stops.
-async fn keep_published(
-    id: MemberId,
-    proposals: mpsc::Sender<Proposal>,
-    shared: Arc<Shared>,
-    name: String,
-    client_urls: Vec<String>,
-) {
-    let published = |member: &Member| member.name == name && member.client_urls == client_urls;
-    while !shared.membership.read().members.get(&id).is_some_and(published) {
-        let (reply, answer) = oneshot::channel();
-        let change = Change::Publish(id, name.clone(), client_urls.clone());
-        if proposals.send(Proposal::Change(change, reply)).await.is_err() {
-            return;
-        }
-        if !matches!(answer.await, Ok(Ok(_))) {
-            tracing::debug!(member = id, "the group does not know this member's name yet");
-            sleep(RETRY).await;
-        }
     }
 }
 

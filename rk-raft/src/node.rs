@@ -33,11 +33,7 @@ use rk_store::{
     Error, Replica,
     planted::{Bug, is_planted},
 };
-use tokio::{
-    sync::mpsc,
-    task::JoinSet,
-    time::{Instant, MissedTickBehavior},
-};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 pub(crate) use self::inputs::{Event, Parts, Proposal, Queues, Received, Request};
 use self::snapshots::{Receiving, Sending};
@@ -52,6 +48,7 @@ use crate::{
     proposals::{Payload, Proposals, Reply, Taken},
     reads::{LeaseQuestion, Reads, expire_questions},
     shared::Shared,
+    ticks::Ticks,
     transport::Lane,
     writer::{self, Write},
 };
@@ -186,7 +183,7 @@ impl Node {
             states,
             transport,
             random: StdRng::seed_from_u64(options.seed.wrapping_add(id)),
-            started: Instant::now(),
+            started: options.clock.now(),
             options,
             election_timeout: 0,
             drawn_for: None,
@@ -231,8 +228,7 @@ impl Node {
 
     /// Works until the log or the engine fails, or the member is removed, which is told.
     pub(crate) async fn run(mut self, mut queues: Queues, mut events: mpsc::UnboundedReceiver<Event>) -> Error {
-        let mut ticks = tokio::time::interval(self.options.tick);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut ticks = Ticks::new(self.options.clock.clone(), self.options.tick);
         let replica = self.replica.clone();
         let Queues { requests, proposals, packets } = &mut queues;
         loop {
@@ -242,7 +238,7 @@ impl Node {
                 // In order, so that a run does not depend on chance. None can starve: the loop below takes from all queues, and
                 // time passes one tick at a time.
                 biased;
-                _ = ticks.tick() => work = self.tick(),
+                () = ticks.next() => work = self.tick(),
                 ended = replica.lease_clock().ended(), if self.leads() => self.end_leases(ended),
                 Some(event) = events.recv() => work = self.hear(event),
                 Some(packet) = packets.recv() => work = self.receive(packet),
@@ -332,7 +328,7 @@ impl Node {
             self.raft.tick();
         }
         self.draw_election_timeout();
-        let now = Instant::now();
+        let now = self.options.clock.now();
         let before = now.checked_sub(self.patience()).unwrap_or(now);
         self.proposals.expire(now);
         if let Some(reason) = self.shared.no_space() {
@@ -372,7 +368,7 @@ impl Node {
             tracing::warn!(member = self.id, from, "a packet could not be read");
             return Ok(());
         };
-        self.heard.insert(from, Instant::now());
+        self.heard.insert(from, self.options.clock.now());
         match message {
             Message::Raft(message) => self.step(from, *message)?,
             Message::LeaseAsk { token, id, renew } => self.look_at_lease(token, from, id, renew),
@@ -534,12 +530,12 @@ impl Node {
     }
 
     fn accept(&mut self, request: Request) {
-        let deadline = Instant::now() + self.options.request_timeout;
+        let deadline = self.options.clock.now() + self.options.request_timeout;
         match request {
             Request::Barrier(reply) => self.reads.new.push(crate::reads::AfterRead::Read(reply, deadline)),
             Request::Lease { id, renew, reply } => {
                 let token = self.number();
-                let again = Instant::now();
+                let again = self.options.clock.now();
                 self.questions.insert(token, LeaseQuestion { id, renew, reply, deadline, again });
                 self.ask_leader(token);
             }
@@ -549,7 +545,7 @@ impl Node {
     }
 
     fn take(&mut self, proposal: Proposal) {
-        let deadline = Instant::now() + self.options.request_timeout;
+        let deadline = self.options.clock.now() + self.options.request_timeout;
         let payload = match proposal {
             Proposal::Command(command, reply) => {
                 let mut data = Vec::new();

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use rk_store::DEFAULT_WATCH_BUFFER;
+use rk_store::{Clock, DEFAULT_WATCH_BUFFER};
 
 /// How a member works. All members of a group use the same times.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RaftOptions {
-    /// The unit of the group's time, by tokio's clock.
+    /// The unit of the group's time.
     pub tick: Duration,
     /// Ticks between a leader's heartbeats.
     pub heartbeat_ticks: usize,
@@ -37,6 +37,8 @@ pub struct RaftOptions {
     pub watch_buffer: usize,
     /// Where election timeouts and ids come from; a member adds its own number.
     pub seed: u64,
+    /// What time it is for the member.
+    pub clock: Clock,
 }
 
 impl Default for RaftOptions {
@@ -54,6 +56,7 @@ impl Default for RaftOptions {
             quota_bytes: 0,
             watch_buffer: DEFAULT_WATCH_BUFFER,
             seed: 0,
+            clock: Clock::default(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use parking_lot::{Mutex, RwLock};
-use rk_store::MemberId;
+use rk_store::{Clock, MemberId};
 use tokio::{sync::watch, time::Instant};
 
 use crate::membership::Membership;
@@ -11,6 +11,7 @@ use crate::membership::Membership;
 /// See the module's description.
 #[derive(Debug)]
 pub(crate) struct Shared {
+    clock: Clock,
     start: Instant,
     pub(crate) leader: watch::Sender<Option<MemberId>>,
     pub(crate) membership: RwLock<Membership>,
@@ -26,9 +27,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(membership: Membership, applied: u64) -> Self {
+    pub(crate) fn new(membership: Membership, applied: u64, clock: Clock) -> Self {
         Self {
-            start: Instant::now(),
+            start: clock.now(),
+            clock,
             leader: watch::Sender::new(None),
             membership: RwLock::new(membership),
             term: AtomicU64::new(0),
@@ -64,7 +66,7 @@ impl Shared {
     /// Whether what is applied here is all that anyone was told of, as far as this can be known without asking others.
     pub(crate) fn is_up_to_date(&self) -> bool {
         let lease = self.lease.load(SeqCst);
-        let leads = self.alone.load(SeqCst) || (lease > 0 && self.since_start(Instant::now()) < lease);
+        let leads = self.alone.load(SeqCst) || (lease > 0 && self.since_start(self.clock.now()) < lease);
         // In this order: what is committed later was not acknowledged before this call.
         leads && self.committed.load(SeqCst) <= self.applied.load(SeqCst)
     }

@@ -5,10 +5,11 @@
 //! fails can be looked at again and again.
 //!
 //! ```text
-//! clients, watchers, owners of leases ─► members ◄─► network: delays, losses, cuts
-//!    │                                      │
-//!    └─► history                            └─► the log, as every member shows it; disks that forget what was not synced
-//!           └────────────► checks ◄────────────┘
+//! clients, watchers, owners of leases, ─► members ◄─► network: delays, losses, cuts
+//! an operator who changes the members        │ │
+//!    │                                       │ └─► disks that forget what was not synced; clocks that do not agree
+//!    └─► history                             └─► the log, as every member shows it
+//!           └─────────────► checks ◄────────────┘
 //! ```
 //! What is checked:
 //! - the history of reads and transactions is linearizable ([`linear`], [`kv`]), and revisions follow real time;
@@ -16,6 +17,7 @@
 //! - watches deliver exactly what the log holds, in order, or say that it was compacted;
 //! - no lease ends early, and those forgotten end;
 //! - in each term one member leads;
+//! - the members are those that the operator was told of; those removed end, and end again when they are started again;
 //! - once nothing goes wrong any more, every member works again within a bounded time, and all hold the same.
 //!
 //! ```
@@ -25,6 +27,7 @@
 //! ```
 
 mod client;
+mod clocks;
 mod disk;
 mod faults;
 mod group;
@@ -33,14 +36,16 @@ pub mod kv;
 mod leases;
 pub mod linear;
 mod network;
+mod operator;
 mod trace;
 mod watching;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::{join, join_all};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use rk_store::{KeyRange, Store};
+use rk_store::{Cluster, KeyRange, MemberId, Store};
+use tokio::time::{sleep, timeout};
 
 use self::{group::Group, linear::Verdict, trace::Trace};
 
@@ -113,7 +118,7 @@ async fn simulate(seed: u64, options: &Options) -> Report {
     let mut random = StdRng::seed_from_u64(seed);
     let trace = Trace::new(options.verbose);
     let size = if random.random_bool(0.7) { 3 } else { 5 };
-    let group = Group::new(size, seed, &mut random, trace.clone());
+    let group = Group::new(size, seed, options.time, &mut random, trace.clone());
     join_all(group.ids().into_iter().map(|id| group.start(id))).await;
     let until = u64::try_from(options.time.as_millis()).unwrap_or(u64::MAX);
     let clients = (1..=5).map(|i| tokio::spawn(client::client(group.clone(), i, random.random(), until)));
@@ -129,18 +134,29 @@ async fn simulate(seed: u64, options: &Options) -> Report {
     let watchers: Vec<_> = watchers.collect();
     let compactor = tokio::spawn(client::compactor(group.clone(), random.random(), until));
     let faults = tokio::spawn(faults::make(group.clone(), random.random(), until));
+    let changes = if random.random_bool(0.5) { until } else { 0 };
+    let operator = tokio::spawn(operator::operate(group.clone(), random.random(), changes));
     let used = join(join_all(clients), join_all(owners)).await.1;
     join(compactor, faults).await.0.expect("the compactor does not panic");
 
-    let revision = recover(&group).await;
+    trace.tell(|| "all faults end".into());
+    group.network.cut(Default::default());
+    group.network.set_quality(Default::default());
+    // The operator ends what was begun.
+    let Ok(Ok(members)) = timeout(RECOVERY, operator).await else {
+        trace.violation(format!("the members can't be changed {RECOVERY:?} after the last fault"));
+        return Counts::default().finish(seed, &trace);
+    };
+    let revision = recover(&group, &members).await;
     let watched = join_all(watchers).await;
-    tokio::time::sleep(LAST_LEASES).await;
-    check(&group, revision, used.into_iter().flatten().flatten(), watched.into_iter().flatten())
+    sleep(LAST_LEASES).await;
+    check(&group, &members, revision, used.into_iter().flatten().flatten(), watched.into_iter().flatten())
         .await
         .finish(seed, &trace)
 }
 
 /// What the checks have counted.
+#[derive(Default)]
 struct Counts {
     operations: usize,
     revisions: u64,
@@ -156,51 +172,67 @@ impl Counts {
     }
 }
 
-/// Ends all faults and sees that every member works again; the revision that all have reached.
-async fn recover(group: &Arc<Group>) -> u64 {
+/// Sees that every member works again and that those removed end; the revision that all have reached.
+async fn recover(group: &Arc<Group>, members: &BTreeMap<MemberId, bool>) -> u64 {
     let trace = &group.trace;
-    trace.tell(|| "all faults end".into());
-    group.network.cut(Default::default());
-    group.network.set_quality(Default::default());
     let work = async {
         let mut revision = 0;
-        for id in group.ids() {
-            loop {
-                let Some(store) = group.member(id) else {
-                    group.start(id).await;
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                };
-                match store.put(format!("after/{id}").into(), format!("after/{id} at {}", trace.now()).into()).await {
-                    Ok(made) => {
-                        revision = made;
-                        break;
-                    }
-                    Err(error) => trace.tell(|| format!("member {id} does not work yet: {error}")),
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+        for id in members.keys() {
+            revision = revision.max(work_again(group, *id).await);
+        }
+        for id in group.former(members) {
+            see_end(group, id).await;
+            trace.tell(|| format!("member {id} is started again"));
+            group.start(id).await;
+            see_end(group, id).await;
         }
         revision
     };
-    match tokio::time::timeout(RECOVERY, work).await {
+    match timeout(RECOVERY, work).await {
         Ok(revision) => revision,
         Err(_) => {
-            trace.violation(format!("not every member works {RECOVERY:?} after the last fault"));
+            trace.violation(format!("not every member works or has ended {RECOVERY:?} after the last fault"));
             0
         }
+    }
+}
+
+/// Has a member make a change; its revision.
+async fn work_again(group: &Arc<Group>, id: MemberId) -> u64 {
+    loop {
+        group.start(id).await;
+        if let Some(store) = group.member(id) {
+            let now = group.trace.now();
+            match store.put(format!("after/{id}").into(), format!("after/{id} at {now}").into()).await {
+                Ok(revision) => return revision,
+                Err(error) => group.trace.tell(|| format!("member {id} does not work yet: {error}")),
+            }
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Waits until a member that was removed has ended.
+async fn see_end(group: &Arc<Group>, id: MemberId) {
+    while !group.has_left(id) {
+        group.trace.tell(|| format!("member {id} has not ended yet"));
+        if !group.runs(id) {
+            group.start(id).await;
+        }
+        sleep(Duration::from_millis(200)).await;
     }
 }
 
 /// Checks all that is to be checked at the end.
 async fn check(
     group: &Arc<Group>,
+    members: &BTreeMap<MemberId, bool>,
     revision: u64,
     used: impl Iterator<Item = leases::Used>,
     watched: impl Iterator<Item = watching::Watched>,
 ) -> Counts {
     let trace = &group.trace;
-    let revisions = same_everywhere(group, revision).await;
+    let revisions = same_everywhere(group, members, revision).await;
     used.for_each(|used| used.check(&group.log, group));
     let mut events = 0;
     for watched in watched {
@@ -224,11 +256,15 @@ async fn check(
     Counts { operations: history.len(), revisions, events, undecided }
 }
 
-/// Checks that all members hold the same, and no lease any more; the revision that they are at.
-async fn same_everywhere(group: &Arc<Group>, revision: u64) -> u64 {
+/// Checks that all members hold the same, know the same members, and no lease any more; the revision that they are at.
+async fn same_everywhere(group: &Arc<Group>, members: &BTreeMap<MemberId, bool>, revision: u64) -> u64 {
     let mut first: Option<(u64, u64, u64, u32)> = None;
-    for id in group.ids() {
-        let Some(store) = group.member(id) else { continue };
+    for id in members.keys() {
+        let Some(store) = group.member(*id) else { continue };
+        match store.members(true).await {
+            Ok(found) if operator::of(&found) == *members => {}
+            found => group.trace.violation(format!("the members are {members:?}, and to member {id} {found:?}")),
+        }
         let state = async {
             let leases = store.leases().await?;
             let (status, hash) = (store.status().await?, store.hash_kv(0).await?);

@@ -88,8 +88,8 @@ impl RaftStore {
             None => (Point::default(), states.empty().await?),
         };
         let recovered = log.load().await?;
-        let replica = Replica::new(machine, options.watch_buffer);
-        let shared = Arc::new(Shared::new(point.membership.clone(), point.index));
+        let replica = Replica::with_clock(machine, options.watch_buffer, options.clock.clone());
+        let shared = Arc::new(Shared::new(point.membership.clone(), point.index, options.clock.clone()));
         // Another sequence than that of the election timeouts, and another one in each life.
         let seed = !options.seed.wrapping_add(id) ^ recovered.life.rotate_left(32);
         let (replica_, shared_, options_) = (replica.clone(), shared.clone(), options.clone());

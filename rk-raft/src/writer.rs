@@ -122,6 +122,7 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use raft::eraftpb::{Entry, HardState};
+    use rk_store::Clock;
 
     use super::*;
     use crate::{Membership, MemoryLog, Recovered};
@@ -186,7 +187,7 @@ mod tests {
         for kind in kinds {
             let mut log = Full { log: MemoryLog::new(&[1]), refusals: 4 };
             let (events, mut heard) = mpsc::unbounded_channel();
-            let shared = Shared::new(Membership::numbered(&[1]), 1);
+            let shared = Shared::new(Membership::numbered(&[1]), 1, Clock::default());
             work(&mut log, [kind(batch()), Write::Batch(8, batch())].into_iter(), &events, &shared).await.unwrap();
             assert!(matches!(heard.recv().await, Some(Event::Persisted(8))));
             assert_eq!((log.log.entries(), shared.no_space()), (1, None));

@@ -1,4 +1,4 @@
-//! The clock of leases: when each one ends, by tokio's clock.
+//! The clock of leases: when each one ends, by the clock of the process.
 //!
 //! Deadlines are not part of the replicated state. A process that starts, or becomes the leader, gives every lease
 //! its whole granted time again, so none ever ends early.
@@ -12,7 +12,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{Command, Error, LeaseId, Outcome, Replica};
+use crate::{Clock, Command, Error, LeaseId, Outcome, Replica};
 
 #[derive(Debug)]
 struct Timer {
@@ -34,17 +34,23 @@ struct Timers {
 pub struct LeaseClock {
     timers: Mutex<Timers>,
     changed: Notify,
-}
-
-fn after(ttl: i64) -> Instant {
-    Instant::now() + Duration::from_secs(u64::try_from(ttl).unwrap_or(0))
+    clock: Clock,
 }
 
 impl LeaseClock {
+    /// Without leases.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, ..Self::default() }
+    }
+
+    fn after(&self, ttl: i64) -> Instant {
+        self.clock.now() + Duration::from_secs(u64::try_from(ttl).unwrap_or(0))
+    }
+
     /// Gives a lease its whole time from now on.
     pub fn start(&self, id: LeaseId, ttl: i64) {
         let mut timers = self.timers.lock();
-        timers.set(id, Timer { ttl, deadline: after(ttl), ended: false });
+        timers.set(id, Timer { ttl, deadline: self.after(ttl), ended: false });
         drop(timers);
         self.changed.notify_one();
     }
@@ -64,7 +70,7 @@ impl LeaseClock {
             Some(timer) if !timer.ended => timer.ttl,
             _ => return Err(Error::LeaseNotFound(id)),
         };
-        timers.set(id, Timer { ttl, deadline: after(ttl), ended: false });
+        timers.set(id, Timer { ttl, deadline: self.after(ttl), ended: false });
         Ok(ttl)
     }
 
@@ -72,7 +78,7 @@ impl LeaseClock {
     pub fn remaining(&self, id: LeaseId) -> Option<i64> {
         let timers = self.timers.lock();
         let timer = timers.by_id.get(&id)?;
-        let left = timer.deadline.saturating_duration_since(Instant::now());
+        let left = timer.deadline.saturating_duration_since(self.clock.now());
         let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
         Some(if timer.ended { 0 } else { i64::try_from(seconds).unwrap_or(i64::MAX) })
     }
@@ -82,7 +88,7 @@ impl LeaseClock {
         let mut timers = self.timers.lock();
         let all: Vec<_> = timers.by_id.iter().map(|(id, timer)| (*id, timer.ttl)).collect();
         for (id, ttl) in all {
-            timers.set(id, Timer { ttl, deadline: after(ttl), ended: false });
+            timers.set(id, Timer { ttl, deadline: self.after(ttl), ended: false });
         }
         drop(timers);
         self.changed.notify_one();
@@ -93,7 +99,7 @@ impl LeaseClock {
         let mut timers = self.timers.lock();
         *timers = Timers::default();
         for (id, ttl) in leases {
-            timers.set(id, Timer { ttl, deadline: after(ttl), ended: false });
+            timers.set(id, Timer { ttl, deadline: self.after(ttl), ended: false });
         }
         drop(timers);
         self.changed.notify_one();
@@ -103,13 +109,13 @@ impl LeaseClock {
     pub async fn ended(&self) -> Vec<LeaseId> {
         loop {
             let changed = self.changed.notified();
-            let (ended, next) = self.timers.lock().take_ended(Instant::now());
+            let (ended, next) = self.timers.lock().take_ended(self.clock.now());
             if !ended.is_empty() {
                 return ended;
             }
             match next {
                 Some(next) => tokio::select! {
-                    () = tokio::time::sleep_until(next) => {}
+                    () = tokio::time::sleep_until(self.clock.when(next)) => {}
                     () = changed => {}
                 },
                 None => changed.await,
@@ -121,7 +127,7 @@ impl LeaseClock {
     pub fn retry(&self, id: LeaseId, delay: Duration) {
         let mut timers = self.timers.lock();
         if let Some(ttl) = timers.by_id.get(&id).filter(|timer| timer.ended).map(|timer| timer.ttl) {
-            timers.set(id, Timer { ttl, deadline: Instant::now() + delay, ended: false });
+            timers.set(id, Timer { ttl, deadline: self.clock.now() + delay, ended: false });
         }
         drop(timers);
         self.changed.notify_one();

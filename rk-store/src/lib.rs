@@ -50,6 +50,7 @@
 //! - `testing` (feature `testing`): the conformance suites for [`Store`] and [`Engine`], for your implementations too.
 
 mod backup;
+mod clock;
 mod cluster;
 mod codec;
 mod command;
@@ -84,6 +85,7 @@ mod types;
 mod watch;
 
 pub use backup::{SnapshotStream, restore_snapshot};
+pub use clock::{Clock, Stretch};
 pub use cluster::{Cluster, ClusterError, Member, MemberId, MemberStatus};
 pub use codec::DecodeError;
 pub use command::{Command, Outcome};

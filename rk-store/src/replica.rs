@@ -15,8 +15,8 @@ use std::{
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 use crate::{
-    Alarm, Command, Engine, Error, HashKv, Lease, LeaseClock, LeaseId, Machine, Outcome, Revision, SnapshotChunk,
-    SnapshotHead, SnapshotStream, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream, backup,
+    Alarm, Clock, Command, Engine, Error, HashKv, Lease, LeaseClock, LeaseId, Machine, Outcome, Revision,
+    SnapshotChunk, SnapshotHead, SnapshotStream, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream, backup,
     codec::put_bytes,
     hash,
     hub::Hub,
@@ -106,7 +106,12 @@ impl Drop for SnapshotGuard {
 impl Replica {
     /// A replica of this state. Its leases get their whole time from now on.
     pub fn new(machine: Machine, watch_buffer: usize) -> Arc<Self> {
-        let leases = LeaseClock::default();
+        Self::with_clock(machine, watch_buffer, Clock::default())
+    }
+
+    /// A replica whose leases end by this clock.
+    pub fn with_clock(machine: Machine, watch_buffer: usize, clock: Clock) -> Arc<Self> {
+        let leases = LeaseClock::new(clock);
         leases.replace(machine.leases());
         let hub = Hub::new(machine.revision(), watch_buffer);
         let size_in_use = AtomicU64::new(machine.engine().size_in_use());

@@ -2,7 +2,6 @@
 
 use raft::eraftpb::{ConfChangeV2, Entry};
 use rk_store::Error;
-use tokio::time::Instant;
 
 use super::{Node, failed, removed};
 use crate::{
@@ -67,7 +66,7 @@ impl Node {
         }
         if change == Change::Remove(self.id) && result.is_ok() {
             // The others are still to learn that the entry is committed.
-            self.leaving = Some(Instant::now() + self.patience());
+            self.leaving = Some(self.options.clock.now() + self.patience());
         }
         if let Some(Payload::Change { reply, .. }) = waiting {
             answer(reply, result.map(|()| self.membership.list()));
@@ -86,7 +85,7 @@ impl Node {
     /// Whether it is time to stop.
     pub(super) fn leave(&self) -> Result<(), Error> {
         match self.leaving {
-            Some(at) if at <= Instant::now() => Err(removed()),
+            Some(at) if at <= self.options.clock.now() => Err(removed()),
             _ => Ok(()),
         }
     }

@@ -31,7 +31,7 @@ fn message(entries: Vec<Entry>, from: MemberId) -> eraftpb::Message {
 impl Node {
     /// Proposes what waits, as far as there is a leader.
     pub(super) fn send_proposals(&mut self) {
-        let now = Instant::now();
+        let now = self.options.clock.now();
         // One without a state yet would lose sight of what it has proposed when the state comes.
         if !self.proposals.has_unsent()
             || self.dispatched == 0
@@ -152,7 +152,7 @@ impl Node {
 
     pub(super) fn refused(&mut self, number: u64, term: u64, reason: Refusal) {
         if reason == Refusal::Later {
-            self.patience = Some(Instant::now() + self.options.tick);
+            self.patience = Some(self.options.clock.now() + self.options.tick);
         }
         self.proposals.refused(number, term, reason);
     }
@@ -212,7 +212,7 @@ impl Node {
 
     fn is_active(&self, id: MemberId) -> bool {
         let patience = 5 * self.patience();
-        id == self.id || self.heard.get(&id).is_some_and(|heard| heard.elapsed() < patience)
+        id == self.id || self.heard.get(&id).is_some_and(|heard| self.options.clock.elapsed(*heard) < patience)
     }
 
     /// As the leader, has the member lead that is best prepared.

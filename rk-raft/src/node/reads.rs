@@ -3,7 +3,6 @@
 use bytes::{Buf, BufMut};
 use raft::eraftpb::{self, MessageType};
 use rk_store::{Error, LeaseId};
-use tokio::time::Instant;
 
 use super::Node;
 use crate::{
@@ -43,7 +42,7 @@ impl Node {
         }
         let number = self.number();
         let reads = std::mem::take(&mut self.reads.new);
-        self.reads.asked = Some((number, reads, Instant::now()));
+        self.reads.asked = Some((number, reads, self.options.clock.now()));
         self.raft.read_index(context(self.id, number));
     }
 
@@ -70,7 +69,7 @@ impl Node {
     /// Whether a vote could break the lease of a leader that this member followed before it was started again.
     pub(super) fn must_not_vote(&self, message: &eraftpb::Message) -> bool {
         let asks = matches!(message.get_msg_type(), MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
-        asks && self.options.lease_reads && self.started.elapsed() < self.patience()
+        asks && self.options.lease_reads && self.options.clock.elapsed(self.started) < self.patience()
     }
 
     /// Sends a client's question about a lease to the leader.
@@ -78,7 +77,7 @@ impl Node {
         let leader = self.raft.raft.leader_id;
         let patience = self.patience();
         let Some(question) = self.questions.get_mut(&token) else { return };
-        question.again = Instant::now() + patience;
+        question.again = self.options.clock.now() + patience;
         let (id, renew) = (question.id, question.renew);
         if leader == self.id {
             self.look_at_lease(token, self.id, id, renew);
@@ -100,7 +99,7 @@ impl Node {
             Some(LeaseAnswer::Left(left)) => Some((term, LeaseAnswer::Left(left))),
             _ => None,
         };
-        let deadline = Instant::now() + self.options.request_timeout;
+        let deadline = self.options.clock.now() + self.options.request_timeout;
         self.reads.new.push(AfterRead::Lease(LeaseCheck { token, from, id, renew, found, deadline }));
     }
 

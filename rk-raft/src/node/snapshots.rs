@@ -55,7 +55,7 @@ impl Node {
             if !self.sending.contains_key(&to) && self.leads() {
                 let point = self.point();
                 self.tell_applier(Apply::Snapshot(Some(to), point.clone()));
-                self.sending.insert(to, Sending { point, since: Instant::now(), stage: Stage::Asked });
+                self.sending.insert(to, Sending { point, since: self.options.clock.now(), stage: Stage::Asked });
             }
         }
     }

@@ -80,6 +80,9 @@ fn disk(group: &Arc<Group>, random: &mut StdRng) {
 
 /// Links to cut: one member, two sides, one direction, a bridge, or any.
 fn links(ids: &[MemberId], random: &mut StdRng) -> BTreeSet<(MemberId, MemberId)> {
+    if ids.len() < 2 {
+        return BTreeSet::new();
+    }
     let mut order = ids.to_vec();
     order.shuffle(random);
     let mut sides = order.split_at(random.random_range(1..ids.len()));

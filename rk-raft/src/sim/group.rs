@@ -1,7 +1,7 @@
-//! The members of a simulated group, which stop and start, and what is known of them.
+//! The members of a simulated group, which come and go, stop and start, and what is known of them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,110 +10,172 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rand::{RngExt, rngs::StdRng};
-use rk_store::{Disk, Error, Revision, SegmentEngine, SegmentOptions};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rk_store::{Clock, Disk, Error, Revision, SegmentEngine, SegmentOptions};
 
-use super::{disk::SimDisk, history::History, network::Network, trace::Trace, watching::Log};
-use crate::{MemberDir, MemberDirOptions, MemberId, Membership, RaftOptions, RaftStore, Start};
+use super::{
+    clocks::{self, Skew},
+    disk::SimDisk,
+    history::History,
+    network::Network,
+    trace::Trace,
+    watching::Log,
+};
+use crate::{
+    Identity, MemberDir, MemberDirOptions, MemberId, Membership, RaftOptions, RaftStore, Start,
+    cluster::keep_published, node::is_removed,
+};
 
 pub(crate) struct Group {
     pub trace: Trace,
     pub network: Network,
     pub history: History,
     pub log: Log,
-    options: BTreeMap<MemberId, RaftOptions>,
+    options: RaftOptions,
+    /// The first members.
     membership: Membership,
     /// Whether records are in files of an engine, or else all in memory.
     engine_on_disk: bool,
-    disks: Mutex<BTreeMap<MemberId, SimDisk>>,
-    members: Mutex<BTreeMap<MemberId, Arc<RaftStore>>>,
-    /// Members that are about to run.
-    starting: Mutex<BTreeSet<MemberId>>,
+    skew: Skew,
+    /// How long things go wrong.
+    time: Duration,
+    hosts: Mutex<BTreeMap<MemberId, Host>>,
+    random: Mutex<StdRng>,
     /// The highest revision of which a compaction was asked for.
     compacted: AtomicU64,
 }
 
+/// What a member runs on.
+struct Host {
+    disk: SimDisk,
+    clock: Clock,
+    /// Whether it came to the group at run time.
+    joined: bool,
+    /// Whether its removal was asked for.
+    unwanted: bool,
+    state: State,
+}
+
+#[derive(Clone)]
+enum State {
+    Stopped,
+    /// It is about to run.
+    Starting,
+    Runs(Arc<RaftStore>),
+    /// It has ended, as it was removed.
+    Left,
+    /// It never starts again.
+    Lost,
+}
+
 impl Group {
-    /// A group of `size` members, none of which runs.
-    pub(crate) fn new(size: u64, seed: u64, random: &mut StdRng, trace: Trace) -> Arc<Self> {
+    /// A group of `size` members, none of which runs. Things go wrong for `time`.
+    pub(crate) fn new(size: u64, seed: u64, time: Duration, random: &mut StdRng, trace: Trace) -> Arc<Self> {
         let ids: Vec<_> = (1..=size).collect();
-        let disks = ids.iter().map(|&id| (id, SimDisk::new(random.random()))).collect();
-        let snapshot_entries = random.random_range(20..400);
-        let options = ids.iter().map(|&id| {
-            let options = RaftOptions {
-                seed,
-                request_timeout: Duration::from_millis(2500),
-                snapshot_entries,
-                // No two clocks run alike.
-                tick: Duration::from_millis(random.random_range(40..60)),
-                ..RaftOptions::default()
-            };
-            (id, options)
-        });
-        let options = options.collect();
-        Arc::new(Self {
+        let lease_reads = random.random_bool(0.4);
+        let options = RaftOptions {
+            seed,
+            request_timeout: Duration::from_millis(2500),
+            snapshot_entries: random.random_range(20..400),
+            lease_reads,
+            ..RaftOptions::default()
+        };
+        let group = Self {
             network: Network::new(random.random(), trace.clone()),
             history: History::default(),
             log: Log::default(),
             options,
             membership: Membership::numbered(&ids),
             engine_on_disk: random.random_bool(0.5),
-            disks: Mutex::new(disks),
-            members: Mutex::default(),
-            starting: Mutex::default(),
+            skew: if lease_reads || random.random_bool(0.5) { clocks::SLIGHT } else { clocks::WILD },
+            time,
+            hosts: Mutex::default(),
+            random: Mutex::new(StdRng::seed_from_u64(random.random())),
             compacted: AtomicU64::new(0),
             trace,
-        })
+        };
+        ids.into_iter().for_each(|id| group.add(id, false));
+        Arc::new(group)
     }
 
-    /// The members there are.
+    /// Prepares a host for a member that has just become one.
+    pub(crate) fn add(&self, id: MemberId, joined: bool) {
+        let mut random = self.random.lock();
+        let clock = clocks::clock(self.skew, self.trace.begin(), self.time, &mut random);
+        let disk = SimDisk::new(random.random());
+        let host = Host { disk, clock, joined, unwanted: false, state: State::Stopped };
+        if self.hosts.lock().insert(id, host).is_some() {
+            self.trace.violation(format!("a new member has the id {id} of an earlier one"));
+        }
+    }
+
+    /// The hosts in use.
     pub(crate) fn ids(&self) -> Vec<MemberId> {
-        self.options.keys().copied().collect()
+        let hosts = self.hosts.lock();
+        let used = hosts.iter().filter(|(_, host)| !matches!(host.state, State::Left | State::Lost));
+        used.map(|(id, _)| *id).collect()
     }
 
     /// Whether a member runs.
     pub(crate) fn runs(&self, id: MemberId) -> bool {
-        self.members.lock().contains_key(&id)
+        self.member(id).is_some()
     }
 
     /// A member that runs.
     pub(crate) fn member(&self, id: MemberId) -> Option<Arc<RaftStore>> {
-        self.members.lock().get(&id).cloned()
+        match &self.hosts.lock().get(&id)?.state {
+            State::Runs(store) => Some(store.clone()),
+            _ => None,
+        }
     }
 
     /// Any member that runs.
     pub(crate) fn any(&self, random: &mut StdRng) -> Option<Arc<RaftStore>> {
-        let members = self.members.lock();
-        let at = random.random_range(0..members.len().max(1));
-        members.values().nth(at).cloned()
+        let hosts = self.hosts.lock();
+        let running = hosts.values().filter_map(|host| match &host.state {
+            State::Runs(store) => Some(store),
+            _ => None,
+        });
+        let running: Vec<_> = running.collect();
+        running.get(random.random_range(0..running.len().max(1))).map(|store| Arc::clone(store))
+    }
+
+    fn set(&self, id: MemberId, state: State) {
+        if let Some(host) = self.hosts.lock().get_mut(&id) {
+            host.state = state;
+        }
     }
 
     /// Starts a member on what its disk holds, unless it runs or is about to.
-    pub(crate) async fn start(&self, id: MemberId) {
-        if self.runs(id) || !self.starting.lock().insert(id) {
-            return;
+    pub(crate) async fn start(self: &Arc<Self>, id: MemberId) {
+        match self.hosts.lock().get_mut(&id) {
+            Some(host) if matches!(host.state, State::Stopped | State::Left) => host.state = State::Starting,
+            _ => return,
         }
         loop {
             let disk = self.disk(id);
             match self.try_start(id, disk.clone()).await {
                 Ok(store) => {
+                    if self.is_lost(id) {
+                        return store.stop();
+                    }
                     tokio::spawn(self.log.clone().follow(store.clone(), self.trace.clone()));
-                    self.members.lock().insert(id, store);
+                    self.set(id, State::Runs(store.clone()));
                     self.trace.tell(|| format!("member {id} starts"));
-                    break;
+                    tokio::spawn(self.clone().see_off(store));
+                    return;
                 }
                 Err(error) if disk.is_impaired() => {
                     self.trace.tell(|| format!("member {id} can't start on its disk: {error}"));
-                    self.disks.lock().insert(id, disk.cut_power());
+                    self.replace_disk(id);
                     tokio::time::sleep(Duration::from_millis(300)).await;
                 }
                 Err(error) => {
-                    self.trace.violation(format!("member {id} does not start: {error}"));
-                    break;
+                    self.set(id, State::Stopped);
+                    return self.trace.violation(format!("member {id} does not start: {error}"));
                 }
             }
         }
-        self.starting.lock().remove(&id);
     }
 
     async fn try_start(&self, id: MemberId, disk: SimDisk) -> Result<Arc<RaftStore>, Error> {
@@ -126,30 +188,101 @@ impl Group {
                 Ok(Arc::new(SegmentEngine::open(dir, disk.clone(), SegmentOptions::default())?))
             });
         }
+        let (clock, joined) = {
+            let hosts = self.hosts.lock();
+            (hosts[&id].clock.clone(), hosts[&id].joined)
+        };
         let dir = MemberDir::open("member", options).await?;
-        if dir.identity().is_none() {
-            dir.bootstrap(id, self.membership.clone(), None).await?;
+        match dir.identity() {
+            Some(_) => {}
+            None if joined => dir.join(Identity { cluster_id: self.membership.cluster_id, member_id: id }).await?,
+            None => dir.bootstrap(id, self.membership.clone(), None).await?,
         }
         let packets = self.network.connect(id);
         let transport = Arc::new(self.network.clone());
         let start = Start { id, log: Box::new(dir.clone()), states: Arc::new(dir), transport, packets };
-        Ok(Arc::new(RaftStore::start(start, self.options[&id].clone()).await?))
+        let store = RaftStore::start(start, RaftOptions { clock, ..self.options.clone() }).await?;
+        if joined {
+            tokio::spawn(keep_published(&store, id.to_string(), vec![format!("http://{id}")]));
+        }
+        Ok(Arc::new(store))
+    }
+
+    /// Waits until a member ends by itself because it was removed.
+    async fn see_off(self: Arc<Self>, store: Arc<RaftStore>) {
+        let Some(reason) = store.stopped().await.filter(is_removed) else { return };
+        let id = store.id();
+        if let Some(host) = self.hosts.lock().get_mut(&id)
+            && matches!(&host.state, State::Runs(current) if Arc::ptr_eq(current, &store))
+        {
+            if !host.unwanted {
+                self.trace.violation(format!("member {id} ends though nobody has removed it: {reason}"));
+            }
+            host.state = State::Left;
+            self.network.disconnect(id);
+        }
+        self.trace.tell(|| format!("member {id} has left"));
     }
 
     /// A member's disk.
     pub(crate) fn disk(&self, id: MemberId) -> SimDisk {
-        self.disks.lock()[&id].clone()
+        self.hosts.lock()[&id].disk.clone()
+    }
+
+    /// Leaves a member what of its disk survives a power cut.
+    fn replace_disk(&self, id: MemberId) {
+        if let Some(host) = self.hosts.lock().get_mut(&id) {
+            host.disk = host.disk.cut_power();
+        }
     }
 
     /// Stops a member as a power cut would.
     pub(crate) fn crash(&self, id: MemberId) {
-        if let Some(member) = self.members.lock().remove(&id) {
+        if let Some(member) = self.member(id) {
             self.network.disconnect(id);
-            let disk = self.disk(id).cut_power();
-            self.disks.lock().insert(id, disk);
+            self.replace_disk(id);
+            self.set(id, State::Stopped);
             member.stop();
             self.trace.tell(|| format!("member {id} crashes"));
         }
+    }
+
+    /// Stops a member for good.
+    pub(crate) fn lose(&self, id: MemberId) {
+        self.crash(id);
+        self.set(id, State::Lost);
+        self.trace.tell(|| format!("member {id} is lost"));
+    }
+
+    fn is_lost(&self, id: MemberId) -> bool {
+        self.hosts.lock().get(&id).is_none_or(|host| matches!(host.state, State::Lost))
+    }
+
+    /// Notes that a member's removal is asked for.
+    pub(crate) fn note_removal(&self, id: MemberId) {
+        if let Some(host) = self.hosts.lock().get_mut(&id) {
+            host.unwanted = true;
+        }
+    }
+
+    /// Whether a member has ended, as it was removed.
+    pub(crate) fn has_left(&self, id: MemberId) -> bool {
+        self.hosts.lock().get(&id).is_some_and(|host| matches!(host.state, State::Left))
+    }
+
+    /// Members that are no part of the group any more, and not lost.
+    pub(crate) fn former(&self, members: &BTreeMap<MemberId, bool>) -> Vec<MemberId> {
+        let hosts = self.hosts.lock();
+        let former = hosts.iter().filter(|(id, host)| !members.contains_key(id) && !matches!(host.state, State::Lost));
+        former.map(|(id, _)| *id).collect()
+    }
+
+    /// The most time that has passed between two moments, in milliseconds of the run, by any member's clock.
+    pub(crate) fn longest(&self, from: u64, to: u64) -> Duration {
+        let at = |milliseconds| self.trace.begin() + Duration::from_millis(milliseconds);
+        let hosts = self.hosts.lock();
+        let passed = hosts.values().map(|host| host.clock.shows(at(to)) - host.clock.shows(at(from)));
+        passed.max().unwrap_or_default()
     }
 
     pub(crate) fn note_compaction(&self, revision: Revision) {

@@ -80,17 +80,23 @@ impl Used {
     /// What a renewal that failed says of the lease.
     fn refused(&self, group: &Group, error: &Error) {
         group.trace.tell(|| format!("lease {}: {error}", self.id));
-        let age = group.trace.now().saturating_sub(self.renewed);
-        if matches!(error, Error::LeaseNotFound(_)) && age < self.ttl as u64 * 1000 {
+        let now = group.trace.now();
+        if matches!(error, Error::LeaseNotFound(_)) && self.is_early(now, group) {
+            let age = now - self.renewed;
             group.trace.violation(format!("lease {} of {} s is gone {age} ms after it was renewed", self.id, self.ttl));
         }
+    }
+
+    /// Whether its time can't be over, whichever member's clock it goes by.
+    fn is_early(&self, now: u64, group: &Group) -> bool {
+        let slack = Duration::from_millis(1);
+        now < self.renewed || group.longest(self.renewed, now) + slack < Duration::from_secs(self.ttl as u64)
     }
 
     /// Whether its key went before its time.
     pub(crate) fn check(&self, log: &Log, group: &Group) {
         let Some(deleted) = log.deleted_at(self.key.as_bytes()) else { return };
-        let age = deleted.saturating_sub(self.renewed);
-        if !self.revoked && (deleted < self.renewed || age < self.ttl as u64 * 1000) {
+        if !self.revoked && self.is_early(deleted, group) {
             group.trace.violation(format!(
                 "lease {} of {} s was renewed at {} ms, and its key was gone at {deleted} ms",
                 self.id, self.ttl, self.renewed

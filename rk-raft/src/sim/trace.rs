@@ -53,6 +53,11 @@ impl Trace {
         trace
     }
 
+    /// When the run has begun.
+    pub(crate) fn begin(&self) -> Instant {
+        self.begin
+    }
+
     /// Milliseconds since the run's begin.
     pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX)
@@ -66,11 +71,11 @@ impl Trace {
 
     /// Notes something worth reading.
     pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
-        let text = what();
+        // That it happened is noted anyway; to make its text takes time.
+        self.note(());
         if self.state.lock().verbose {
-            println!("{:>8} ms  {text}", self.now());
+            println!("{:>8} ms  {}", self.now(), what());
         }
-        self.note(text);
     }
 
     /// Notes that a promise was broken.

@@ -14,7 +14,11 @@ use rk_store::{
     *,
 };
 
-use crate::mutate::{Random, mutate, mutate_payload, mutate_snapshot};
+use crate::{
+    mutate::{Random, mutate, mutate_payload, mutate_snapshot},
+    peer::peer,
+    request::{self, Requests},
+};
 
 /// Whole things to be damaged.
 pub struct Corpus {
@@ -24,13 +28,14 @@ pub struct Corpus {
     values: FaultDisk,
     checkpoint: FaultDisk,
     snapshot: Vec<u8>,
+    requests: Requests,
 }
 
 type Done<'a> = Pin<Box<dyn Future<Output = bool> + 'a>>;
 /// Runs one case; whether what was read was taken as whole.
 pub type Target = for<'a> fn(&'a Corpus, &'a mut Random) -> Done<'a>;
 
-pub const NAMES: [&str; 6] = ["command", "head", "log", "values", "checkpoint", "snapshot"];
+pub const NAMES: [&str; 8] = ["command", "head", "log", "values", "checkpoint", "snapshot", "request", "peer"];
 
 pub fn find(name: &str) -> Option<Target> {
     Some(match name {
@@ -40,6 +45,8 @@ pub fn find(name: &str) -> Option<Target> {
         "values" => |corpus, random| Box::pin(async { values(corpus, random) }),
         "checkpoint" => |corpus, random| Box::pin(checkpoint(corpus, random)),
         "snapshot" => |corpus, random| Box::pin(snapshot(corpus, random)),
+        "request" => |corpus, random| Box::pin(request::request(&corpus.requests, random)),
+        "peer" => |_, random| Box::pin(peer(random)),
         _ => return None,
     })
 }
@@ -114,7 +121,8 @@ pub async fn corpus() -> Corpus {
     }
     let mut head = Vec::new();
     machine.snapshot_head().encode(&mut head);
-    Corpus { commands: commands.iter().map(encode).collect(), head, log, values, checkpoint, snapshot }
+    let commands = commands.iter().map(encode).collect();
+    Corpus { commands, head, log, values, checkpoint, snapshot, requests: request::requests() }
 }
 
 /// What is read again is what was written, whatever that is.

@@ -22,7 +22,7 @@ impl Random {
 }
 
 /// Numbers at which decoders go wrong.
-const ODD: [u64; 9] = [0, 1, 2, 0x7f, 0xff, 0xffff, 0x7fff_ffff, 0xffff_ffff, u64::MAX];
+pub const ODD: [u64; 9] = [0, 1, 2, 0x7f, 0xff, 0xffff, 0x7fff_ffff, 0xffff_ffff, u64::MAX];
 
 /// Changes some bytes from `from` on, and sometimes the length.
 pub fn mutate(bytes: &mut Vec<u8>, from: usize, random: &mut Random) {
