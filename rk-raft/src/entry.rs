@@ -42,6 +42,11 @@ pub(crate) enum Content {
 }
 
 impl Content {
+    /// Whether an entry changes who votes or listens.
+    pub(crate) fn is_change(entry: &Entry) -> bool {
+        entry.get_entry_type() != EntryType::EntryNormal
+    }
+
     pub(crate) fn of(entry: Entry) -> Result<Self, Error> {
         let Some(origin) = Origin::decode(&entry.context) else { return Ok(Self::Nothing) };
         if !origin.change {

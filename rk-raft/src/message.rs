@@ -34,6 +34,8 @@ pub(crate) enum Message {
     ChunkAck { transfer: u64, next: u64, state: Arrival },
     /// Whoever gets this was removed from the group.
     Removed,
+    /// Whoever sends this hears of nobody, and asks whether it was removed.
+    Belongs,
 }
 
 /// An entry to be proposed.
@@ -109,6 +111,7 @@ const REFUSED: u8 = 4;
 const CHUNK: u8 = 5;
 const CHUNK_ACK: u8 = 6;
 const REMOVED: u8 = 7;
+const BELONGS: u8 = 8;
 
 impl Message {
     pub(crate) fn encode(&self) -> Result<Bytes, protobuf::ProtobufError> {
@@ -177,6 +180,7 @@ impl Message {
                 });
             }
             Self::Removed => out.put_u8(REMOVED),
+            Self::Belongs => out.put_u8(BELONGS),
         }
         Ok(out.into())
     }
@@ -238,6 +242,7 @@ impl Message {
                 },
             },
             REMOVED => Self::Removed,
+            BELONGS => Self::Belongs,
             _ => return None,
         })
     }
@@ -266,6 +271,7 @@ mod tests {
             Message::Chunk(Chunk { transfer: 1, number: 2, last: true, data: "records".into() }),
             Message::ChunkAck { transfer: 1, next: 3, state: Arrival::Done },
             Message::Removed,
+            Message::Belongs,
         ];
         for message in messages {
             let bytes = message.encode().unwrap();

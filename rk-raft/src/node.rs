@@ -36,10 +36,14 @@ use rk_store::{
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 pub(crate) use self::inputs::{Event, Parts, Proposal, Queues, Received, Request};
-use self::snapshots::{Receiving, Sending};
+use self::{
+    dispatch::Undispatched,
+    snapshots::{Receiving, Sending},
+};
 use crate::{
     MemberId, Packet, RaftOptions, Transport,
     applier::{self, Apply},
+    entry::Content,
     guard::{self, Verdict},
     log::{Batch, Checkpoints, cache::LogCache, entries_behind},
     logging,
@@ -98,6 +102,7 @@ pub(crate) struct Node {
     applier: mpsc::UnboundedSender<Apply>,
     events: mpsc::UnboundedSender<Event>,
     unpersisted: VecDeque<Unpersisted>,
+    undispatched: Undispatched,
     /// The commit index, where it is newer than what was written.
     unwritten: Option<HardState>,
     proposals: Proposals,
@@ -126,6 +131,8 @@ pub(crate) struct Node {
     written: u64,
     /// When this member stops, as it was removed.
     leaving: Option<Instant>,
+    /// When it has last asked whether it was.
+    asked: Instant,
     tasks: JoinSet<()>,
 }
 
@@ -174,6 +181,7 @@ impl Node {
         tasks.spawn(writer::run(log, writes, events.clone(), shared.clone()));
         tasks.spawn(applier::run(replica.clone(), work, events.clone(), shared.clone()));
         transport.set_members(&point.membership);
+        let started = options.clock.now();
         let mut node = Self {
             id,
             raft,
@@ -183,7 +191,7 @@ impl Node {
             states,
             transport,
             random: StdRng::seed_from_u64(options.seed.wrapping_add(id)),
-            started: options.clock.now(),
+            started,
             options,
             election_timeout: 0,
             drawn_for: None,
@@ -197,6 +205,7 @@ impl Node {
             applier,
             events,
             unpersisted: VecDeque::new(),
+            undispatched: Undispatched::default(),
             unwritten: None,
             proposals: Proposals::default(),
             taken: Taken::default(),
@@ -216,11 +225,15 @@ impl Node {
             trimmed: 0,
             written: 0,
             leaving: None,
+            asked: started,
             tasks,
         };
         if node.membership.voters().map(|voter| voter.id).eq([id]) {
             // Nobody else could lead, so there is nothing to wait for.
             node.raft.campaign().map_err(|error| failed("starting raft", error))?;
+        }
+        if node.membership.removed.contains(&id) {
+            node.leave_soon();
         }
         node.draw_election_timeout();
         Ok((node, listener))
@@ -340,13 +353,14 @@ impl Node {
             self.ask_leader(token);
         }
         self.keep_lease();
+        self.ask_whether_removed(now);
         self.forget_unsent_states(before);
         Ok(())
     }
 
     fn hear(&mut self, event: Event) -> Result<(), Error> {
         match event {
-            Event::Persisted(written) => self.persisted(written),
+            Event::Persisted(written) => self.persisted(written)?,
             Event::Snapshot { to: Some(to), point, state } => self.state_prepared(to, point, state),
             Event::Snapshot { to: None, point, state } => self.save(point, state),
             Event::Saved(index, result) => self.state_saved(index, result),
@@ -380,7 +394,8 @@ impl Node {
             Message::Removed if self.membership.members.contains_key(&from) => {
                 return Err(removed());
             }
-            Message::Removed => {}
+            // That was told above if it was.
+            Message::Removed | Message::Belongs => {}
         }
         Ok(())
     }
@@ -422,13 +437,15 @@ impl Node {
         }
         // A commit index alone is noted with the next write.
         self.unwritten = ready.hs().cloned().or(self.unwritten.take());
-        let (number, must_sync) = (ready.number(), ready.must_sync());
-        let state = if must_sync { self.unwritten.take() } else { None };
-        let batch = Batch { entries: ready.take_entries(), state };
         let committed = ready.take_committed_entries();
+        let changes = committed.iter().any(Content::is_change);
+        let (number, must_write) = (ready.number(), ready.must_sync() || changes);
+        let state = if must_write { self.unwritten.take() } else { None };
+        let state = state.or_else(|| changes.then(|| self.raft.raft.hard_state()));
+        let batch = Batch { entries: ready.take_entries(), state };
         self.written += batch.entries.iter().map(|entry| entry.data.len() as u64 + 64).sum::<u64>();
         let write = if ready.snapshot().is_empty() {
-            must_sync.then_some(Write::Batch(number, batch.clone()))
+            must_write.then_some(Write::Batch(number, batch.clone()))
         } else {
             Some(self.install(number, ready.snapshot().get_metadata().index, batch.clone())?)
         };
@@ -449,14 +466,15 @@ impl Node {
                 self.send_all(later);
             }
         }
-        self.dispatch(committed)?;
+        self.undispatched.push(committed, changes.then_some(number));
+        self.dispatch_durable()?;
         if let Some((leader, role)) = changed {
             self.role_changed(leader, role);
         }
         Ok(())
     }
 
-    fn persisted(&mut self, written: u64) {
+    fn persisted(&mut self, written: u64) -> Result<(), Error> {
         while self.unpersisted.front().is_some_and(|first| first.written <= written)
             && let Some(first) = self.unpersisted.pop_front()
         {
@@ -472,6 +490,8 @@ impl Node {
         {
             self.raft.advance_apply_to(index);
         }
+        self.undispatched.durable = written;
+        self.dispatch_durable()
     }
 
     fn tell_writer(&self, write: Write) {

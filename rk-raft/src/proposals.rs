@@ -4,7 +4,7 @@
 //! was sent is settled by the log: it is there, or an entry of a later term is there first, and then it never will
 //! be and is sent again, to the next leader.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque, btree_map::Entry};
 
 use bytes::Bytes;
 use rk_store::{ClusterError, Command, Error, Member, Outcome};
@@ -210,12 +210,23 @@ impl Proposals {
 #[derive(Default)]
 pub(crate) struct Taken {
     term: u64,
-    by_member: BTreeMap<MemberId, (u64, BTreeSet<u64>)>,
+    by_member: BTreeMap<MemberId, (u64, BTreeMap<u64, Option<Refusal>>)>,
+}
+
+/// How a leader knows a proposal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// It comes for the first time.
+    No,
+    /// It was proposed, or is settled.
+    Proposed,
+    /// It was refused, and the sender may not have heard of it. It must not be proposed any more: the sender may have.
+    Refused(Refusal),
 }
 
 impl Taken {
-    /// Whether this one comes for the first time; `floor` is the number below which all of that member's are settled.
-    pub(crate) fn is_new(&mut self, term: u64, from: MemberId, floor: u64, number: u64) -> bool {
+    /// Takes one; `floor` is the number below which all of that member's are settled.
+    pub(crate) fn take(&mut self, term: u64, from: MemberId, floor: u64, number: u64) -> Known {
         if self.term != term {
             *self = Self { term, by_member: BTreeMap::new() };
         }
@@ -224,13 +235,22 @@ impl Taken {
             *settled = floor;
             *numbers = numbers.split_off(&floor);
         }
-        number >= *settled && numbers.insert(number)
+        if number < *settled {
+            return Known::Proposed;
+        }
+        match numbers.entry(number) {
+            Entry::Vacant(place) => {
+                place.insert(None);
+                Known::No
+            }
+            Entry::Occupied(known) => known.get().map_or(Known::Proposed, Known::Refused),
+        }
     }
 
     /// One that was taken and then not proposed after all.
-    pub(crate) fn forget(&mut self, from: MemberId, number: u64) {
+    pub(crate) fn refuse(&mut self, from: MemberId, number: u64, reason: Refusal) {
         if let Some((_, numbers)) = self.by_member.get_mut(&from) {
-            numbers.remove(&number);
+            numbers.insert(number, Some(reason));
         }
     }
 }
@@ -294,12 +314,13 @@ mod tests {
     #[test]
     fn a_leader_takes_nothing_twice_in_a_term() {
         let mut taken = Taken::default();
-        assert!(taken.is_new(1, 7, 10, 10));
-        assert!(!taken.is_new(1, 7, 10, 10));
-        assert!(taken.is_new(1, 8, 10, 10), "another member's");
-        assert!(taken.is_new(1, 7, 10, 12));
-        assert!(!taken.is_new(1, 7, 13, 11), "settled meanwhile");
-        taken.forget(7, 12);
-        assert!(taken.is_new(2, 7, 10, 10), "another term");
+        assert_eq!(taken.take(1, 7, 10, 10), Known::No);
+        assert_eq!(taken.take(1, 7, 10, 10), Known::Proposed);
+        assert_eq!(taken.take(1, 8, 10, 10), Known::No, "another member's");
+        assert_eq!(taken.take(1, 7, 10, 12), Known::No);
+        assert_eq!(taken.take(1, 7, 11, 10), Known::Proposed, "settled meanwhile");
+        taken.refuse(7, 12, Refusal::LearnerNotReady);
+        assert_eq!(taken.take(1, 7, 11, 12), Known::Refused(Refusal::LearnerNotReady), "its sender was told so");
+        assert_eq!(taken.take(2, 7, 10, 10), Known::No, "another term");
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Shared {
     alone: AtomicBool,
     /// Until when nobody else can lead, in microseconds since the start; 0 for not at all.
     lease: AtomicU64,
+    /// Whether this member has stopped: others may work on without it, and it would not know.
+    stopped: AtomicBool,
     log_size: AtomicU64,
     no_space: Mutex<[Option<String>; 2]>,
 }
@@ -38,6 +40,7 @@ impl Shared {
             applied: AtomicU64::new(applied),
             alone: AtomicBool::new(false),
             lease: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
             log_size: AtomicU64::new(0),
             no_space: Mutex::default(),
         }
@@ -59,6 +62,10 @@ impl Shared {
         self.lease.store(until.map_or(0, |until| self.since_start(until)), SeqCst);
     }
 
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, SeqCst);
+    }
+
     pub(crate) fn set_applied(&self, index: u64) {
         self.applied.fetch_max(index, SeqCst);
     }
@@ -68,7 +75,7 @@ impl Shared {
         let lease = self.lease.load(SeqCst);
         let leads = self.alone.load(SeqCst) || (lease > 0 && self.since_start(self.clock.now()) < lease);
         // In this order: what is committed later was not acknowledged before this call.
-        leads && self.committed.load(SeqCst) <= self.applied.load(SeqCst)
+        leads && self.committed.load(SeqCst) <= self.applied.load(SeqCst) && !self.stopped.load(SeqCst)
     }
 
     pub(crate) fn term(&self) -> u64 {

@@ -180,12 +180,13 @@ async fn recover(group: &Arc<Group>, members: &BTreeMap<MemberId, bool>) -> u64 
         for id in members.keys() {
             revision = revision.max(work_again(group, *id).await);
         }
-        for id in group.former(members) {
-            see_end(group, id).await;
-            trace.tell(|| format!("member {id} is started again"));
+        let former = group.former(members).into_iter().map(|id| async move {
+            see_end(group, id, members).await;
+            group.trace.tell(|| format!("member {id} is started again"));
             group.start(id).await;
-            see_end(group, id).await;
-        }
+            see_end(group, id, members).await;
+        });
+        join_all(former).await;
         revision
     };
     match timeout(RECOVERY, work).await {
@@ -212,14 +213,22 @@ async fn work_again(group: &Arc<Group>, id: MemberId) -> u64 {
     }
 }
 
+/// Time in which a member that was removed must have ended, if it knows anyone who can tell it that it was.
+const END: Duration = Duration::from_secs(6);
+
 /// Waits until a member that was removed has ended.
-async fn see_end(group: &Arc<Group>, id: MemberId) {
+async fn see_end(group: &Arc<Group>, id: MemberId, members: &BTreeMap<MemberId, bool>) {
+    let begin = group.trace.now();
     while !group.has_left(id) {
-        group.trace.tell(|| format!("member {id} has not ended yet"));
-        if !group.runs(id) {
-            group.start(id).await;
-        }
+        group.start(id).await;
         sleep(Duration::from_millis(200)).await;
+        let late = u128::from(group.trace.now() - begin) > END.as_millis();
+        if let Some(store) = group.member(id).filter(|_| late)
+            && let Ok(known) = store.members(false).await
+            && !known.iter().any(|known| members.contains_key(&known.id))
+        {
+            return group.trace.tell(|| format!("member {id} knows nobody who is still there"));
+        }
     }
 }
 

@@ -108,12 +108,13 @@ impl RaftStore {
         let (requests, requested) = mpsc::channel(QUEUE);
         let (proposals, proposed) = mpsc::channel(QUEUE);
         let queues = Queues { requests: requested, proposals: proposed, packets };
-        let for_the_end = replica.clone();
+        let for_the_end = (replica.clone(), shared.clone());
         let (end, stopped) = watch::channel(None);
         let task = tokio::spawn(async move {
             let error = node.run(queues, events).await;
             tracing::warn!(member = id, %error, "the member has stopped");
-            for_the_end.close("the member has stopped");
+            for_the_end.1.stop();
+            for_the_end.0.close("the member has stopped");
             end.send_replace(Some(error));
         });
         Ok(Self {
@@ -141,6 +142,7 @@ impl RaftStore {
 
     /// Stops the member at once, wherever it is, as a crash would. Later requests fail.
     pub fn stop(&self) {
+        self.shared.stop();
         self.task.abort();
         self.replica.close("the member has stopped");
     }

@@ -1,20 +1,59 @@
 //! Committed entries on their way to the applier, and those among them that change the members.
 
+use std::collections::VecDeque;
+
 use raft::eraftpb::{ConfChangeV2, Entry};
 use rk_store::Error;
+use tokio::time::Instant;
 
 use super::{Node, failed, removed};
 use crate::{
     applier::{Apply, Encoded, Item},
     entry::{Content, Origin},
     membership::Change,
+    message::Message,
     proposals::{Payload, answer},
     reads::AfterRead,
 };
 
+/// Committed entries that wait until it is durable that a change of members among them, or before them, is committed. A member that
+/// forgot that could need the help of one that was removed and is gone.
+#[derive(Default)]
+pub(crate) struct Undispatched {
+    /// With the number of the write that must be durable.
+    entries: VecDeque<(u64, Vec<Entry>)>,
+    /// The number of the last write that is.
+    pub durable: u64,
+}
+
+impl Undispatched {
+    pub(super) fn push(&mut self, entries: Vec<Entry>, after: Option<u64>) {
+        if !entries.is_empty() {
+            self.entries.push_back((after.unwrap_or(0), entries));
+        }
+    }
+
+    fn next(&mut self) -> Option<Vec<Entry>> {
+        let durable = self.durable;
+        self.entries.pop_front_if(|(after, _)| *after <= durable).map(|(_, entries)| entries)
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.entries.clear();
+    }
+}
+
 impl Node {
+    /// Hands on what waits for nothing any more.
+    pub(super) fn dispatch_durable(&mut self) -> Result<(), Error> {
+        while let Some(entries) = self.undispatched.next() {
+            self.dispatch(entries)?;
+        }
+        Ok(())
+    }
+
     /// Hands committed entries on, in order.
-    pub(super) fn dispatch(&mut self, entries: Vec<Entry>) -> Result<(), Error> {
+    fn dispatch(&mut self, entries: Vec<Entry>) -> Result<(), Error> {
         let Some(last) = entries.last().map(|entry| entry.index) else { return Ok(()) };
         let mut items = Vec::with_capacity(entries.len());
         for entry in entries {
@@ -65,8 +104,7 @@ impl Node {
             tracing::info!(member = self.id, ?change, "the members have changed");
         }
         if change == Change::Remove(self.id) && result.is_ok() {
-            // The others are still to learn that the entry is committed.
-            self.leaving = Some(self.options.clock.now() + self.patience());
+            self.leave_soon();
         }
         if let Some(Payload::Change { reply, .. }) = waiting {
             answer(reply, result.map(|()| self.membership.list()));
@@ -80,6 +118,26 @@ impl Node {
         let members = &self.membership.members;
         self.heard.retain(|id, _| members.contains_key(id));
         self.publish();
+    }
+
+    /// As one that was removed, stops once the others had time to learn it too. One that leaves a single voter behind can't: without this
+    /// member's vote that one could do nothing if it forgot the removal now. It is told when it may ([`Message::Removed`]).
+    pub(super) fn leave_soon(&mut self) {
+        if self.membership.voters().count() > 1 {
+            self.leaving = Some(self.options.clock.now() + self.patience());
+        }
+    }
+
+    /// Asks the others whether this member was removed, if it hears of nobody: one that does not vote would never learn it.
+    pub(super) fn ask_whether_removed(&mut self, now: Instant) {
+        let patience = self.patience();
+        let votes = self.membership.voters().any(|voter| voter.id == self.id);
+        let recent = |at: &Instant| now.saturating_duration_since(*at) < patience;
+        if votes || recent(&self.asked) || self.heard.values().any(recent) {
+            return;
+        }
+        self.asked = now;
+        self.membership.members.keys().filter(|id| **id != self.id).for_each(|id| self.send(*id, &Message::Belongs));
     }
 
     /// Whether it is time to stop.

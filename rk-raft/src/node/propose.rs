@@ -13,7 +13,7 @@ use crate::{
     entry::Origin,
     membership::Change,
     message::{Message, Proposed, Refusal},
-    proposals::{Reply, answer},
+    proposals::{Known, Reply, answer},
 };
 
 /// Time before a lease that could not be ended is tried again.
@@ -83,7 +83,16 @@ impl Node {
             // The next leader's first entry tells the sender that these won't come.
             return;
         }
-        items.retain(|item| self.taken.is_new(term, from, floor, item.number));
+        let mut refused = Vec::new();
+        items.retain(|item| match self.taken.take(term, from, floor, item.number) {
+            Known::No => true,
+            Known::Proposed => false,
+            Known::Refused(reason) => {
+                refused.push((item.number, reason));
+                false
+            }
+        });
+        refused.into_iter().for_each(|(number, reason)| self.refuse(from, number, reason));
         self.propose(from, items);
     }
 
@@ -145,7 +154,7 @@ impl Node {
         if from == self.id {
             self.refused(number, term, reason);
         } else {
-            self.taken.forget(from, number);
+            self.taken.refuse(from, number, reason);
             self.send(from, &Message::Refused { term, number, reason });
         }
     }

@@ -234,6 +234,7 @@ impl Node {
         let Received { point, machine, staged, .. } = *received;
         tracing::info!(member = self.id, index, "goes on from a state that the leader has sent");
         self.proposals.lose_track();
+        self.undispatched.clear();
         (self.dispatched, self.dispatched_term, self.term_begin) = (index, point.term, index);
         (self.saved, self.written) = (index, 0);
         self.membership = point.membership.clone();
