@@ -4,6 +4,7 @@
 //! time that doubles with its attempts), *unschedulable* (waiting for an event that a plugin's hint wants,
 //! gated pods among them), or in flight (popped). What is unschedulable for five minutes is tried again anyway.
 
+mod flights;
 mod heap;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use self::heap::Heap;
+use self::{flights::Flights, heap::Heap};
 use crate::{
     framework::{ClusterEvent, Profile, QueueSort},
     model::PodInfo,
@@ -51,7 +52,7 @@ enum Place {
     Active,
     Backoff(BackoffKey),
     Unschedulable,
-    InFlight,
+    InFlight(u64),
 }
 
 struct BackedOff {
@@ -77,6 +78,7 @@ pub(crate) struct Queue {
     backoff: BTreeMap<BackoffKey, BackedOff>,
     unschedulable: HashMap<Arc<str>, QueuedPod>,
     sequence: u64,
+    flights: Flights,
 }
 
 impl Queue {
@@ -89,6 +91,7 @@ impl Queue {
             backoff: BTreeMap::new(),
             unschedulable: HashMap::new(),
             sequence: 0,
+            flights: Flights::default(),
         }
     }
 
@@ -134,7 +137,7 @@ impl Queue {
                 self.backoff.remove(&key)?.pod
             }
         };
-        self.places.insert(Arc::clone(&pod.pod.uid), Place::InFlight);
+        self.places.insert(Arc::clone(&pod.pod.uid), Place::InFlight(self.flights.take_off()));
         pod.attempts += 1;
         Some(pod)
     }
@@ -185,28 +188,43 @@ impl Queue {
         if until > Instant::now() { self.back_off(queued, until, false) } else { self.activate(queued) }
     }
 
+    /// A pod is in flight no more; answers what it missed if `wanted`.
+    fn land(&mut self, uid: &str, wanted: bool) -> Vec<ClusterEvent> {
+        match self.places.get(uid) {
+            Some(Place::InFlight(start)) => self.flights.land(*start, wanted),
+            _ => Vec::new(),
+        }
+    }
+
     /// A pod in flight failed for no fault of its own: again after its back-off.
     pub(crate) fn failed(&mut self, mut queued: QueuedPod) {
+        self.land(&queued.pod.uid, false);
         queued.since = Instant::now();
         let until = queued.since + self.backoff_of(&queued);
         self.back_off(queued, until, true);
     }
 
-    /// A pod in flight was refused by `queued.plugins` and `queued.pending`: it waits for an event.
+    /// A pod in flight was refused by `queued.plugins` and `queued.pending`: it waits for an event, unless one that they
+    /// want came while it was in flight.
     pub(crate) fn refused(&mut self, mut queued: QueuedPod) {
         queued.since = Instant::now();
         let uid = Arc::clone(&queued.pod.uid);
+        let missed = self.land(&uid, true);
+        if let Some(event) = missed.iter().find(|event| self.wants(&queued, event)) {
+            return self.wake(queued, event);
+        }
         self.places.insert(Arc::clone(&uid), Place::Unschedulable);
         self.unschedulable.insert(uid, queued);
     }
 
     /// Removes a pod, wherever it is.
     pub(crate) fn remove(&mut self, uid: &str) {
+        self.land(uid, false);
         match self.places.remove(uid) {
             Some(Place::Active) => drop(self.active.remove(uid)),
             Some(Place::Backoff(key)) => drop(self.backoff.remove(&key)),
             Some(Place::Unschedulable) => drop(self.unschedulable.remove(uid)),
-            Some(Place::InFlight) | None => {}
+            Some(Place::InFlight(_)) | None => {}
         }
     }
 
@@ -216,7 +234,7 @@ impl Queue {
             Place::Active => self.active.get(uid)?,
             Place::Backoff(key) => &self.backoff.get(key)?.pod,
             Place::Unschedulable => self.unschedulable.get(uid)?,
-            Place::InFlight => return None,
+            Place::InFlight(_) => return None,
         };
         Some(&queued.pod)
     }
@@ -227,7 +245,7 @@ impl Queue {
             Some(Place::Active) => self.active.get_mut(&pod.uid),
             Some(Place::Backoff(key)) => self.backoff.get_mut(key).map(|waiting| &mut waiting.pod),
             Some(Place::Unschedulable) => self.unschedulable.get_mut(&pod.uid),
-            Some(Place::InFlight) | None => None,
+            Some(Place::InFlight(_)) | None => None,
         };
         if let Some(queued) = queued {
             queued.pod = pod;
@@ -238,7 +256,7 @@ impl Queue {
     pub(crate) fn update(&mut self, pod: Arc<PodInfo>) {
         match self.places.get(&pod.uid) {
             None => self.add(pod),
-            Some(Place::InFlight) => {}
+            Some(Place::InFlight(_)) => {}
             Some(Place::Active) => {
                 if let Some(mut queued) = self.active.remove(&pod.uid) {
                     queued.pod = pod;
@@ -264,6 +282,12 @@ impl Queue {
     }
 
     fn wants(&self, queued: &QueuedPod, event: &ClusterEvent) -> bool {
+        // Its own leaving makes no room for a pod, and another's change does not change it.
+        match event {
+            ClusterEvent::AssignedPodDelete(gone) if gone.uid == queued.pod.uid => return false,
+            ClusterEvent::UnscheduledPodUpdate { new, .. } if new.uid != queued.pod.uid => return false,
+            _ => {}
+        }
         // A pod that no plugin is to blame for waits for any event.
         let blamed = queued.plugins.iter().chain(&queued.pending).copied();
         queued.plugins.is_empty() && queued.pending.is_empty()
@@ -272,17 +296,24 @@ impl Queue {
 
     /// The cluster changed: those that may fit now are tried again.
     pub(crate) fn on_event(&mut self, event: &ClusterEvent) {
+        self.flights.note(event);
         let wanting = self.unschedulable.values().filter(|queued| self.wants(queued, event));
         let uids: Vec<Arc<str>> = wanting.map(|queued| Arc::clone(&queued.pod.uid)).collect();
         for uid in uids {
-            let Some(queued) = self.unschedulable.remove(&uid) else { continue };
-            let profile = self.profile(&queued.pod);
-            let pending = queued.pending.iter().copied();
-            if !queued.pending.is_empty() && profile.is_some_and(|p| p.hint(pending, &queued.pod, event)) {
-                self.activate(queued);
-            } else {
-                self.requeue(queued);
+            if let Some(queued) = self.unschedulable.remove(&uid) {
+                self.wake(queued, event);
             }
+        }
+    }
+
+    /// Tries a pod again that waited for this event: at once if a plugin was pending on it.
+    fn wake(&mut self, queued: QueuedPod, event: &ClusterEvent) {
+        let pending = queued.pending.iter().copied();
+        let profile = self.profile(&queued.pod);
+        if !queued.pending.is_empty() && profile.is_some_and(|p| p.hint(pending, &queued.pod, event)) {
+            self.activate(queued);
+        } else {
+            self.requeue(queued);
         }
     }
 

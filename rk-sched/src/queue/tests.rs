@@ -102,3 +102,27 @@ async fn gates_keep_pods_out_until_they_go() {
     let queued = queue.pop().unwrap();
     assert_eq!((queued.pod.name.as_ref(), queued.attempts), ("p", 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_happens_while_a_pod_is_in_flight_is_not_missed() {
+    let mut queue = queue();
+    for (name, priority) in [("a", 3), ("b", 2), ("c", 1)] {
+        queue.add(pod(name, priority, &[]));
+    }
+    let leaves = |name| ClusterEvent::AssignedPodDelete(pod(name, 0, &[]));
+    let refused = |mut queued: QueuedPod| {
+        queued.plugins.insert("NodeResourcesFit");
+        queued
+    };
+    let first = queue.pop().unwrap();
+    queue.on_event(&leaves("other"));
+    let second = queue.pop().unwrap();
+    queue.on_event(&leaves("b"));
+    queue.refused(refused(first));
+    assert_eq!(queue.counts(), (1, 1, 0), "room was made while it was on its way");
+    queue.refused(refused(second));
+    assert_eq!(queue.counts(), (1, 1, 1), "its own leaving makes no room, and the other's was before its time");
+    let third = queue.pop().unwrap();
+    queue.refused(refused(third));
+    assert_eq!(queue.counts(), (0, 1, 2), "nothing is kept for a pod that took off later");
+}

@@ -176,7 +176,10 @@ impl Running {
         }
         if let Some(assumed) = self.assumed.get_mut(&pod.uid) {
             // It is being bound; should that fail, the new version is tried.
-            assumed.queued.pod = pod;
+            let old = std::mem::replace(&mut assumed.queued.pod, Arc::clone(&pod));
+            if pod_changed(&old.pod, &pod.pod) {
+                self.queue.on_event(&ClusterEvent::UnscheduledPodUpdate { old, new: pod });
+            }
             return;
         }
         if let Some(node) = pod.nominated_node_name()
