@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use rk_api::{Change, FieldSelector, Informer, Informers, LabelSelector, Object, Resource};
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc},
-    task::JoinSet,
+    task::{Id, JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -35,15 +35,21 @@ pub(crate) type Index = Arc<RwLock<BTreeMap<String, Arc<Pod>>>>;
 
 /// How often a runtime that does not tell events is looked at: the kubelet's relist period.
 const RELIST: Duration = Duration::from_secs(1);
+/// How long a pod is left alone whose worker broke: what broke it may come again.
+const MEND: Duration = Duration::from_secs(1);
 
 pub(super) struct Pods {
     shared: Arc<Shared>,
     informer: Informer,
     index: Index,
     workers: HashMap<String, mpsc::UnboundedSender<Signal>>,
-    tasks: JoinSet<String>,
-    /// Pods whose worker is done, until their deletion is seen.
+    tasks: JoinSet<()>,
+    /// The pod of each task, and whether it comes from a file.
+    pods: HashMap<Id, (String, bool)>,
+    /// Pods of the API whose worker is done, until their deletion is seen.
     finished: HashSet<String>,
+    /// Static pods whose name is still that of an older one that is on its way out.
+    arriving: Vec<Arc<Pod>>,
     /// Names of the pods of the API to their uids.
     names: HashMap<(String, String), String>,
 }
@@ -61,7 +67,9 @@ impl Pods {
             index: Index::default(),
             workers: HashMap::new(),
             tasks: JoinSet::new(),
+            pods: HashMap::new(),
             finished: HashSet::new(),
+            arriving: Vec::new(),
             names: HashMap::new(),
         }
     }
@@ -100,15 +108,35 @@ impl Pods {
                     Err(RecvError::Closed) => events = None,
                 },
                 _ = relist.tick(), if !telling => states = self.relist(states).await,
-                Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => match done {
-                    Ok(uid) => {
-                        self.workers.remove(&uid);
-                        self.index.write().remove(&uid);
-                        self.finished.insert(uid);
-                    }
-                    Err(error) => tracing::error!(%error, "a pod's worker broke"),
+                Some(done) = self.tasks.join_next_with_id(), if !self.tasks.is_empty() => match done {
+                    Ok((task, ())) => self.over(task),
+                    Err(error) => self.broken(&error),
                 },
             }
+        }
+    }
+
+    /// A worker has seen its pod to the end.
+    fn over(&mut self, task: Id) {
+        let Some((uid, is_static)) = self.pods.remove(&task) else { return };
+        self.workers.remove(&uid);
+        self.index.write().remove(&uid);
+        if is_static {
+            // The same file may come again, with the same uid.
+            self.start_arriving();
+        } else {
+            self.finished.insert(uid);
+        }
+    }
+
+    /// A worker panicked: another takes its pod over, as an agent that was restarted would.
+    fn broken(&mut self, error: &JoinError) {
+        let Some((uid, is_static)) = self.pods.remove(&error.id()) else { return };
+        self.workers.remove(&uid);
+        let pod = self.index.read().get(&uid).cloned();
+        tracing::error!(%error, uid, "a pod's worker broke");
+        if let Some(pod) = pod {
+            self.start(pod, is_static, None, MEND);
         }
     }
 
@@ -158,8 +186,25 @@ impl Pods {
 
     fn on_static(&mut self, change: static_pods::StaticChange) {
         match change {
-            static_pods::StaticChange::Put(pod) => self.put(pod, true),
-            static_pods::StaticChange::Gone(uid) => self.tell(&uid, Signal::Gone),
+            static_pods::StaticChange::Put(pod) => {
+                self.arriving.push(pod);
+                self.start_arriving();
+            }
+            static_pods::StaticChange::Gone(uid) => {
+                self.arriving.retain(|pod| spec::uid(pod) != uid);
+                self.tell(&uid, Signal::Gone);
+            }
+        }
+    }
+
+    /// Starts the static pods that need not wait for another of their name.
+    fn start_arriving(&mut self) {
+        for pod in std::mem::take(&mut self.arriving) {
+            let same =
+                |other: &Pod| (spec::namespace(other), spec::name(other)) == (spec::namespace(&pod), spec::name(&pod));
+            let mut from_files = self.pods.values().filter(|(_, is_static)| *is_static);
+            let taken = from_files.any(|(uid, _)| self.index.read().get(uid).is_some_and(|other| same(other)));
+            if taken { self.arriving.push(pod) } else { self.put(pod, true) }
         }
     }
 
@@ -173,7 +218,13 @@ impl Pods {
             return self.tell(&uid, Signal::Pod(pod));
         }
         let refusal = self.refuse(&pod);
-        self.index.write().insert(uid.clone(), Arc::clone(&pod));
+        self.index.write().insert(uid, Arc::clone(&pod));
+        self.start(pod, is_static, refusal, Duration::ZERO);
+    }
+
+    /// Gives a pod a worker.
+    fn start(&mut self, pod: Arc<Pod>, is_static: bool, refusal: Option<admission::Refusal>, after: Duration) {
+        let uid = spec::uid(&pod).to_owned();
         let (sender, signals) = mpsc::unbounded_channel();
         if let Some((reason, message)) = refusal {
             // The receiver is still in our hands.
@@ -181,10 +232,11 @@ impl Pods {
         }
         let worker = Worker::new(Arc::clone(&self.shared), pod, is_static, signals, sender.clone());
         self.workers.insert(uid.clone(), sender);
-        self.tasks.spawn(async move {
+        let task = self.tasks.spawn(async move {
+            tokio::time::sleep(after).await;
             worker.run().await;
-            uid
         });
+        self.pods.insert(task.id(), (uid, is_static));
     }
 
     /// A pod that is new here must fit; one that ran before stays.
