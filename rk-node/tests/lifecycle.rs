@@ -68,7 +68,7 @@ async fn a_deletion_is_graceful_and_can_be_hastened() {
     cluster.delete("stubborn", Some(1000)).await;
     cluster.until_event("stubborn", "Killing").await;
     let pod = cluster.get::<Pod>("stubborn").await.expect("it is still ending");
-    assert!(pod.metadata.deletion_timestamp.is_some());
+    assert!(pod.metadata.deletion_timestamp.is_some() && pod_condition(&pod, "Ready"), "it serves to its end");
     cluster.delete("stubborn", Some(1)).await;
     cluster.until_gone("stubborn").await;
     assert!(begun.elapsed() < Duration::from_secs(25));
@@ -145,6 +145,19 @@ async fn static_pods_run_and_have_mirrors() {
     cluster
         .until::<Pod>("web-node-1", |pod| pod.metadata.uid != mirror.metadata.uid && pod_condition(pod, "Ready"))
         .await;
+    let pod = |seconds: u32| {
+        let container = shell("main", &format!("exec sleep {seconds}"));
+        let spec = json!({"terminationGracePeriodSeconds": 2, "containers": [container]});
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"}, "spec": spec}).to_string()
+    };
+    let command = |pod: &Pod| pod.spec.as_ref().unwrap().containers[0].command.as_ref().unwrap().join(" ");
+    let runs =
+        |seconds: u32| move |pod: &Pod| command(pod).contains(&seconds.to_string()) && pod_condition(pod, "Ready");
+    // A manifest that changes, and one that changes back: the pod of the older one goes first.
+    for seconds in [1001, 1002, 1001] {
+        std::fs::write(&path, pod(seconds)).unwrap();
+        cluster.until::<Pod>("web-node-1", runs(seconds)).await;
+    }
     std::fs::remove_dir_all(folder.path()).unwrap();
     cluster.until_gone("web-node-1").await;
     cluster.end().await;

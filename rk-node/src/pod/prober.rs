@@ -37,6 +37,7 @@ pub(crate) struct Probes {
     pub(crate) failed: Option<ProbeKind>,
     ask: Asking,
     tasks: JoinSet<()>,
+    readiness: JoinSet<()>,
 }
 
 #[derive(Clone)]
@@ -112,6 +113,7 @@ impl Probes {
             failed: None,
             ask,
             tasks: JoinSet::new(),
+            readiness: JoinSet::new(),
         };
         match probes.ask.target.container.startup_probe.clone() {
             Some(probe) => probes.spawn(ProbeKind::Startup, probe),
@@ -121,7 +123,13 @@ impl Probes {
     }
 
     fn spawn(&mut self, kind: ProbeKind, probe: Probe) {
-        self.tasks.spawn(self.ask.clone().run(kind, probe));
+        let tasks = if kind == ProbeKind::Readiness { &mut self.readiness } else { &mut self.tasks };
+        tasks.spawn(self.ask.clone().run(kind, probe));
+    }
+
+    /// The pod ends: only whether it can still serve is asked on, as what it has begun may take its grace.
+    pub(crate) fn wind_down(&mut self) {
+        self.tasks.abort_all();
     }
 
     fn on_started(&mut self) {

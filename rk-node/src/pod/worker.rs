@@ -406,7 +406,7 @@ impl Worker {
             None => {
                 self.deadline.send_replace(deadline);
                 self.end = Some((end, Ending::Containers));
-                self.probes.clear();
+                self.probes.values_mut().for_each(Probes::wind_down);
                 // What was about to start is not wanted any more; what it left is found and stopped.
                 self.ops.abort_all();
                 self.busy.clear();

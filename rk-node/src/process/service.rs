@@ -113,8 +113,8 @@ impl RuntimeService for ProcessRuntime {
         }
         if config.command.is_empty() {
             return Err(RuntimeError::ImagePull(format!(
-                "failed to pull image {:?}: the process runtime has no images: container {:?} needs a command of the host",
-                config.image, config.metadata.name
+                "the process runtime has no images: container {:?} needs a command of the host",
+                config.metadata.name
             )));
         }
         let id = new_id();
