@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use k8s_openapi::api::{
     apps::v1::Deployment,
+    batch::v1::Job,
     core::v1::{ConfigMap, Namespace, Pod},
 };
 use rk_api::{
@@ -186,6 +187,32 @@ async fn finalizers_hold_an_object_back() {
     );
     api.patch("a", Patch::merge(json!({"metadata": {"finalizers": null}}))).await.unwrap();
     assert!(api.get("a").await.unwrap_err().is_not_found());
+}
+
+#[tokio::test]
+async fn pods_of_a_job_stay_unless_its_delete_says_otherwise() {
+    let (_server, client) = server().await;
+    let api = Api::<Job>::namespaced(client.clone(), "default");
+    let with = |propagation| DeleteOptions { propagation, ..DeleteOptions::default() };
+    for (asked, finalizer) in [
+        (None, Some("orphan")),
+        (Some(Propagation::Orphan), Some("orphan")),
+        (Some(Propagation::Foreground), Some("foregroundDeletion")),
+        (Some(Propagation::Background), None),
+    ] {
+        let job = json!({"metadata": {"name": "j"}, "spec": {"template": {"spec": {
+            "restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]}}}});
+        send::<Job>(&client, "default", "", "", Verb::Create(job, WriteOptions::default())).await.unwrap();
+        api.delete("j", with(asked)).await.unwrap();
+        let held = api.get_opt("j").await.unwrap().map(|job| job.metadata.finalizers.clone().unwrap_or_default());
+        assert_eq!(held, finalizer.map(|finalizer| vec![finalizer.to_owned()]), "{asked:?}");
+        if held.is_some() {
+            // A later delete that says nothing leaves the first one's choice.
+            api.delete("j", with(None)).await.unwrap();
+            assert_eq!(api.get("j").await.unwrap().metadata.finalizers, held);
+            api.patch("j", Patch::merge(json!({"metadata": {"finalizers": null}}))).await.unwrap();
+        }
+    }
 }
 
 #[tokio::test]

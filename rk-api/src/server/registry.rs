@@ -143,6 +143,11 @@ pub trait Strategy: Send + Sync + 'static {
         0
     }
 
+    /// Whether a delete that does not say what becomes of dependents leaves them, which Kubernetes does for old kinds only.
+    fn orphans(&self) -> bool {
+        false
+    }
+
     /// Answers a question that is not stored (`SubjectAccessReview`, `TokenReview`, `Binding`).
     ///
     /// # Errors

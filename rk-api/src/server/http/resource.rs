@@ -75,6 +75,7 @@ where
     // A watch of one object is a watch of the collection with a selector.
     let named_watch = verb == "watch" && !name.is_empty();
     let call = core.call(&user, &path.resource(), namespace, name, subresource, verb).await?;
+    call.warn(deprecation(call.resource()).map(str::to_owned));
     #[cfg(feature = "serve")]
     if super::connect::is_connection(subresource) {
         let mut response = super::connect::answer(core, &call, parts, &path, query, body).await?;
@@ -97,10 +98,13 @@ where
                 options.fields = with_name(options.fields, name);
             }
             let collection = Call { name: String::new(), ..call };
-            return match core.watch(&collection, options).await {
+            let watched = match core.watch(&collection, options).await {
                 Ok(events) => Ok(watch::answer(events, served, style, core.stopping.clone())),
                 Err(error) => watch::refused(&error).ok_or(error),
             };
+            let mut response = watched?;
+            answer::add_warnings(&mut response, &collection.warnings.lock());
+            return Ok(response);
         }
         "list" => {
             if !query.get("sendInitialEvents").is_empty() {
@@ -150,6 +154,15 @@ pub(super) fn not_acceptable() -> Error {
     let accepted = "application/json, application/yaml";
     let message = format!("only the following media types are accepted: {accepted}");
     status::failure(406, "NotAcceptable", message).into()
+}
+
+/// What Kubernetes says to all who use a resource that has a successor.
+fn deprecation(resource: &crate::Resource) -> Option<&'static str> {
+    match (resource.group.as_ref(), resource.plural.as_ref()) {
+        ("", "endpoints") => Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
+        _ => None,
+    }
 }
 
 fn with_name(mut fields: FieldSelector, name: &str) -> FieldSelector {

@@ -87,7 +87,8 @@ fn validate_config_map(map: &Value, errors: &mut Errors) {
     let mut size = base64(map.at("binaryData"), &binary, errors);
     size += map.entries("data").map(|(_, value)| value.as_str().map_or(0, str::len)).sum::<usize>();
     if size > DATA_LIMIT {
-        errors.too_long(&Path::Root, DATA_LIMIT);
+        // Kubernetes names no field here, and its paths print a missing name so.
+        errors.too_long(&Path::Root.child("[]"), DATA_LIMIT);
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Rules {
     pub validate_change: fn(&Value, &Value, &str, &mut Errors),
     /// The seconds a delete waits.
     pub grace_period: fn(&Value, Option<i64>) -> i64,
+    /// Whether dependents stay if a delete does not say what becomes of them.
+    pub orphans: bool,
     /// Whether the kind has a status, which a create does not take from the client.
     pub has_status: bool,
 }
@@ -36,6 +38,7 @@ impl Rules {
         validate_new: |_, _| {},
         validate_change: |_, _, _, _| {},
         grace_period: |_, _| 0,
+        orphans: false,
         has_status: false,
     };
 }
@@ -75,5 +78,9 @@ impl Strategy for Rules {
 
     fn grace_period(&self, object: &Value, asked: Option<i64>) -> i64 {
         (self.grace_period)(object, asked)
+    }
+
+    fn orphans(&self) -> bool {
+        self.orphans
     }
 }

@@ -83,6 +83,7 @@ impl Core {
             {
                 failure.get_or_insert(error);
             }
+            call.warn(one.warnings.into_inner());
         }
         failure.map_or(Ok(found), Err)
     }

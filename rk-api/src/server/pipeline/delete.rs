@@ -16,6 +16,9 @@ use crate::{
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
+/// What Kubernetes tells those who may not expect that a Job's pods stay.
+const PODS_STAY: &str = "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove \
+                         them or set propagationPolicy=Orphan to suppress this warning";
 /// Tries against other writers.
 const TRIES: usize = 64;
 
@@ -40,6 +43,9 @@ impl Core {
             // As Kubernetes: negative means at once... for the smallest grace there is.
             let options = DeleteOptions { grace_period_seconds: Some(1), ..options.clone() };
             return Box::pin(self.delete(call, &options)).await;
+        }
+        if options.propagation.is_none() && call.resource().kind == "Job" && call.served.row.strategy.orphans() {
+            call.warn([PODS_STAY.to_owned()]);
         }
         let mut admitted = false;
         for _ in 0..TRIES {
@@ -74,7 +80,7 @@ impl Core {
         check_preconditions(call, options, stored)?;
         let mut object = stored.value()?;
         let grace = strategy.grace_period(&object, options.grace_period_seconds).max(0);
-        set_finalizers(&mut object, options.propagation)?;
+        set_finalizers(&mut object, options.propagation, strategy.orphans())?;
         if object["kind"] == "CustomResourceDefinition" && object["metadata"]["deletionTimestamp"].is_null() {
             hold(&mut object, custom::CLEANUP)?;
         }
@@ -169,10 +175,14 @@ fn hold(object: &mut Value, finalizer: &str) -> Result<(), Error> {
 }
 
 /// The finalizers that make the garbage collector do as the propagation policy says.
-fn set_finalizers(object: &mut Value, propagation: Option<Propagation>) -> Result<(), Error> {
-    let Some(propagation) = propagation else { return Ok(()) };
+///
+/// Without one the finalizers of a policy that the object has already stand for it, and then the kind's default does.
+fn set_finalizers(object: &mut Value, propagation: Option<Propagation>, orphans: bool) -> Result<(), Error> {
     let metadata = meta::fields(object)?;
     let mut finalizers: Vec<Value> = metadata.get("finalizers").and_then(Value::as_array).cloned().unwrap_or_default();
+    let decided = finalizers.iter().any(|finalizer| finalizer == FOREGROUND || finalizer == ORPHAN);
+    let by_default = (orphans && !decided).then_some(Propagation::Orphan);
+    let Some(propagation) = propagation.or(by_default) else { return Ok(()) };
     finalizers.retain(|finalizer| finalizer != FOREGROUND && finalizer != ORPHAN);
     match propagation {
         Propagation::Foreground => finalizers.push(FOREGROUND.into()),

@@ -138,8 +138,14 @@ impl Call {
         status::not_found(self.resource(), &self.name).into()
     }
 
+    /// Notes warnings for the client, each once.
     pub(crate) fn warn(&self, warnings: impl IntoIterator<Item = String>) {
-        self.warnings.lock().extend(warnings);
+        let mut known = self.warnings.lock();
+        for warning in warnings {
+            if !known.contains(&warning) {
+                known.push(warning);
+            }
+        }
     }
 }
 

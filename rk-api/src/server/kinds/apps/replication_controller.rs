@@ -16,7 +16,7 @@ use crate::server::{
 
 /// The rules of ReplicationControllers.
 pub const REPLICATION_CONTROLLER: Rules =
-    Rules { default, create, validate, validate_change, has_status: true, ..Rules::NONE };
+    Rules { default, create, validate, validate_change, has_status: true, orphans: true, ..Rules::NONE };
 
 /// The columns of ReplicationControllers.
 pub fn replication_controller_columns() -> Vec<Column> {

@@ -20,7 +20,7 @@ use crate::server::{
 
 /// The rules of Jobs.
 pub const JOB: Rules =
-    Rules { default, create, validate, validate_new, validate_change, has_status: true, ..Rules::NONE };
+    Rules { default, create, validate, validate_new, validate_change, has_status: true, orphans: true, ..Rules::NONE };
 
 /// The labels that a Job's pods carry: its uid and its name, each under the present and the older key.
 const UID_LABEL: &str = "batch.kubernetes.io/controller-uid";

@@ -45,6 +45,6 @@ fn what_is_too_large_is_not_repeated() {
         "ConfigMap",
         "/data",
         json!({"k": "x".repeat((1 << 20) + 1)}),
-        &["TooLong : Too long: may not be more than 1048576 bytes"],
+        &["TooLong []: Too long: may not be more than 1048576 bytes"],
     );
 }
