@@ -134,6 +134,11 @@ async fn everyday_verbs() {
     assert_eq!(cluster.ok("delete deploy web", "").await.trim(), "deployment.apps \"web\" deleted");
     assert!(cluster.ok("version", "").await.contains("Server Version: v1.36"));
     assert_eq!(cluster.ok("get --raw /readyz", "").await, "ok");
+    let old = "Warning: v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice";
+    assert!(cluster.ok("get endpoints", "").await.contains(old));
+    cluster.ok("create job j --image=i", "").await;
+    let deleted = cluster.ok("delete --raw /apis/batch/v1/namespaces/default/jobs/j", "").await;
+    assert!(deleted.contains("Warning: child pods are preserved by default when jobs are deleted"), "{deleted}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -156,6 +161,16 @@ async fn schemas_patches_and_apply() {
             ),
         "{text}"
     );
+
+    // kubectl itself looks at the objects of a List, with the older form of the schemas.
+    let list = |field: &str| {
+        format!(
+            "apiVersion: v1\nkind: List\nitems:\n- {{apiVersion: v1, kind: ConfigMap, metadata: {{name: l}}, {field}: {{a: b}}}}\n"
+        )
+    };
+    assert_eq!(cluster.ok("apply -f -", &list("data")).await.trim(), "configmap/l created");
+    let (applied, text) = cluster.run("apply -f -", &list("dada")).await;
+    assert!(!applied && text.contains("unknown field \"dada\" in io.k8s.api.core.v1.ConfigMap"), "{text}");
 
     cluster.ok("apply -f -", DEPLOYMENT).await;
     let changed = DEPLOYMENT.replace("image: nginx}", "image: nginx2, env: [{name: A, value: b}]}");
@@ -212,9 +227,11 @@ spec:
 #[tokio::test(flavor = "multi_thread")]
 async fn custom_resources_have_schemas() {
     let Some(cluster) = Cluster::start().await else { return };
+    let object = "apiVersion: stable.example.com/v1\nkind: CronTab\nmetadata: {name: a}\nspec: {cron: '* * 5'}";
+    let (applied, text) = cluster.run("apply -f -", object).await;
+    assert!(!applied && text.contains("ensure CRDs are installed first"), "{text}");
     cluster.ok("apply -f -", CRONTABS).await;
     cluster.ok("wait --for=condition=Established crd/crontabs.stable.example.com --timeout=10s", "").await;
-    let object = "apiVersion: stable.example.com/v1\nkind: CronTab\nmetadata: {name: a}\nspec: {cron: '* * 5'}";
     cluster.ok("apply -f -", object).await;
     assert_eq!(cluster.ok("get ct a -o jsonpath={.spec.replicas}", "").await, "1");
     let explained = cluster.ok("explain crontab.spec", "").await;

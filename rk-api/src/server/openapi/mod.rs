@@ -7,6 +7,7 @@
 
 mod legacy;
 mod paths;
+mod protobuf;
 mod schemas;
 
 use std::{
@@ -93,7 +94,7 @@ impl Documents {
         let gzipped = self.made(path, || {
             let paths = paths::of(&version.entries);
             let schemas = schemas::of(&paths, &version.entries);
-            json!({
+            encode(&json!({
                 "openapi": "3.0.0",
                 "info": {"title": "Kubernetes", "version": "v1.36.0"},
                 "paths": paths,
@@ -103,30 +104,32 @@ impl Documents {
                         "type": "apiKey", "name": "authorization", "in": "header", "description": "Bearer Token authentication",
                     }},
                 },
-            })
+            }))
         });
         Some(Document { gzipped, hash: version.hash.clone() })
     }
 
-    /// `/openapi/v2`: everything in one document of the older form (Swagger 2.0, JSON).
-    pub fn v2(&self) -> Document {
-        let gzipped = self.made("v2", || {
+    /// `/openapi/v2`: everything in one document of the older form (Swagger 2.0), as JSON or as protobuf.
+    pub fn v2(&self, as_protobuf: bool) -> Document {
+        let gzipped = self.made(if as_protobuf { "v2.pb" } else { "v2" }, || {
             let entries = || self.versions.iter().flat_map(|version| &version.entries);
             let paths = paths::of(entries());
             let schemas = schemas::of(&paths, entries());
-            legacy::document(paths, schemas)
+            let document = legacy::document(paths, schemas);
+            if as_protobuf { protobuf::encode(&document).into() } else { encode(&document) }
         });
         let mut digest = Sha256::new();
+        digest.update([u8::from(as_protobuf)]);
         self.versions.iter().for_each(|version| digest.update(&version.hash));
         Document { gzipped, hash: hex(&digest.finalize()) }
     }
 
-    fn made(&self, name: &str, make: impl FnOnce() -> Value) -> Bytes {
+    fn made(&self, name: &str, make: impl FnOnce() -> Bytes) -> Bytes {
         if let Some(gzipped) = self.made.lock().get(name) {
             return gzipped.clone();
         }
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        let gzipped = encoder.write_all(&encode(&make())).and_then(|()| encoder.finish());
+        let gzipped = encoder.write_all(&make()).and_then(|()| encoder.finish());
         let gzipped = Bytes::from(gzipped.expect("memory takes every write"));
         self.made.lock().insert(name.to_owned(), gzipped.clone());
         gzipped
@@ -136,15 +139,15 @@ impl Documents {
 /// One document, as it is kept.
 #[derive(Debug, Clone)]
 pub struct Document {
-    /// JSON under gzip.
+    /// Its content under gzip.
     pub gzipped: Bytes,
     /// What its URL in the index carries; its entity tag without the quotes.
     pub hash: String,
 }
 
 impl Document {
-    /// The JSON itself.
-    pub fn json(&self) -> Bytes {
+    /// The content itself.
+    pub fn content(&self) -> Bytes {
         let mut text = Vec::new();
         GzDecoder::new(&*self.gzipped).read_to_end(&mut text).expect("what was compressed here");
         text.into()
