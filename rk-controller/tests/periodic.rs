@@ -56,6 +56,23 @@ async fn a_cron_job_forbids_or_replaces_what_still_runs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_made_by_hand_does_not_keep_the_next_from_its_time() {
+    let cluster = Cluster::with(&["cronjob-controller", "job-controller", "garbage-collector-controller"]).await;
+    let tick = cluster.create::<CronJob>(cron_job("Forbid", "runs")).await;
+    // As `kubectl create job --from=cronjob/tick` makes it.
+    let owner = json!([{"apiVersion": "batch/v1", "kind": "CronJob", "name": "tick", "uid": tick.metadata.uid, "controller": true}]);
+    let spec = cron_job("Forbid", "runs")["spec"]["jobTemplate"]["spec"].clone();
+    cluster.create::<Job>(json!({"metadata": {"name": "by-hand", "ownerReferences": owner}, "spec": spec})).await;
+    tokio::time::sleep(Duration::from_secs(310)).await;
+    cluster.until_list::<Job>(|jobs| jobs.len() == 2).await;
+    let names = |tick: &CronJob| {
+        let active = tick.status.iter().flat_map(|status| status.active.iter().flatten());
+        active.filter_map(|job| job.name.clone()).collect::<Vec<_>>()
+    };
+    cluster.until::<CronJob>("tick", |tick| names(tick).len() == 1 && names(tick)[0] != "by-hand").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_budget_counts_what_may_be_missing() {
     let cluster = Cluster::with(&["deployment-controller", "replicaset-controller", "disruption-controller"]).await;
     cluster.create::<Deployment>(deployment("web", 4, "v1")).await;

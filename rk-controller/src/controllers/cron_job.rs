@@ -143,7 +143,15 @@ fn note_finished(status: &mut CronJobStatus, own: &[Arc<Job>], about: &ObjectRef
                     status.last_successful_time = ended;
                 }
             }
-            None if !listed => active.push(object_reference(job.as_ref())),
+            // Made by this controller, which did not come to writing it down.
+            None if !listed && meta::annotation(&job.metadata, SCHEDULED).is_some() => {
+                active.push(object_reference(job.as_ref()));
+            }
+            None if !listed => {
+                let name = meta::name(&job.metadata);
+                let message = format!("Saw a job that the controller did not create or forgot: {name}");
+                context.events.warning(about, "UnexpectedJob", message);
+            }
             None => {}
         }
     }
