@@ -18,6 +18,9 @@ use tracing_subscriber::EnvFilter;
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
+/// What a second signal comes to.
+const CUT_SHORT: &str = "told again to end: containers that still run are ended by the next start on this folder";
+
 fn main() -> ExitCode {
     let options = Options::parse();
     let logs = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
@@ -50,6 +53,8 @@ fn default_data_dir() -> PathBuf {
 }
 
 async fn run(options: &Options) -> Result<(), AnyError> {
+    // Whoever types them in can end it the usual way.
+    let manifests = options.files.iter().map(|file| read_manifests(file)).collect::<Result<Vec<_>, _>>()?.concat();
     // Signals that come during the start end it as well.
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let display = Display::new();
@@ -62,7 +67,6 @@ async fn run(options: &Options) -> Result<(), AnyError> {
         }
         None => default_data_dir(),
     };
-    let manifests = options.files.iter().map(|file| read_manifests(file)).collect::<Result<Vec<_>, _>>()?.concat();
 
     let cluster = tokio::select! {
         cluster = Cluster::start(options, &data_dir, &display) => cluster?,
@@ -74,8 +78,11 @@ async fn run(options: &Options) -> Result<(), AnyError> {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
-    cluster.stop().await;
-    ended
+    tokio::select! {
+        () = cluster.stop() => ended,
+        _ = terminate.recv() => Err(CUT_SHORT.into()),
+        _ = interrupt.recv() => Err(CUT_SHORT.into()),
+    }
 }
 
 fn read_manifests(file: &Path) -> Result<Vec<serde_json::Value>, AnyError> {
