@@ -30,6 +30,7 @@ mod auth;
 mod authority;
 mod client;
 mod convert;
+mod cork;
 mod election;
 mod grpc;
 mod kv;

@@ -1,6 +1,7 @@
 //! Serving on sockets.
 
 use std::{
+    convert::Infallible,
     io,
     pin::pin,
     sync::Arc,
@@ -13,16 +14,23 @@ use futures::{
     future::{BoxFuture, poll_fn},
     stream::FuturesUnordered,
 };
-use hyper::service::service_fn;
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use parking_lot::Mutex;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+};
 use tokio_rustls::TlsAcceptor;
 
-use super::{authority::AnyAuthority, service::EtcdServer};
+use super::{authority::AnyAuthority, cork::Corked, grpc::Body, service::EtcdServer};
 
 /// Bytes that a client may send ahead on one stream and on one connection.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -64,9 +72,20 @@ impl OwnRequests {
         builder
     }
 
-    /// Runs the connection, and its requests for as long as it lasts.
-    async fn run<C: Future>(&self, connection: C) -> C::Output {
-        let mut connection = pin!(connection);
+    /// Serves a connection, and its requests for as long as it lasts.
+    async fn run<S, H, F>(
+        &self,
+        builder: auto::Builder<Self>,
+        stream: S,
+        service: H,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        H: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = F>,
+        F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
+    {
+        let stream = Corked::new(stream);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(AnyAuthority::new(stream.clone())), service));
         let mut running = FuturesUnordered::new();
         poll_fn(|cx| {
             let work = |running: &mut FuturesUnordered<_>, cx: &mut Context<'_>| {
@@ -74,15 +93,16 @@ impl OwnRequests {
             };
             // Answers first, then what the connection sends and receives, then what it has received.
             work(&mut running, cx);
-            if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
-                return Poll::Ready(ended);
+            let ended = connection.as_mut().poll(cx);
+            stream.send(cx);
+            if ended.is_pending() {
+                let before = running.len();
+                running.extend(self.new.lock().drain(..));
+                if running.len() > before {
+                    work(&mut running, cx);
+                }
             }
-            let before = running.len();
-            running.extend(self.new.lock().drain(..));
-            if running.len() > before {
-                work(&mut running, cx);
-            }
-            Poll::Pending
+            ended
         })
         .await
     }
@@ -135,7 +155,7 @@ impl EtcdServer {
         let service = service_fn(move |request| {
             let server = self.clone();
             async move {
-                Ok::<_, std::convert::Infallible>(match only_web {
+                Ok::<_, Infallible>(match only_web {
                     false => server.handle(request).await,
                     true => server.handle_web(request).await,
                 })
@@ -144,11 +164,11 @@ impl EtcdServer {
         let requests = OwnRequests::default();
         let builder = requests.builder();
         match acceptor {
-            None => requests.run(builder.serve_connection(TokioIo::new(AnyAuthority::new(stream)), service)).await,
+            None => requests.run(builder, stream, service).await,
             Some(acceptor) => {
                 let timeout = |_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake takes too long");
                 let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await.map_err(timeout)??;
-                requests.run(builder.serve_connection(TokioIo::new(AnyAuthority::new(stream)), service)).await
+                requests.run(builder, stream, service).await
             }
         }
     }
