@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 /// Bytes that are gathered.
 const GATHERED: usize = 128 << 10;
 
-/// Room for more than this is given back when all is sent.
+/// Room for more than this is given back when all is sent and nothing more comes.
 const KEPT: usize = 8 << 10;
 
 /// A stream that gathers what is written. Clones are handles of one stream.
@@ -46,10 +46,14 @@ impl<S: AsyncWrite + Unpin> Corked<S> {
     /// Sends what was gathered, as far as the stream takes it now. The task is woken when it takes more.
     pub(crate) fn send(&self, cx: &mut Context<'_>) {
         let mut cork = self.0.lock();
-        if let Poll::Ready(Err(error)) = cork.send(cx) {
-            cork.failed = Some(error);
-            // The connection hears of it when it writes or flushes.
-            cx.waker().wake_by_ref();
+        match cork.send(cx) {
+            Poll::Ready(Ok(())) if cork.gathered.capacity() > KEPT => cork.gathered = Vec::new(),
+            Poll::Ready(Err(error)) => {
+                cork.failed = Some(error);
+                // The connection hears of it when it writes or flushes.
+                cx.waker().wake_by_ref();
+            }
+            _ => {}
         }
     }
 }
@@ -66,7 +70,6 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
             }
         }
         self.gathered.clear();
-        self.gathered.shrink_to(KEPT);
         self.sent = 0;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
@@ -80,6 +83,9 @@ impl<S: AsyncWrite + Unpin> Cork<S> {
         self.fail()?;
         if self.gathered.len() + len > GATHERED {
             ready!(self.send(cx))?;
+        }
+        if self.gathered.len() + len > KEPT {
+            self.gathered.reserve_exact(GATHERED.max(len) - self.gathered.len());
         }
         Poll::Ready(Ok(()))
     }

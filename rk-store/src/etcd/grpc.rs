@@ -328,16 +328,16 @@ impl Pieces {
 
     /// The next bytes, and whether they are the last.
     fn next_piece(&mut self) -> (Bytes, bool) {
-        let mut out = std::mem::take(&mut self.out);
-        out.reserve(PIECE);
-        while out.len() < GATHERED {
+        // The memory of the last piece again, if that is sent.
+        self.out.reserve(PIECE);
+        while self.out.len() < GATHERED {
             let Some(kv) = self.kvs.next() else {
-                self.rest.encode(&mut out).expect("the buffer grows");
-                return (out.freeze(), true);
+                self.rest.encode(&mut self.out).expect("the buffer grows");
+                return (self.out.split().freeze(), true);
             };
-            prost::encoding::message::encode(KVS, &kv, &mut out);
+            prost::encoding::message::encode(KVS, &kv, &mut self.out);
         }
-        (out.freeze(), false)
+        (self.out.split().freeze(), false)
     }
 }
 
