@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, path::PathBuf, str::FromStr};
 
 use clap::Parser;
 
-/// A miniature Kubernetes-compatible cluster in one process.
+/// A miniature Kubernetes-compatible cluster, in one process or in several on one machine.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "mini-cluster", version, max_term_width = 100)]
 pub struct Options {
@@ -12,11 +12,30 @@ pub struct Options {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=125))]
     pub agents: u16,
 
-    /// Control-plane replicas on a raft group. Only 1 is served so far.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1))]
+    /// Control-plane replicas in this process: API servers on a raft group of as many members. Part of what a data folder is: it
+    /// starts again with the same number.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=7))]
     pub servers: u16,
 
-    /// Port of the HTTPS API on 127.0.0.1; 0 picks a free one.
+    /// Starts a cluster that servers in other processes of this machine can join: a raft group of one member at first.
+    #[arg(long, conflicts_with_all = ["servers", "join", "pod_cidr", "service_cidr", "demo"])]
+    pub cluster_init: bool,
+
+    /// Joins the cluster of this server (its join address, https://IP:9345, which every server of a cluster started with
+    /// --cluster-init prints) as one more server with agents of its own. Of no effect on a data folder that has joined.
+    #[arg(long, value_name = "URL", conflicts_with_all = ["servers", "pod_cidr", "service_cidr", "demo"])]
+    pub join: Option<String>,
+
+    /// What --join shows the cluster: the content of DIR/token of one of its servers.
+    #[arg(long, requires = "join")]
+    pub token: Option<String>,
+
+    /// A file with the token, which other users of this machine can't read, unlike a command line.
+    #[arg(long, value_name = "FILE", requires = "join", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
+
+    /// Port of the HTTPS API on 127.0.0.1; 0 picks a free one. With several servers a load balancer in front of all of them,
+    /// in each process.
     #[arg(long, default_value_t = 6443)]
     pub api_port: u16,
 
@@ -196,5 +215,11 @@ mod tests {
         Options::command().debug_assert();
         let options = Options::parse_from(["mini-cluster", "--agents", "3", "-p", "8080:80@loadbalancer"]);
         assert_eq!((options.agents, options.ports.len(), options.runtime), (3, 1, Runtime::Process));
+        for bad in [&["--join", "https://a:1", "--servers", "3"][..], &["--token", "x"], &["--servers", "8"]] {
+            assert!(
+                Options::try_parse_from(std::iter::once("mini-cluster").chain(bad.iter().copied())).is_err(),
+                "{bad:?}"
+            );
+        }
     }
 }

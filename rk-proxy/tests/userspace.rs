@@ -139,6 +139,28 @@ async fn an_address_that_is_taken_is_told_of_and_the_rest_is_served() {
 }
 
 #[tokio::test]
+async fn what_one_of_two_shares_goes_on_with_the_other() {
+    let shared = || Userspace::new(UserspaceConfig { shared: true, ..UserspaceConfig::default() });
+    let (one, other) = (shared(), shared());
+    let (ip, a) = (own_ip(), greeter("a").await);
+    let at = SocketAddr::new(ip, 8080);
+    let mut udp = port(ip, vec![endpoint(a)]);
+    udp.key.protocol = Protocol::Udp;
+    let both =
+        ServiceChange { upserts: vec![Arc::new(port(ip, vec![endpoint(a)])), Arc::new(udp)], removals: Vec::new() };
+    for backend in [&one, &other] {
+        assert_eq!(backend.apply(both.clone()).await.unwrap(), []);
+    }
+    let alone = Userspace::new(UserspaceConfig::default());
+    let refused = alone.apply(upsert(port(ip, vec![endpoint(a)]))).await.unwrap();
+    assert_eq!(refused.len(), 1, "one that does not share takes nothing from those that do: {refused:?}");
+    one.apply(ServiceChange { upserts: Vec::new(), removals: vec![port(ip, Vec::new()).key] }).await.unwrap();
+    for _ in 0..10 {
+        assert_eq!(greeting(at).await.as_deref(), Some("a"));
+    }
+}
+
+#[tokio::test]
 async fn datagrams_find_an_endpoint_and_their_way_back() {
     let backend = Userspace::new(UserspaceConfig::default());
     let echo = UdpSocket::bind((own_ip(), 0)).await.unwrap();

@@ -7,6 +7,9 @@
 //! first one tried depends on the data folder's path: clusters made one after the other seldom get the same one, which
 //! would keep them from ever running side by side.
 //!
+//! Processes of one cluster share the block. Each has a place of its own in it, from which its nodes' addresses and pods' ranges follow,
+//! so none of them has to ask the others.
+//!
 //! On request pods and services get real ranges, made local by routes to the loopback device.
 
 use std::{
@@ -31,41 +34,50 @@ pub struct AddressError(String);
 
 /// Second octets tried, from the data folder's own on and around.
 const BLOCKS: std::ops::RangeInclusive<u8> = 64..=250;
-/// The last address of a block and the port whose listener claims it.
+/// The address at the end of a block and the port whose listener claims it for the process of place 0; those of other places are below.
 const CLAIM: (u8, u8, u16) = (255, 254, 10249);
+/// How many processes a cluster may have.
+pub(super) const PLACES: u16 = 7;
+/// How many nodes each of them may have, if they are several.
+pub(super) const NODES_OF_PLACE: u16 = 16;
 
 /// The cluster's addresses; they are its own as long as this lives.
 #[derive(Debug)]
 pub struct Addresses {
     /// Addresses of nodes.
     pub nodes: Cidr,
-    /// All pods' range; node `i` has its `i + 1`th /24.
+    /// All pods' range.
     pub pods: Cidr,
     /// Services' range.
     pub services: Cidr,
+    /// Which block of 127/8 it is.
+    pub block: u8,
+    /// How many nodes have their addresses before those of this process.
+    before: u16,
     _claim: TcpListener,
 }
 
 impl Addresses {
-    /// Claims a block of 127/8, the one that the data folder names if it names one.
+    /// Claims a place in a block of 127/8: in the one that the data folder names if it names one, or else in one that nobody uses.
     ///
     /// # Errors
     /// The block is in use by another cluster, none is free, the folder can't be written, or the pods' range is too
     /// small for so many nodes.
     pub fn claim(
         data_dir: &Path,
+        place: u16,
         nodes: u16,
         pods: Option<Cidr>,
         services: Option<Cidr>,
     ) -> Result<Self, AddressError> {
-        let file = data_dir.join("address-block");
+        let file = data_dir.join(BLOCK_FILE);
         let (block, claim) = match std::fs::read_to_string(&file) {
             Ok(text) => {
                 let block = text.trim().parse::<u8>().ok().filter(|block| BLOCKS.contains(block));
                 let block = block.ok_or_else(|| {
                     AddressError(format!("{}: {:?} is not a number of {BLOCKS:?}", file.display(), text.trim()))
                 })?;
-                let claim = listen(block).map_err(|e| {
+                let claim = listen(block, place).map_err(|e| {
                     AddressError(format!(
                         "the cluster's addresses 127.{block}.0.0/16 are in use by another process, most likely another \
                          cluster: {e}"
@@ -74,11 +86,13 @@ impl Addresses {
                 (block, claim)
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                let found = blocks(data_dir).find_map(|block| Some((block, listen(block).ok()?)));
-                let (block, claim) = found.ok_or_else(|| AddressError("every block of 127/8 is in use".to_owned()))?;
-                std::fs::write(&file, format!("{block}\n"))
-                    .map_err(|e| AddressError(format!("can't write {}: {e}", file.display())))?;
-                (block, claim)
+                // A block is free if no process of another cluster has any place in it.
+                let free = |block| (0..PLACES).map(|place| listen(block, place)).collect::<Result<Vec<_>, _>>().ok();
+                let found = blocks(data_dir).find_map(|block| Some((block, free(block)?)));
+                let (block, claims) = found.ok_or_else(|| AddressError("every block of 127/8 is in use".to_owned()))?;
+                Self::note(data_dir, block)?;
+                let claim = claims.into_iter().nth(usize::from(place));
+                (block, claim.ok_or_else(|| AddressError(format!("a block has {PLACES} places, not {place}")))?)
             }
             Err(e) => return Err(AddressError(format!("can't read {}: {e}", file.display()))),
         };
@@ -87,6 +101,8 @@ impl Addresses {
             nodes: part(0, 24),
             pods: pods.unwrap_or(part(0, 17)),
             services: services.unwrap_or(part(128, 17)),
+            block,
+            before: place * NODES_OF_PLACE,
             _claim: claim,
         };
         if plan.pods.overlaps(&plan.services) {
@@ -95,8 +111,8 @@ impl Addresses {
                 plan.pods, plan.services
             )));
         }
-        // Node `i` has the `i + 1`th /24.
-        if plan.pods.size() < (u64::from(nodes) + 1) << 8 {
+        // The first /24 is the nodes' own.
+        if plan.pods.size() < (u64::from(plan.before + nodes) + 1) << 8 {
             return Err(AddressError(format!(
                 "pods' range {} is too small for {nodes} nodes with a /24 each",
                 plan.pods
@@ -105,14 +121,29 @@ impl Addresses {
         Ok(plan)
     }
 
-    /// The address of node `i`, the server being node 0.
-    pub fn node(&self, i: u16) -> Ipv4Addr {
-        self.nodes.address(u32::from(i) + 1)
+    /// Notes in a data folder which block it uses.
+    ///
+    /// # Errors
+    /// The folder can't be written.
+    pub fn note(data_dir: &Path, block: u8) -> Result<(), AddressError> {
+        let file = data_dir.join(BLOCK_FILE);
+        std::fs::write(&file, format!("{block}\n"))
+            .map_err(|e| AddressError(format!("can't write {}: {e}", file.display())))
     }
 
-    /// The pods' range of node `i`.
+    /// The address of the first node of a place in a block.
+    pub(super) fn first_of(block: u8, place: u16) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(Ipv4Addr::new(127, block, 0, 1)) + u32::from(place * NODES_OF_PLACE))
+    }
+
+    /// The address of this process' node `i`, the first server being node 0.
+    pub fn node(&self, i: u16) -> Ipv4Addr {
+        self.nodes.address(u32::from(self.before + i) + 1)
+    }
+
+    /// The pods' range of this process' node `i`.
     pub fn pods_of(&self, i: u16) -> Cidr {
-        self.pods.slash24(i + 1)
+        self.pods.slash24(self.before + i + 1)
     }
 
     /// The address of Services of type LoadBalancer.
@@ -135,8 +166,9 @@ fn blocks(data_dir: &Path) -> impl Iterator<Item = u8> {
     BLOCKS.cycle().skip(skipped).take(BLOCKS.len())
 }
 
-fn listen(block: u8) -> std::io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::new(127, block, CLAIM.0, CLAIM.1), CLAIM.2))
+fn listen(block: u8, place: u16) -> std::io::Result<TcpListener> {
+    let below = u8::try_from(place).unwrap_or(u8::MAX);
+    TcpListener::bind((Ipv4Addr::new(127, block, CLAIM.0, CLAIM.1.saturating_sub(below)), CLAIM.2))
 }
 
 /// Ranges outside 127/8 that this network namespace takes for its own, until [`LocalRanges::remove`].
@@ -145,6 +177,8 @@ pub struct LocalRanges {
     routes: Vec<RouteMessage>,
 }
 
+/// In a data folder: which block it uses.
+const BLOCK_FILE: &str = "address-block";
 /// Linux' number of the table of local addresses.
 const LOCAL_TABLE: u32 = 255;
 
@@ -205,19 +239,28 @@ mod tests {
     #[test]
     fn a_block_is_claimed_once_and_kept() {
         let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        let first = Addresses::claim(dirs[0].path(), 2, None, None).unwrap();
-        let second = Addresses::claim(dirs[1].path(), 2, None, None).unwrap();
+        let first = Addresses::claim(dirs[0].path(), 0, 2, None, None).unwrap();
+        let second = Addresses::claim(dirs[1].path(), 0, 2, None, None).unwrap();
         assert!(!first.pods.overlaps(&second.pods) && !first.pods.overlaps(&first.services));
         assert!(first.services.base < first.kubernetes_service());
-        let busy = Addresses::claim(dirs[0].path(), 2, None, None).unwrap_err();
+        let dir = tempfile::tempdir().unwrap();
+        Addresses::note(dir.path(), first.block).unwrap();
+        let beside = Addresses::claim(dir.path(), 1, 2, None, None).unwrap();
+        assert_eq!(
+            (beside.pods, beside.node(0)),
+            (first.pods, first.nodes.address(17)),
+            "another process of the cluster"
+        );
+        assert_eq!(beside.pods_of(1), first.pods.slash24(18));
+        let busy = Addresses::claim(dirs[0].path(), 0, 2, None, None).unwrap_err();
         assert!(busy.to_string().contains("in use"), "{busy}");
         let nodes = first.nodes;
         drop(first);
-        assert_eq!(Addresses::claim(dirs[0].path(), 2, None, None).unwrap().nodes, nodes);
-        let small = Addresses::claim(dirs[0].path(), 2, Some("10.42.0.0/23".parse().unwrap()), None).unwrap_err();
+        assert_eq!(Addresses::claim(dirs[0].path(), 0, 2, None, None).unwrap().nodes, nodes);
+        let small = Addresses::claim(dirs[0].path(), 0, 2, Some("10.42.0.0/23".parse().unwrap()), None).unwrap_err();
         assert!(small.to_string().contains("too small"), "{small}");
         std::fs::write(dirs[0].path().join("address-block"), "300").unwrap();
-        assert!(Addresses::claim(dirs[0].path(), 2, None, None).is_err());
+        assert!(Addresses::claim(dirs[0].path(), 0, 2, None, None).is_err());
     }
 
     #[test]

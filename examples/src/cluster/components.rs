@@ -1,27 +1,40 @@
 //! The components that are not nodes, each with a client of its own identity: controllers, scheduler, proxy, ingress.
+//!
+//! Controllers and scheduler are there once per server, and Leases in `kube-system` elect the ones that work, as Kubernetes does it. Proxy and
+//! ingress hold nothing and are there once per process.
 
 use std::{
+    future::Future,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
-use rk_api::{Client, server::UserInfo};
-use rk_controller::{ControllerManager, ManagerConfig};
+use rk_api::{
+    Client,
+    server::{Server, UserInfo},
+};
+use rk_controller::{
+    ControllerManager, ManagerConfig,
+    leader::{LeaderElectionConfig, LeaderElector},
+};
 use rk_proxy::{
     LoadBalancerConfig, LoadBalancers, ProxyConfig, ServiceProxy,
     ingress::{IngressConfig, IngressController},
     userspace::{Userspace, UserspaceConfig},
 };
 use rk_sched::{Scheduler, SchedulerConfig};
-use tokio::task::JoinHandle;
+use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Addresses, ClusterError, ControlPlane};
+use super::{Addresses, ClusterError, nodes, servers::Servers};
 use crate::options::Options;
 
 /// How long a node may be silent during the demo, which shows a node's death and would not wait a minute for it.
 const DEMO_GRACE: Duration = Duration::from_secs(4);
+
+/// How long they may take to end.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Components at work.
 pub(super) struct Components {
@@ -32,32 +45,30 @@ pub(super) struct Components {
 }
 
 impl Components {
-    /// Starts all of them.
+    /// Starts all of them. Where there may be more servers, Leases elect whose controllers and whose scheduler work. Other processes
+    /// may serve the same addresses if they are `shared`.
     pub(super) async fn start(
         options: &Options,
-        control_plane: &ControlPlane,
+        servers: &Servers,
+        shared: bool,
         addresses: &Addresses,
     ) -> Result<Self, ClusterError> {
         let shutdown = CancellationToken::new();
-        let client = |name: &str, group: &str| -> Arc<dyn Client> {
-            control_plane.server.client(UserInfo::new(name, [group, "system:authenticated"]))
-        };
-
-        let mut config = ManagerConfig { root_ca: Some(control_plane.pki.ca().to_owned()), ..ManagerConfig::default() };
-        if options.demo {
-            config.node_lifecycle.grace = DEMO_GRACE;
+        let mut running = Vec::new();
+        for (name, server) in servers.iter() {
+            let elect = servers.are_several().then_some(name);
+            let controllers = controllers(options, server, elect, servers.pki.ca(), addresses, shutdown.clone());
+            running.push(("controllers", controllers));
+            running.push(("scheduler", scheduler(server, elect, shutdown.clone())?));
         }
-        let controllers = ControllerManager::new(client("system:kube-controller-manager", "system:masters"), config);
 
-        let scheduler = Scheduler::new(client("system:kube-scheduler", ""), SchedulerConfig::default());
-        let scheduler = scheduler.map_err(|e| ClusterError::part("scheduler", &e))?;
-
-        let node_addresses = (0..=options.agents).map(|i| IpAddr::V4(addresses.node(i)));
+        let node_addresses = (0..nodes::count(options)).map(|i| IpAddr::V4(addresses.node(i)));
         let backend = Userspace::new(UserspaceConfig {
             node_addresses: node_addresses.chain([IpAddr::V4(Ipv4Addr::LOCALHOST)]).collect(),
+            shared,
             ..UserspaceConfig::default()
         });
-        let proxy = client("system:kube-proxy", "system:node-proxier");
+        let proxy = client(servers.of_node(0), "system:kube-proxy", "system:node-proxier");
         let proxy = ServiceProxy::new(proxy, Arc::new(backend), ProxyConfig::default());
 
         let listen = |tls| options.ports.iter().filter(move |port| port.tls == tls).map(|port| port.host);
@@ -72,35 +83,108 @@ impl Components {
             addresses: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             ..IngressConfig::default()
         };
-        let ingress = IngressController::new(client("system:ingress", "system:masters"), config).await;
+        let ingress = client(servers.of_node(0), "system:ingress", "system:masters");
+        let ingress = IngressController::new(ingress, config).await;
         let ingress = ingress.map_err(|e| ClusterError::part("ingress", &e))?;
         let ingress_address = ingress.http_addresses()[0];
-
-        let config = LoadBalancerConfig { addresses: vec![IpAddr::V4(addresses.load_balancer())] };
-        let load_balancers = LoadBalancers::new(client("system:cloud-controller-manager", "system:masters"), config);
-
-        let running = vec![
-            ("controllers", tokio::spawn(controllers.run(shutdown.clone()))),
-            ("scheduler", tokio::spawn(scheduler.run(shutdown.clone()))),
-            ("proxy", tokio::spawn(proxy.run(shutdown.clone()))),
-            ("load balancers", tokio::spawn(load_balancers.run(shutdown.clone()))),
-            ("ingress", tokio::spawn(ingress.run(shutdown.clone()))),
-        ];
+        running.push(("proxy", tokio::spawn(proxy.run(shutdown.clone()))));
+        running.push(("ingress", tokio::spawn(ingress.run(shutdown.clone()))));
         Ok(Self { ingress: ingress_address, running, shutdown })
     }
 
     /// Their names.
     pub(super) fn names(&self) -> String {
-        self.running.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+        let mut names: Vec<_> = self.running.iter().map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        names.dedup();
+        names.join(", ")
     }
 
     /// Lets them finish what they have begun.
     pub(super) async fn stop(self) {
         self.shutdown.cancel();
-        for (component, task) in self.running {
-            if let Err(error) = task.await {
-                tracing::error!(component, %error, "ended badly");
+        let end = Instant::now() + PATIENCE;
+        for (component, mut task) in self.running {
+            match tokio::time::timeout_at(end, &mut task).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(component, %error, "ended badly"),
+                // In a group that has lost its majority nothing can be finished.
+                Err(_) => {
+                    tracing::warn!(component, "did not end in time");
+                    task.abort();
+                }
             }
         }
+    }
+}
+
+fn client(server: &Server, name: &str, group: &str) -> Arc<dyn Client> {
+    server.client(UserInfo::new(name, [group, "system:authenticated"]))
+}
+
+/// The controllers of a server, and what gives addresses to Services of type LoadBalancer.
+fn controllers(
+    options: &Options,
+    server: &Server,
+    elect: Option<&str>,
+    ca: &str,
+    addresses: &Addresses,
+    shutdown: CancellationToken,
+) -> JoinHandle<()> {
+    let mut config = ManagerConfig { root_ca: Some(ca.to_owned()), ..ManagerConfig::default() };
+    if options.demo {
+        config.node_lifecycle.grace = DEMO_GRACE;
+    }
+    let own = client(server, "system:kube-controller-manager", "system:masters");
+    let cloud = client(server, "system:cloud-controller-manager", "system:masters");
+    let balancers = LoadBalancerConfig { addresses: vec![IpAddr::V4(addresses.load_balancer())] };
+    let elector = Arc::clone(&own);
+    let work = move |stop: CancellationToken| {
+        let controllers = ControllerManager::new(Arc::clone(&own), config.clone());
+        let balancers = LoadBalancers::new(Arc::clone(&cloud), balancers.clone());
+        async move {
+            tokio::join!(controllers.run(stop.clone()), balancers.run(stop));
+        }
+    };
+    tokio::spawn(lead(elector, "kube-controller-manager", elect.map(str::to_owned), shutdown, work))
+}
+
+fn scheduler(
+    server: &Server,
+    elect: Option<&str>,
+    shutdown: CancellationToken,
+) -> Result<JoinHandle<()>, ClusterError> {
+    let client = client(server, "system:kube-scheduler", "");
+    let new = |client: &Arc<dyn Client>| Scheduler::new(Arc::clone(client), SchedulerConfig::default());
+    new(&client).map_err(|e| ClusterError::part("scheduler", &e))?;
+    let elector = Arc::clone(&client);
+    let work = move |stop: CancellationToken| {
+        let scheduler = new(&client);
+        async move {
+            match scheduler {
+                Ok(scheduler) => scheduler.run(stop).await,
+                Err(error) => tracing::error!(%error, "the scheduler can't start"),
+            }
+        }
+    };
+    Ok(tokio::spawn(lead(elector, "kube-scheduler", elect.map(str::to_owned), shutdown, work)))
+}
+
+/// Does `work` until `shutdown`: at once, or, as one of several, whenever the Lease is this one's.
+///
+/// The identity is the server's name. Nobody else has it, for the server's data folder belongs to one process, and a server that was
+/// killed and comes back need not wait for its own Lease to end.
+async fn lead<F: Future<Output = ()>>(
+    client: Arc<dyn Client>,
+    lease: &str,
+    identity: Option<String>,
+    shutdown: CancellationToken,
+    mut work: impl FnMut(CancellationToken) -> F,
+) {
+    let Some(identity) = identity else { return work(shutdown).await };
+    while !shutdown.is_cancelled() {
+        let config = LeaderElectionConfig::new("kube-system", lease, &identity);
+        let elector = LeaderElector::new(Arc::clone(&client), config).expect("the default times are sound");
+        elector.run(shutdown.clone(), &mut work).await;
     }
 }

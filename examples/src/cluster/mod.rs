@@ -3,12 +3,20 @@
 //! [`Cluster::start`] lays the parts on each other in order: data folder and addresses, certificates, the store, the
 //! API server and its HTTPS listener, the objects every cluster has, then the components, each with a client of its own
 //! identity, as they would have in processes of their own: controllers, scheduler, proxy and ingress, nodes.
+//!
+//! A cluster of several servers has a member of a raft group and an API server for each of them, in this process or in others that
+//! [`join`]; [`front`] is then where clients come in.
 
 mod addresses;
 mod components;
 mod control_plane;
+mod form;
+mod front;
+mod join;
 mod manifests;
 mod nodes;
+mod servers;
+mod store;
 
 use std::{
     path::{Path, PathBuf},
@@ -19,7 +27,6 @@ use std::{
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use parking_lot::Mutex;
 use rk_api::{Api, Client, Informers, Patch, Resource, server::UserInfo};
-use rk_store::Store;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -27,9 +34,12 @@ pub use addresses::{AddressError, Addresses, LocalRanges};
 pub use manifests::{ManifestError, apply, parse};
 
 use crate::{display::Display, options::Options};
+use addresses::NODES_OF_PLACE;
 use components::Components;
-use control_plane::ControlPlane;
+use form::Form;
 use nodes::RunningNode;
+use servers::Servers;
+use store::Stores;
 
 /// A cluster that can't start.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +88,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a start looks whether a node's agent has given up.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A cluster that runs in this process.
+/// A cluster, or a process' part of one, that runs in this process.
 pub struct Cluster {
     /// May do everything.
     pub client: Arc<dyn Client>,
@@ -90,7 +100,9 @@ pub struct Cluster {
     pub kubeconfig: PathBuf,
     /// Port of the ingress on 127.0.0.1.
     pub ingress_port: u16,
-    control_plane: ControlPlane,
+    /// The command line that has a server in another process join, if one can.
+    pub join: Option<String>,
+    servers: Servers,
     components: Components,
     nodes: Mutex<Vec<RunningNode>>,
     ranges: Option<LocalRanges>,
@@ -98,60 +110,97 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts everything and waits until every node is ready.
+    /// Starts everything and waits until every node of this process is ready.
     ///
     /// # Errors
     /// The first part that can't start.
     pub async fn start(options: &Options, data_dir: &Path, display: &Display) -> Result<Self, ClusterError> {
         create_private(data_dir)?;
-        // The store's lock comes first: a second process must not touch anything else in the folder.
-        let step = display.step("store");
-        let store = control_plane::open_store(data_dir).await?;
-        let revision = store.status().await?.revision;
-        step.done(format!("{} at revision {revision}", data_dir.display()));
-
-        let step = display.step("addresses");
-        let nodes = options.agents + 1;
-        let addresses = Addresses::claim(data_dir, nodes, options.pod_cidr, options.service_cidr)?;
+        let form = match (Form::of(options, data_dir)?, &options.join) {
+            (Some(form), _) => form,
+            (None, url) => {
+                let step = display.step("join");
+                let url = url.as_deref().unwrap_or_default();
+                let group = join::join(url, options, data_dir).await?;
+                step.done(format!("{url}: server {}", group.place));
+                Form::Group(group)
+            }
+        };
+        let (place, open) = match &form {
+            Form::Alone => (0, false),
+            Form::Group(group) => (group.place, group.open),
+        };
+        let count = nodes::count(options);
+        if open && count > NODES_OF_PLACE {
+            let most = format!("--agents is at most {} where servers can join", NODES_OF_PLACE - 1);
+            return Err(ClusterError::part("nodes", &most));
+        }
+        let server_names = nodes::servers(options, place);
+        let claim = || {
+            let step = display.step("addresses");
+            let addresses = Addresses::claim(data_dir, place, count, options.pod_cidr, options.service_cidr)?;
+            step.done(format!("nodes {}, pods {}, services {}", addresses.nodes, addresses.pods, addresses.services));
+            Ok::<_, ClusterError>(addresses)
+        };
+        // The lock comes first: a second process must not touch anything else in the folder. That of a group is its place among the
+        // addresses, which its members need.
+        let (addresses, stores) = match &form {
+            Form::Alone => {
+                let step = display.step("store");
+                let stores = Stores::alone(data_dir).await?;
+                step.done(data_dir.display().to_string());
+                (claim()?, stores)
+            }
+            Form::Group(group) => {
+                let addresses = claim()?;
+                let step = display.step("raft group");
+                let stores = Stores::group(group, &server_names, data_dir, &addresses, display).await?;
+                step.done(format!("{} in {}", server_names.join(", "), data_dir.display()));
+                (addresses, stores)
+            }
+        };
         let real: Vec<_> = options.pod_cidr.into_iter().chain(options.service_cidr).collect();
         let ranges = if real.is_empty() { None } else { Some(LocalRanges::add(&real).await?) };
-        step.done(format!("nodes {}, pods {}, services {}", addresses.nodes, addresses.pods, addresses.services));
 
-        let step = display.step("API server");
-        let control_plane = ControlPlane::start(options, data_dir, store, &addresses).await?;
-        step.done(&control_plane.url);
+        let step = display.step("API servers");
+        let servers = Servers::start(options, data_dir, stores, &server_names, &addresses, open).await?;
+        step.done(&servers.url);
 
         let step = display.step("components");
-        let components = Components::start(options, &control_plane, &addresses).await?;
+        let components = Components::start(options, &servers, open, &addresses).await?;
         step.done(format!("{}; http://{}", components.names(), components.ingress));
 
         let admin = UserInfo::new("kubernetes-admin", ["system:masters", "system:authenticated"]);
-        let client = control_plane.server.client(admin);
+        let client = servers.of_node(0).client(admin);
         let step = display.step("nodes");
+        let names: Vec<_> = server_names.iter().cloned().chain(nodes::agents(options, place)).collect();
         let mut nodes = Vec::new();
-        for (i, name) in (0..).zip(nodes::names(options)) {
-            nodes.push(nodes::start(options, data_dir, &control_plane, &addresses, i, name).await?);
+        for (i, name) in (0..).zip(&names) {
+            nodes.push(nodes::start(options, data_dir, &servers, &addresses, i, name.clone()).await?);
         }
         let cluster = Self {
             informers: Informers::new(Arc::clone(&client)),
             client,
-            api_url: control_plane.url.clone(),
-            kubeconfig: control_plane.kubeconfig.clone(),
+            api_url: servers.url.clone(),
+            kubeconfig: servers::kubeconfig(data_dir),
             ingress_port: components.ingress.port(),
-            control_plane,
+            join: servers.join.clone(),
+            servers,
             components,
             nodes: Mutex::new(nodes),
             ranges,
             _addresses: addresses,
         };
-        let count = usize::from(options.agents) + 1;
-        if let Err(error) = cluster.wait_for_nodes(count).await {
+        if let Err(error) = cluster.wait_for_nodes(&names).await {
             cluster.stop().await;
             return Err(error);
         }
         // A node may not give itself a role (NodeRestriction): the administrator does.
         let role = json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}});
-        Api::<NodeObject>::all(Arc::clone(&cluster.client)).patch(nodes::SERVER, Patch::merge(role)).await?;
+        let api = Api::<NodeObject>::all(Arc::clone(&cluster.client));
+        for name in &server_names {
+            api.patch(name, Patch::merge(role.clone())).await?;
+        }
         step.done(format!("{count} ready"));
         Ok(cluster)
     }
@@ -167,27 +216,30 @@ impl Cluster {
         Some(ClusterError::part("node", &format!("{name}: {}", outcome.err().unwrap_or_else(|| "ended".to_owned()))))
     }
 
-    /// Waits until this many nodes are Ready.
-    async fn wait_for_nodes(&self, count: usize) -> Result<(), ClusterError> {
+    /// Waits until these nodes are Ready.
+    async fn wait_for_nodes(&self, names: &[String]) -> Result<(), ClusterError> {
         let nodes = self.informers.of::<NodeObject>();
         let mut changes = nodes.subscribe();
         let ready = || {
             let ready = |object: &Arc<rk_api::Object>| {
-                let node = object.typed::<NodeObject>().ok()?;
+                let node = object.typed::<NodeObject>().ok().filter(|_| names.contains(&object.meta().name))?;
                 let conditions = node.status.as_ref()?.conditions.as_ref()?;
                 conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True").then_some(())
             };
             nodes.list().iter().filter_map(ready).count()
         };
         let end = Instant::now() + PATIENCE;
-        while ready() < count {
+        while ready() < names.len() {
             let pause = (Instant::now() + LOOK).min(end);
             if tokio::time::timeout_at(pause, changes.recv()).await.is_err() {
                 if let Some(error) = self.failed_node().await {
                     return Err(error);
                 }
                 if pause == end {
-                    return Err(ClusterError::Late(PATIENCE, format!("{} of {count} nodes are ready", ready())));
+                    return Err(ClusterError::Late(
+                        PATIENCE,
+                        format!("{} of {} nodes are ready", ready(), names.len()),
+                    ));
                 }
             }
         }
@@ -204,7 +256,7 @@ impl Cluster {
 
     /// The resource that serves a kind, if one does.
     pub fn resource_of(&self, api_version: &str, kind: &str) -> Option<Resource> {
-        self.control_plane.server.resource_of(api_version, kind)
+        self.servers.of_node(0).resource_of(api_version, kind)
     }
 
     /// Ends the last worker node as a power cut would: its agent and its containers are gone, its objects stay.
@@ -212,7 +264,7 @@ impl Cluster {
     pub async fn kill_last_node(&self) -> Option<String> {
         let node = {
             let mut nodes = self.nodes.lock();
-            if nodes.len() < 2 { None } else { nodes.pop() }
+            if nodes.len() <= self.servers.iter().len() { None } else { nodes.pop() }
         }?;
         Some(node.stop().await)
     }
@@ -222,6 +274,11 @@ impl Cluster {
         self.nodes.lock().iter().any(|node| node.name == name)
     }
 
+    /// Waits until a member of the group can't go on: its disk failed, or the group has forgotten it.
+    pub async fn failed(&self) -> ClusterError {
+        self.servers.failed().await
+    }
+
     /// Stops everything: nodes with their containers first, the API server last.
     pub async fn stop(self) {
         let nodes = std::mem::take(&mut *self.nodes.lock());
@@ -229,7 +286,7 @@ impl Cluster {
         self.components.stop().await;
         // Nobody may follow the server any more when its store closes.
         drop((self.informers, self.client));
-        self.control_plane.stop().await;
+        self.servers.stop().await;
         if let Some(ranges) = self.ranges {
             ranges.remove().await;
         }

@@ -14,16 +14,23 @@ use rk_node::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Addresses, ClusterError, ControlPlane};
+use super::{Addresses, ClusterError, servers::Servers};
 use crate::options::{Options, Runtime};
 
-/// The name of the server node.
-pub(super) const SERVER: &str = "rk-server-0";
+/// How many nodes this process has.
+pub(super) fn count(options: &Options) -> u16 {
+    options.servers + options.agents
+}
 
-/// The names of all nodes, the server first.
-pub(super) fn names(options: &Options) -> Vec<String> {
-    let agents = (0..options.agents).map(|i| format!("rk-agent-{i}"));
-    std::iter::once(SERVER.to_owned()).chain(agents).collect()
+/// The names of the nodes that are servers: those of the process at this place.
+pub(super) fn servers(options: &Options, place: u16) -> Vec<String> {
+    (place..place + options.servers).map(|i| format!("rk-server-{i}")).collect()
+}
+
+/// The names of the nodes that are not. Those of the first process have one number, as in a cluster of one process.
+pub(super) fn agents(options: &Options, place: u16) -> Vec<String> {
+    let prefix = if place == 0 { "rk-agent".to_owned() } else { format!("rk-agent-{place}") };
+    (0..options.agents).map(|i| format!("{prefix}-{i}")).collect()
 }
 
 /// An agent at work.
@@ -63,7 +70,7 @@ impl RunningNode {
 pub(super) async fn start(
     options: &Options,
     data_dir: &Path,
-    control_plane: &ControlPlane,
+    servers: &Servers,
     addresses: &Addresses,
     i: u16,
     name: String,
@@ -89,17 +96,17 @@ pub(super) async fn start(
     };
     let address = IpAddr::V4(addresses.node(i));
     let wanted = Wanted::kubelet_server(&name, [address.to_string()]);
-    let serving = control_plane.pki.identity(&format!("kubelet-{name}"), &wanted)?;
+    let serving = servers.pki.identity(&format!("kubelet-{name}"), &wanted)?;
     config.address = address;
     config.pod_cidr = Some(pods);
     config.serving = Some(Identity { certificate: serving.certificate, key: serving.key });
-    config.client_ca = Some(control_plane.pki.ca().to_owned());
+    config.client_ca = Some(servers.pki.ca().to_owned());
     config.static_pods = Some(folder.join("manifests"));
     if options.demo {
         config.lease_interval = Duration::from_secs(1);
     }
     let user = UserInfo::new(&format!("system:node:{name}"), ["system:nodes", "system:authenticated"]);
-    let informers = Informers::new(control_plane.server.client(user));
+    let informers = Informers::new(servers.of_node(i).client(user));
     let shutdown = CancellationToken::new();
     let agent = tokio::spawn(Node::with_informers(informers, config).run(shutdown.clone()));
     Ok(RunningNode { name, agent, shutdown })

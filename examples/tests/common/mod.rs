@@ -29,10 +29,15 @@ pub fn binary() -> Command {
 impl MiniCluster {
     /// Starts on a data folder and waits for `ready`.
     pub fn start(data: &Path, args: &[&str]) -> Self {
+        Self::start_at(data, 0, args)
+    }
+
+    /// The same with the API on this port.
+    pub fn start_at(data: &Path, api_port: u16, args: &[&str]) -> Self {
         let ingress = free_port();
         let kubeconfig = data.join("kubeconfig");
         let mut child = binary()
-            .args(["--api-port", "0", "-p", &format!("{ingress}:80@loadbalancer")])
+            .args(["--api-port", &api_port.to_string(), "-p", &format!("{ingress}:80@loadbalancer")])
             .arg("--data-dir")
             .arg(data)
             .args(args)

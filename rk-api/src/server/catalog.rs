@@ -1,6 +1,7 @@
 //! What is served now: the registry's rows, joined with the collections that hold their objects.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{Arc, OnceLock},
 };
@@ -70,11 +71,13 @@ impl Served {
         Ok(Arc::new(Object::from_value(&value)?))
     }
 
-    /// Turns an object of this row's version into the stored one.
-    pub(crate) fn to_stored(&self, value: &mut Value) {
+    /// An object of this row's version in the stored one.
+    pub(crate) fn stored<'a>(&self, value: &'a Value) -> Cow<'a, Value> {
+        let mut stored = Cow::Borrowed(value);
         if value["apiVersion"] != self.stored_as.as_str() {
-            convert::convert(value, &self.stored_as);
+            convert::convert(stored.to_mut(), &self.stored_as);
         }
+        stored
     }
 }
 

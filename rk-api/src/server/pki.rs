@@ -69,9 +69,9 @@ pub struct Wanted {
     pub common_name: String,
     /// Organization: for a client the group; empty for none.
     pub organization: String,
-    /// DNS names and IP addresses that a server answers on; empty for a client.
+    /// DNS names and IP addresses that a server answers on; empty for who is only a client.
     pub names: Vec<String>,
-    /// Whether it is for a client.
+    /// Whether it is for a client. With names it is for both ends, as those who speak with their like need it.
     pub client: bool,
 }
 
@@ -108,6 +108,12 @@ impl Wanted {
     pub fn kubelet_server(node: &str, addresses: impl IntoIterator<Item = String>) -> Self {
         let names = [node.to_owned()].into_iter().chain(addresses);
         Self { organization: "system:nodes".to_owned(), ..Self::server(&format!("system:node:{node}"), names) }
+    }
+
+    /// A store's member that speaks with others like it, at these addresses. Sign it by an authority of its own: whoever has a
+    /// certificate of that authority can change the store.
+    pub fn peer(name: &str, addresses: impl IntoIterator<Item = String>) -> Self {
+        Self { client: true, ..Self::server(name, addresses) }
     }
 
     /// The certificate with which the API server calls nodes.
@@ -236,8 +242,12 @@ impl Pki {
         validity(&mut params, CERTIFICATE_YEARS);
         params.distinguished_name = distinguished_name(&wanted.common_name, &wanted.organization);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        params.extended_key_usages =
-            vec![if wanted.client { ExtendedKeyUsagePurpose::ClientAuth } else { ExtendedKeyUsagePurpose::ServerAuth }];
+        if wanted.client {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        }
+        if !(wanted.client && wanted.names.is_empty()) {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+        }
         params.use_authority_key_identifier_extension = true;
         Ok(params.signed_by(key, &self.issuer).map_err(issue)?.pem())
     }

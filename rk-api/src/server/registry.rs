@@ -134,6 +134,12 @@ pub trait Strategy: Send + Sync + 'static {
         Ok(())
     }
 
+    /// What this object holds and no other object of the store may hold: `ips/10.96.0.10`, say. It is written with the object in
+    /// one step, so that no two servers give the same to two objects.
+    fn claims(&self, _object: &Value) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Gives back what `allocate` took, or what a deleted object held.
     fn release(&self, _object: &Value) {}
 

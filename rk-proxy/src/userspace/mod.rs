@@ -35,6 +35,9 @@ pub struct UserspaceConfig {
     pub connect_timeout: Duration,
     /// How long a UDP client may be silent before its next datagram may go to another endpoint.
     pub udp_timeout: Duration,
+    /// Whether other processes of this user serve the same addresses on this machine: then the system spreads connections over all of
+    /// them, and what one of them served goes on with the others when it ends.
+    pub shared: bool,
 }
 
 impl Default for UserspaceConfig {
@@ -44,6 +47,7 @@ impl Default for UserspaceConfig {
             node_name: None,
             connect_timeout: Duration::from_secs(3),
             udp_timeout: Duration::from_secs(60),
+            shared: false,
         }
     }
 }
@@ -159,11 +163,11 @@ impl Userspace {
         let config = Arc::clone(&self.config);
         let task = match protocol {
             Protocol::Tcp => {
-                let listener = tcp::bind(address)?;
+                let listener = tcp::bind(address, config.shared)?;
                 tokio::spawn(tcp::serve(listener, balancer, config, stop.clone(), self.stop.clone()))
             }
             Protocol::Udp => {
-                let socket = tokio::net::UdpSocket::bind(address).await?;
+                let socket = udp::bind(address, config.shared)?;
                 tokio::spawn(udp::serve(socket, balancer, config, stop.clone()))
             }
             Protocol::Sctp => {

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{net::UdpSocket, sync::mpsc, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -22,6 +23,13 @@ struct Session {
     socket: Arc<UdpSocket>,
     last: Instant,
     _stop: DropGuard,
+}
+
+pub(super) fn bind(address: SocketAddr, shared: bool) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
+    socket.set_reuse_port(shared)?;
+    socket.bind(&address.into())?;
+    UdpSocket::from_std(socket.into())
 }
 
 /// Forwards until `stop`.

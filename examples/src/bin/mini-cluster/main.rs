@@ -23,7 +23,8 @@ const CUT_SHORT: &str = "told again to end: containers that still run are ended 
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let logs = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
+    // Members that are not there yet, or not any more, are nothing to warn of: the nodes show it.
+    let logs = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,rk_raft::grpc=error"));
     let terminal = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(logs).with_ansi(terminal).with_writer(std::io::stderr).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -75,6 +76,7 @@ async fn run(options: &Options) -> Result<(), AnyError> {
     };
     let ended = tokio::select! {
         ended = serve(options, &cluster, manifests, &display) => ended,
+        error = cluster.failed() => Err(error.into()),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
@@ -109,6 +111,9 @@ async fn serve(
         cluster.kubeconfig.display(),
         cluster.ingress_port
     ));
+    if let Some(join) = &cluster.join {
+        display.line(format!("more servers: {join} --data-dir DIR --api-port 0"));
+    }
     // Whoever waited for it may have gone.
     let _ = writeln!(std::io::stdout(), "ready");
     display.follow(&cluster.informers, tokio_util::sync::CancellationToken::new()).await;

@@ -7,6 +7,7 @@
 //! `rbac.authorization.kubernetes.io/autoupdate` is `false` is left alone.
 
 mod controller_roles;
+mod endpoints;
 mod objects;
 mod reconcile;
 mod roles;
@@ -22,6 +23,7 @@ use serde_json::Value;
 
 use crate::{Client, DeleteOptions, ListOptions, Object, Request, Resource, Verb, WriteOptions};
 
+pub use endpoints::keep_endpoints;
 pub use objects::SYSTEM_NAMESPACES;
 
 /// What a cluster's own objects say of it.
@@ -39,7 +41,8 @@ pub struct Config {
 /// Where the API is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiServer {
-    /// The addresses of the API servers, all of one family.
+    /// The addresses of the API servers, all of one family. None where each server keeps its own among the endpoints with
+    /// [`keep_endpoints`].
     pub addresses: Vec<IpAddr>,
     /// The port they listen on.
     pub port: u16,
@@ -97,14 +100,16 @@ const ATTEMPTS: usize = 5;
 /// # Errors
 /// The API refused a read or a write, or others kept changing the same objects.
 pub async fn ensure(client: &dyn Client, config: &Config) -> Result<(), Error> {
+    // Namespaces first: what lives in them needs them.
+    against_others(client, objects::namespaces).await?;
+    against_others(client, || objects::others(config)).await
+}
+
+/// Sees that objects are there, whoever else writes them at the same time.
+async fn against_others(client: &dyn Client, wanted: impl Fn() -> Vec<Wanted>) -> Result<(), Error> {
     let mut attempt = 1;
     loop {
-        // Namespaces first: what lives in them needs them.
-        let done = match ensure_all(client, objects::namespaces()).await {
-            Ok(()) => ensure_all(client, objects::others(config)).await,
-            failed => failed,
-        };
-        match done {
+        match ensure_all(client, wanted()).await {
             Err(error) if attempt < ATTEMPTS && (error.source.is_conflict() || error.source.is_already_exists()) => {
                 tracing::debug!(%error, attempt, "bootstrap objects changed meanwhile, looking again");
                 attempt += 1;

@@ -165,7 +165,8 @@ fn priority_classes() -> Vec<Wanted> {
         .into()
 }
 
-fn kubernetes_service(api: &ApiServer) -> Vec<Wanted> {
+/// The Service `default/kubernetes`, and its endpoints if there are any addresses.
+pub(super) fn kubernetes_service(api: &ApiServer) -> Vec<Wanted> {
     let meta = |labels: Value| json!({"name": "kubernetes", "namespace": "default", "labels": labels});
     let port = json!([{"name": "https", "port": api.port, "protocol": "TCP"}]);
     let addresses: Vec<_> = api.addresses.iter().map(|ip| json!({"ip": ip})).collect();
@@ -190,6 +191,9 @@ fn kubernetes_service(api: &ApiServer) -> Vec<Wanted> {
         "metadata": meta(json!({"kubernetes.io/service-name": "kubernetes"})),
         "addressType": if v6 { "IPv6" } else { "IPv4" }, "endpoints": endpoints, "ports": port,
     });
+    if api.addresses.is_empty() {
+        return vec![wanted("", "v1", "services", true, service)];
+    }
     vec![
         wanted("", "v1", "services", true, service),
         wanted("", "v1", "endpoints", true, legacy),

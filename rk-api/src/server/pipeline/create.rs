@@ -7,13 +7,17 @@ use crate::{
     Error, Status, WriteOptions,
     server::{
         Operation, WriteContext,
-        storage::{Write, encode, store_error},
+        storage::{Claims, Write, encode, store_error},
     },
     status,
 };
 
 /// Names tried where one is generated, as kube-apiserver does.
 const GENERATED_NAMES: usize = 8;
+/// Tries to find what no object of another server holds.
+const TRIES: usize = 64;
+/// Why they were given up.
+const HELD: &str = "another object holds what was chosen for this one; please try again";
 /// Seconds that Events live (`--event-ttl`).
 const EVENT_TTL: i64 = 3600;
 /// Events made within so many seconds of each other share a lease.
@@ -91,35 +95,48 @@ impl Core {
         }
         request.object = Some(object);
         self.admit(&request).await?;
-        let mut object = request.object.take().unwrap_or_default();
+        let object = request.object.take().unwrap_or_default();
 
         let item = super::key::item(&call.namespace, &name);
         let collection = &call.served.collection;
         if collection.get(&item).is_some() {
-            return Err(taken(call, &name, &object));
-        }
-        row.strategy.allocate(&mut object, None, &context).await?;
-        if options.dry_run {
-            return Ok(Outcome::created(crate::Object::from_value(&object)?.into()));
-        }
-        let mut stored = object.clone();
-        call.served.to_stored(&mut stored);
-        let lease = self.lease_for(call).await;
-        let written = match lease {
-            Ok(lease) => self.cache.put(collection, &item, encode(&stored), 0, lease).await,
-            Err(error) => Err(error),
-        };
-        match written {
-            Ok(Write::Done(done)) => Ok(Outcome::created(call.served.read(&done)?)),
-            Ok(Write::Raced) => {
-                row.strategy.release(&object);
-                Err(taken(call, &name, &object))
-            }
-            Err(error) => {
-                row.strategy.release(&object);
-                Err(error)
+            // Another server on the same store may have deleted it just now.
+            self.cache.sync().await?;
+            if collection.get(&item).is_some() {
+                return Err(taken(call, &name, &object));
             }
         }
+        for _ in 0..TRIES {
+            let mut object = object.clone();
+            let shown = collection.last();
+            if let Err(refused) = row.strategy.allocate(&mut object, None, &context).await {
+                // By what the cache showed: another server may have given something back since.
+                self.cache.sync().await?;
+                if collection.last() > shown {
+                    continue;
+                }
+                return Err(refused.into());
+            }
+            if options.dry_run {
+                return Ok(Outcome::created(crate::Object::from_value(&object)?.into()));
+            }
+            let json = encode(&call.served.stored(&object));
+            let claims = Claims::change(Vec::new(), row.strategy.claims(&object));
+            let written = match self.lease_for(call).await {
+                Ok(lease) => self.cache.put(collection, &item, json, 0, lease, claims).await,
+                Err(error) => Err(error),
+            };
+            if let Ok(Write::Done(done)) = &written {
+                return Ok(Outcome::created(call.served.read(done)?));
+            }
+            row.strategy.release(&object);
+            match written? {
+                // Another server gave the same to another object; the cache shows that object now.
+                Write::Held => {}
+                _ => return Err(taken(call, &name, &object)),
+            }
+        }
+        Err(status::conflict(call.resource(), &name, HELD).into())
     }
 
     /// A question that is answered and not stored.

@@ -9,7 +9,7 @@ use crate::{
     DeleteOptions, Error, Object, Propagation,
     server::{
         Operation, custom,
-        storage::{Write, encode},
+        storage::{Claims, Write, encode},
     },
     status,
 };
@@ -105,18 +105,23 @@ impl Core {
         }
         let collection = &call.served.collection;
         if is_done(&object) {
-            return match self.cache.remove(collection, &call.item(), stored.json(), stored.revision()).await? {
+            let claims = Claims::change(strategy.claims(&object), Vec::new());
+            return match self.cache.remove(collection, &call.item(), stored.json(), stored.revision(), claims).await? {
                 Write::Done(last) => {
                     strategy.release(&object);
                     Ok(Some(self.deleted(call, &last)?))
                 }
-                Write::Raced => Ok(None),
+                Write::Raced | Write::Held => Ok(None),
             };
         }
         let lease = self.lease_for(call).await?;
-        match self.cache.put(collection, &call.item(), encode(&object), stored.revision(), lease).await? {
+        match self
+            .cache
+            .put(collection, &call.item(), encode(&object), stored.revision(), lease, Claims::default())
+            .await?
+        {
             Write::Done(object) => Ok(Some(Outcome::ok(call.served.read(&object)?))),
-            Write::Raced => Ok(None),
+            Write::Raced | Write::Held => Ok(None),
         }
     }
 

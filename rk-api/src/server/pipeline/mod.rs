@@ -272,7 +272,16 @@ pub(crate) fn invalid(resource: &Resource, name: &str, errors: FieldErrors) -> E
 impl Reader for Core {
     async fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Error> {
         let collection = self.cache.collection(&key::collection(group, plural));
-        Ok(collection.get(&key::item(namespace, name)).map(|item| Arc::clone(&item.object)))
+        let item = key::item(namespace, name);
+        let found = match collection.get(&item) {
+            Some(found) => Some(found),
+            // Another server on the same store may have made it just now.
+            None => {
+                self.cache.sync().await?;
+                collection.get(&item)
+            }
+        };
+        Ok(found.map(|item| Arc::clone(&item.object)))
     }
 
     async fn list(

@@ -13,7 +13,7 @@ use crate::{
     server::{
         Operation, WriteContext, patch,
         schema::Schema,
-        storage::{Write, encode, is_same},
+        storage::{Claims, Write, encode, is_same},
     },
     status,
 };
@@ -164,8 +164,14 @@ impl Core {
         request.object = Some(new);
         self.admit(&request).await?;
         let mut new = request.object.take().unwrap_or_default();
-        row.strategy.allocate(&mut new, Some(&old), &context).await?;
-        let outcome = self.write(call, new, stored, options.dry_run).await?;
+        let shown = call.served.collection.last();
+        if let Err(refused) = row.strategy.allocate(&mut new, Some(&old), &context).await {
+            // By what the cache showed: another server may have given something back since.
+            self.cache.sync().await?;
+            return if call.served.collection.last() > shown { Ok(Try::Again) } else { Err(refused.into()) };
+        }
+        let held = row.strategy.claims(&old);
+        let outcome = self.write(call, new, held, stored, options.dry_run).await?;
         match outcome {
             Some(object) if call.subresource == "scale" => match &call.served.scale {
                 Some(paths) => {
@@ -184,12 +190,13 @@ impl Core {
         call.served.collection.get(&call.item()).is_none_or(|item| item.object.revision() != seen.revision())
     }
 
-    /// Stores the new version; `None` if somebody was faster. Nothing is written where nothing changed, and the object
-    /// goes if this took the last finalizer from what is being deleted.
+    /// Stores the new version; `None` if somebody was faster. `held` is what the object claims so far. Nothing is written where
+    /// nothing changed, and the object goes if this took the last finalizer from what is being deleted.
     async fn write(
         &self,
         call: &Call,
         new: Value,
+        held: Vec<String>,
         stored: &Arc<Object>,
         dry_run: bool,
     ) -> Result<Option<Arc<Object>>, Error> {
@@ -197,25 +204,28 @@ impl Core {
         if dry_run {
             return Ok(Some(Arc::new(Object::from_value(&new)?)));
         }
-        let mut to_store = new.clone();
-        call.served.to_stored(&mut to_store);
-        let json = encode(&to_store);
+        let json = encode(&call.served.stored(&new));
         let collection = &call.served.collection;
         let gone = super::delete::is_done(&new);
         let written = if gone {
-            self.cache.remove(collection, &call.item(), &json, stored.revision()).await
+            let claims = Claims::change(held, Vec::new());
+            self.cache.remove(collection, &call.item(), &json, stored.revision(), claims).await
         } else if is_same(&json, stored) {
-            return Ok(Some(call.served.read(stored)?));
+            // Nothing changes, if this still is what is stored: another server may have changed it just now.
+            self.cache.sync().await?;
+            let same = !self.moved_on(call, stored);
+            return if same { Ok(Some(call.served.read(stored)?)) } else { Ok(None) };
         } else {
             let lease = self.lease_for(call).await?;
-            self.cache.put(collection, &call.item(), json, stored.revision(), lease).await
+            let claims = Claims::change(held, strategy.claims(&new));
+            self.cache.put(collection, &call.item(), json, stored.revision(), lease, claims).await
         };
         if gone || !matches!(written, Ok(Write::Done(_))) {
             strategy.release(&new);
         }
         match written? {
             Write::Done(object) => Ok(Some(call.served.read(&object)?)),
-            Write::Raced => Ok(None),
+            Write::Raced | Write::Held => Ok(None),
         }
     }
 

@@ -130,7 +130,7 @@ impl Collection {
     }
 
     /// Told whenever there are new changes.
-    pub(super) fn grown(&self) -> watch::Receiver<u64> {
+    pub(crate) fn grown(&self) -> watch::Receiver<u64> {
         self.grown.subscribe()
     }
 

@@ -5,6 +5,14 @@ use bytes::Bytes;
 /// The part of the store that objects live in.
 pub(crate) const ROOT: &str = "/registry/";
 
+/// The part of the store that says what is held by which object, so that no other one holds it.
+const CLAIMS: &str = "/claims/";
+
+/// The store's key of what objects of a collection hold.
+pub(crate) fn claim(collection: &str, what: &str) -> Bytes {
+    format!("{CLAIMS}{collection}/{what}").into()
+}
+
 /// A collection's name below the root: `pods`, `apps/deployments`.
 pub(crate) fn collection(group: &str, plural: &str) -> String {
     if group.is_empty() { plural.to_owned() } else { format!("{group}/{plural}") }

@@ -19,9 +19,9 @@ pub(crate) use collection::Collection;
 pub(crate) use encode::{encode, is_same};
 pub(crate) use list::Selection;
 pub(crate) use watch::{WatchSpec, start as watch};
-pub(crate) use write::Write;
+pub(crate) use write::{Claims, Write};
 
-use crate::{Error, status};
+use crate::{Error, StatusExt, status};
 
 /// A store's failure in the API's terms.
 pub(crate) fn store_error(error: rk_store::Error) -> Error {
@@ -31,6 +31,9 @@ pub(crate) fn store_error(error: rk_store::Error) -> Error {
         Store::FutureRevision { requested, current } => too_large(requested, current),
         Store::NoSpace(message) => status::no_space(&message),
         Store::Unavailable(_) => status::unavailable(error.to_string()),
+        // Nothing was begun: clients may just try again, and many do when they are told when.
+        Store::NoLeader => status::unavailable(error.to_string()).retry_after(1),
+        Store::Timeout => status::failure(504, "Timeout", error.to_string()),
         other => status::internal(other),
     }
     .into()
@@ -38,7 +41,6 @@ pub(crate) fn store_error(error: rk_store::Error) -> Error {
 
 /// 504: a version that this store has not reached, as Kubernetes words it.
 pub(crate) fn too_large(asked: u64, current: u64) -> crate::Status {
-    use crate::StatusExt;
     let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
     status::failure(504, "Timeout", message)
         .cause("ResourceVersionTooLarge", "", "Too large resource version")

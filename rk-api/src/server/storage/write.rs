@@ -1,9 +1,12 @@
-//! Writes: one object, guarded by the version that was read.
+//! Writes: one object, guarded by the version that was read, with what it alone may hold.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rk_store::{Compare, CompareOp, CompareTarget, DeleteRequest, KeyRange, LeaseId, Op, PutRequest, Revision, Txn};
+use rk_store::{
+    Compare, CompareOp, CompareTarget, DeleteRequest, KeyRange, LeaseId, Op, OpResponse, PutRequest, RangeRequest,
+    Revision, Txn,
+};
 
 use super::{Cache, Collection, encode, key, store_error};
 use crate::{Error, Object};
@@ -14,6 +17,34 @@ pub(crate) enum Write {
     Done(Arc<Object>),
     /// Somebody was faster; the cache shows their version now.
     Raced,
+    /// Another object holds what this one claims; the cache shows that object now.
+    Held,
+}
+
+/// What a write changes of what its object alone holds: see [`Strategy::claims`](crate::server::Strategy::claims).
+#[derive(Debug, Default)]
+pub(crate) struct Claims {
+    taken: Vec<String>,
+    given_back: Vec<String>,
+}
+
+impl Claims {
+    /// From what the object held to what it will hold.
+    pub(crate) fn change(held: Vec<String>, mut wanted: Vec<String>) -> Self {
+        wanted.sort_unstable();
+        wanted.dedup();
+        let given_back = held.iter().filter(|claim| !wanted.contains(claim)).cloned().collect();
+        wanted.retain(|claim| !held.contains(claim));
+        Self { taken: wanted, given_back }
+    }
+}
+
+/// How a guarded transaction ended.
+enum Guarded {
+    /// At this revision.
+    Done(Revision),
+    Raced,
+    Held,
 }
 
 impl Cache {
@@ -28,10 +59,15 @@ impl Cache {
         json: Bytes,
         expected: Revision,
         lease: LeaseId,
+        claims: Claims,
     ) -> Result<Write, Error> {
         let key = key::full(&collection.name, item);
         let put = Op::Put(PutRequest { lease, ..PutRequest::new(key.clone(), json.clone()) });
-        let Some(revision) = self.guarded(&key, expected, put).await? else { return Ok(Write::Raced) };
+        let revision = match self.guarded(collection, &key, expected, put, claims).await? {
+            Guarded::Done(revision) => revision,
+            Guarded::Raced => return Ok(Write::Raced),
+            Guarded::Held => return Ok(Write::Held),
+        };
         match collection.get(item) {
             Some(cached) if cached.object.revision() == revision => Ok(Write::Done(Arc::clone(&cached.object))),
             _ => Ok(Write::Done(Arc::new(encode::decode(&key, &json, revision)?))),
@@ -48,24 +84,58 @@ impl Cache {
         item: &str,
         json: &[u8],
         expected: Revision,
+        claims: Claims,
     ) -> Result<Write, Error> {
         let key = key::full(&collection.name, item);
-        let delete = Op::Delete(DeleteRequest { range: KeyRange::key(key.clone()), prev_kv: false });
-        let Some(revision) = self.guarded(&key, expected, delete).await? else { return Ok(Write::Raced) };
-        Ok(Write::Done(Arc::new(encode::decode(&key, json, revision)?)))
+        let delete = delete(key.clone());
+        match self.guarded(collection, &key, expected, delete, claims).await? {
+            Guarded::Done(revision) => Ok(Write::Done(Arc::new(encode::decode(&key, json, revision)?))),
+            Guarded::Raced => Ok(Write::Raced),
+            Guarded::Held => Ok(Write::Held),
+        }
     }
 
-    /// Runs `op` if the key is at `expected`, and waits until the cache shows what is there then. The revision made,
-    /// `None` if the guard failed.
-    async fn guarded(&self, key: &Bytes, expected: Revision, op: Op) -> Result<Option<Revision>, Error> {
-        let guard = Compare {
-            range: KeyRange::key(key.clone()),
-            op: CompareOp::Equal,
-            target: CompareTarget::ModRevision(expected),
+    /// Runs `op` if the key is at `expected` and nobody holds what is claimed, and waits until the cache shows what is there
+    /// then.
+    async fn guarded(
+        &self,
+        collection: &Collection,
+        key: &Bytes,
+        expected: Revision,
+        op: Op,
+        claims: Claims,
+    ) -> Result<Guarded, Error> {
+        let claim = |what: &String| key::claim(&collection.name, what);
+        let taken: Vec<Bytes> = claims.taken.iter().map(claim).collect();
+        let mut compare = vec![is_at(key.clone(), expected)];
+        compare.extend(taken.iter().map(|claim| is_at(claim.clone(), 0)));
+        let mut success = vec![op];
+        success.extend(taken.into_iter().map(|claim| Op::Put(PutRequest::new(claim, key.clone()))));
+        success.extend(claims.given_back.iter().map(|what| delete(claim(what))));
+        // Which of the guards failed: the object's own, or that of a claim?
+        let failure = if compare.len() == 1 {
+            Vec::new()
+        } else {
+            vec![Op::Range(RangeRequest::new(KeyRange::key(key.clone())))]
         };
-        let txn = Txn { compare: vec![guard], success: vec![op], failure: Vec::new() };
-        let answer = self.store.txn(txn).await.map_err(store_error)?;
+        let answer = self.store.txn(Txn { compare, success, failure }).await.map_err(store_error)?;
         self.wait_for(answer.revision).await?;
-        Ok(answer.succeeded.then_some(answer.revision))
+        if answer.succeeded {
+            return Ok(Guarded::Done(answer.revision));
+        }
+        Ok(match answer.responses.first() {
+            Some(OpResponse::Range(found)) if found.kvs.first().map_or(0, |kv| kv.mod_revision) == expected => {
+                Guarded::Held
+            }
+            _ => Guarded::Raced,
+        })
     }
+}
+
+fn is_at(key: Bytes, revision: Revision) -> Compare {
+    Compare { range: KeyRange::key(key), op: CompareOp::Equal, target: CompareTarget::ModRevision(revision) }
+}
+
+fn delete(key: Bytes) -> Op {
+    Op::Delete(DeleteRequest { range: KeyRange::key(key), prev_kv: false })
 }

@@ -1,8 +1,9 @@
 //! Cluster IPs and node ports: what is free, and who holds what.
 //!
 //! What Services hold is read from the server's current objects whenever one asks for something; only what was given out to a write
-//! that those do not show yet is remembered here. So nothing is lost with the process, and nothing has to be repaired. Two servers of
-//! one cluster choose at random, and so rarely collide.
+//! that those do not show yet is remembered here. So nothing is lost with the process, and nothing has to be repaired. Several servers
+//! on one store choose each for itself; what they chose is written as [`claims`] with the Service, which fail where another server was
+//! faster, and then the choice is made anew.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -297,6 +298,13 @@ impl Allocator {
             _ => false,
         }
     }
+}
+
+/// The cluster IPs and node ports of a Service, as what no other Service may have.
+pub(super) fn claims(service: &Value) -> Vec<String> {
+    let ips = service.list("spec.clusterIPs").iter().filter_map(Value::as_str).filter(|ip| !matches!(*ip, "" | "None"));
+    let ports = service.list("spec.ports").iter().filter_map(|port| port.int("nodePort").filter(|port| *port != 0));
+    ips.map(|ip| format!("ips/{ip}")).chain(ports.map(|port| format!("ports/{port}"))).collect()
 }
 
 fn key(service: &Value) -> String {

@@ -86,6 +86,10 @@ impl Strategy for Services {
         if context.subresource.is_empty() { self.allocator.allocate(new, old, context).await } else { Ok(()) }
     }
 
+    fn claims(&self, object: &Value) -> Vec<String> {
+        allocate::claims(object)
+    }
+
     fn release(&self, object: &Value) {
         self.allocator.release(object);
     }
