@@ -35,6 +35,7 @@ fn config(port: u16) -> Config {
         api_server: Some(ApiServer {
             addresses: vec!["127.0.0.1".parse().unwrap()],
             port,
+            service_port: 443,
             cluster_ip: "10.96.0.1".parse().unwrap(),
         }),
         root_ca: Some("PEM".into()),

@@ -214,7 +214,12 @@ async fn servers_never_give_the_same_address_or_port_to_two_services() {
 async fn the_endpoints_are_the_servers_that_live() {
     let servers = servers(3, 24, 30_000..=30_010).await;
     let address = |i: u8| IpAddr::from([127, 9, 0, i + 1]);
-    let own = move |i: u8| ApiServer { addresses: vec![address(i)], port: 6443, cluster_ip: [10, 0, 0, 1].into() };
+    let own = move |i: u8| ApiServer {
+        addresses: vec![address(i)],
+        port: 6443,
+        service_port: 443,
+        cluster_ip: [10, 0, 0, 1].into(),
+    };
     let stop = CancellationToken::new();
     let kept: Vec<_> = (0..3)
         .map(|i| {

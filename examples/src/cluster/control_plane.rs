@@ -1,7 +1,7 @@
 //! A server: an API server over its store, with its HTTPS listener and the objects every cluster has.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -52,6 +52,7 @@ impl ControlPlane {
         let own = bootstrap::ApiServer {
             addresses: vec![address.ip()],
             port: address.port(),
+            service_port: service_port(addresses.kubernetes_service()),
             cluster_ip: IpAddr::V4(addresses.kubernetes_service()),
         };
         let known = if one_of_several { Vec::new() } else { own.addresses.clone() };
@@ -110,5 +111,14 @@ impl ControlPlane {
             Ok(Err(error)) => tracing::error!(%error, "the API server's listener failed"),
             Err(error) => tracing::error!(%error, "the API server's listener ended badly"),
         }
+    }
+}
+
+/// The port of the `kubernetes` Service: Kubernetes' own, or else, for who may not open that one here, one that pods reach.
+fn service_port(address: Ipv4Addr) -> u16 {
+    let denied = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+    match std::net::TcpListener::bind((address, 443)) {
+        Err(error) if denied(&error) => 6443,
+        _ => 443,
     }
 }

@@ -9,7 +9,7 @@ use rk_api::{
         pki::{self, Pki, Wanted},
     },
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +39,7 @@ pub(super) struct Servers {
     /// The command line that has a server in another process join, if one can.
     pub(super) join: Option<String>,
     all: Vec<(String, ControlPlane)>,
+    compacting: JoinSet<()>,
     stores: Stores,
     /// Ends the ways in.
     closed: CancellationToken,
@@ -103,7 +104,8 @@ impl Servers {
         for path in [Some(&kubeconfig(data_dir)), options.write_kubeconfig.as_ref()].into_iter().flatten() {
             pki::write_private(path, config.as_bytes())?;
         }
-        Ok(Self { pki, url, join, all, stores, closed })
+        let compacting = stores.keep_compacted();
+        Ok(Self { pki, url, join, all, compacting, stores, closed })
     }
 
     /// Them, with their names; there is at least one.
@@ -136,6 +138,7 @@ impl Servers {
     pub(super) async fn stop(self) {
         self.closed.cancel();
         futures::future::join_all(self.all.into_iter().map(|(_, server)| server.stop())).await;
+        drop(self.compacting);
         self.stores.close().await;
     }
 }

@@ -5,8 +5,10 @@ use std::{path::Path, sync::Arc, time::Duration};
 use rk_api::server::pki::{Pki, Wanted};
 use rk_raft::{Initial, MemberConfig, PeerListener, PeerTls, RaftStore};
 use rk_store::{
-    Cluster as _, ClusterError as MemberError, DurableOptions, DurableStore, KeyRange, RangeRequest, Store,
+    AutoCompaction, Cluster as _, ClusterError as MemberError, DurableOptions, DurableStore, KeyRange, RangeRequest,
+    Store, auto_compact,
 };
+use tokio::task::JoinSet;
 
 use super::{Addresses, ClusterError, form::Group};
 use crate::display::Display;
@@ -15,6 +17,8 @@ use crate::display::Display;
 const PEER_PORT: u16 = 2380;
 /// Pause between looks at a group that has no majority yet.
 const RETRY: Duration = Duration::from_millis(200);
+/// Past states that can be read and watches resumed from: kube-apiserver's `--etcd-compaction-interval`.
+const HISTORY: Duration = Duration::from_secs(5 * 60);
 /// How long a leader that ends tries to hand its leadership over.
 const HAND_OVER: Duration = Duration::from_secs(2);
 
@@ -85,6 +89,26 @@ impl Stores {
             Self::Alone(_) => &[],
             Self::Group(members) => members,
         }
+    }
+
+    /// Compacts them for as long as the result is there, as kube-apiserver does; of a group, whoever leads.
+    pub(super) fn keep_compacted(&self) -> JoinSet<()> {
+        let policy = AutoCompaction::Periodic(HISTORY);
+        let mut tasks = JoinSet::new();
+        match self {
+            Self::Alone(store) => {
+                let store = Arc::clone(store);
+                tasks.spawn(async move { auto_compact(&*store, policy, || true).await });
+            }
+            Self::Group(members) => {
+                for member in members.iter().cloned() {
+                    tasks.spawn(async move {
+                        auto_compact(&*member, policy, || member.leader() == Some(member.id())).await;
+                    });
+                }
+            }
+        }
+        tasks
     }
 
     /// Ends them: nothing that was acknowledged is lost.

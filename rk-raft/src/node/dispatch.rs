@@ -34,8 +34,8 @@ impl Undispatched {
     }
 
     fn next(&mut self) -> Option<Vec<Entry>> {
-        let durable = self.durable;
-        self.entries.pop_front_if(|(after, _)| *after <= durable).map(|(_, entries)| entries)
+        self.entries.front().filter(|(after, _)| *after <= self.durable)?;
+        self.entries.pop_front().map(|(_, entries)| entries)
     }
 
     pub(super) fn clear(&mut self) {

@@ -46,6 +46,8 @@ pub struct ApiServer {
     pub addresses: Vec<IpAddr>,
     /// The port they listen on.
     pub port: u16,
+    /// The port of the `kubernetes` Service: 443, unless whoever opens it may not.
+    pub service_port: u16,
     /// The address of the `kubernetes` service, which has port 443.
     pub cluster_ip: IpAddr,
 }

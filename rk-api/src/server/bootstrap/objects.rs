@@ -178,7 +178,7 @@ pub(super) fn kubernetes_service(api: &ApiServer) -> Vec<Wanted> {
         "metadata": meta(json!({"component": "apiserver", "provider": "kubernetes"})),
         "spec": {
             "type": "ClusterIP", "sessionAffinity": "None", "clusterIP": api.cluster_ip, "clusterIPs": [api.cluster_ip],
-            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": api.port}],
+            "ports": [{"name": "https", "port": api.service_port, "protocol": "TCP", "targetPort": api.port}],
         },
     });
     let legacy = json!({
@@ -224,6 +224,7 @@ mod tests {
             api_server: Some(ApiServer {
                 addresses: vec!["192.0.2.1".parse().unwrap()],
                 port: 6443,
+                service_port: 443,
                 cluster_ip: "10.96.0.1".parse().unwrap(),
             }),
             root_ca: Some("PEM".into()),
