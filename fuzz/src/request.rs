@@ -116,10 +116,10 @@ pub fn requests() -> Requests {
         ("/etcdserverpb.Lease/LeaseKeepAlive", pb::LeaseKeepAliveRequest { id: 7 }.encode_to_vec()),
         (
             "/etcdserverpb.Cluster/MemberAdd",
-            pb::MemberAddRequest { peer_ur_ls: urls(), is_learner: true }.encode_to_vec(),
+            pb::MemberAddRequest { peer_urls: urls(), is_learner: true }.encode_to_vec(),
         ),
         ("/etcdserverpb.Cluster/MemberRemove", pb::MemberRemoveRequest { id: 1 }.encode_to_vec()),
-        ("/etcdserverpb.Cluster/MemberUpdate", pb::MemberUpdateRequest { id: 1, peer_ur_ls: urls() }.encode_to_vec()),
+        ("/etcdserverpb.Cluster/MemberUpdate", pb::MemberUpdateRequest { id: 1, peer_urls: urls() }.encode_to_vec()),
         ("/etcdserverpb.Cluster/MemberPromote", pb::MemberPromoteRequest { id: 1 }.encode_to_vec()),
         ("/etcdserverpb.Cluster/MemberList", pb::MemberListRequest { linearizable: true }.encode_to_vec()),
         ("/etcdserverpb.Maintenance/Alarm", pb::AlarmRequest { action: 1, member_id: 1, alarm: 1 }.encode_to_vec()),

@@ -185,3 +185,61 @@ async fn a_lease_ends_before_another_leads() {
         assert!(by_lease > 0, "seed {seed}: no read was answered by the lease");
     }
 }
+
+/// Who led alone when it stopped knows nothing of what others have done since.
+#[tokio::test(start_paused = true)]
+async fn one_that_has_stopped_answers_no_reads() {
+    let group = LocalGroup::start(1, options()).await.unwrap();
+    let alone = group.member(1).unwrap();
+    alone.put("key".into(), "value".into()).await.unwrap();
+    assert!(alone.get("key".into()).await.unwrap().is_some());
+    alone.stop();
+    let refused = alone.get("key".into()).await;
+    assert!(matches!(refused, Err(Error::Unavailable(_))), "{refused:?}");
+}
+
+/// Whoever is left alone must not forget that it is, or it would wait for the vote of one that is gone.
+#[tokio::test(start_paused = true)]
+async fn the_last_one_goes_on_after_a_crash() {
+    for leader_leaves in [true, false] {
+        let mut group = LocalGroup::start(2, options()).await.unwrap();
+        let leader = group.leader().await;
+        let leaves = if leader_leaves { leader } else { 3 - leader };
+        let stays = 3 - leaves;
+        let asked = group.member(stays).unwrap().clone();
+        assert_eq!(asked.member_remove(leaves).await.unwrap().len(), 1);
+        group.stop(stays);
+        // Longer than anyone waits for anything.
+        sleep(Duration::from_secs(30)).await;
+        group.restart(stays).await.unwrap();
+        let store = group.member(stays).unwrap().clone();
+        timeout(Duration::from_secs(30), store.put("key".into(), "value".into())).await.unwrap().unwrap();
+        let left = group.member(leaves).unwrap();
+        assert!(timeout(Duration::from_secs(30), left.stopped()).await.unwrap().is_some(), "it ends at last");
+    }
+}
+
+/// One that was removed while it could not be told learns it later: a learner too, which never asks for votes; and again when it
+/// is started again.
+#[tokio::test(start_paused = true)]
+async fn one_that_was_removed_ends_whenever_it_comes_back() {
+    for learner in [true, false] {
+        let (mut group, leader) = three().await;
+        let id = add(&leader, learner).await;
+        group.join(id).await.unwrap();
+        let joined = group.member(id).unwrap().clone();
+        timeout(Duration::from_secs(30), joined.get("key".into())).await.unwrap().unwrap();
+        drop(joined);
+        group.network().isolate(id);
+        leader.member_remove(id).await.unwrap();
+        fill(&leader, 300).await;
+        sleep(Duration::from_secs(10)).await;
+        group.network().heal();
+        for _ in 0..2 {
+            let stopped = timeout(Duration::from_secs(30), group.member(id).unwrap().stopped()).await;
+            let reason = stopped.expect("it ends").expect("for a reason").to_string();
+            assert!(reason.contains("removed from the group"), "{reason}");
+            group.restart(id).await.unwrap();
+        }
+    }
+}

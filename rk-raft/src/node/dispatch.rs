@@ -104,6 +104,11 @@ impl Node {
             tracing::info!(member = self.id, ?change, "the members have changed");
         }
         if change == Change::Remove(self.id) && result.is_ok() {
+            if self.leads() {
+                // An earlier leader's wish, which this one found in its log. Raft panics on a leader that is no member.
+                self.raft.ping();
+                self.raft.raft.become_follower(self.raft.raft.term, raft::INVALID_ID);
+            }
             self.leave_soon();
         }
         if let Some(Payload::Change { reply, .. }) = waiting {
