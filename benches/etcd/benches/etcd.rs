@@ -10,10 +10,7 @@ fn main() -> std::process::ExitCode {
     // Where cargo keeps what benches leave: on the same disk as the builds.
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let target = scratch.parent().unwrap_or(scratch);
-    // One thread is enough for the load, and leaves the rest to the servers.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let result = runtime.and_then(|runtime| runtime.block_on(plan::run(&options, scratch, target)));
-    match result {
+    match plan::run(&options, scratch, target) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");

@@ -49,7 +49,28 @@ fn peers(options: &Options, target: &Path) -> io::Result<Vec<Peer>> {
 }
 
 /// Measures all that is wanted, with directories below `scratch` and builds below `target`.
-pub async fn run(options: &Options, scratch: &Path, target: &Path) -> io::Result<()> {
+pub fn run(options: &Options, scratch: &Path, target: &Path) -> io::Result<()> {
+    use tokio::runtime::Builder;
+    let dir = options.dir.as_deref().unwrap_or(scratch);
+    // One thread is enough for the load, and leaves the rest to the servers.
+    Builder::new_current_thread().enable_all().build()?.block_on(beside(options, dir, target))?;
+    if options.list || !options.wants(IN_PROCESS) || options.peer.as_deref() == Some("etcd") {
+        return Ok(());
+    }
+    Builder::new_multi_thread().enable_all().build()?.block_on(in_process(options, dir))
+}
+
+async fn in_process(options: &Options, dir: &Path) -> io::Result<()> {
+    let mut rounds = Vec::new();
+    for _ in 0..options.rounds {
+        rounds.push(rows::in_process(options.time(), dir).await?);
+    }
+    table::lines(IN_PROCESS, &[], &rounds).iter().for_each(|line| println!("{line}"));
+    Ok(())
+}
+
+/// Measures the peers side by side.
+async fn beside(options: &Options, dir: &Path, target: &Path) -> io::Result<()> {
     let rows: Vec<_> = Row::all().into_iter().filter(|row| options.wants(&row.name())).collect();
     if options.list {
         Row::all().iter().for_each(|row| println!("{}", row.name()));
@@ -57,7 +78,6 @@ pub async fn run(options: &Options, scratch: &Path, target: &Path) -> io::Result
         return Ok(());
     }
     let peers = if rows.is_empty() { Vec::new() } else { peers(options, target)? };
-    let dir = options.dir.as_deref().unwrap_or(scratch);
     let steps = rows.len() * peers.len() * options.rounds;
     let mut progress = Progress::new(steps as u64);
     table::head();
@@ -82,12 +102,5 @@ pub async fn run(options: &Options, scratch: &Path, target: &Path) -> io::Result
         table::lines(&name, &etcd, &rk).iter().for_each(|line| progress.print(line));
     }
     progress.end();
-    if options.wants(IN_PROCESS) && options.peer.as_deref() != Some("etcd") {
-        let mut rounds = Vec::new();
-        for _ in 0..options.rounds {
-            rounds.push(rows::in_process(options.time(), dir).await?);
-        }
-        table::lines(IN_PROCESS, &[], &rounds).iter().for_each(|line| println!("{line}"));
-    }
     Ok(())
 }
