@@ -102,16 +102,24 @@ impl Hub {
         self.closed.get().map(|reason| Error::Unavailable(reason.clone()))
     }
 
-    /// Hands a revision to those it concerns.
-    pub(crate) fn publish(&self, commit: Commit) -> Touched {
+    /// Hands a revision to those it concerns. `with_before` gives its changes with the pairs before, if anyone wants those.
+    pub(crate) fn publish(
+        &self,
+        commit: &Commit,
+        with_before: impl FnOnce(&Commit) -> Result<Arc<[Event]>, Error>,
+    ) -> Result<Touched, Error> {
         let groups = self.groups.lock();
         let touched = groups.touched(&commit.events);
-        let mut plain = None;
+        let whole = match touched.iter().any(|group| group.wanted.before()) {
+            true => with_before(commit)?,
+            false => commit.events.clone(),
+        };
         for group in &touched {
-            group.push(group.wanted.batch(&commit, &mut plain), self.capacity);
+            let events = if group.wanted.before() { &whole } else { &commit.events };
+            group.push(group.wanted.batch(commit.revision, events), self.capacity);
         }
         self.revision.store(commit.revision, Ordering::Release);
-        Touched(touched)
+        Ok(Touched(touched))
     }
 
     /// Registers a watcher for what is still to come; the revision that the hub has reached.
@@ -267,6 +275,10 @@ mod tests {
         Commit { revision, events: [Event { kind: EventKind::Put, kv, prev_kv: None }].into() }
     }
 
+    fn publish(hub: &Hub, commit: Commit) {
+        hub.publish(&commit, |_| panic!("nobody wants the pairs before")).unwrap().wake();
+    }
+
     fn take(place: &mut Place) -> Vec<Revision> {
         let mut batches = VecDeque::new();
         place.take(&mut batches, 100);
@@ -287,7 +299,7 @@ mod tests {
             join(KeyRange::prefix("a")),
         ];
         for (revision, key) in (2..).zip(["a", "ab", "abc", "ac", "b"]) {
-            hub.publish(commit(revision, key)).wake();
+            publish(&hub, commit(revision, key));
         }
         let seen = places.each_mut().map(take);
         let wanted: [&[Revision]; 7] =
@@ -305,7 +317,7 @@ mod tests {
         let hub = Hub::new(1, 10);
         let request = WatchRequest::new(KeyRange::prefix("a"), 0);
         let mut two = [hub.join(&request).unwrap().0, hub.join(&request).unwrap().0];
-        hub.publish(commit(2, "a")).wake();
+        publish(&hub, commit(2, "a"));
         let mut batches = VecDeque::new();
         two.iter_mut().for_each(|place| assert_eq!(place.take(&mut batches, 1), Taken::Some));
         assert!(Arc::ptr_eq(&batches[0].events, &batches[1].events));
@@ -317,14 +329,14 @@ mod tests {
         let request = WatchRequest::new(KeyRange::all(), 0);
         let (mut slow, mut fast) = (hub.join(&request).unwrap().0, hub.join(&request).unwrap().0);
         for revision in 2..10 {
-            hub.publish(commit(revision, "a")).wake();
+            publish(&hub, commit(revision, "a"));
             assert_eq!(take(&mut fast), [revision]);
         }
         let mut batches = VecDeque::new();
         assert_eq!(slow.take(&mut batches, 1), Taken::Cut);
         assert_eq!(hub.rejoin(&mut slow), 9);
         assert!(slow.group.ring.lock().batches.is_empty());
-        hub.publish(commit(10, "a")).wake();
+        publish(&hub, commit(10, "a"));
         assert_eq!((take(&mut slow), take(&mut fast)), (vec![10], vec![10]));
         hub.reset(20);
         assert_eq!(slow.take(&mut batches, 1), Taken::Cut);

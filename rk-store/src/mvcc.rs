@@ -21,7 +21,10 @@ mod validate;
 
 use std::{collections::BTreeSet, ops::Range, sync::Arc};
 
-use self::{index::Index, leases::Leases};
+use self::{
+    index::{Birth, Index},
+    leases::Leases,
+};
 pub(crate) use self::{range::answer as range_answer, snapshot::Restoring, validate::takes_space};
 pub use self::{
     record::Position,
@@ -38,7 +41,7 @@ use crate::{
 pub struct Commit {
     /// The revision.
     pub revision: Revision,
-    /// Its changes in order, each with the pair before, where there was one.
+    /// Its changes in order, without the pairs before: [`Machine::with_before`] has them.
     pub events: Arc<[Event]>,
 }
 
@@ -210,9 +213,21 @@ impl Machine {
         Ok(Some(Commit { revision, events: events.into() }))
     }
 
+    /// The changes of the newest revision, each with the pair that was there at the revision before.
+    pub fn with_before(&self, commit: &Commit) -> Result<Arc<[Event]>, Error> {
+        let with_before = |event: &Event| {
+            // As in etcd, what a txn has deleted and made anew was not there before.
+            let is_new = event.kind == EventKind::Put && event.kv.create_revision == commit.revision;
+            let prev_kv = if is_new { None } else { self.at(&event.kv.key, commit.revision - 1)? };
+            Ok(Event { prev_kv, ..event.clone() })
+        };
+        commit.events.iter().map(with_before).collect()
+    }
+
     /// Takes a change that the engine holds into the index and the leases.
     fn note(&mut self, at: Position, event: &Event) {
-        self.index.insert(&event.kv.key, at, event.kind == EventKind::Delete);
+        let put = (event.kind == EventKind::Put).then(|| Birth::of(&event.kv));
+        self.index.insert(&event.kv.key, at, put);
         self.leases.bind(&event.kv.key, event.kv.lease);
     }
 

@@ -124,7 +124,8 @@ impl Replica {
         let mut machine = self.machine.write();
         let Applied { result, commit } = machine.apply(command);
         // Published before the lock is given up: whoever reads a revision can watch from the next one.
-        let touched = commit.map(|commit| self.hub.publish(commit));
+        let publish = |commit| self.hub.publish(&commit, |commit| machine.with_before(commit));
+        let touched = commit.map(publish).transpose().map_err(|error| Error::Unavailable(error.to_string()))?;
         match (command, &result) {
             (Command::LeaseGrant { id, ttl }, Ok(_)) => {
                 self.leases.start(*id, Lease::granted(*id, *ttl).granted_ttl);

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::Group;
-use crate::{Event, KeyRange, WatchBatch, WatchRequest, mvcc::Commit};
+use crate::{Event, KeyRange, Revision, WatchBatch, WatchRequest};
 
 /// What all watchers of a group want: a request without what is each watcher's own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -20,24 +20,20 @@ impl Wanted {
         Self(WatchRequest { start_revision: 0, progress: false, ..request.clone() })
     }
 
-    /// A revision as the group wants it. `plain` are its events without the pairs before, made when the first group wants
-    /// them so; groups that want all of a revision share one list of events.
-    pub(super) fn batch(&self, commit: &Commit, plain: &mut Option<Arc<[Event]>>) -> WatchBatch {
-        let all = if self.0.prev_kv { &commit.events } else { plain.get_or_insert_with(|| without_before(commit)) };
+    /// Whether the pairs before the changes are wanted.
+    pub(super) fn before(&self) -> bool {
+        self.0.prev_kv
+    }
+
+    /// Those of a revision's changes that the group wants; groups that want all of them share one list.
+    pub(super) fn batch(&self, revision: Revision, all: &Arc<[Event]>) -> WatchBatch {
         let events = if all.iter().all(|event| self.0.wants(event)) {
             all.clone()
         } else {
             all.iter().filter(|event| self.0.wants(event)).cloned().collect()
         };
-        WatchBatch { revision: commit.revision, events }
+        WatchBatch { revision, events }
     }
-}
-
-fn without_before(commit: &Commit) -> Arc<[Event]> {
-    if commit.events.iter().all(|event| event.prev_kv.is_none()) {
-        return commit.events.clone();
-    }
-    commit.events.iter().map(|event| Event { kind: event.kind, kv: event.kv.clone(), prev_kv: None }).collect()
 }
 
 /// See the module's description.

@@ -2,7 +2,7 @@
 //!
 //! Memory for a key with one version: its bytes and 16 more, rounded up by the allocator, and 32 in the map, of whose space
 //! a half to two thirds are in use. So 1 million keys of 32 bytes take about 115 MB, here; a further version takes 12 bytes and, until
-//! it is compacted away, 24 more.
+//! it is compacted away, 24 more; a key that was put more than once takes 64 more.
 
 use std::{
     collections::{BTreeMap, VecDeque, btree_map::Entry},
@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::Position;
-use crate::{KeyRange, Revision};
+use crate::{KeyRange, KeyValue, Revision};
 
 /// A change in 12 bytes: the halves of the revision, and the rank with a bit for a delete.
 #[derive(Debug, Clone, Copy)]
@@ -41,40 +41,78 @@ impl Change {
     }
 }
 
+/// Since when a pair has been there, and which put since then it is, counted from 1: what the next put needs to know of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Birth {
+    pub created: Revision,
+    pub version: u64,
+}
+
+impl Birth {
+    pub(crate) fn of(kv: &KeyValue) -> Self {
+        Self { created: kv.create_revision, version: kv.version }
+    }
+}
+
 /// A key's changes, oldest first. Most keys have one.
 #[derive(Debug)]
-// Boxed, so that the one change of most keys need not take the space of a deque.
-#[allow(clippy::box_collection)]
 enum Changes {
+    /// A put that made the key, or a delete.
     One(Change),
-    Many(Box<VecDeque<Change>>),
+    Many(Box<Many>),
+}
+
+#[derive(Debug)]
+struct Many {
+    /// One at least.
+    changes: VecDeque<Change>,
+    /// That of the last change; of no meaning if it is a delete.
+    birth: Birth,
 }
 
 impl Changes {
+    fn new(change: Change, birth: Birth) -> Self {
+        if change.is_delete() || birth == (Birth { created: change.revision(), version: 1 }) {
+            return Self::One(change);
+        }
+        Self::Many(Box::new(Many { changes: VecDeque::from([change]), birth }))
+    }
+
     fn last(&self) -> &Change {
         match self {
             Self::One(change) => change,
-            Self::Many(changes) => changes.back().expect("there are many"),
+            Self::Many(many) => many.changes.back().expect("there is one at least"),
         }
     }
 
-    fn push(&mut self, change: Change) {
+    fn birth(&self) -> Birth {
         match self {
-            Self::One(first) => *self = Self::Many(Box::new(VecDeque::from([*first, change]))),
-            Self::Many(changes) => changes.push_back(change),
+            Self::One(change) => Birth { created: change.revision(), version: 1 },
+            Self::Many(many) => many.birth,
+        }
+    }
+
+    fn push(&mut self, change: Change, birth: Birth) {
+        match self {
+            Self::One(first) => *self = Self::Many(Box::new(Many { changes: VecDeque::from([*first, change]), birth })),
+            Self::Many(many) => {
+                many.changes.push_back(change);
+                many.birth = birth;
+            }
         }
     }
 
     /// Takes the oldest change away; whether there are others.
     fn forget(&mut self) -> (Change, bool) {
-        let changes = match self {
+        let many = match self {
             Self::One(change) => return (*change, false),
-            Self::Many(changes) => changes,
+            Self::Many(many) => many,
         };
-        let oldest = changes.pop_front().expect("there are many");
-        match changes.len() {
-            1 => *self = Self::One(changes[0]),
-            left if left * 4 < changes.capacity() => changes.shrink_to_fit(),
+        let oldest = many.changes.pop_front().expect("there is one at least");
+        match many.changes.len() {
+            0 => return (oldest, false),
+            1 => *self = Self::new(many.changes[0], many.birth),
+            left if left * 4 < many.changes.capacity() => many.changes.shrink_to_fit(),
             _ => {}
         }
         (oldest, true)
@@ -86,8 +124,9 @@ impl Changes {
         let change = match self {
             _ if last.revision() <= revision => last,
             Self::One(_) => return None,
-            Self::Many(changes) => {
-                &changes[changes.partition_point(|change| change.revision() <= revision).checked_sub(1)?]
+            Self::Many(many) => {
+                let seen = many.changes.partition_point(|change| change.revision() <= revision);
+                &many.changes[seen.checked_sub(1)?]
             }
         };
         (!change.is_delete()).then(|| change.at())
@@ -107,8 +146,9 @@ pub(crate) struct Index {
 }
 
 impl Index {
-    /// Notes a change. Positions come in rising order.
-    pub(crate) fn insert(&mut self, key: &[u8], at: Position, deleted: bool) {
+    /// Notes a put with what it makes of the key, or a delete. Positions come in rising order.
+    pub(crate) fn insert(&mut self, key: &[u8], at: Position, put: Option<Birth>) {
+        let (deleted, birth) = (put.is_none(), put.unwrap_or_default());
         let change = Change::new(at, deleted);
         // A copy, so that a small key never keeps a whole request or record in memory.
         match self.keys.entry(key.into()) {
@@ -116,12 +156,12 @@ impl Index {
                 if deleted {
                     self.tombstones.push_back((at.revision + 1, entry.key().clone()));
                 }
-                entry.insert(Changes::One(change));
+                entry.insert(Changes::new(change, birth));
                 self.live += u64::from(!deleted);
             }
             Entry::Occupied(mut entry) => {
                 let was_live = !entry.get().last().is_delete();
-                entry.get_mut().push(change);
+                entry.get_mut().push(change, birth);
                 if was_live {
                     self.obsolete.push_back((at.revision, entry.key().clone()));
                 }
@@ -135,6 +175,12 @@ impl Index {
                 }
             }
         }
+    }
+
+    /// What the key's pair is now, if it is there.
+    pub(crate) fn birth(&self, key: &[u8]) -> Option<Birth> {
+        let changes = self.keys.get(key)?;
+        (!changes.last().is_delete()).then(|| changes.birth())
     }
 
     /// Where the key's value at `revision` is, if it was there then.
@@ -195,13 +241,22 @@ mod tests {
         Position::first(revision)
     }
 
+    fn put(index: &mut Index, key: &str, revision: Revision) {
+        let before = index.birth(key.as_bytes());
+        let birth = Birth {
+            created: before.map_or(revision, |before| before.created),
+            version: before.map_or(0, |before| before.version) + 1,
+        };
+        index.insert(key.as_bytes(), at(revision), Some(birth));
+    }
+
     #[test]
     fn reads_at_every_revision_between_changes() {
         let mut index = Index::default();
-        index.insert(b"a", at(2), false);
-        index.insert(b"a", at(4), false);
-        index.insert(b"a", at(6), true);
-        index.insert(b"a", at(8), false);
+        put(&mut index, "a", 2);
+        put(&mut index, "a", 4);
+        index.insert(b"a", at(6), None);
+        put(&mut index, "a", 8);
         let seen: Vec<_> = (1..=9).map(|revision| index.find(b"a", revision).map(|p| p.revision)).collect();
         assert_eq!(seen, [None, Some(2), Some(2), Some(4), Some(4), None, None, Some(8), Some(8)]);
         assert_eq!(index.live(), 1);
@@ -210,10 +265,10 @@ mod tests {
     #[test]
     fn compaction_keeps_the_state_at_the_compact_revision() {
         let mut index = Index::default();
-        index.insert(b"a", at(2), false);
-        index.insert(b"b", at(3), false);
-        index.insert(b"a", at(4), false);
-        index.insert(b"b", at(5), true);
+        put(&mut index, "a", 2);
+        put(&mut index, "b", 3);
+        put(&mut index, "a", 4);
+        index.insert(b"b", at(5), None);
         assert_eq!(index.compact(3), []);
         assert_eq!(index.compact(4), [at(2)]);
         assert_eq!(index.find(b"a", 4), Some(at(4)));
@@ -227,7 +282,7 @@ mod tests {
     #[test]
     fn an_inverted_range_is_empty() {
         let mut index = Index::default();
-        index.insert(b"a", at(2), false);
+        put(&mut index, "a", 2);
         let range = KeyRange { start: Bytes::from_static(b"b"), end: Some(Bytes::from_static(b"a")) };
         assert_eq!(index.range(&range, 2).count(), 0);
     }
@@ -236,11 +291,33 @@ mod tests {
     fn a_key_with_very_many_versions_is_compacted_in_no_time() {
         let mut index = Index::default();
         for revision in 2..300_000 {
-            index.insert(b"a", at(revision), false);
+            put(&mut index, "a", revision);
         }
         assert_eq!(index.compact(299_999).len(), 299_997);
         assert_eq!(index.find(b"a", 299_999), Some(at(299_999)));
-        assert!(matches!(index.keys.values().next(), Some(Changes::One(_))), "the space is given back");
+        assert_eq!(index.birth(b"a"), Some(Birth { created: 2, version: 299_998 }));
+        let Some(Changes::Many(many)) = index.keys.values().next() else { panic!("it was put many times") };
+        assert!(many.changes.capacity() < 10, "the space is given back");
+    }
+
+    #[test]
+    fn a_put_knows_since_when_the_key_is_there() {
+        let mut index = Index::default();
+        put(&mut index, "a", 2);
+        put(&mut index, "a", 3);
+        assert_eq!(index.birth(b"a"), Some(Birth { created: 2, version: 2 }));
+        index.compact(3);
+        assert_eq!(index.birth(b"a"), Some(Birth { created: 2, version: 2 }));
+        index.insert(b"a", at(4), None);
+        assert_eq!(index.birth(b"a"), None);
+        put(&mut index, "a", 5);
+        assert_eq!(index.birth(b"a"), Some(Birth { created: 5, version: 1 }));
+        index.compact(5);
+        assert!(matches!(index.keys.values().next(), Some(Changes::One(_))), "that it was put once needs no space");
+        let mut index = Index::default();
+        index.insert(b"a", at(9), Some(Birth { created: 4, version: 3 }));
+        assert_eq!(index.birth(b"a"), Some(Birth { created: 4, version: 3 }), "what was before is compacted");
+        assert_eq!((index.find(b"a", 9), index.find(b"a", 8)), (Some(at(9)), None));
     }
 
     #[test]

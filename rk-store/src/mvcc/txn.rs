@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Machine, range, record::tombstone};
+use super::{Machine, index::Birth, range, record::tombstone};
 use crate::{
     Compare, CompareOp, CompareTarget, DeleteRequest, Error, Event, EventKind, KeyValue, Op, OpResponse, PutRequest,
     RangeRequest, RangeResponse, Txn, TxnResponse,
@@ -102,6 +102,15 @@ impl Execution<'_> {
         }
     }
 
+    /// What a key's pair is as the operations so far have left it.
+    fn birth(&self, key: &[u8]) -> Option<Birth> {
+        match self.staged.get(key).map(|&i| &self.events[i]) {
+            Some(Event { kind: EventKind::Put, kv, .. }) => Some(Birth::of(kv)),
+            Some(_) => None,
+            None => self.machine.index.birth(key),
+        }
+    }
+
     fn txn(&mut self, txn: &Txn, branches: &mut std::slice::Iter<'_, bool>) -> Result<TxnResponse, Error> {
         let succeeded = taken(branches);
         let mut responses = Vec::new();
@@ -134,7 +143,10 @@ impl Execution<'_> {
     }
 
     fn put(&mut self, put: &PutRequest) -> Result<OpResponse, Error> {
-        let before = self.current(&put.key)?;
+        // The index knows what most puts need of the pair before, so those need not touch the engine.
+        let whole = put.prev_kv || put.ignore_value || put.ignore_lease;
+        let before = if whole { self.current(&put.key)? } else { None };
+        let birth = self.birth(&put.key);
         let revision = self.machine.revision + 1;
         let kept = |wanted: bool| before.as_ref().filter(|_| wanted);
         let value = kept(put.ignore_value).map_or(&put.value, |kv| &kv.value).clone();
@@ -142,14 +154,13 @@ impl Execution<'_> {
         let kv = KeyValue {
             key: put.key.clone(),
             value,
-            create_revision: before.as_ref().map_or(revision, |kv| kv.create_revision),
+            create_revision: birth.map_or(revision, |birth| birth.created),
             mod_revision: revision,
-            version: before.as_ref().map_or(0, |kv| kv.version) + 1,
+            version: birth.map_or(0, |birth| birth.version) + 1,
             lease,
         };
-        let prev_kv = if put.prev_kv { before.clone() } else { None };
-        self.stage(Event { kind: EventKind::Put, kv, prev_kv: before });
-        Ok(OpResponse::Put { prev_kv })
+        self.stage(EventKind::Put, kv);
+        Ok(OpResponse::Put { prev_kv: before.filter(|_| put.prev_kv) })
     }
 
     fn delete(&mut self, delete: &DeleteRequest) -> Result<OpResponse, Error> {
@@ -167,20 +178,13 @@ impl Execution<'_> {
 
     fn delete_key(&mut self, key: &Bytes) -> Result<Option<KeyValue>, Error> {
         let Some(before) = self.current(key)? else { return Ok(None) };
-        let kv = tombstone(before.key.clone(), self.machine.revision + 1);
-        // What watchers are told was there before is what was there at the revision before.
-        let was = if before.mod_revision > self.machine.revision {
-            self.machine.at(key, self.machine.revision)?
-        } else {
-            Some(before.clone())
-        };
-        self.stage(Event { kind: EventKind::Delete, kv, prev_kv: was });
+        self.stage(EventKind::Delete, tombstone(before.key.clone(), self.machine.revision + 1));
         Ok(Some(before))
     }
 
-    fn stage(&mut self, event: Event) {
-        self.staged.insert(event.kv.key.clone(), self.events.len());
-        self.events.push(event);
+    fn stage(&mut self, kind: EventKind, kv: KeyValue) {
+        self.staged.insert(kv.key.clone(), self.events.len());
+        self.events.push(Event { kind, kv, prev_kv: None });
     }
 }
 
