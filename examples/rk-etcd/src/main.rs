@@ -5,12 +5,20 @@ mod flags;
 mod server;
 mod url;
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, num::NonZero};
 
 use clap::Parser;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A worker for each core but one, which is left to the threads that wait for the disk. With a worker more, each would wake the
+/// others for every request.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let workers = (cores - 1).max(1);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()
+}
 
 fn main() -> std::process::ExitCode {
     let flags = flags::Flags::parse();
@@ -19,7 +27,7 @@ fn main() -> std::process::ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "no runtime");
