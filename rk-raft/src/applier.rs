@@ -21,6 +21,9 @@ use crate::{
 /// How long a full disk is left alone.
 const RETRY: Duration = Duration::from_millis(200);
 
+/// Commands that are answered together, so that a connection writes its clients' answers at once.
+const TOGETHER: usize = 256;
+
 /// A committed command.
 pub(crate) struct Item {
     pub index: u64,
@@ -103,6 +106,7 @@ async fn make_room(replica: &Replica, shared: &Shared) -> Result<(), Error> {
 }
 
 fn apply(replica: &Replica, shared: &Shared, items: Vec<Item>, twice: &mut bool) -> Result<(), Error> {
+    let mut answers = Vec::new();
     for Item { index, command, reply } in items {
         let command = match command {
             Encoded::Plain(command) => command,
@@ -118,9 +122,11 @@ fn apply(replica: &Replica, shared: &Shared, items: Vec<Item>, twice: &mut bool)
             return Err(error);
         }
         shared.set_applied(index);
-        if let Some(reply) = reply {
-            answer(reply, result);
+        answers.extend(reply.map(|reply| (reply, result)));
+        if answers.len() == TOGETHER {
+            answers.drain(..).for_each(|(reply, result)| answer(reply, result));
         }
     }
+    answers.into_iter().for_each(|(reply, result)| answer(reply, result));
     Ok(())
 }

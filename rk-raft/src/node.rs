@@ -24,6 +24,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use raft::{
     RawNode, StateRole,
     eraftpb::{self, HardState, MessageType},
@@ -106,6 +107,8 @@ pub(crate) struct Node {
     /// The commit index, where it is newer than what was written.
     unwritten: Option<HardState>,
     proposals: Proposals,
+    /// Where a command is encoded, so that its bytes take no more space than they need.
+    encoded: Vec<u8>,
     taken: Taken,
     /// No proposals are sent before this: the leader asked for patience.
     patience: Option<Instant>,
@@ -208,6 +211,7 @@ impl Node {
             undispatched: Undispatched::default(),
             unwritten: None,
             proposals: Proposals::default(),
+            encoded: Vec::new(),
             taken: Taken::default(),
             patience: None,
             reads: Reads::default(),
@@ -449,7 +453,7 @@ impl Node {
         } else {
             Some(self.install(number, ready.snapshot().get_metadata().index, batch.clone())?)
         };
-        let appended = self.raft.mut_store().append(&batch.entries);
+        let appended = self.raft.mut_store().append(batch.entries);
         appended.map_err(|error| failed("appending to the log", error))?;
         self.raft.advance_append_async(ready);
         match (write, self.unpersisted.back_mut()) {
@@ -568,9 +572,9 @@ impl Node {
         let deadline = self.options.clock.now() + self.options.request_timeout;
         let payload = match proposal {
             Proposal::Command(command, reply) => {
-                let mut data = Vec::new();
-                command.encode(&mut data);
-                Payload::Command { command, data: data.into(), reply }
+                self.encoded.clear();
+                command.encode(&mut self.encoded);
+                Payload::Command { command, data: Bytes::copy_from_slice(&self.encoded), reply }
             }
             Proposal::Change(change, reply) => Payload::Change { change, reply },
         };

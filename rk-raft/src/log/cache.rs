@@ -70,7 +70,7 @@ impl LogCache {
     }
 
     /// Adds entries in place of those from the first one's index on.
-    pub(crate) fn append(&mut self, entries: &[Entry]) -> raft::Result<()> {
+    pub(crate) fn append(&mut self, entries: Vec<Entry>) -> raft::Result<()> {
         let Some(first) = entries.first() else { return Ok(()) };
         if first.index <= self.offset {
             return Err(raft::Error::Store(StorageError::Compacted));
@@ -82,7 +82,7 @@ impl LogCache {
             self.bytes -= self.entries.pop_back().as_ref().map_or(0, size);
         }
         self.bytes += entries.iter().map(size).sum::<u64>();
-        self.entries.extend(entries.iter().cloned());
+        self.entries.extend(entries);
         Ok(())
     }
 
@@ -215,10 +215,10 @@ mod tests {
     #[test]
     fn later_entries_replace_those_that_conflict() {
         let mut cache = LogCache::new(point(0, 0), HardState::default(), entries(1..=4, 1));
-        cache.append(&entries(3..=3, 2)).unwrap();
+        cache.append(entries(3..=3, 2)).unwrap();
         assert_eq!(indexes(&cache, 1, 4).unwrap(), [(1, 1), (2, 1), (3, 2)]);
         assert_eq!((cache.last_index().unwrap(), cache.bytes), (3, 3 * 64));
-        assert!(cache.append(&entries(6..=6, 2)).is_err(), "a gap");
+        assert!(cache.append(entries(6..=6, 2)).is_err(), "a gap");
     }
 
     #[test]

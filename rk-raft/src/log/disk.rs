@@ -322,6 +322,10 @@ fn decode(index: u64, mut bytes: Bytes) -> Option<Entry> {
     Some(entry)
 }
 
+/// Bytes that an entry takes in a batch beside its data and context, at most, and those of a note.
+const ENTRY_BYTES: usize = 32;
+const NOTE_BYTES: usize = 96;
+
 /// Bytes of entries read in one go.
 const READ_BYTES: usize = 4 << 20;
 
@@ -354,7 +358,9 @@ impl RaftLog for MemberDir {
     }
 
     async fn write(&mut self, batch: Batch) -> Result<(), Error> {
-        let mut log_batch = LogBatch::default();
+        let bytes =
+            batch.entries.iter().map(|entry| entry.data.len() + entry.context.len() + ENTRY_BYTES).sum::<usize>();
+        let mut log_batch = LogBatch::with_capacity(bytes + NOTE_BYTES);
         for entry in &batch.entries {
             log_batch.entry(entry.index, |out| encode(entry, out));
         }

@@ -35,6 +35,11 @@ pub struct LogBatch {
 }
 
 impl LogBatch {
+    /// A batch with room for so many bytes.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), items: Vec::new() }
+    }
+
     /// Adds an entry, whose bytes `fill` appends to what it is given. Entries that have this index or a later one are gone. The
     /// index is at most that behind the last entry.
     pub fn entry(&mut self, index: u64, fill: impl FnOnce(&mut Vec<u8>)) {

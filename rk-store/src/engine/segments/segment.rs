@@ -261,7 +261,7 @@ impl Files {
 
     /// Writes records behind those of a segment that are written. Nothing is noted in the segment.
     pub fn write<'a>(&mut self, at: u64, records: impl Iterator<Item = &'a Record> + Clone) -> Result<(), Error> {
-        let mut data = Vec::new();
+        let mut data = Vec::with_capacity(records.clone().map(|record| RECORD_HEAD + record.bytes.len()).sum());
         for record in records.clone() {
             data.put_u32_le(checksum(record.at, &record.bytes));
             data.put_slice(&record.bytes);
