@@ -1,8 +1,10 @@
 //! A member as a [`Cluster`].
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use async_trait::async_trait;
 use rand::RngExt;
-use rk_store::{Cluster, ClusterError, Error, Member, MemberId, MemberStatus};
+use rk_store::{Cluster, ClusterError, Counts, Error, Member, MemberId, MemberStatus};
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
@@ -68,6 +70,17 @@ impl Cluster for RaftStore {
 
     fn leader(&self) -> watch::Receiver<Option<MemberId>> {
         self.shared.leader.subscribe()
+    }
+
+    fn counts(&self) -> Counts {
+        let shared = &self.shared;
+        let mut counts = Counts::default();
+        counts.leader_changes = shared.leader_changes.load(Relaxed);
+        counts.proposals_pending = shared.proposals_pending.load(Relaxed);
+        counts.proposals_failed = shared.proposals_failed.load(Relaxed);
+        (counts.log_syncs, counts.state_syncs) = (self.syncs.log.counts(), self.syncs.states.counts());
+        counts.traffic = self.transport.upgrade().map(|transport| transport.traffic()).unwrap_or_default();
+        counts
     }
 
     async fn member_status(&self) -> Result<MemberStatus, ClusterError> {

@@ -13,16 +13,24 @@
 
 mod link;
 mod server;
+mod tls;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use rk_store::{Error, Member};
-use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
-use tokio_stream::StreamExt;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity as TlsIdentity, ServerTlsConfig};
+use rk_store::{Error, Member, Traffic};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    task::JoinSet,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint, server::Connected};
 
-use self::link::Link;
+pub use self::tls::PeerTls;
+use self::{link::Link, server::Server};
 use crate::{Identity, Lane, MemberId, Membership, Packet, Transport, node::failed};
 
 /// Messages of the protocol between members.
@@ -36,25 +44,10 @@ pub const PROTOCOL_VERSION: u32 = 1;
 
 /// Packets from other members that wait for this one.
 const INBOX: usize = 4096;
+/// How long it may take to connect, with TLS.
+const HANDSHAKE: Duration = Duration::from_secs(5);
 /// The longest frame.
 const FRAME_BYTES: usize = 64 << 20;
-
-/// What members show each other, in PEM. All three are of one authority, that of the group's members.
-#[derive(Clone)]
-pub struct PeerTls {
-    /// This member's certificate, for its host names and for both ends of a connection.
-    pub certificate: Vec<u8>,
-    /// The certificate's key.
-    pub key: Vec<u8>,
-    /// The authority's certificate.
-    pub authority: Vec<u8>,
-}
-
-impl std::fmt::Debug for PeerTls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PeerTls").finish_non_exhaustive()
-    }
-}
 
 /// Addresses at which a member will be reached by others.
 #[derive(Debug)]
@@ -96,6 +89,16 @@ struct Shared {
     tls: Option<PeerTls>,
     members: RwLock<Membership>,
     inbox: mpsc::Sender<Packet>,
+    traffic: Mutex<BTreeMap<MemberId, Traffic>>,
+}
+
+impl Shared {
+    /// Counts packets that went to a peer or came from it.
+    fn count(&self, peer: MemberId, packets: &[Bytes], direction: impl FnOnce(&mut Traffic) -> &mut u64) {
+        let bytes = packets.iter().map(|packet| packet.len() as u64).sum::<u64>();
+        let mut traffic = self.traffic.lock();
+        *direction(traffic.entry(peer).or_insert(Traffic { peer, ..Traffic::default() })) += bytes;
+    }
 }
 
 #[derive(Debug)]
@@ -110,12 +113,6 @@ struct Peer {
     urls: Vec<String>,
     raft: Link,
     bulk: Link,
-}
-
-fn server_tls(tls: &PeerTls) -> ServerTlsConfig {
-    ServerTlsConfig::new()
-        .identity(TlsIdentity::from_pem(&tls.certificate, &tls.key))
-        .client_ca_root(Certificate::from_pem(&tls.authority))
 }
 
 /// Connects to a peer.
@@ -139,12 +136,11 @@ async fn connect(url: &str, tls: Option<&PeerTls>) -> Result<Channel, Error> {
         .initial_stream_window_size(4 << 20)
         .initial_connection_window_size(8 << 20);
     if let Some(tls) = tls {
-        let config = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(&tls.authority))
-            .identity(TlsIdentity::from_pem(&tls.certificate, &tls.key));
-        endpoint = endpoint.tls_config(config).map_err(error)?;
+        endpoint = endpoint.tls_config(tls.client()).map_err(error)?;
     }
-    endpoint.connect().await.map_err(error)
+    // One that is stopped has its connections accepted by the system, and then says nothing.
+    let silent = |_| failed(&format!("connecting to {url}"), "no handshake in time");
+    tokio::time::timeout(HANDSHAKE, endpoint.connect()).await.map_err(silent)?.map_err(error)
 }
 
 /// Who belongs to the group that members at these URLs belong to: its id, and its members.
@@ -180,6 +176,58 @@ pub async fn discover(urls: &[String], tls: Option<&PeerTls>) -> Result<(u64, Ve
     Err(Error::Unavailable(format!("no member of the group answers: {}", reasons.join("; "))))
 }
 
+/// Serves other members who connect to a listener. `secure` makes of a connection what is spoken over.
+async fn serve<I, F>(shared: Arc<Shared>, listener: TcpListener, secure: impl Fn(TcpStream) -> F + Send + 'static)
+where
+    I: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    F: Future<Output = std::io::Result<I>> + Send + 'static,
+{
+    let member = shared.identity.member_id;
+    let (ready, incoming) = mpsc::channel(1);
+    let accept = async {
+        let mut handshakes = JoinSet::new();
+        loop {
+            let stream = tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => stream,
+                    Err(error) => {
+                        tracing::warn!(member, %error, "a peer's connection was not accepted");
+                        // Too many open files, most likely: they are not fewer at once.
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        continue;
+                    }
+                },
+                Some(_) = handshakes.join_next() => continue,
+            };
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(member, %error, "a peer's connection waits before it sends");
+            }
+            let (stream, ready) = (secure(stream), ready.clone());
+            handshakes.spawn(async move {
+                match stream.await {
+                    // Nobody takes it once the member stops.
+                    Ok(stream) => drop(ready.send(Ok::<_, std::io::Error>(stream)).await),
+                    Err(error) => tracing::warn!(member, %error, "a peer was refused"),
+                }
+            });
+        }
+    };
+    let service = proto::peer_server::PeerServer::new(Server { shared }).max_decoding_message_size(FRAME_BYTES);
+    let server = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(5)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(5)))
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(8 << 20)
+        .add_service(service)
+        .serve_with_incoming(ReceiverStream::new(incoming));
+    tokio::select! {
+        () = accept => {}
+        ended = server => if let Err(error) = ended {
+            tracing::error!(member, %error, "other members can't reach this one any more");
+        }
+    }
+}
+
 impl GrpcTransport {
     /// Listens for other members, and connects to those known. The packets that come are for [`crate::Start`].
     ///
@@ -192,33 +240,16 @@ impl GrpcTransport {
         tls: Option<PeerTls>,
     ) -> Result<(Self, mpsc::Receiver<Packet>), Error> {
         let (inbox, packets) = mpsc::channel(INBOX);
-        let shared = Arc::new(Shared { identity, tls, members: RwLock::default(), inbox });
+        let shared = Arc::new(Shared { identity, tls, members: RwLock::default(), inbox, traffic: Mutex::default() });
         let mut servers = JoinSet::new();
         for listener in listener.listeners {
-            let mut builder = tonic::transport::Server::builder()
-                .tcp_nodelay(true)
-                .http2_keepalive_interval(Some(Duration::from_secs(5)))
-                .http2_keepalive_timeout(Some(Duration::from_secs(5)))
-                .initial_stream_window_size(4 << 20)
-                .initial_connection_window_size(8 << 20);
-            if let Some(tls) = &shared.tls {
-                builder = builder.tls_config(server_tls(tls)).map_err(|error| failed("TLS for peers", error))?;
-            }
-            let service = proto::peer_server::PeerServer::new(server::Server { shared: shared.clone() })
-                .max_decoding_message_size(FRAME_BYTES);
-            let member = identity.member_id;
-            let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener).map(|accepted| {
-                accepted.inspect(|stream| {
-                    if let Err(error) = stream.set_nodelay(true) {
-                        tracing::debug!(%error, "a peer's connection waits before it sends");
-                    }
-                })
-            });
-            servers.spawn(async move {
-                if let Err(error) = builder.add_service(service).serve_with_incoming(incoming).await {
-                    tracing::error!(member, %error, "other members can't reach this one any more");
-                }
-            });
+            match shared.tls.clone() {
+                None => servers.spawn(serve(shared.clone(), listener, |stream| std::future::ready(Ok(stream)))),
+                Some(tls) => servers.spawn(serve(shared.clone(), listener, move |stream| {
+                    let tls = tls.clone();
+                    async move { tls.accept(stream).await }
+                })),
+            };
         }
         let links = Mutex::new(Links { by_peer: BTreeMap::new(), _servers: servers });
         let transport = Self { shared, links };
@@ -236,6 +267,10 @@ impl Transport for GrpcTransport {
             Lane::Bulk => &peer.bulk,
         };
         link.send(packet.payload);
+    }
+
+    fn traffic(&self) -> Vec<Traffic> {
+        self.shared.traffic.lock().values().copied().collect()
     }
 
     fn set_members(&self, members: &Membership) {

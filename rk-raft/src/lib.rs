@@ -64,7 +64,7 @@ pub use group::LocalGroup;
 pub use grpc::{GrpcTransport, PROTOCOL_VERSION, PeerListener, PeerTls, discover};
 pub use log::{
     Batch, Checkpoints, Identity, Incoming, MakeEngine, MemberDir, MemberDirOptions, MemoryLog, Point, RaftLog,
-    Recovered, Staged,
+    Recovered, Staged, Syncs,
 };
 #[cfg(feature = "grpc")]
 pub use member::{Initial, MemberConfig};

@@ -12,10 +12,12 @@ mod disk;
 mod memory;
 mod slots;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::{Buf, BufMut, Bytes};
 use raft::eraftpb::{Entry, HardState, Snapshot};
-use rk_store::{Error, Machine, SnapshotGuard, SnapshotHead};
+use rk_store::{Durations, Error, Machine, SnapshotGuard, SnapshotHead};
 
 pub use self::{
     disk::{Identity, MakeEngine, MemberDir, MemberDirOptions},
@@ -108,6 +110,20 @@ pub trait RaftLog: Send + 'static {
 
     /// Bytes that the log takes on disk.
     fn size(&self) -> u64;
+
+    /// Where is counted how long its syncs take, and those of the states beside it, if this is counted.
+    fn syncs(&self) -> Syncs {
+        Syncs::default()
+    }
+}
+
+/// How long syncs take.
+#[derive(Debug, Clone, Default)]
+pub struct Syncs {
+    /// Those of the log.
+    pub log: Arc<Durations>,
+    /// Those of the states.
+    pub states: Arc<Durations>,
 }
 
 /// The states that a member starts from.

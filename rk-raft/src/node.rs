@@ -21,7 +21,7 @@ mod snapshots;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use bytes::Bytes;
@@ -527,8 +527,9 @@ impl Node {
         self.patience = None;
         self.leader = leader;
         let leader = (leader != raft::INVALID_ID).then_some(leader);
-        self.shared.leader.send_replace(leader);
+        let before = self.shared.leader.send_replace(leader);
         if leader.is_some() {
+            self.shared.leader_changes.fetch_add(u64::from(leader != before), Relaxed);
             self.send_proposals();
             let waiting: Vec<_> = self.questions.keys().copied().collect();
             waiting.into_iter().for_each(|token| self.ask_leader(token));

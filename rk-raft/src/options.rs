@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rk_store::{Clock, DEFAULT_WATCH_BUFFER};
+use rk_store::{Clock, DEFAULT_WATCH_BUFFER, Limits};
 
 /// How a member works. All members of a group use the same times.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ pub struct RaftOptions {
     pub lease_reads: bool,
     /// Most bytes of keys and values that this member lets the group hold; 0 for no quota. See [`rk_store::Quota`].
     pub quota_bytes: u64,
+    /// Most that a txn may have which this member is asked for.
+    pub limits: Limits,
     /// Revisions that a watcher may fall behind before it is cut.
     pub watch_buffer: usize,
     /// Where election timeouts and ids come from; a member adds its own number.
@@ -54,6 +56,7 @@ impl Default for RaftOptions {
             catch_up_bytes: 32 << 20,
             lease_reads: false,
             quota_bytes: 0,
+            limits: Limits::default(),
             watch_buffer: DEFAULT_WATCH_BUFFER,
             seed: 0,
             clock: Clock::default(),

@@ -1,12 +1,24 @@
 //! What a member's task tells its handles: numbers that are read without asking it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 
 use parking_lot::{Mutex, RwLock};
 use rk_store::{Clock, MemberId};
 use tokio::{sync::watch, time::Instant};
 
 use crate::membership::Membership;
+
+/// A proposal that waits.
+pub(crate) struct Pending<'a>(&'a AtomicU64);
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
 
 /// See the module's description.
 #[derive(Debug)]
@@ -25,6 +37,9 @@ pub(crate) struct Shared {
     /// Whether this member has stopped: others may work on without it, and it would not know.
     stopped: AtomicBool,
     log_size: AtomicU64,
+    pub(crate) leader_changes: AtomicU64,
+    pub(crate) proposals_pending: AtomicU64,
+    pub(crate) proposals_failed: AtomicU64,
     no_space: Mutex<[Option<String>; 2]>,
 }
 
@@ -42,6 +57,9 @@ impl Shared {
             lease: AtomicU64::new(0),
             stopped: AtomicBool::new(false),
             log_size: AtomicU64::new(0),
+            leader_changes: AtomicU64::new(0),
+            proposals_pending: AtomicU64::new(0),
+            proposals_failed: AtomicU64::new(0),
             no_space: Mutex::default(),
         }
     }
@@ -76,6 +94,12 @@ impl Shared {
         let leads = self.alone.load(SeqCst) || (lease > 0 && self.since_start(self.clock.now()) < lease);
         // In this order: what is committed later was not acknowledged before this call.
         leads && self.committed.load(SeqCst) <= self.applied.load(SeqCst) && !self.stopped.load(SeqCst)
+    }
+
+    /// Counts one more proposal that waits, until what is returned is dropped.
+    pub(crate) fn pending(&self) -> Pending<'_> {
+        self.proposals_pending.fetch_add(1, Relaxed);
+        Pending(&self.proposals_pending)
     }
 
     pub(crate) fn term(&self) -> u64 {

@@ -37,6 +37,7 @@ mod leases;
 pub mod linear;
 mod network;
 mod operator;
+mod scene;
 mod trace;
 mod watching;
 
@@ -44,10 +45,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::{join, join_all};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use rk_store::{Cluster, KeyRange, MemberId, Store};
+use rk_store::{Cluster, MemberId};
 use tokio::time::{sleep, timeout};
 
-use self::{group::Group, linear::Verdict, trace::Trace};
+pub use self::scene::{Clients, Finished, RECOVERY, Scene};
+use self::{group::Group, trace::Trace};
 
 /// What a run is like, apart from what its seed decides.
 #[derive(Debug, Clone)]
@@ -87,16 +89,13 @@ pub struct Report {
     pub revisions: u64,
     /// Events delivered to watchers.
     pub events: usize,
+    /// Revisions that no member was seen to show before they were compacted.
+    pub unseen: u64,
     /// Whether the search for an order of the history was given up.
     pub undecided: bool,
     /// Promises that were broken.
     pub violations: Vec<String>,
 }
-
-/// Time after the last fault in which every member must work again.
-const RECOVERY: Duration = Duration::from_secs(20);
-/// Time in which leases that nobody keeps alive must have ended then.
-const LAST_LEASES: Duration = Duration::from_secs(12);
 
 /// Runs the simulation of a seed.
 ///
@@ -121,23 +120,12 @@ async fn simulate(seed: u64, options: &Options) -> Report {
     let group = Group::new(size, seed, options.time, &mut random, trace.clone());
     join_all(group.ids().into_iter().map(|id| group.start(id))).await;
     let until = u64::try_from(options.time.as_millis()).unwrap_or(u64::MAX);
-    let clients = (1..=5).map(|i| tokio::spawn(client::client(group.clone(), i, random.random(), until)));
-    let clients: Vec<_> = clients.collect();
-    let owners = (6..=7).map(|i| tokio::spawn(leases::owner(group.clone(), i, random.random(), until)));
-    let owners: Vec<_> = owners.collect();
-    let ranges = [KeyRange::all(), KeyRange::prefix("lease/"), KeyRange::prefix("1/"), KeyRange::all()];
-    let watchers = ranges.into_iter().enumerate().map(|(i, range)| {
-        // They go on until all has been told.
-        let until = until + u64::try_from(RECOVERY.as_millis()).unwrap_or(0);
-        tokio::spawn(watching::watcher(group.clone(), range, i == 0, random.random(), until))
-    });
-    let watchers: Vec<_> = watchers.collect();
-    let compactor = tokio::spawn(client::compactor(group.clone(), random.random(), until));
+    let clients = Clients::start(&group.scene, &mut random, until, RECOVERY);
     let faults = tokio::spawn(faults::make(group.clone(), random.random(), until));
     let changes = if random.random_bool(0.5) { until } else { 0 };
     let operator = tokio::spawn(operator::operate(group.clone(), random.random(), changes));
-    let used = join(join_all(clients), join_all(owners)).await.1;
-    join(compactor, faults).await.0.expect("the compactor does not panic");
+    let (clients, faults) = join(clients.finish(), faults).await;
+    faults.expect("what makes faults does not panic");
 
     trace.tell(|| "all faults end".into());
     group.network.cut(Default::default());
@@ -145,31 +133,11 @@ async fn simulate(seed: u64, options: &Options) -> Report {
     // The operator ends what was begun.
     let Ok(Ok(members)) = timeout(RECOVERY, operator).await else {
         trace.violation(format!("the members can't be changed {RECOVERY:?} after the last fault"));
-        return Counts::default().finish(seed, &trace);
+        return clients.give_up(seed);
     };
     let revision = recover(&group, &members).await;
-    let watched = join_all(watchers).await;
-    sleep(LAST_LEASES).await;
-    check(&group, &members, revision, used.into_iter().flatten().flatten(), watched.into_iter().flatten())
-        .await
-        .finish(seed, &trace)
-}
-
-/// What the checks have counted.
-#[derive(Default)]
-struct Counts {
-    operations: usize,
-    revisions: u64,
-    events: usize,
-    undecided: bool,
-}
-
-impl Counts {
-    fn finish(self, seed: u64, trace: &Trace) -> Report {
-        let Self { operations, revisions, events, undecided } = self;
-        let (trace, violations) = trace.end();
-        Report { seed, trace, operations, revisions, events, undecided, violations }
-    }
+    same_members(&group, &members).await;
+    clients.check(&members.keys().copied().collect::<Vec<_>>(), revision, seed).await
 }
 
 /// Sees that every member works again and that those removed end; the revision that all have reached.
@@ -200,16 +168,16 @@ async fn recover(group: &Arc<Group>, members: &BTreeMap<MemberId, bool>) -> u64 
 
 /// Has a member make a change; its revision.
 async fn work_again(group: &Arc<Group>, id: MemberId) -> u64 {
-    loop {
-        group.start(id).await;
-        if let Some(store) = group.member(id) {
-            let now = group.trace.now();
-            match store.put(format!("after/{id}").into(), format!("after/{id} at {now}").into()).await {
-                Ok(revision) => return revision,
-                Err(error) => group.trace.tell(|| format!("member {id} does not work yet: {error}")),
-            }
+    let start = async {
+        loop {
+            group.start(id).await;
+            sleep(Duration::from_millis(100)).await;
         }
-        sleep(Duration::from_millis(100)).await;
+    };
+    tokio::select! {
+        biased;
+        revision = group.scene.works(id) => revision,
+        () = start => 0,
     }
 }
 
@@ -232,68 +200,13 @@ async fn see_end(group: &Arc<Group>, id: MemberId, members: &BTreeMap<MemberId, 
     }
 }
 
-/// Checks all that is to be checked at the end.
-async fn check(
-    group: &Arc<Group>,
-    members: &BTreeMap<MemberId, bool>,
-    revision: u64,
-    used: impl Iterator<Item = leases::Used>,
-    watched: impl Iterator<Item = watching::Watched>,
-) -> Counts {
-    let trace = &group.trace;
-    let revisions = same_everywhere(group, members, revision).await;
-    used.for_each(|used| used.check(&group.log, group));
-    let mut events = 0;
-    for watched in watched {
-        watched.check(&group.log, trace);
-        events += watched.events();
-    }
-    let missing = group.log.missing(revisions);
-    if missing > 0 {
-        trace.tell(|| format!("{missing} revisions were not seen at any member"));
-    }
-    let history = group.history.operations();
-    group.log.check_writes(&history, trace);
-    if let Err(reason) = kv::revisions(&history) {
-        trace.violation(reason);
-    }
-    let verdict = kv::check(&history);
-    if let Verdict::Violated(reason) = &verdict {
-        trace.violation(format!("the history is not linearizable: {reason}"));
-    }
-    let undecided = matches!(verdict, Verdict::Undecided(_));
-    Counts { operations: history.len(), revisions, events, undecided }
-}
-
-/// Checks that all members hold the same, know the same members, and no lease any more; the revision that they are at.
-async fn same_everywhere(group: &Arc<Group>, members: &BTreeMap<MemberId, bool>, revision: u64) -> u64 {
-    let mut first: Option<(u64, u64, u64, u32)> = None;
+/// Checks that all members know the same members.
+async fn same_members(group: &Arc<Group>, members: &BTreeMap<MemberId, bool>) {
     for id in members.keys() {
         let Some(store) = group.member(*id) else { continue };
         match store.members(true).await {
             Ok(found) if operator::of(&found) == *members => {}
             found => group.trace.violation(format!("the members are {members:?}, and to member {id} {found:?}")),
         }
-        let state = async {
-            let leases = store.leases().await?;
-            let (status, hash) = (store.status().await?, store.hash_kv(0).await?);
-            Ok::<_, rk_store::Error>((leases, (status.revision, status.compact_revision, status.keys, hash.hash)))
-        };
-        match state.await {
-            Ok((leases, state)) => {
-                if !leases.is_empty() {
-                    group.trace.violation(format!("nobody keeps leases {leases:?} alive, and member {id} has them"));
-                }
-                if state.0 < revision {
-                    group.trace.violation(format!("member {id} is at {state:?}, and {revision} was acknowledged"));
-                }
-                let first = *first.get_or_insert(state);
-                if first != state {
-                    group.trace.violation(format!("members differ: {first:?} and, member {id}, {state:?}"));
-                }
-            }
-            Err(error) => group.trace.violation(format!("member {id} does not tell its state: {error}")),
-        }
     }
-    first.map_or(0, |state| state.0)
 }

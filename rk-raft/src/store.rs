@@ -1,6 +1,6 @@
 //! A member as a [`Store`].
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak, atomic::Ordering::Relaxed};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -9,7 +9,6 @@ use rk_store::{
     Alarm, Command, Error, HashKv, Lease, LeaseId, Outcome, Quota, RangeRequest, RangeResponse, Replica, Revision,
     SnapshotStream, Store, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream, is_read_only,
     planted::{Bug, is_planted},
-    validate,
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -18,7 +17,7 @@ use tokio::{
 
 use crate::{
     Checkpoints, MemberId, Packet, RaftLog, RaftOptions, Transport,
-    log::Point,
+    log::{Point, Syncs},
     node::{Node, Parts, Proposal, Queues, Request},
     proposals::Reply,
     shared::Shared,
@@ -32,7 +31,6 @@ const QUEUE: usize = 4096;
 /// Reads are linearizable and writes durable as far as the members' logs are; both need a majority. Watches are served by the
 /// member alone and go on without one. A request that gets no answer in time fails with [`Error::NoLeader`] if it was sent to nobody, or
 /// else with [`Error::Timeout`]: then a write may yet take effect.
-#[derive(Debug)]
 pub struct RaftStore {
     pub(crate) id: MemberId,
     pub(crate) replica: Arc<Replica>,
@@ -41,6 +39,9 @@ pub struct RaftStore {
     pub(crate) shared: Arc<Shared>,
     pub(crate) options: RaftOptions,
     pub(crate) random: Mutex<StdRng>,
+    pub(crate) syncs: Syncs,
+    /// It ends with the member.
+    pub(crate) transport: Weak<dyn Transport>,
     task: AbortHandle,
     stopped: watch::Receiver<Option<Error>>,
 }
@@ -66,6 +67,12 @@ impl std::fmt::Debug for Start {
     }
 }
 
+impl std::fmt::Debug for RaftStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RaftStore").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 impl Drop for RaftStore {
     fn drop(&mut self) {
         self.stop();
@@ -88,6 +95,7 @@ impl RaftStore {
             None => (Point::default(), states.empty().await?),
         };
         let recovered = log.load().await?;
+        let (syncs, transport_) = (log.syncs(), Arc::downgrade(&transport));
         let replica = Replica::with_clock(machine, options.watch_buffer, options.clock.clone());
         let shared = Arc::new(Shared::new(point.membership.clone(), point.index, options.clock.clone()));
         // Another sequence than that of the election timeouts, and another one in each life.
@@ -125,6 +133,8 @@ impl RaftStore {
             shared,
             options,
             random: Mutex::new(StdRng::seed_from_u64(seed)),
+            syncs,
+            transport: transport_,
             task: task.abort_handle(),
             stopped,
         })
@@ -189,7 +199,12 @@ impl RaftStore {
     async fn command(&self, command: Command) -> Result<Outcome, Error> {
         let quota = Quota { bytes: self.options.quota_bytes, member: self.id };
         let propose = |command| self.propose(|reply| Proposal::Command(command, reply));
-        quota.propose(&self.replica, command, propose).await
+        let _pending = self.shared.pending();
+        let answer = quota.propose(&self.replica, command, propose).await;
+        if matches!(answer, Err(Error::Timeout | Error::NoLeader | Error::TooManyRequests | Error::Unavailable(_))) {
+            self.shared.proposals_failed.fetch_add(1, Relaxed);
+        }
+        answer
     }
 
     /// Returns once this member has applied all that was acknowledged before the call.
@@ -215,11 +230,11 @@ impl Store for RaftStore {
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, Error> {
+        self.options.limits.check(&txn)?;
         if is_read_only(&txn) {
             self.barrier().await?;
             return self.replica.read_txn(&txn);
         }
-        validate(&txn)?;
         match self.command(Command::Txn(txn)).await? {
             Outcome::Txn(response) => Ok(response),
             _ => Err(Error::Invalid("a txn had no answer".into())),

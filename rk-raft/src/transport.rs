@@ -8,6 +8,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rk_store::Traffic;
 use tokio::sync::mpsc;
 
 use crate::{MemberId, Membership};
@@ -42,6 +43,11 @@ pub trait Transport: Send + Sync + 'static {
     /// Says who belongs to the group and where they are reached: first when the member starts, then with each change.
     fn set_members(&self, members: &Membership) {
         let _ = members;
+    }
+
+    /// What went to and came from each other member, if it is counted.
+    fn traffic(&self) -> Vec<Traffic> {
+        Vec::new()
     }
 }
 

@@ -151,7 +151,8 @@ async fn all(store: &Arc<RaftStore>) -> RangeResponse {
     store.range(RangeRequest::new(KeyRange::all())).await.unwrap()
 }
 
-fn certificates() -> PeerTls {
+/// A certificate, its key and its authority, all new.
+fn certificates() -> [Vec<u8>; 3] {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -160,11 +161,12 @@ fn certificates() -> PeerTls {
     let own = rcgen::KeyPair::generate().unwrap();
     let params = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
     let certificate = params.signed_by(&own, &issuer).unwrap();
-    PeerTls {
-        certificate: certificate.pem().into_bytes(),
-        key: own.serialize_pem().into_bytes(),
-        authority: authority.pem().into_bytes(),
-    }
+    [certificate.pem(), own.serialize_pem(), authority.pem()].map(String::into_bytes)
+}
+
+fn some_tls() -> PeerTls {
+    let [certificate, key, authority] = certificates();
+    PeerTls::new(certificate, key, authority).unwrap()
 }
 
 /// A member of a new group of three, through which a store's contract is checked; the group lives as long as the test.
@@ -222,7 +224,7 @@ async fn one_that_was_down_catches_up_by_the_log_and_by_a_state() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_come_and_go_over_tls() {
-    let mut group = Group::new(1, Some(certificates())).await;
+    let mut group = Group::new(1, Some(some_tls())).await;
     fill(&group.leader().await, 0, 300).await;
     let learner = group.join("learner", true).await;
     assert_eq!(all(&learner).await, all(&group.leader().await).await);
@@ -288,4 +290,34 @@ async fn whoever_does_not_belong_is_refused() {
     sleep(Duration::from_secs(1)).await;
     assert_eq!(other.leader(), None);
     assert_eq!(all(&group.leader().await).await.count, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_replaced_while_members_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = ["certificate", "key", "authority"].map(|name| dir.path().join(name));
+    let replace = || {
+        for (path, pem) in paths.iter().zip(certificates()) {
+            std::fs::write(path.with_extension("new"), pem).unwrap();
+            std::fs::rename(path.with_extension("new"), path).unwrap();
+        }
+    };
+    replace();
+    let [certificate, key, authority] = paths.clone();
+    let mut group = Group::new(3, Some(PeerTls::from_files(certificate, key, authority).unwrap())).await;
+    fill(&group.leader().await, 0, 10).await;
+    // Of another authority, so whoever still shows or trusts what was there before reaches nobody.
+    replace();
+    let leader = group.leader().await.id();
+    group.stop(leader);
+    group.restart(leader).await;
+    let restarted = group.running[&leader].clone();
+    retry(async || restarted.put("through".into(), "it".into()).await).await;
+    let others: Vec<_> = group.running.keys().copied().filter(|id| *id != leader).collect();
+    group.stop(others[0]);
+    retry(async || restarted.put("with".into(), "one other".into()).await).await;
+    // What is of no use changes nothing.
+    std::fs::write(&paths[0], "no certificate").unwrap();
+    group.restart(others[0]).await;
+    fill(&group.leader().await, 10, 20).await;
 }

@@ -7,7 +7,7 @@
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::Error;
+use crate::{Counts, Error};
 
 /// A member's id, unique in its cluster and never given again; not 0.
 pub type MemberId = u64;
@@ -118,6 +118,11 @@ pub trait Cluster: Send + Sync + 'static {
 
     /// This member's own numbers.
     async fn member_status(&self) -> Result<MemberStatus, ClusterError>;
+
+    /// What this member has counted, if it does.
+    fn counts(&self) -> Counts {
+        Counts::default()
+    }
 
     /// The members in the order of their ids: as all have agreed (`linearizable`, which needs a majority), or as this
     /// member knows them.

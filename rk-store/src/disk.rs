@@ -5,6 +5,7 @@
 //! removed by [`Disk::sync_dir`] of its folder.
 
 mod lock;
+mod timed;
 
 use std::{
     fmt::Debug,
@@ -15,6 +16,7 @@ use std::{
     sync::Arc,
 };
 
+pub use self::timed::TimedDisk;
 use crate::Error;
 
 /// A file that is read and written at offsets, by several threads if they like.

@@ -32,7 +32,7 @@ use tokio::{
 
 use self::writer::{Request, Writer};
 use crate::{
-    Alarm, Command, DEFAULT_WATCH_BUFFER, Disk, Engine, EngineError, Error, HashKv, Lease, LeaseId, Machine,
+    Alarm, Command, DEFAULT_WATCH_BUFFER, Disk, Engine, EngineError, Error, HashKv, Lease, LeaseId, Limits, Machine,
     MemoryEngine, OsDisk, Outcome, Quota, RangeRequest, RangeResponse, Replica, Revision, SegmentEngine,
     SegmentOptions, SnapshotStream, Store, StoreStatus, Txn, TxnResponse, WatchRequest, WatchStream,
     disk::remove_temporary,
@@ -41,7 +41,6 @@ use crate::{
     log::{Log, LogOptions},
     restore_snapshot,
     serial::Serial,
-    validate,
 };
 
 /// Most writes that wait for their turn; more wait for those.
@@ -63,6 +62,8 @@ pub struct DurableOptions {
     pub watch_buffer: usize,
     /// Most bytes to hold; none by default.
     pub quota: Quota,
+    /// Most that a txn may have.
+    pub limits: Limits,
     /// Where log files are made.
     pub disk: Arc<dyn Disk>,
 }
@@ -74,6 +75,7 @@ impl Default for DurableOptions {
             checkpoint_bytes: 32 << 20,
             watch_buffer: DEFAULT_WATCH_BUFFER,
             quota: Quota::default(),
+            limits: Limits::default(),
             disk: Arc::new(OsDisk),
         }
     }
@@ -91,6 +93,7 @@ pub struct DurableStore {
     replica: Arc<Replica>,
     requests: Requests,
     quota: Quota,
+    limits: Limits,
     disk_size: Arc<AtomicU64>,
     expiry: JoinHandle<()>,
 }
@@ -171,7 +174,7 @@ impl DurableStore {
         engine: impl FnOnce(&Path) -> Result<Arc<dyn Engine>, Error> + Send + 'static,
     ) -> Result<Self, Error> {
         let dir = dir.as_ref().to_owned();
-        let (disk, quota) = (options.disk.clone(), options.quota);
+        let (disk, quota, limits) = (options.disk.clone(), options.quota, options.limits);
         let (reply, opened) = oneshot::channel();
         // Whoever asked may have stopped waiting.
         let open = move || drop(reply.send(open_blocking(&dir, &options, engine)));
@@ -185,7 +188,7 @@ impl DurableStore {
             let requests = weak.upgrade().map(|serial| Requests { serial, turns: turns.clone() });
             async move { requests.ok_or_else(closed)?.propose(command).await }
         }));
-        Ok(Self { replica, requests, quota, disk_size, expiry })
+        Ok(Self { replica, requests, quota, limits, disk_size, expiry })
     }
 
     /// Makes a store in `dir`, which must hold none, with the state of a snapshot of any replica, and opens it as [`DurableStore::open`]
@@ -325,10 +328,10 @@ impl Store for DurableStore {
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, Error> {
+        self.limits.check(&txn)?;
         if is_read_only(&txn) {
             return self.replica.read_txn(&txn);
         }
-        validate(&txn)?;
         match self.propose(Command::Txn(txn)).await? {
             Outcome::Txn(response) => Ok(response),
             Outcome::Done => Err(Error::Invalid("a txn had no answer".into())),

@@ -39,6 +39,7 @@ mod listen;
 mod lock;
 mod maintenance;
 mod members;
+mod metered;
 mod metrics;
 #[allow(missing_docs, clippy::all)]
 pub mod proto;

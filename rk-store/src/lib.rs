@@ -55,6 +55,7 @@ mod cluster;
 mod codec;
 mod command;
 mod compactor;
+mod counts;
 #[cfg(feature = "log")]
 mod disk;
 #[cfg(feature = "log")]
@@ -75,6 +76,7 @@ mod mvcc;
 pub mod planted;
 mod quota;
 mod reading;
+mod reload;
 mod replica;
 #[cfg(feature = "log")]
 mod serial;
@@ -90,8 +92,9 @@ pub use cluster::{Cluster, ClusterError, Member, MemberId, MemberStatus};
 pub use codec::DecodeError;
 pub use command::{Command, Outcome};
 pub use compactor::{AutoCompaction, auto_compact};
+pub use counts::{Counts, DurationCounts, Durations, Traffic};
 #[cfg(feature = "log")]
-pub use disk::{Disk, DiskFile, OsDisk};
+pub use disk::{Disk, DiskFile, OsDisk, TimedDisk};
 #[cfg(feature = "log")]
 pub use durable::{DurableOptions, DurableStore};
 #[cfg(feature = "sled")]
@@ -103,10 +106,11 @@ pub use error::Error;
 pub use lease::{LeaseClock, end_leases};
 pub use memory::{MemoryOptions, MemoryStore};
 pub use mvcc::{
-    Applied, Commit, MAX_REQUEST_BYTES, MAX_TXN_OPS, Machine, Position, SnapshotChunk, SnapshotHead, is_read_only,
-    remove_records, snapshot_records, validate,
+    Applied, Commit, Limits, MAX_REQUEST_BYTES, MAX_TXN_OPS, Machine, Position, SnapshotChunk, SnapshotHead,
+    is_read_only, remove_records, snapshot_records,
 };
 pub use quota::Quota;
+pub use reload::Reloaded;
 pub use replica::{DEFAULT_WATCH_BUFFER, Replica, SnapshotGuard};
 pub use store::Store;
 pub use types::*;

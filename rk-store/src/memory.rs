@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use crate::{
-    Alarm, Command, DEFAULT_WATCH_BUFFER, Error, HashKv, Lease, LeaseId, Machine, MemoryEngine, Outcome, Quota,
+    Alarm, Command, DEFAULT_WATCH_BUFFER, Error, HashKv, Lease, LeaseId, Limits, Machine, MemoryEngine, Outcome, Quota,
     RangeRequest, RangeResponse, Replica, Revision, SnapshotStream, Store, StoreStatus, Txn, TxnResponse, WatchRequest,
     WatchStream, is_read_only,
     lease::{choose_id, end_leases},
@@ -37,6 +37,7 @@ pub struct MemoryStore {
 struct Inner {
     replica: Arc<Replica>,
     quota: Quota,
+    limits: Limits,
     expiry: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -47,11 +48,13 @@ pub struct MemoryOptions {
     pub watch_buffer: usize,
     /// Most bytes to hold.
     pub quota: Quota,
+    /// Most that a txn may have.
+    pub limits: Limits,
 }
 
 impl Default for MemoryOptions {
     fn default() -> Self {
-        Self { watch_buffer: DEFAULT_WATCH_BUFFER, quota: Quota::default() }
+        Self { watch_buffer: DEFAULT_WATCH_BUFFER, quota: Quota::default(), limits: Limits::default() }
     }
 }
 
@@ -95,7 +98,7 @@ impl MemoryStore {
 
     fn of(machine: Machine, options: MemoryOptions) -> Self {
         let replica = Replica::new(machine, options.watch_buffer);
-        let inner = Inner { replica, quota: options.quota, expiry: Mutex::default() };
+        let inner = Inner { replica, quota: options.quota, limits: options.limits, expiry: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -129,6 +132,7 @@ impl Store for MemoryStore {
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, Error> {
+        self.inner.limits.check(&txn)?;
         if is_read_only(&txn) {
             return self.replica().read_txn(&txn);
         }

@@ -29,7 +29,7 @@ pub(crate) use self::{range::answer as range_answer, snapshot::Restoring, valida
 pub use self::{
     record::Position,
     snapshot::{SnapshotChunk, SnapshotHead, snapshot_records},
-    validate::{MAX_REQUEST_BYTES, MAX_TXN_OPS, is_read_only, validate},
+    validate::{Limits, MAX_REQUEST_BYTES, MAX_TXN_OPS, is_read_only},
 };
 use crate::{
     Alarm, AlarmKind, Command, Engine, Error, Event, EventKind, KeyRange, KeyValue, Lease, LeaseId, MAX_LEASE_TTL,
@@ -137,7 +137,7 @@ impl Machine {
         self.check_alarms(command)?;
         match command {
             Command::Txn(txn) => {
-                validate(txn)?;
+                Limits::NONE.check(txn)?;
                 let (mut response, events) = txn::execute(self, txn)?;
                 let commit = self.commit(events)?;
                 response.revision = self.revision;
@@ -281,7 +281,7 @@ impl Machine {
 
     /// Runs a txn that [`is_read_only`].
     pub fn read_txn(&self, txn: &Txn) -> Result<TxnResponse, Error> {
-        validate(txn)?;
+        Limits::NONE.check(txn)?;
         if !is_read_only(txn) {
             return Err(Error::Invalid("a txn with writes where only reads are possible".into()));
         }

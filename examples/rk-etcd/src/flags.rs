@@ -50,6 +50,14 @@ pub(crate) struct Flags {
     /// Number of committed transactions to trigger a snapshot to disk.
     #[arg(long, env = "ETCD_SNAPSHOT_COUNT", default_value_t = 100_000)]
     pub(crate) snapshot_count: u64,
+    /// Number of entries that a slow follower may be behind and still catch up from the leader's memory.
+    #[arg(
+        long,
+        env = "ETCD_SNAPSHOT_CATCHUP_ENTRIES",
+        alias = "experimental-snapshot-catchup-entries",
+        default_value_t = 5000
+    )]
+    pub(crate) snapshot_catchup_entries: u64,
     /// Time in milliseconds of a heartbeat interval.
     #[arg(long, env = "ETCD_HEARTBEAT_INTERVAL", default_value_t = 100)]
     pub(crate) heartbeat_interval: u64,
@@ -71,6 +79,15 @@ pub(crate) struct Flags {
     /// Maximum number of operations permitted in a transaction.
     #[arg(long, env = "ETCD_MAX_TXN_OPS", default_value_t = rk_store::MAX_TXN_OPS)]
     pub(crate) max_txn_ops: usize,
+    /// Maximum concurrent streams that each client can open at a time.
+    #[arg(long, env = "ETCD_MAX_CONCURRENT_STREAMS", default_value_t = u32::MAX)]
+    pub(crate) max_concurrent_streams: u32,
+    /// Frequency duration of server-to-client ping to check if a connection is alive; 0 to disable.
+    #[arg(long, env = "ETCD_GRPC_KEEPALIVE_INTERVAL", value_parser = duration_flag, default_value = "2h")]
+    pub(crate) grpc_keepalive_interval: Duration,
+    /// Additional duration of wait before closing a non-responsive connection.
+    #[arg(long, env = "ETCD_GRPC_KEEPALIVE_TIMEOUT", value_parser = duration_flag, default_value = "20s")]
+    pub(crate) grpc_keepalive_timeout: Duration,
     /// List of URLs to listen on for the metrics and health endpoints.
     #[arg(long, env = "ETCD_LISTEN_METRICS_URLS", value_delimiter = ',')]
     pub(crate) listen_metrics_urls: Vec<Url>,
@@ -192,7 +209,18 @@ fn version() -> String {
 /// etcd's quota where none is given.
 const DEFAULT_QUOTA: u64 = 2 << 30;
 
+/// Half of what a member takes in one message from another.
+const MOST_REQUEST_BYTES: usize = 32 << 20;
+
 impl Flags {
+    /// The size of requests must be one that members can send each other, too.
+    pub(crate) fn check_request_bytes(&self) -> Result<(), String> {
+        match self.max_request_bytes {
+            0..=MOST_REQUEST_BYTES => Ok(()),
+            bytes => Err(format!("--max-request-bytes[{bytes}] is too large, and may be {MOST_REQUEST_BYTES} at most")),
+        }
+    }
+
     /// Where the data are.
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.data_dir.clone().unwrap_or_else(|| format!("{}.etcd", self.name).into())
@@ -264,6 +292,13 @@ impl Flags {
             return Err(format!("--election-timeout[{election}ms] is too long, and should be set less than 50000ms"));
         }
         Ok(())
+    }
+}
+
+fn duration_flag(text: &str) -> Result<Duration, String> {
+    match text {
+        "0" => Ok(Duration::ZERO),
+        text => duration(text).ok_or_else(|| "not a duration like 20s or 1h30m".into()),
     }
 }
 

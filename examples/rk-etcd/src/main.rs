@@ -1,6 +1,7 @@
 //! An etcd server made of rk-store and rk-raft: it takes the place of `etcd`, with the same flags, for clients that
 //! speak the etcd v3 API.
 
+mod compat;
 mod flags;
 mod server;
 mod url;
@@ -21,12 +22,16 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 fn main() -> std::process::ExitCode {
-    let flags = flags::Flags::parse();
+    let (arguments, without_effect) = compat::arguments(std::env::args_os());
+    let flags = flags::Flags::parse_from(arguments);
     tracing_subscriber::fmt()
         .with_max_level(flags.log_level.level())
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
+    for (flag, why) in without_effect {
+        tracing::warn!("--{flag} has no effect: {why}");
+    }
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {

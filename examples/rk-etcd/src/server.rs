@@ -11,7 +11,7 @@ use std::{
 
 use rk_raft::{Initial, MemberConfig, PeerListener, PeerTls, RaftStore};
 use rk_store::{
-    Cluster, auto_compact,
+    Cluster, Limits, auto_compact,
     etcd::{EtcdServer, ServerOptions, server_tls},
 };
 use tokio::{net::TcpListener, task::JoinSet};
@@ -44,14 +44,6 @@ pub(crate) enum Error {
     /// Certificates.
     #[error("TLS: {0}")]
     Tls(rk_store::Error),
-    /// A certificate of members.
-    #[error("TLS of members: {path}: {source}")]
-    PeerTls {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: std::io::Error,
-    },
     /// An address.
     #[error("listening on {url}: {source}")]
     Listen {
@@ -93,8 +85,7 @@ fn peer_tls(flags: &Flags) -> Result<Option<PeerTls>, Error> {
         let needs = "https among members needs --peer-cert-file, --peer-key-file and --peer-trusted-ca-file";
         return Err(Error::Flags(needs.into()));
     };
-    let read = |path: &PathBuf| std::fs::read(path).map_err(|source| Error::PeerTls { path: path.clone(), source });
-    Ok(Some(PeerTls { certificate: read(certificate)?, key: read(key)?, authority: read(authority)? }))
+    PeerTls::from_files(certificate.clone(), key.clone(), authority.clone()).map(Some).map_err(Error::Tls)
 }
 
 /// The addresses of URLs to listen on.
@@ -121,6 +112,7 @@ fn member_dir(data: &Path) -> Result<PathBuf, Error> {
 
 async fn config(flags: &Flags) -> Result<MemberConfig, Error> {
     flags.check_times().map_err(Error::Flags)?;
+    flags.check_request_bytes().map_err(Error::Flags)?;
     let members = flags.members().map_err(Error::Flags)?;
     let own = strings(&flags.initial_advertise_peer_urls);
     let initial = match flags.initial_cluster_state {
@@ -142,7 +134,9 @@ async fn config(flags: &Flags) -> Result<MemberConfig, Error> {
     options.heartbeat_ticks = 1;
     options.election_ticks = usize::try_from(flags.election_timeout / flags.heartbeat_interval).unwrap_or(usize::MAX);
     options.snapshot_entries = flags.snapshot_count;
+    options.catch_up_entries = flags.snapshot_catchup_entries;
     options.quota_bytes = flags.quota();
+    options.limits = Limits { txn_ops: flags.max_txn_ops, request_bytes: flags.max_request_bytes };
     // Members must not wait equally long before they stand for election.
     options.seed = RandomState::new().build_hasher().finish();
     Ok(config)
@@ -160,12 +154,15 @@ pub(crate) async fn run(flags: Flags) -> Result<(), Error> {
         cluster = format!("{:x}", store.cluster_id()),
         "the member has started"
     );
-    let mut limits = ServerOptions::default();
-    limits.max_request_bytes = flags.max_request_bytes;
-    limits.max_txn_ops = flags.max_txn_ops;
-    limits.quota_bytes = flags.quota();
-    limits.snapshot_dir = dir.clone();
-    let server = EtcdServer::new(store.clone(), store.clone(), limits);
+    let mut options = ServerOptions::default();
+    options.max_request_bytes = flags.max_request_bytes;
+    options.max_txn_ops = flags.max_txn_ops;
+    options.quota_bytes = flags.quota();
+    options.snapshot_dir = dir.clone();
+    options.max_concurrent_streams = flags.max_concurrent_streams;
+    options.keepalive_interval = flags.grpc_keepalive_interval;
+    options.keepalive_timeout = flags.grpc_keepalive_timeout;
+    let server = EtcdServer::new(store.clone(), store.clone(), options);
     let mut tasks = JoinSet::new();
     listen(&mut tasks, &flags.listen_client_urls, &tls, |listener, tls| {
         let server = server.clone();

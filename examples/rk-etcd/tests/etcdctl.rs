@@ -38,6 +38,7 @@ fn put_get_and_all_the_flags_of_get() {
     let json = server.ctl(&["get", "a1", "-w", "json"]);
     assert!(json.contains(r#""create_revision":2,"mod_revision":6,"version":2"#), "{json}");
     assert_eq!(server.ctl(&["put", "a1", "--ignore-value"]), "OK\n");
+    assert!(server.ctl_fails(&["put", "none", "--ignore-value"]).contains("etcdserver: key not found"));
     assert_eq!(server.ctl(&["get", "a1", "--print-value-only"]), "v\n");
     let error = server.ctl_fails(&["get", "a1", "--rev", "99"]);
     assert!(error.contains("etcdserver: mvcc: required revision is a future revision"), "{error}");
@@ -121,6 +122,44 @@ fn lease() {
     let id = short.split_whitespace().nth(1).unwrap();
     server.ctl(&["put", "k", "v", "--lease", id]);
     wait_for("the lease to end", || server.ctl(&["get", "k"]).is_empty());
+}
+
+#[test]
+fn put_keeps_a_lease_if_told_so() {
+    let Some(server) = server() else { return };
+    let granted = server.ctl(&["lease", "grant", "100"]);
+    let id = granted.split_whitespace().nth(1).unwrap();
+    server.ctl(&["put", "kept", "1", "--lease", id]);
+    server.ctl(&["put", "lost", "1", "--lease", id]);
+    server.ctl(&["put", "kept", "2", "--ignore-lease"]);
+    server.ctl(&["put", "lost", "2"]);
+    server.ctl(&["lease", "revoke", id]);
+    assert_eq!(server.ctl(&["get", "", "--prefix"]), "lost\n2\n");
+    assert!(server.ctl_fails(&["put", "k", "v", "--lease", id]).contains("etcdserver: requested lease not found"));
+}
+
+#[test]
+fn del_from_a_key_and_watch_of_a_range() {
+    let Some(server) = server() else { return };
+    for key in ["a", "b", "c"] {
+        server.ctl(&["put", key, key]);
+    }
+    let mut watch = server.follow(&["watch", "b", "d", "--rev", "2", "--prev-kv"]);
+    watch.expect("PUT\nb\nb\nPUT\nc\nc\n");
+    assert_eq!(server.ctl(&["del", "b", "--from-key", "--prev-kv"]), "2\nb\nb\nc\nc\n");
+    assert_eq!(server.ctl(&["get", "", "--from-key", "--keys-only"]), "a\n\n");
+    watch.expect("DELETE\nb\nb\nb\n\nDELETE\nc\nc\nc\n");
+    let mut run = server.follow(&[
+        "watch",
+        "a",
+        "--rev",
+        "2",
+        "--",
+        "sh",
+        "-c",
+        "echo $ETCD_WATCH_KEY was $ETCD_WATCH_EVENT_TYPE",
+    ]);
+    run.expect("\"a\" was \"PUT\"");
 }
 
 #[test]
@@ -306,4 +345,68 @@ fn three_members_move_their_leader_and_outlive_it() {
     for member in &members {
         assert_eq!(member.ctl(&["get", "", "--prefix", "--keys-only"]), "first\n\nsecond\n\n");
     }
+}
+
+#[test]
+fn members_are_added_promoted_updated_and_removed() {
+    if !etcdctl_is_there() {
+        return;
+    }
+    let mut members = Server::start_cluster(&["a", "b", "c"]);
+    let first = &members[0];
+    let output = |args: &[&str]| first.command(args).output().unwrap();
+    // Refused until all members have been seen for a while.
+    let retried = |args: &[&str]| {
+        let mut last = None;
+        wait_for("a change of members", || {
+            let done = output(args);
+            let succeeded = done.status.success();
+            last = Some(String::from_utf8(done.stdout).unwrap());
+            succeeded
+        });
+        last.unwrap()
+    };
+    first.ctl(&["put", "a", "1"]);
+    let (peer, other) = (process::free_address(), process::free_address());
+    let added = retried(&["member", "add", "d", "--learner", &format!("--peer-urls=http://{peer}")]);
+    assert!(added.contains("ETCD_NAME=\"d\"") && added.contains("ETCD_INITIAL_CLUSTER_STATE=\"existing\""), "{added}");
+    let id = added.split_whitespace().nth(1).unwrap().to_owned();
+    let cluster = added.lines().find_map(|line| line.strip_prefix("ETCD_INITIAL_CLUSTER=\"")).unwrap();
+    let listed = |members: &Server| members.ctl(&["member", "list"]);
+    assert!(listed(first).contains(&format!("{id}, unstarted, , http://{peer}, , true")), "{}", listed(first));
+    let error = first.ctl_fails(&["member", "promote", &id]);
+    assert!(error.contains("can only promote a learner member which is in sync with leader"), "{error}");
+    let fourth = Server::join("d", &peer, cluster.trim_end_matches('"'));
+    retried(&["member", "promote", &id]);
+    let error = first.ctl_fails(&["member", "promote", &id]);
+    assert!(error.contains("etcdserver: can only promote a learner member"), "{error}");
+    assert_eq!(fourth.ctl(&["get", "a", "--print-value-only"]), "1\n");
+    wait_for("its name", || listed(first).contains(&format!("{id}, started, d, http://{peer}, {}, false", fourth.url)));
+    // All of them, by what one tells of the others.
+    let status = first.ctl(&["endpoint", "status", "--cluster"]);
+    assert_eq!((status.lines().count(), status.matches(", true, false, ").count()), (4, 1), "{status}");
+    wait_for("equal hashes", || {
+        let hashes = first.ctl(&["endpoint", "hashkv", "--cluster"]);
+        let hashes: Vec<_> = hashes.lines().map(|line| line.rsplit(", ").next().unwrap().to_owned()).collect();
+        hashes.len() == 4 && hashes.iter().all(|hash| *hash == hashes[0])
+    });
+    assert_eq!(first.ctl_all(&["endpoint", "health", "--cluster"]).matches("is healthy").count(), 4);
+    assert_eq!(first.ctl(&["defrag", "--cluster"]).matches("Finished defragmenting").count(), 4);
+    retried(&["member", "update", &id, &format!("--peer-urls=http://{other}")]);
+    assert!(listed(first).contains(&format!("http://{other}")));
+    retried(&["member", "update", &id, &format!("--peer-urls=http://{peer}")]);
+    retried(&["member", "remove", &id]);
+    assert_eq!(listed(first).lines().count(), 3);
+    // The leader too.
+    let leader = members.iter().position(|member| member.ctl(&["endpoint", "status"]).contains(", true, false, "));
+    let leader = leader.unwrap();
+    let id = members[leader].ctl(&["endpoint", "status"]).split(", ").nth(1).unwrap().to_owned();
+    let next = (leader + 1) % 3;
+    wait_for("the leader to be removed", || {
+        members[next].command(&["member", "remove", &id]).output().unwrap().status.success()
+            || listed(&members[next]).lines().count() == 2
+    });
+    drop(members.remove(leader));
+    wait_for("a put", || members[0].command(&["put", "a", "2"]).output().unwrap().status.success());
+    assert_eq!(listed(&members[1]).lines().count(), 2);
 }

@@ -13,8 +13,9 @@ use crate::{Lane, MemberId, Packet, message::Message, node::failed};
 /// Packets that wait, of raft and of states.
 const QUEUE: usize = 4096;
 const BULK_QUEUE: usize = 64;
-/// Packets in a frame.
+/// Packets in a frame, and bytes unless one packet has more.
 const FRAME: usize = 64;
+const FRAME_BYTES: usize = 4 << 20;
 /// Frames that wait for the network.
 const FRAMES: usize = 4;
 /// The pause before the first try to connect again, and the longest.
@@ -117,13 +118,30 @@ async fn stream(
                 Err(status) => return (refusal(shared, to, &status), true),
             },
             count = packets.recv_many(&mut batch, FRAME) => {
-                let frame = proto::Frame { hello: None, packets: std::mem::take(&mut batch) };
-                if count == 0 || frames.send(frame).await.is_err() {
+                shared.count(to, &batch, |traffic| &mut traffic.sent);
+                let mut ended = count == 0;
+                while !ended && !batch.is_empty() {
+                    let frame = proto::Frame { hello: None, packets: take_frame(&mut batch) };
+                    ended = frames.send(frame).await.is_err();
+                }
+                if ended {
                     return (failed("a peer's stream", "it has ended"), true);
                 }
             }
         }
     }
+}
+
+/// Takes the packets of one frame: what a peer reads at once is limited.
+fn take_frame(packets: &mut Vec<Bytes>) -> Vec<Bytes> {
+    let mut bytes = 0;
+    let fits = |packet: &&Bytes| {
+        bytes += packet.len();
+        bytes <= FRAME_BYTES
+    };
+    let count = packets.iter().take_while(fits).count().max(1);
+    let rest = packets.split_off(count.min(packets.len()));
+    std::mem::replace(packets, rest)
 }
 
 /// Why a peer has refused this member, who learns here if it was removed.
@@ -135,4 +153,21 @@ fn refusal(shared: &Shared, from: MemberId, status: &tonic::Status) -> Error {
         let _full = shared.inbox.try_send(Packet { from, to: shared.identity.member_id, lane: Lane::Raft, payload });
     }
     failed("a peer's stream", status.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_of_limited_size() {
+        let sizes = [10, FRAME_BYTES - 10, 1, FRAME_BYTES + 1, 5, 5];
+        let mut packets: Vec<_> = sizes.iter().map(|size| Bytes::from(vec![0; *size])).collect();
+        let mut frames = Vec::new();
+        while !packets.is_empty() {
+            frames.push(take_frame(&mut packets).iter().map(Bytes::len).collect::<Vec<_>>());
+        }
+        let wanted = [vec![10, FRAME_BYTES - 10], vec![1], vec![FRAME_BYTES + 1], vec![5, 5]];
+        assert_eq!(frames, wanted);
+    }
 }

@@ -75,6 +75,7 @@ impl proto::peer_server::Peer for Server {
             }
             let mut packets = first.packets;
             loop {
+                shared.count(from, &packets, |traffic| &mut traffic.received);
                 for payload in packets {
                     // One that can't keep up slows the peer down, whose queue then drops packets.
                     if shared.inbox.send(Packet { from, to, lane, payload }).await.is_err() {

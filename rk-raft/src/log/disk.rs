@@ -18,14 +18,14 @@ use bytes::{Buf, BufMut, Bytes};
 use parking_lot::Mutex;
 use raft::eraftpb::{Entry, EntryType, HardState};
 use rk_store::{
-    Command, Disk, Engine, Error, Machine, OsDisk, Replica, SegmentEngine, SegmentOptions, SnapshotStream,
+    Command, Disk, Engine, Error, Machine, OsDisk, Replica, SegmentEngine, SegmentOptions, SnapshotStream, TimedDisk,
     log::{Log, LogBatch, LogOptions, LogWriter},
     planted::{Bug, is_planted},
     restore_snapshot,
 };
 use tokio::sync::oneshot;
 
-use super::{Batch, Point, RaftLog, Recovered, slots};
+use super::{Batch, Point, RaftLog, Recovered, Syncs, slots};
 use crate::{
     MemberId, Membership,
     codec::{put_bytes, take_bytes},
@@ -125,6 +125,7 @@ pub(super) struct Core {
     pub options: MemberDirOptions,
     pub log: LogWriter,
     pub note: Mutex<Note>,
+    syncs: Syncs,
     /// Held for as long as anything of the folder is in use.
     _lock: Box<dyn Send + Sync>,
 }
@@ -165,13 +166,14 @@ impl MemberDir {
         on_disk(&disk, move || Self::open_blocking(dir, options)).await
     }
 
-    fn open_blocking(dir: PathBuf, options: MemberDirOptions) -> Result<Self, Error> {
-        let (disk, log_dir) = (options.disk.clone(), dir.join("log"));
+    fn open_blocking(dir: PathBuf, mut options: MemberDirOptions) -> Result<Self, Error> {
+        let (disk, log_dir, syncs) = (options.disk, dir.join("log"), Syncs::default());
+        options.disk = Arc::new(TimedDisk::new(disk.clone(), syncs.states.clone()));
         slots::make_dir(&*disk, &log_dir)?;
         let lock = disk.lock(&dir)?;
         let mut log_options = LogOptions::default();
         log_options.segment_bytes = options.segment_bytes;
-        let log = Log::open(&log_dir, disk, log_options)?;
+        let log = Log::open(&log_dir, Arc::new(TimedDisk::new(disk, syncs.log.clone())), log_options)?;
         let note = match log.reader().state() {
             Some(bytes) => Note::decode(bytes).ok_or_else(|| Error::Corrupt {
                 file: log_dir.display().to_string(),
@@ -180,7 +182,7 @@ impl MemberDir {
             })?,
             None => Note::default(),
         };
-        let core = Core { dir, options, log: LogWriter::new(log), note: Mutex::new(note), _lock: lock };
+        let core = Core { dir, options, log: LogWriter::new(log), note: Mutex::new(note), syncs, _lock: lock };
         Ok(Self { core: Arc::new(core), slots: slots::Slots::default() })
     }
 
@@ -388,6 +390,10 @@ impl RaftLog for MemberDir {
 
     fn size(&self) -> u64 {
         self.core.log.reader().size()
+    }
+
+    fn syncs(&self) -> Syncs {
+        self.core.syncs.clone()
     }
 }
 

@@ -9,21 +9,20 @@ use rk_store::{
     Store, Txn,
 };
 
-use super::group::Group;
-use crate::RaftStore;
+use super::scene::Scene;
 
 /// Milliseconds after which clients go on to other keys: it keeps the history of each object short, and the search for its order too.
 const EPOCH: u64 = 2500;
 
 struct Client {
-    group: Arc<Group>,
+    group: Arc<Scene>,
     number: u64,
     random: StdRng,
     values: u64,
 }
 
 /// A client that works until `until` in milliseconds of the run.
-pub(crate) async fn client(group: Arc<Group>, number: u64, seed: u64, until: u64) {
+pub(crate) async fn client(group: Arc<Scene>, number: u64, seed: u64, until: u64) {
     let mut client = Client { group, number, random: StdRng::seed_from_u64(seed), values: 0 };
     let mut store = None;
     while client.group.trace.now() < until {
@@ -32,7 +31,7 @@ pub(crate) async fn client(group: Arc<Group>, number: u64, seed: u64, until: u64
             store = client.group.any(&mut client.random);
         }
         let done = match &store {
-            Some(store) => client.work(store).await,
+            Some(store) => client.work(&**store).await,
             None => None,
         };
         if done.is_none() {
@@ -80,7 +79,7 @@ impl Client {
     }
 
     /// Does one thing; `None` if it failed.
-    async fn work(&mut self, store: &RaftStore) -> Option<()> {
+    async fn work(&mut self, store: &dyn Store) -> Option<()> {
         let choice = self.random.random_range(0..100);
         let txn = match choice {
             0..25 => {
@@ -111,11 +110,11 @@ impl Client {
         self.record(store, txn.clone(), txn).await.map(drop)
     }
 
-    async fn record(&self, store: &RaftStore, said: Txn, done: Txn) -> Option<rk_store::TxnResponse> {
+    async fn record(&self, store: &dyn Store, said: Txn, done: Txn) -> Option<rk_store::TxnResponse> {
         self.group.history.record(self.number, said, &self.group.trace, store.txn(done)).await
     }
 
-    async fn read(&self, store: &RaftStore, key: Bytes) -> Option<Option<KeyValue>> {
+    async fn read(&self, store: &dyn Store, key: Bytes) -> Option<Option<KeyValue>> {
         let read = txn(get(KeyRange::key(key)));
         let answer = self.record(store, read.clone(), read).await?;
         match answer.responses.into_iter().next() {
@@ -125,7 +124,7 @@ impl Client {
     }
 
     /// Reads a key and changes it if nobody else has since.
-    async fn swap(&mut self, store: &RaftStore) -> Option<()> {
+    async fn swap(&mut self, store: &dyn Store) -> Option<()> {
         let key = self.alone();
         let found = self.read(store, key.clone()).await?;
         let pause = self.random.random_range(0..30);
@@ -145,7 +144,7 @@ impl Client {
 }
 
 /// A client that compacts now and then.
-pub(crate) async fn compactor(group: Arc<Group>, seed: u64, until: u64) {
+pub(crate) async fn compactor(group: Arc<Scene>, seed: u64, until: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     while group.trace.now() < until {
         tokio::time::sleep(Duration::from_millis(random.random_range(300..3000))).await;

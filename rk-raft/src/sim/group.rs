@@ -1,25 +1,17 @@
 //! The members of a simulated group, which come and go, stop and start, and what is known of them.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use rk_store::{Clock, Disk, Error, Revision, SegmentEngine, SegmentOptions};
+use rk_store::{Clock, Disk, Error, SegmentEngine, SegmentOptions};
 
 use super::{
     clocks::{self, Skew},
     disk::SimDisk,
-    history::History,
     network::Network,
+    scene::Scene,
     trace::Trace,
-    watching::Log,
 };
 use crate::{
     Identity, MemberDir, MemberDirOptions, MemberId, Membership, RaftOptions, RaftStore, Start,
@@ -29,8 +21,7 @@ use crate::{
 pub(crate) struct Group {
     pub trace: Trace,
     pub network: Network,
-    pub history: History,
-    pub log: Log,
+    pub scene: Arc<Scene>,
     options: RaftOptions,
     /// The first members.
     membership: Membership,
@@ -41,8 +32,6 @@ pub(crate) struct Group {
     time: Duration,
     hosts: Mutex<BTreeMap<MemberId, Host>>,
     random: Mutex<StdRng>,
-    /// The highest revision of which a compaction was asked for.
-    compacted: AtomicU64,
 }
 
 /// What a member runs on.
@@ -82,8 +71,7 @@ impl Group {
         };
         let group = Self {
             network: Network::new(random.random(), trace.clone()),
-            history: History::default(),
-            log: Log::default(),
+            scene: Scene::with_trace(trace.clone()),
             options,
             membership: Membership::numbered(&ids),
             engine_on_disk: random.random_bool(0.5),
@@ -91,7 +79,6 @@ impl Group {
             time,
             hosts: Mutex::default(),
             random: Mutex::new(StdRng::seed_from_u64(random.random())),
-            compacted: AtomicU64::new(0),
             trace,
         };
         ids.into_iter().for_each(|id| group.add(id, false));
@@ -102,6 +89,7 @@ impl Group {
     pub(crate) fn add(&self, id: MemberId, joined: bool) {
         let mut random = self.random.lock();
         let clock = clocks::clock(self.skew, self.trace.begin(), self.time, &mut random);
+        self.scene.add_clock(clock.clone());
         let disk = SimDisk::new(random.random());
         let host = Host { disk, clock, joined, unwanted: false, state: State::Stopped };
         if self.hosts.lock().insert(id, host).is_some() {
@@ -141,6 +129,10 @@ impl Group {
     }
 
     fn set(&self, id: MemberId, state: State) {
+        match &state {
+            State::Runs(store) => self.scene.enter(id, store.clone()),
+            _ => self.scene.leave(id),
+        }
         if let Some(host) = self.hosts.lock().get_mut(&id) {
             host.state = state;
         }
@@ -159,7 +151,7 @@ impl Group {
                     if self.is_lost(id) {
                         return store.stop();
                     }
-                    tokio::spawn(self.log.clone().follow(store.clone(), self.trace.clone()));
+                    tokio::spawn(self.scene.clone().follow(id, store.clone()));
                     self.set(id, State::Runs(store.clone()));
                     self.trace.tell(|| format!("member {id} starts"));
                     tokio::spawn(self.clone().see_off(store));
@@ -219,6 +211,7 @@ impl Group {
                 self.trace.violation(format!("member {id} ends though nobody has removed it: {reason}"));
             }
             host.state = State::Left;
+            self.scene.leave(id);
             self.network.disconnect(id);
         }
         self.trace.tell(|| format!("member {id} has left"));
@@ -275,22 +268,5 @@ impl Group {
         let hosts = self.hosts.lock();
         let former = hosts.iter().filter(|(id, host)| !members.contains_key(id) && !matches!(host.state, State::Lost));
         former.map(|(id, _)| *id).collect()
-    }
-
-    /// The most time that has passed between two moments, in milliseconds of the run, by any member's clock.
-    pub(crate) fn longest(&self, from: u64, to: u64) -> Duration {
-        let at = |milliseconds| self.trace.begin() + Duration::from_millis(milliseconds);
-        let hosts = self.hosts.lock();
-        let passed = hosts.values().map(|host| host.clock.shows(at(to)) - host.clock.shows(at(from)));
-        passed.max().unwrap_or_default()
-    }
-
-    pub(crate) fn note_compaction(&self, revision: Revision) {
-        self.compacted.fetch_max(revision, Ordering::Relaxed);
-    }
-
-    /// The highest revision of which a compaction was asked for.
-    pub(crate) fn compacted(&self) -> Revision {
-        self.compacted.load(Ordering::Relaxed)
     }
 }

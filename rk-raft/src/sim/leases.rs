@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use rk_store::{Error, LeaseId, Op, PutRequest, Store, Txn};
+use rk_store::{Error, LeaseId, Op, PutRequest, Txn};
 
-use super::{group::Group, watching::Log};
+use super::{scene::Scene, watching::Log};
 
 /// A lease that bound a key.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(crate) struct Used {
 }
 
 /// A client that takes one lease after another, keeps each alive for a while and forgets it then.
-pub(crate) async fn owner(group: Arc<Group>, client: u64, seed: u64, until: u64) -> Vec<Used> {
+pub(crate) async fn owner(group: Arc<Scene>, client: u64, seed: u64, until: u64) -> Vec<Used> {
     let mut random = StdRng::seed_from_u64(seed);
     let mut all = Vec::new();
     let pause = |milliseconds| tokio::time::sleep(Duration::from_millis(milliseconds));
@@ -78,7 +78,7 @@ pub(crate) async fn owner(group: Arc<Group>, client: u64, seed: u64, until: u64)
 
 impl Used {
     /// What a renewal that failed says of the lease.
-    fn refused(&self, group: &Group, error: &Error) {
+    fn refused(&self, group: &Scene, error: &Error) {
         group.trace.tell(|| format!("lease {}: {error}", self.id));
         let now = group.trace.now();
         if matches!(error, Error::LeaseNotFound(_)) && self.is_early(now, group) {
@@ -88,13 +88,13 @@ impl Used {
     }
 
     /// Whether its time can't be over, whichever member's clock it goes by.
-    fn is_early(&self, now: u64, group: &Group) -> bool {
+    fn is_early(&self, now: u64, group: &Scene) -> bool {
         let slack = Duration::from_millis(1);
         now < self.renewed || group.longest(self.renewed, now) + slack < Duration::from_secs(self.ttl as u64)
     }
 
     /// Whether its key went before its time.
-    pub(crate) fn check(&self, log: &Log, group: &Group) {
+    pub(crate) fn check(&self, log: &Log, group: &Scene) {
         let Some(deleted) = log.deleted_at(self.key.as_bytes()) else { return };
         if !self.revoked && self.is_early(deleted, group) {
             group.trace.violation(format!(

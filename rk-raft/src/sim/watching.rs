@@ -7,8 +7,8 @@ use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rk_store::{Error, Event, EventKind, KeyRange, Revision, Store, WatchRequest};
 
-use super::{group::Group, kv::Call, linear::Operation, trace::Trace};
-use crate::{MemberId, RaftStore};
+use super::{kv::Call, linear::Operation, scene::Scene, trace::Trace};
+use crate::MemberId;
 
 /// What each revision changed, as seen at whichever member showed it first.
 #[derive(Debug, Clone, Default)]
@@ -29,24 +29,29 @@ fn plain(event: &Event) -> Event {
 }
 
 impl Log {
-    /// Takes down all that a member shows, from the oldest revision that it has, until it stops: then it refuses watches.
-    pub(crate) async fn follow(self, store: Arc<RaftStore>, trace: Trace) {
-        let mut from = match store.status().await {
-            Ok(status) => status.compact_revision + 1,
-            Err(_) => 1,
-        };
+    /// Takes down all that a member shows, from the oldest revision that it has, until it refuses watches.
+    pub(crate) async fn follow(self, member: MemberId, store: Arc<dyn Store>, trace: Trace) {
+        let mut from = 1;
         loop {
-            let mut watch = match store.watch(WatchRequest::new(KeyRange::all(), from)).await {
-                Ok(watch) => watch,
-                Err(Error::Compacted { compacted, .. }) => {
-                    from = compacted + 1;
-                    continue;
-                }
-                Err(_) => return,
+            let told = match store.watch(WatchRequest::new(KeyRange::all(), from)).await {
+                Ok(mut watch) => loop {
+                    match watch.next().await {
+                        Some(Ok(batch)) => {
+                            self.note(member, &batch.events, &trace);
+                            from = batch.revision + 1;
+                        }
+                        Some(Err(error)) => break Ok(Some(error)),
+                        None => break Ok(None),
+                    }
+                },
+                Err(error) => Err(error),
             };
-            while let Some(Ok(batch)) = watch.next().await {
-                self.note(store.id(), &batch.events, &trace);
-                from = batch.revision + 1;
+            match told {
+                Ok(Some(Error::Compacted { compacted, .. })) | Err(Error::Compacted { compacted, .. }) => {
+                    from = compacted + 1;
+                }
+                Ok(_) => {}
+                Err(_) => return,
             }
         }
     }
@@ -81,8 +86,9 @@ impl Log {
         self.revisions.lock().values().find(deletes).map(|seen| seen.at)
     }
 
-    /// Checks that every change that a client was told of is there at its revision, and each value only once.
-    pub(crate) fn check_writes(&self, history: &[Operation<Call>], trace: &Trace) {
+    /// Checks that every change that a client was told of is there at its revision, and each value only once. Up to `compacted`
+    /// revisions may have been forgotten before anyone has seen them.
+    pub(crate) fn check_writes(&self, history: &[Operation<Call>], compacted: Revision, trace: &Trace) {
         let revisions = self.revisions.lock();
         let mut values = BTreeMap::new();
         for event in revisions.values().flat_map(|seen| &seen.events).filter(|event| event.kind == EventKind::Put) {
@@ -92,6 +98,9 @@ impl Log {
         }
         for operation in history {
             let Call { txn, answer: Some(answer) } = &operation.call else { continue };
+            if answer.revision <= compacted && !revisions.contains_key(&answer.revision) {
+                continue;
+            }
             let ops = if answer.succeeded { &txn.success } else { &txn.failure };
             for op in ops {
                 if let rk_store::Op::Put(put) = op
@@ -152,7 +161,7 @@ struct Stretch {
 
 /// A client that watches until `until` in milliseconds, at one member and then at another, and goes on where it was. Then what it was
 /// told is compared with the log.
-pub(crate) async fn watcher(group: Arc<Group>, range: KeyRange, prev_kv: bool, seed: u64, until: u64) -> Watched {
+pub(crate) async fn watcher(group: Arc<Scene>, range: KeyRange, prev_kv: bool, seed: u64, until: u64) -> Watched {
     let mut random = StdRng::seed_from_u64(seed);
     let (mut from, mut stretches) = (1, Vec::new());
     while group.trace.now() < until {
@@ -166,7 +175,7 @@ pub(crate) async fn watcher(group: Arc<Group>, range: KeyRange, prev_kv: bool, s
         let mut stretch = Stretch { range: range.clone(), from, reached: from - 1, events: Vec::new() };
         let error = tokio::select! {
             biased;
-            error = watch(&store, request, &mut stretch, &group.trace) => Some(error),
+            error = watch(&*store, request, &mut stretch, &group.trace) => Some(error),
             () = leave => None,
         };
         from = stretch.reached + 1;
@@ -186,6 +195,7 @@ pub(crate) async fn watcher(group: Arc<Group>, range: KeyRange, prev_kv: bool, s
 }
 
 /// What a watcher was told.
+#[derive(Debug)]
 pub(crate) struct Watched(Vec<Stretch>);
 
 impl Watched {
@@ -199,7 +209,7 @@ impl Watched {
     }
 }
 
-async fn watch(store: &RaftStore, request: WatchRequest, stretch: &mut Stretch, trace: &Trace) -> Error {
+async fn watch(store: &dyn Store, request: WatchRequest, stretch: &mut Stretch, trace: &Trace) -> Error {
     let mut watch = match store.watch(request).await {
         Ok(watch) => watch,
         Err(error) => return error,

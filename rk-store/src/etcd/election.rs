@@ -15,9 +15,8 @@ use super::{
         CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse, ProclaimRequest, ProclaimResponse,
         ResignRequest, ResignResponse,
     },
-    queue::line,
-    service::Shared,
-    status::status,
+    queue::{line, status},
+    service::{OBSERVE, Shared},
 };
 use crate::{EventKind, KeyRange, KeyValue, Revision, WatchRequest};
 
@@ -37,11 +36,11 @@ impl Shared {
             let replaced = self.replace(place.key.clone(), place.created, place.lease, request.value).await?;
             replaced.ok_or_else(not_leader)?;
         }
-        let revision = self.turn(&request.name, &place).await?;
+        self.turn(&request.name, &place).await?;
         waiting.shared = None;
         let leader =
             LeaderKey { name: request.name, key: place.key, rev: convert::signed(place.created), lease: place.lease };
-        Ok(CampaignResponse { header: Some(self.header(revision)), leader: Some(leader) })
+        Ok(CampaignResponse { header: Some(self.header(place.revision)), leader: Some(leader) })
     }
 
     pub(crate) async fn proclaim(&self, request: ProclaimRequest) -> Result<ProclaimResponse, Status> {
@@ -65,15 +64,13 @@ impl Shared {
 }
 
 /// Serves a stream of announcements.
-pub(crate) async fn observe<B>(shared: Arc<Shared>, request: Request<B>) -> Response<Body>
+pub(crate) async fn observe<B>(shared: Arc<Shared>, request: Request<B>) -> Result<Response<Body>, Status>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
-    match grpc::one::<_, LeaderRequest>(request, shared.max_message()).await {
-        Ok(request) => grpc::stream(announcements(shared, request.name)),
-        Err(status) => grpc::refusal(&status),
-    }
+    let request: LeaderRequest = grpc::one(request, shared.max_message()).await?;
+    Ok(grpc::stream(shared.metrics.clone().stream(OBSERVE, announcements(shared, request.name))))
 }
 
 /// What an observer follows.
@@ -91,16 +88,16 @@ fn announcements(shared: Arc<Shared>, name: Bytes) -> impl Stream<Item = Result<
         let next = match observed {
             Observed::Next => shared.next_leader(&name).await,
             Observed::Leader { key, told } => match shared.next_announcement(key, told).await {
-                Ok(Some(kv)) => Ok(kv),
+                Ok(Some(kv)) => Ok((kv.mod_revision, kv)),
                 Ok(None) => shared.next_leader(&name).await,
                 Err(status) => Err(status),
             },
             Observed::Ended => return None,
         };
         Some(match next {
-            Ok(kv) => {
+            Ok((revision, kv)) => {
                 let observed = Observed::Leader { key: kv.key.clone(), told: kv.mod_revision };
-                let header = Some(shared.header(kv.mod_revision));
+                let header = Some(shared.header(revision));
                 let answer = LeaderResponse { header, kv: Some(convert::kv(kv)) };
                 (Ok(answer.into()), (shared, name, observed))
             }
@@ -110,12 +107,12 @@ fn announcements(shared: Arc<Shared>, name: Bytes) -> impl Stream<Item = Result<
 }
 
 impl Shared {
-    /// Waits until someone leads.
-    async fn next_leader(&self, name: &[u8]) -> Result<KeyValue, Status> {
+    /// Waits until someone leads; the store's revision then, and the leader's pair.
+    async fn next_leader(&self, name: &[u8]) -> Result<(Revision, KeyValue), Status> {
         loop {
             let (kv, revision) = self.first(name).await?;
             if let Some(kv) = kv {
-                return Ok(kv);
+                return Ok((revision, kv));
             }
             let puts =
                 WatchRequest { no_delete: true, ..WatchRequest::new(KeyRange::prefix(line(name)), revision + 1) };

@@ -13,7 +13,7 @@ use super::{
         LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
         LeaseTimeToLiveResponse,
     },
-    service::Shared,
+    service::{KEEP_ALIVE, Shared},
     status::status,
 };
 use crate::Error;
@@ -75,7 +75,8 @@ where
     B::Error: std::fmt::Display,
 {
     let inbox = Inbox::new(request.into_body(), shared.max_message());
-    grpc::stream(futures::stream::unfold(Some((shared, inbox)), |session| async {
+    let metrics = shared.metrics.clone();
+    let answers = futures::stream::unfold(Some((shared, inbox)), |session| async {
         let (shared, mut inbox) = session?;
         let answer = match inbox.next().await? {
             Ok(request) => shared.lease_keep_alive(request).await,
@@ -83,5 +84,6 @@ where
         };
         let session = answer.is_ok().then_some((shared, inbox));
         Some((answer.map(Encoded::from), session))
-    }))
+    });
+    grpc::stream(metrics.stream(KEEP_ALIVE, answers))
 }

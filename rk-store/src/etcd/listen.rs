@@ -30,14 +30,17 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{authority::AnyAuthority, cork::Corked, grpc::Body, service::EtcdServer};
+use super::{
+    authority::AnyAuthority,
+    cork::Corked,
+    grpc::Body,
+    metered::Metered,
+    service::{EtcdServer, ServerOptions},
+};
 
 /// Bytes that a client may send ahead on one stream and on one connection.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
-
-/// Requests that one connection may have under way.
-const STREAMS: u32 = 1 << 20;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -59,7 +62,7 @@ where
 }
 
 impl OwnRequests {
-    fn builder(&self) -> auto::Builder<Self> {
+    fn builder(&self, options: &ServerOptions) -> auto::Builder<Self> {
         let mut builder = auto::Builder::new(self.clone());
         builder
             .http2()
@@ -67,7 +70,9 @@ impl OwnRequests {
             .adaptive_window(false)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_concurrent_streams(STREAMS);
+            .max_concurrent_streams(options.max_concurrent_streams)
+            .keep_alive_interval((!options.keepalive_interval.is_zero()).then_some(options.keepalive_interval))
+            .keep_alive_timeout(options.keepalive_timeout);
         builder.http1().timer(TokioTimer::new());
         builder
     }
@@ -152,6 +157,9 @@ impl EtcdServer {
         only_web: bool,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         stream.set_nodelay(true)?;
+        let stream = Metered::new(stream, self.meter());
+        let requests = OwnRequests::default();
+        let builder = requests.builder(self.options());
         let service = service_fn(move |request| {
             let server = self.clone();
             async move {
@@ -161,8 +169,6 @@ impl EtcdServer {
                 })
             }
         });
-        let requests = OwnRequests::default();
-        let builder = requests.builder();
         match acceptor {
             None => requests.run(builder, stream, service).await,
             Some(acceptor) => {

@@ -5,8 +5,9 @@ use tonic::Status;
 
 use super::{
     proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse},
+    queue::{self, without_code},
     service::Shared,
-    status::{self, status},
+    status,
 };
 use crate::{DeleteRequest, KeyRange, Op};
 
@@ -16,7 +17,7 @@ impl Shared {
         // Whoever stops waiting gives the place up.
         let mut waiting = Leaving { shared: Some(self.clone()), key: place.key.clone(), created: place.created };
         let revision = self.turn(&request.name, &place).await?;
-        if self.store.get(place.key.clone()).await.map_err(status)?.is_none() {
+        if self.store.get(place.key.clone()).await.map_err(queue::status)?.is_none() {
             return Err(Status::unknown("mutex: session is expired"));
         }
         waiting.shared = None;
@@ -25,10 +26,10 @@ impl Shared {
 
     pub(crate) async fn unlock(&self, request: UnlockRequest) -> Result<UnlockResponse, Status> {
         if request.key.is_empty() {
-            return Err(status::EMPTY_KEY.into());
+            return Err(without_code(&status::EMPTY_KEY.into()));
         }
         let delete = DeleteRequest { range: KeyRange::key(request.key), prev_kv: false };
-        let (_, revision) = self.run(Op::Delete(delete)).await?;
+        let (_, revision) = self.run(Op::Delete(delete)).await.map_err(|status| without_code(&status))?;
         Ok(UnlockResponse { header: Some(self.header(revision)) })
     }
 }

@@ -1,17 +1,27 @@
 //! Counters, and the text that Prometheus reads, with etcd's names for the main series
 //! (<https://etcd.io/docs/v3.6/metrics/>).
 
+mod process;
+mod text;
+
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt::Write,
-    sync::atomic::{AtomicU64, Ordering},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll, ready},
 };
 
+use futures::{Stream, StreamExt, stream::BoxStream};
 use parking_lot::Mutex;
-use tonic::Status;
+use tonic::{Code, Status};
 
+use self::text::Text;
 use super::{
     VERSION,
+    metered::Meter,
     service::Shared,
     status::{cluster_status, status},
 };
@@ -27,14 +37,14 @@ pub(crate) struct Method {
 
 impl Method {
     pub(crate) fn start(&self) {
-        self.started.fetch_add(1, Ordering::Relaxed);
+        self.started.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn succeed(&self) {
-        self.ok.fetch_add(1, Ordering::Relaxed);
+        self.ok.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn fail(&self, code: tonic::Code) {
+    pub(crate) fn fail(&self, code: Code) {
         *self.failed.lock().entry(code as i32).or_default() += 1;
     }
 }
@@ -43,18 +53,24 @@ impl Method {
 #[derive(Debug)]
 pub(crate) struct Metrics {
     methods: HashMap<&'static str, Method>,
+    pub(crate) clients: Arc<Meter>,
     pub(crate) watch_streams: AtomicU64,
     pub(crate) watchers: AtomicU64,
     pub(crate) events: AtomicU64,
+    pub(crate) healthy: AtomicU64,
+    pub(crate) unhealthy: AtomicU64,
 }
 
 impl Metrics {
     pub(crate) fn new(paths: impl IntoIterator<Item = &'static str>) -> Self {
         Self {
             methods: paths.into_iter().map(|path| (path, Method::default())).collect(),
+            clients: Arc::default(),
             watch_streams: AtomicU64::default(),
             watchers: AtomicU64::default(),
             events: AtomicU64::default(),
+            healthy: AtomicU64::default(),
+            unhealthy: AtomicU64::default(),
         }
     }
 
@@ -62,22 +78,56 @@ impl Metrics {
     pub(crate) fn method(&self, path: &str) -> Option<&Method> {
         self.methods.get(path)
     }
+
+    /// The answers of a method, whose end is counted.
+    pub(crate) fn stream<T: 'static>(
+        self: &Arc<Self>,
+        path: &'static str,
+        answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    ) -> impl Stream<Item = Result<T, Status>> + Send + 'static {
+        Answers { answers: answers.boxed(), metrics: self.clone(), path, ended: false }
+    }
 }
 
-/// One series without labels.
-struct Series {
-    name: &'static str,
-    help: &'static str,
-    kind: &'static str,
-    value: f64,
+struct Answers<T> {
+    answers: BoxStream<'static, Result<T, Status>>,
+    metrics: Arc<Metrics>,
+    path: &'static str,
+    /// Whether the end was counted.
+    ended: bool,
 }
 
-fn counter(name: &'static str, help: &'static str, value: u64) -> Series {
-    Series { name, help, kind: "counter", value: value as f64 }
+impl<T> Answers<T> {
+    fn end(&mut self, code: Code) {
+        if !std::mem::replace(&mut self.ended, true)
+            && let Some(method) = self.metrics.method(self.path)
+        {
+            match code {
+                Code::Ok => method.succeed(),
+                code => method.fail(code),
+            }
+        }
+    }
 }
 
-fn gauge(name: &'static str, help: &'static str, value: u64) -> Series {
-    Series { name, help, kind: "gauge", value: value as f64 }
+impl<T> Stream for Answers<T> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let answer = ready!(self.answers.poll_next_unpin(cx));
+        match &answer {
+            None => self.end(Code::Ok),
+            Some(Err(status)) => self.end(status.code()),
+            Some(Ok(_)) => {}
+        }
+        Poll::Ready(answer)
+    }
+}
+
+impl<T> Drop for Answers<T> {
+    fn drop(&mut self) {
+        self.end(Code::Cancelled);
+    }
 }
 
 impl Shared {
@@ -86,48 +136,62 @@ impl Shared {
         let metrics = &self.metrics;
         let store = self.store.status().await.map_err(status)?;
         let member = self.cluster.member_status().await.map_err(cluster_status)?;
-        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let (counts, id) = (self.cluster.counts(), self.cluster.member_id());
+        let load = |count: &AtomicU64| count.load(Relaxed);
         let done = |path| metrics.method(path).map_or(0, |method| load(&method.ok));
-        let id = self.cluster.member_id();
-        let all = [
-            gauge("etcd_server_has_leader", "Whether a leader is known.", member.leader.is_some().into()),
-            gauge("etcd_server_is_leader", "Whether this member leads.", (member.leader == Some(id)).into()),
-            gauge("etcd_server_is_learner", "Whether this member has no vote.", member.is_learner.into()),
-            gauge("etcd_server_proposals_committed_total", "Raft proposals committed.", member.index),
-            gauge("etcd_server_proposals_applied_total", "Raft proposals applied.", member.applied),
-            gauge("etcd_server_quota_backend_bytes", "The quota in bytes.", self.options.quota_bytes),
-            gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes on disk.", member.size),
-            gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes on disk in use.", member.size_in_use),
-            gauge("etcd_debugging_mvcc_keys_total", "Keys.", store.keys),
-            gauge("etcd_debugging_mvcc_current_revision", "The revision.", store.revision),
-            gauge("etcd_debugging_mvcc_compact_revision", "The compact revision.", store.compact_revision),
-            gauge("etcd_debugging_mvcc_watch_stream_total", "Watch streams.", load(&metrics.watch_streams)),
-            gauge("etcd_debugging_mvcc_watcher_total", "Watches.", load(&metrics.watchers)),
-            counter("etcd_debugging_mvcc_events_total", "Events sent.", load(&metrics.events)),
-            counter("etcd_mvcc_range_total", "Range requests done.", done("/etcdserverpb.KV/Range")),
-            counter("etcd_mvcc_put_total", "Put requests done.", done("/etcdserverpb.KV/Put")),
-            counter("etcd_mvcc_delete_total", "Delete requests done.", done("/etcdserverpb.KV/DeleteRange")),
-            counter("etcd_mvcc_txn_total", "Txn requests done.", done("/etcdserverpb.KV/Txn")),
+        let mut out = Text::default();
+        out.gauge("etcd_server_has_leader", "Whether a leader is known.", member.leader.is_some().into());
+        out.gauge("etcd_server_is_leader", "Whether this member leads.", (member.leader == Some(id)).into());
+        out.gauge("etcd_server_is_learner", "Whether this member has no vote.", member.is_learner.into());
+        out.counter("etcd_server_leader_changes_seen_total", "Leaders seen.", counts.leader_changes);
+        out.gauge("etcd_server_proposals_committed_total", "Raft proposals committed.", member.index);
+        out.gauge("etcd_server_proposals_applied_total", "Raft proposals applied.", member.applied);
+        out.gauge("etcd_server_proposals_pending", "Proposals that wait.", counts.proposals_pending);
+        out.counter("etcd_server_proposals_failed_total", "Proposals that failed.", counts.proposals_failed);
+        out.counter("etcd_server_health_success", "Health checks passed.", load(&metrics.healthy));
+        out.counter("etcd_server_health_failures", "Health checks failed.", load(&metrics.unhealthy));
+        out.gauge("etcd_server_quota_backend_bytes", "The quota in bytes.", self.options.quota_bytes);
+        out.durations("etcd_disk_wal_fsync_duration_seconds", "Syncs of the log.", &counts.log_syncs);
+        out.durations("etcd_disk_backend_commit_duration_seconds", "Syncs of the state.", &counts.state_syncs);
+        out.gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes on disk.", member.size);
+        out.gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes on disk in use.", member.size_in_use);
+        out.gauge("etcd_debugging_mvcc_keys_total", "Keys.", store.keys);
+        out.gauge("etcd_debugging_mvcc_current_revision", "The revision.", store.revision);
+        out.gauge("etcd_debugging_mvcc_compact_revision", "The compact revision.", store.compact_revision);
+        out.gauge("etcd_debugging_mvcc_watch_stream_total", "Watch streams.", load(&metrics.watch_streams));
+        out.gauge("etcd_debugging_mvcc_watcher_total", "Watches.", load(&metrics.watchers));
+        out.counter("etcd_debugging_mvcc_events_total", "Events sent.", load(&metrics.events));
+        out.counter("etcd_debugging_lease_granted_total", "Leases granted.", done("/etcdserverpb.Lease/LeaseGrant"));
+        out.counter("etcd_debugging_lease_revoked_total", "Leases revoked.", done("/etcdserverpb.Lease/LeaseRevoke"));
+        out.counter("etcd_mvcc_range_total", "Range requests done.", done("/etcdserverpb.KV/Range"));
+        out.counter("etcd_mvcc_put_total", "Put requests done.", done("/etcdserverpb.KV/Put"));
+        out.counter("etcd_mvcc_delete_total", "Delete requests done.", done("/etcdserverpb.KV/DeleteRange"));
+        out.counter("etcd_mvcc_txn_total", "Txn requests done.", done("/etcdserverpb.KV/Txn"));
+        let (received, sent) = (load(&metrics.clients.received), load(&metrics.clients.sent));
+        out.counter("etcd_network_client_grpc_received_bytes_total", "Bytes from clients.", received);
+        out.counter("etcd_network_client_grpc_sent_bytes_total", "Bytes to clients.", sent);
+        let traffic = || counts.traffic.iter();
+        let to = traffic().map(|peer| (format!("To=\"{:x}\"", peer.peer), peer.sent));
+        out.labelled("counter", "etcd_network_peer_sent_bytes_total", "Bytes to members.", to);
+        let from = traffic().map(|peer| (format!("From=\"{:x}\"", peer.peer), peer.received));
+        out.labelled("counter", "etcd_network_peer_received_bytes_total", "Bytes from members.", from);
+        let minor = VERSION.rsplit_once('.').map_or(VERSION, |(minor, _)| minor);
+        let constants = [
+            ("etcd_server_version", "The version.", format!("server_version=\"{VERSION}\"")),
+            ("etcd_cluster_version", "The cluster's version.", format!("cluster_version=\"{minor}\"")),
+            ("etcd_server_id", "The member's id.", format!("server_id=\"{id:x}\"")),
         ];
-        let mut out = String::new();
-        for Series { name, help, kind, value } in all.into_iter().chain(process()) {
-            // Writing to a string does not fail.
-            let _ok = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+        for (name, help, label) in constants {
+            out.labelled("gauge", name, help, [(label, 1)]);
         }
-        let _ok = writeln!(
-            out,
-            "# HELP etcd_server_version The version.\n# TYPE etcd_server_version gauge\n\
-             etcd_server_version{{server_version=\"{VERSION}\"}} 1\n\
-             # HELP etcd_server_id The member's id.\n# TYPE etcd_server_id gauge\n\
-             etcd_server_id{{server_id=\"{id:x}\"}} 1"
-        );
+        process::write(&mut out);
         metrics.write_methods(&mut out);
-        Ok(out)
+        Ok(out.finish())
     }
 }
 
 impl Metrics {
-    fn write_methods(&self, out: &mut String) {
+    fn write_methods(&self, out: &mut Text) {
         let mut methods: Vec<_> = self.methods.iter().collect();
         methods.sort_unstable_by_key(|(path, _)| **path);
         let labels = |path: &str| {
@@ -139,47 +203,22 @@ impl Metrics {
             };
             format!("grpc_method=\"{method}\",grpc_service=\"{service}\",grpc_type=\"{kind}\"")
         };
-        out.push_str("# HELP grpc_server_started_total RPCs begun.\n# TYPE grpc_server_started_total counter\n");
-        for (path, method) in &methods {
-            let started = method.started.load(Ordering::Relaxed);
-            let _ok = writeln!(out, "grpc_server_started_total{{{}}} {started}", labels(path));
-        }
-        out.push_str("# HELP grpc_server_handled_total RPCs answered.\n# TYPE grpc_server_handled_total counter\n");
-        for (path, method) in &methods {
-            let ok = (tonic::Code::Ok as i32, method.ok.load(Ordering::Relaxed));
+        let started = methods.iter().map(|(path, method)| (labels(path), method.started.load(Relaxed)));
+        out.labelled("counter", "grpc_server_started_total", "RPCs begun.", started);
+        let handled = methods.iter().flat_map(|(path, method)| {
             let failed: Vec<_> = method.failed.lock().iter().map(|(code, count)| (*code, *count)).collect();
-            for (code, count) in std::iter::once(ok).chain(failed) {
-                let code = tonic::Code::from(code);
-                let labels = labels(path);
-                let _ok = writeln!(out, "grpc_server_handled_total{{grpc_code=\"{code:?}\",{labels}}} {count}");
-            }
-        }
+            let all = std::iter::once((Code::Ok as i32, method.ok.load(Relaxed))).chain(failed);
+            all.map(|(code, count)| (format!("grpc_code=\"{}\",{}", code_name(code.into()), labels(path)), count))
+        });
+        out.labelled("counter", "grpc_server_handled_total", "RPCs answered.", handled);
     }
 }
 
-/// What the system tells of this process; nothing where it has no `/proc`.
-fn process() -> Vec<Series> {
-    let mut all = Vec::new();
-    let number = |text: Option<&str>| text.and_then(|text| text.parse::<u64>().ok());
-    if let Ok(stat) = std::fs::read_to_string("/proc/self/stat")
-        && let Some((_, fields)) = stat.rsplit_once(')')
-    {
-        let fields: Vec<_> = fields.split_whitespace().collect();
-        // Ticks of 10 ms and pages of 4 KiB: what Linux has on the machines this is built for.
-        if let (Some(user), Some(system)) = (number(fields.get(11).copied()), number(fields.get(12).copied())) {
-            all.push(Series {
-                name: "process_cpu_seconds_total",
-                help: "CPU time in seconds.",
-                kind: "counter",
-                value: (user + system) as f64 / 100.0,
-            });
-        }
-        if let Some(pages) = number(fields.get(21).copied()) {
-            all.push(gauge("process_resident_memory_bytes", "Resident memory in bytes.", pages * 4096));
-        }
+/// A code as grpc-go spells it.
+fn code_name(code: Code) -> String {
+    match code {
+        Code::Ok => "OK".into(),
+        Code::Cancelled => "Canceled".into(),
+        code => format!("{code:?}"),
     }
-    if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
-        all.push(gauge("process_open_fds", "Open file descriptors.", open.count() as u64));
-    }
-    all
 }

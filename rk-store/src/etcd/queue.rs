@@ -7,14 +7,23 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tonic::Status;
 
-use super::{service::Shared, status::status};
+use super::{service::Shared, status};
 use crate::{
-    Compare, CompareOp, CompareTarget, DeleteRequest, EventKind, KeyRange, KeyValue, LeaseId, Op, OpResponse,
+    Compare, CompareOp, CompareTarget, DeleteRequest, Error, EventKind, KeyRange, KeyValue, LeaseId, Op, OpResponse,
     PutRequest, RangeRequest, Revision, SortOrder, SortTarget, Txn, WatchRequest,
 };
 
 /// Seconds that a place without a lease of its own lasts: the time to live of etcd's client sessions.
 const SESSION_TTL: i64 = 60;
+
+/// An error as the Lock and Election services tell it: etcd's have it from a client of their own, who takes the code off.
+pub(crate) fn status(error: Error) -> Status {
+    without_code(&status::status(error))
+}
+
+pub(crate) fn without_code(status: &Status) -> Status {
+    Status::unknown(status.message())
+}
 
 /// A place in a line.
 #[derive(Debug, Clone)]
@@ -22,6 +31,8 @@ pub(crate) struct Place {
     pub(crate) key: Bytes,
     /// The revision that created the key.
     pub(crate) created: Revision,
+    /// The store's revision when the place was taken or found.
+    pub(crate) revision: Revision,
     pub(crate) lease: LeaseId,
     /// The value of a key that was there already.
     pub(crate) found: Option<Bytes>,
@@ -55,7 +66,7 @@ impl Shared {
             _ => None,
         };
         let created = found.as_ref().map_or(answer.revision, |kv| kv.create_revision);
-        Ok(Place { key, created, lease, found: found.map(|kv| kv.value) })
+        Ok(Place { key, created, revision: answer.revision, lease, found: found.map(|kv| kv.value) })
     }
 
     /// Waits until a place is the first of its line; the revision at which it is. Its lease is kept alive meanwhile.

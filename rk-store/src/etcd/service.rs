@@ -1,6 +1,6 @@
 //! The server: which request goes to which service.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, header};
@@ -11,6 +11,7 @@ use super::{
     election,
     grpc::{self, Body, unary},
     lease,
+    metered::Meter,
     metrics::Metrics,
     proto::etcdserverpb::ResponseHeader,
     snapshot,
@@ -31,6 +32,12 @@ pub struct ServerOptions {
     pub quota_bytes: u64,
     /// Where snapshots are written before they are sent; it needs space for all of the store.
     pub snapshot_dir: PathBuf,
+    /// Most requests that a connection may have under way: etcd's `--max-concurrent-streams`.
+    pub max_concurrent_streams: u32,
+    /// Time after which a client that says nothing is asked whether it is still there; zero for never.
+    pub keepalive_interval: Duration,
+    /// Time in which it must answer that.
+    pub keepalive_timeout: Duration,
 }
 
 impl Default for ServerOptions {
@@ -40,6 +47,9 @@ impl Default for ServerOptions {
             max_txn_ops: crate::MAX_TXN_OPS,
             quota_bytes: 0,
             snapshot_dir: std::env::temp_dir(),
+            max_concurrent_streams: u32::MAX,
+            keepalive_interval: Duration::from_secs(2 * 3600),
+            keepalive_timeout: Duration::from_secs(20),
         }
     }
 }
@@ -158,10 +168,10 @@ unary_methods! {
 }
 
 const RANGE: &str = "/etcdserverpb.KV/Range";
-const WATCH: &str = "/etcdserverpb.Watch/Watch";
-const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
-const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
-const OBSERVE: &str = "/v3electionpb.Election/Observe";
+pub(super) const WATCH: &str = "/etcdserverpb.Watch/Watch";
+pub(super) const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
+pub(super) const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
+pub(super) const OBSERVE: &str = "/v3electionpb.Election/Observe";
 
 impl EtcdServer {
     /// A server of this store, which is kept by this cluster.
@@ -186,22 +196,26 @@ impl EtcdServer {
         let path = uri.path();
         let Some(method) = self.shared.metrics.method(path) else { return grpc::refusal(&unknown(path)) };
         method.start();
-        match path {
-            WATCH => watch::serve(self.shared.clone(), request),
-            KEEP_ALIVE => lease::keep_alive(self.shared.clone(), request),
+        let answer = match path {
+            WATCH => Ok(watch::serve(self.shared.clone(), request)),
+            KEEP_ALIVE => Ok(lease::keep_alive(self.shared.clone(), request)),
             SNAPSHOT => snapshot::serve(self.shared.clone(), request).await,
             OBSERVE => election::observe(self.shared.clone(), request).await,
-            path => match self.answer_one(path, request).await {
-                Ok(response) => {
-                    method.succeed();
-                    response
-                }
-                Err(status) => {
-                    method.fail(status.code());
-                    grpc::refusal(&status)
-                }
-            },
-        }
+            path => self.answer_one(path, request).await.inspect(|_| method.succeed()),
+        };
+        answer.unwrap_or_else(|status| {
+            method.fail(status.code());
+            grpc::refusal(&status)
+        })
+    }
+
+    pub(super) fn options(&self) -> &ServerOptions {
+        &self.shared.options
+    }
+
+    /// Where bytes of clients are counted.
+    pub(super) fn meter(&self) -> Arc<Meter> {
+        self.shared.metrics.clients.clone()
     }
 
     async fn answer_one<B>(&self, path: &str, request: Request<B>) -> Result<Response<Body>, Status>

@@ -28,7 +28,7 @@ use super::{
         etcdserverpb::{SnapshotRequest, SnapshotResponse},
         mvccpb,
     },
-    service::Shared,
+    service::{SNAPSHOT, Shared},
     status::status,
 };
 use crate::{
@@ -41,18 +41,14 @@ use crate::{
 const PIECE: usize = 32 << 10;
 
 /// Serves a snapshot.
-pub(crate) async fn serve<B>(shared: Arc<Shared>, request: Request<B>) -> Response<Body>
+pub(crate) async fn serve<B>(shared: Arc<Shared>, request: Request<B>) -> Result<Response<Body>, Status>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
-    if let Err(status) = grpc::one::<_, SnapshotRequest>(request, shared.max_message()).await {
-        return grpc::refusal(&status);
-    }
-    match shared.snapshot_file().await {
-        Ok((file, revision)) => grpc::stream(pieces(shared, file, revision)),
-        Err(error) => grpc::refusal(&status(error)),
-    }
+    grpc::one::<_, SnapshotRequest>(request, shared.max_message()).await?;
+    let (file, revision) = shared.snapshot_file().await.map_err(status)?;
+    Ok(grpc::stream(shared.metrics.clone().stream(SNAPSHOT, pieces(shared, file, revision))))
 }
 
 impl Shared {

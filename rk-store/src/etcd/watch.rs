@@ -28,7 +28,7 @@ use super::{
         WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
         watch_request::RequestUnion,
     },
-    service::Shared,
+    service::{Shared, WATCH},
     status::status,
 };
 use crate::{Error, Revision, WatchBatch};
@@ -97,15 +97,17 @@ where
         outbox: VecDeque::new(),
         ended: false,
     };
+    let metrics = session.shared.metrics.clone();
     // In a box: it is moved with every answer.
-    grpc::stream(futures::stream::unfold(Box::new(session), |mut session| async {
+    let answers = futures::stream::unfold(Box::new(session), |mut session| async {
         if session.ended {
             return None;
         }
         let answer = session.next().await?;
         session.ended = answer.is_err();
         Some((answer, session))
-    }))
+    });
+    grpc::stream(metrics.stream(WATCH, answers))
 }
 
 impl<B> Session<B>

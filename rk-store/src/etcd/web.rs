@@ -1,5 +1,7 @@
 //! What etcd answers to plain HTTP: `/health`, `/livez`, `/readyz`, `/version` and `/metrics`.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use http::{Method, Response, StatusCode, header};
 
 use super::{VERSION, grpc::Body, service::Shared};
@@ -37,8 +39,12 @@ impl Shared {
                 Err(status) => answer(StatusCode::INTERNAL_SERVER_ERROR, text, format!("{status}\n")),
             },
             "/health" => match self.sick(asked("serializable", "true"), asked("exclude", "NOSPACE")).await {
-                None => answer(StatusCode::OK, "application/json", r#"{"health":"true","reason":""}"#.into()),
+                None => {
+                    self.metrics.healthy.fetch_add(1, Relaxed);
+                    answer(StatusCode::OK, "application/json", r#"{"health":"true","reason":""}"#.into())
+                }
                 Some(reason) => {
+                    self.metrics.unhealthy.fetch_add(1, Relaxed);
                     // Quoted as a Rust string, which for these texts is JSON too.
                     let body = format!("{{\"health\":\"false\",\"reason\":{reason:?}}}");
                     answer(StatusCode::SERVICE_UNAVAILABLE, "application/json", body)

@@ -12,14 +12,60 @@ pub const MAX_TXN_OPS: usize = 128;
 /// Most bytes in the keys and values of one request: etcd's default `--max-request-bytes`.
 pub const MAX_REQUEST_BYTES: usize = 3 << 19;
 
-/// Refuses a txn with an empty key, with too many or too deep operations or too many bytes, or that changes one key twice.
-pub fn validate(txn: &Txn) -> Result<(), Error> {
-    let mut bytes = 0;
-    check_shape(txn, 0, MAX_TXN_OPS, &mut bytes)?;
-    for ops in [&txn.success, &txn.failure] {
-        changes(ops)?;
+/// What a store takes in one txn at most, as its proposer checks it: what was proposed is applied whatever the limits of the member
+/// that applies it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Most operations and most compares, with those of the txns around it: etcd's `--max-txn-ops`.
+    pub txn_ops: usize,
+    /// Most bytes in keys and values: etcd's `--max-request-bytes`.
+    pub request_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { txn_ops: MAX_TXN_OPS, request_bytes: MAX_REQUEST_BYTES }
     }
-    Ok(())
+}
+
+impl Limits {
+    /// No limits.
+    pub(crate) const NONE: Self = Self { txn_ops: usize::MAX, request_bytes: usize::MAX };
+
+    /// Refuses a txn with an empty key, with too many or too deep operations or too many bytes, or that changes one key twice.
+    pub fn check(&self, txn: &Txn) -> Result<(), Error> {
+        let mut bytes = 0;
+        self.check_shape(txn, 0, self.txn_ops, &mut bytes)?;
+        for ops in [&txn.success, &txn.failure] {
+            changes(ops)?;
+        }
+        Ok(())
+    }
+
+    fn check_shape(&self, txn: &Txn, depth: usize, max_ops: usize, bytes: &mut usize) -> Result<(), Error> {
+        if depth > MAX_DEPTH {
+            return Err(Error::Invalid(format!("txns nest deeper than {MAX_DEPTH}")));
+        }
+        let ops = txn.compare.len().max(txn.success.len()).max(txn.failure.len());
+        // What a txn has takes from what each txn inside it may have.
+        let left = max_ops.checked_sub(ops).ok_or(Error::TooManyOps(self.txn_ops))?;
+        let ranges = txn.compare.iter().map(|compare| &compare.range);
+        *bytes += ranges.map(|range| range.start.len() + range.end.as_ref().map_or(0, Bytes::len)).sum::<usize>();
+        for op in txn.success.iter().chain(&txn.failure) {
+            match op {
+                Op::Range(_) | Op::Delete(_) => {}
+                Op::Put(put) => {
+                    check_put(put)?;
+                    *bytes += put.key.len() + put.value.len();
+                }
+                Op::Txn(txn) => self.check_shape(txn, depth + 1, left, bytes)?,
+            }
+            if *bytes > self.request_bytes {
+                return Err(Error::RequestTooLarge(self.request_bytes));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Whether a txn can change nothing, whichever way it goes.
@@ -51,31 +97,6 @@ pub(crate) fn takes_space(command: &Command) -> u64 {
         Command::LeaseGrant { .. } => OVERHEAD as u64,
         Command::Compact(_) | Command::LeaseRevoke { .. } | Command::Alarm { .. } => 0,
     }
-}
-
-fn check_shape(txn: &Txn, depth: usize, max_ops: usize, bytes: &mut usize) -> Result<(), Error> {
-    if depth > MAX_DEPTH {
-        return Err(Error::Invalid(format!("txns nest deeper than {MAX_DEPTH}")));
-    }
-    let ops = txn.compare.len().max(txn.success.len()).max(txn.failure.len());
-    // What a txn has takes from what each txn inside it may have.
-    let left = max_ops.checked_sub(ops).ok_or(Error::TooManyOps(MAX_TXN_OPS))?;
-    let ranges = txn.compare.iter().map(|compare| &compare.range);
-    *bytes += ranges.map(|range| range.start.len() + range.end.as_ref().map_or(0, Bytes::len)).sum::<usize>();
-    for op in txn.success.iter().chain(&txn.failure) {
-        match op {
-            Op::Range(_) | Op::Delete(_) => {}
-            Op::Put(put) => {
-                check_put(put)?;
-                *bytes += put.key.len() + put.value.len();
-            }
-            Op::Txn(txn) => check_shape(txn, depth + 1, left, bytes)?,
-        }
-        if *bytes > MAX_REQUEST_BYTES {
-            return Err(Error::RequestTooLarge(MAX_REQUEST_BYTES));
-        }
-    }
-    Ok(())
 }
 
 fn check_put(put: &PutRequest) -> Result<(), Error> {

@@ -1,5 +1,8 @@
 //! rk-etcd and etcdctl as processes.
 
+// No test uses all of it.
+#![allow(dead_code)]
+
 use std::{
     fs::File,
     io::{Read, Write},
@@ -48,9 +51,11 @@ pub fn free_address() -> String {
 pub struct Server {
     child: Child,
     flags: Vec<String>,
-    address: String,
     /// Where clients reach it.
+    pub address: String,
     pub url: String,
+    /// Where other members reach it.
+    pub peer: String,
     dir: TempDir,
 }
 
@@ -64,38 +69,56 @@ impl Drop for Server {
 impl Server {
     /// Starts a server on an empty folder.
     pub fn start(flags: &[&str]) -> Self {
-        let server = Self::start_member("default", &format!("http://{}", free_address()), flags);
+        let server = Self::start_member("default", "http", &free_address(), flags);
+        server.ready(PATIENCE);
+        server
+    }
+
+    /// Starts a server that speaks TLS, with these flags and their values.
+    pub fn start_tls(flags: &[(&str, &str)]) -> Self {
+        let flags: Vec<_> = flags.iter().map(|(flag, value)| format!("{flag}={value}")).collect();
+        let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+        let server = Self::start_member("default", "https", &free_address(), &flags);
+        server.ready(PATIENCE);
+        server
+    }
+
+    /// Starts a member that a cluster was told of.
+    pub fn join(name: &str, peer: &str, cluster: &str) -> Self {
+        let flags = ["--initial-cluster", cluster, "--initial-cluster-state", "existing"];
+        let server = Self::start_member(name, "http", peer, &flags);
         server.ready(PATIENCE);
         server
     }
 
     /// Starts a cluster.
     pub fn start_cluster(names: &[&str]) -> Vec<Self> {
-        let peers: Vec<_> = names.iter().map(|name| (*name, format!("http://{}", free_address()))).collect();
-        let cluster = peers.iter().map(|(name, url)| format!("{name}={url}")).collect::<Vec<_>>().join(",");
-        let start = |(name, peer): &(&str, String)| Self::start_member(name, peer, &["--initial-cluster", &cluster]);
+        let peers: Vec<_> = names.iter().map(|name| (*name, free_address())).collect();
+        let cluster = peers.iter().map(|(name, peer)| format!("{name}=http://{peer}")).collect::<Vec<_>>().join(",");
+        let flags = ["--initial-cluster", &cluster];
+        let start = |(name, peer): &(&str, String)| Self::start_member(name, "http", peer, &flags);
         let members: Vec<_> = peers.iter().map(start).collect();
         members.iter().for_each(|member| member.ready(PATIENCE));
         members
     }
 
-    fn start_member(name: &str, peer: &str, flags: &[&str]) -> Self {
+    fn start_member(name: &str, scheme: &str, peer: &str, flags: &[&str]) -> Self {
         let address = free_address();
         let dir = tempfile::tempdir().unwrap();
-        let url = format!("http://{address}");
+        let (url, peer_url) = (format!("{scheme}://{address}"), format!("{scheme}://{peer}"));
         let data = dir.path().join("data").display().to_string();
         let own = [
             ("--name", name),
             ("--data-dir", data.as_str()),
             ("--listen-client-urls", &url),
             ("--advertise-client-urls", &url),
-            ("--listen-peer-urls", peer),
-            ("--initial-advertise-peer-urls", peer),
+            ("--listen-peer-urls", &peer_url),
+            ("--initial-advertise-peer-urls", &peer_url),
         ];
         let mut all: Vec<String> = own.iter().flat_map(|(flag, value)| [(*flag).into(), (*value).into()]).collect();
         all.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let child = spawn(&all, &dir);
-        Self { child, flags: all, address, url, dir }
+        Self { child, flags: all, address, url, peer: peer.into(), dir }
     }
 
     fn ready(&self, patience: Duration) {
@@ -113,6 +136,17 @@ impl Server {
         self.child.wait().unwrap();
         self.child = spawn(&self.flags, &self.dir);
         self.ready(patience);
+    }
+
+    /// The same with more flags, each in place of the same one given before.
+    pub fn kill_and_restart_with(&mut self, flags: &[&str]) {
+        for pair in flags.chunks(2) {
+            if let Some(at) = self.flags.iter().position(|flag| flag == pair[0]) {
+                self.flags.drain(at..at + 2);
+            }
+            self.flags.extend(pair.iter().map(|flag| (*flag).to_owned()));
+        }
+        self.kill_and_restart(PATIENCE);
     }
 
     /// A path for a test's own files.
@@ -159,13 +193,18 @@ impl Server {
 
     /// A plain GET; the status and the body.
     pub fn http(&self, path: &str) -> (u16, String) {
-        let mut stream = TcpStream::connect(&self.address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split_whitespace().nth(1).unwrap().parse().unwrap(), body.to_owned())
+        http(&self.address, path)
     }
+}
+
+fn http(address: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    // Of HTTP/1.0, so that the body comes in one piece.
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: test\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split_whitespace().nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
 fn spawn(flags: &[String], dir: &TempDir) -> Child {
@@ -244,10 +283,16 @@ impl Etcd {
         etcd
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// etcdctl with these arguments.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").args(["--endpoints", &self.url]).args(args);
         command
+    }
+
+    /// A plain GET; the status and the body.
+    pub fn http(&self, path: &str) -> (u16, String) {
+        http(self.url.strip_prefix("http://").unwrap(), path)
     }
 
     /// What etcdctl prints; it must succeed.

@@ -1,0 +1,201 @@
+//! What flags do: limits, certificates, metrics, and flags that are none.
+
+#[path = "process/mod.rs"]
+mod process;
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    process::{Command, Output},
+};
+
+use process::{Etcd, Server, is_there, wait_for};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rk_store::{
+    Error, Op, PutRequest, Store, Txn,
+    etcd::{EtcdOptions, EtcdStore},
+};
+
+fn run(flags: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_rk-etcd")).args(flags).output().unwrap()
+}
+
+#[test]
+fn what_is_no_flag_is_refused_by_name() {
+    for flag in ["--no-such-flag", "-discovery", "--wal-dir=/tmp"] {
+        let output = run(&[flag]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        let name = flag.trim_start_matches('-').split('=').next().unwrap();
+        assert!(!output.status.success() && error.contains(&format!("unexpected argument '--{name}'")), "{error}");
+    }
+}
+
+fn puts(count: usize, value: usize) -> Txn {
+    let put = |i| Op::Put(PutRequest::new(format!("{i:04}"), vec![b'x'; value]));
+    Txn { success: (0..count).map(put).collect(), ..Txn::default() }
+}
+
+#[tokio::test]
+async fn limits_above_the_defaults_and_below_take_effect() {
+    let client = |server: &Server| EtcdStore::new(EtcdOptions::new([&server.url])).unwrap();
+    let server = Server::start(&["--max-txn-ops", "300", "--max-request-bytes", "4000000"]);
+    let store = client(&server);
+    assert!(store.txn(puts(300, 1)).await.unwrap().succeeded);
+    assert!(matches!(store.txn(puts(301, 1)).await, Err(Error::TooManyOps(_))));
+    assert!(store.txn(puts(1, 3_900_000)).await.unwrap().succeeded);
+    assert!(matches!(store.txn(puts(1, 4_000_001)).await, Err(Error::RequestTooLarge(_))));
+    // So large that it is refused before it is read.
+    assert!(matches!(store.txn(puts(1, 5_000_000)).await, Err(Error::RequestTooLarge(_))));
+    assert_eq!(store.get("0000".into()).await.unwrap().unwrap().value.len(), 3_900_000);
+    let server = Server::start(&["--max-txn-ops", "3", "--max-request-bytes", "1000"]);
+    let store = client(&server);
+    assert!(store.txn(puts(3, 10)).await.unwrap().succeeded);
+    assert!(matches!(store.txn(puts(4, 10)).await, Err(Error::TooManyOps(_))));
+    assert!(matches!(store.txn(puts(1, 1000)).await, Err(Error::RequestTooLarge(_))));
+    // A state with more than the limits is read at the next start, whatever they are then.
+    let mut server = Server::start(&["--max-txn-ops", "200"]);
+    client(&server).txn(puts(200, 1)).await.unwrap();
+    server.kill_and_restart_with(&["--max-txn-ops", "10"]);
+    assert_eq!(client(&server).status().await.unwrap().keys, 200);
+}
+
+/// The names of the metrics in a text.
+fn names(text: &str) -> BTreeSet<&str> {
+    text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect()
+}
+
+#[test]
+fn metrics_have_etcds_names_kinds_and_labels() {
+    if !is_there("etcd") || !is_there("etcdctl") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let etcd = Etcd::start_on(&dir.path().display().to_string());
+    let server = Server::start(&[]);
+    let ask = |command: &mut Command| assert!(command.output().unwrap().status.success());
+    ask(&mut server.command(&["put", "a", "b"]));
+    ask(&mut etcd.command(&["put", "a", "b"]));
+    let mut watch = server.follow(&["watch", "a", "--rev", "1"]);
+    watch.expect("PUT");
+    watch.interrupt();
+    let ((_, ours), theirs) = (server.http("/metrics"), etcd.http("/metrics").1);
+    // The series that dashboards and alerts of etcd's own mixin are made of, and what else is told of the main parts.
+    let wanted = "etcd_server_has_leader etcd_server_is_leader etcd_server_leader_changes_seen_total \
+        etcd_server_proposals_committed_total etcd_server_proposals_applied_total etcd_server_proposals_pending \
+        etcd_server_proposals_failed_total etcd_server_quota_backend_bytes etcd_server_version etcd_server_id \
+        etcd_cluster_version etcd_disk_wal_fsync_duration_seconds etcd_disk_backend_commit_duration_seconds \
+        etcd_mvcc_db_total_size_in_bytes etcd_mvcc_db_total_size_in_use_in_bytes etcd_debugging_mvcc_keys_total \
+        etcd_network_client_grpc_received_bytes_total etcd_network_client_grpc_sent_bytes_total \
+        etcd_mvcc_put_total etcd_mvcc_range_total etcd_mvcc_txn_total etcd_mvcc_delete_total \
+        grpc_server_started_total grpc_server_handled_total process_resident_memory_bytes \
+        process_start_time_seconds process_open_fds process_max_fds process_cpu_seconds_total";
+    let kinds =
+        |text: &str, name: &str| text.lines().find(|l| l.starts_with(&format!("# TYPE {name} "))).map(str::to_owned);
+    for name in wanted.split_whitespace() {
+        assert_eq!(kinds(&ours, name), kinds(&theirs, name), "{name}");
+        assert!(names(&ours).contains(name), "{name} is not in {ours}");
+    }
+    // Those that count requests are labelled alike.
+    let line = "grpc_server_handled_total{grpc_code=\"OK\",grpc_method=\"Put\",grpc_service=\"etcdserverpb.KV\",\
+        grpc_type=\"unary\"} 1";
+    assert!(ours.contains(line) && theirs.contains(line), "{ours}");
+    for line in ["etcd_server_has_leader 1", "etcd_server_is_leader 1", "etcd_debugging_mvcc_keys_total 1"] {
+        assert!(ours.contains(line) && theirs.contains(line), "{line}");
+    }
+    let bounds = |text: &str| {
+        let bound = |line: &str| {
+            Some(line.strip_prefix("etcd_disk_wal_fsync_duration_seconds_bucket{")?.split('}').next()?.to_owned())
+        };
+        text.lines().filter_map(bound).collect::<Vec<_>>()
+    };
+    assert_eq!(bounds(&ours), bounds(&theirs));
+    // A stream that has ended is not counted as one that goes on.
+    let ended = "grpc_server_handled_total{grpc_code=\"Canceled\",grpc_method=\"Watch\"";
+    wait_for("the watch to be over", || server.http("/metrics").1.contains(ended));
+}
+
+#[test]
+fn members_count_what_they_send_each_other() {
+    let members = Server::start_cluster(&["a", "b", "c"]);
+    wait_for("bytes from each of the others", || {
+        let (_, metrics) = members[0].http("/metrics");
+        let seen = |name: &str| {
+            let lines = metrics.lines().filter(|line| line.starts_with(name));
+            lines.filter(|line| !line.ends_with(" 0")).count()
+        };
+        seen("etcd_network_peer_sent_bytes_total{To=") == 2
+            && seen("etcd_network_peer_received_bytes_total{From=") == 2
+            && seen("etcd_server_leader_changes_seen_total") == 1
+    });
+}
+
+/// Writes a new certificate for 127.0.0.1 with this name, its key, and its authority.
+fn write_certificates(dir: &Path, name: &str, authority: &Issuer<'_, KeyPair>, pem: &str) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.distinguished_name.push(DnType::CommonName, name);
+    let certificate = params.signed_by(&key, authority).unwrap();
+    for (file, text) in [("cert", certificate.pem()), ("key", key.serialize_pem()), ("ca", pem.to_owned())] {
+        std::fs::write(dir.join(file), text).unwrap();
+    }
+}
+
+/// The name in the certificate that a server shows.
+fn shown(address: &str, dir: &Path) -> String {
+    let path = |name| dir.join(name).display().to_string();
+    let output = Command::new("openssl")
+        .args(["s_client", "-connect", address, "-alpn", "h2", "-cert", &path("cert"), "-key", &path("key")])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let subject = text.lines().find_map(|line| line.strip_prefix("subject="));
+    subject.unwrap_or_default().rsplit('=').next().unwrap().trim().to_owned()
+}
+
+#[tokio::test]
+async fn certificates_are_read_again_when_they_change() {
+    if !is_there("openssl") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let pem = params.self_signed(&key).unwrap().pem();
+    let authority = Issuer::new(params, key);
+    write_certificates(dir.path(), "one", &authority, &pem);
+    let path = |name| dir.path().join(name).display().to_string();
+    let (cert, key, ca) = (path("cert"), path("key"), path("ca"));
+    let server = Server::start_tls(&[
+        ("--cert-file", &cert),
+        ("--key-file", &key),
+        ("--trusted-ca-file", &ca),
+        ("--client-cert-auth", "true"),
+        ("--peer-cert-file", &cert),
+        ("--peer-key-file", &key),
+        ("--peer-trusted-ca-file", &ca),
+        ("--peer-client-cert-auth", "true"),
+    ]);
+    let client = |with_certificate: bool| {
+        let mut options = EtcdOptions::new([&server.url]);
+        let read = |path: &str| std::fs::read(path).unwrap();
+        options.ca = Some(read(&ca));
+        options.identity = with_certificate.then(|| (read(&cert), read(&key)));
+        EtcdStore::new(options).unwrap()
+    };
+    client(true).put("a".into(), "1".into()).await.unwrap();
+    assert!(client(false).put("a".into(), "2".into()).await.is_err(), "a client without a certificate");
+    let all = || [shown(&server.address, dir.path()), shown(&server.peer, dir.path())];
+    assert_eq!(all(), ["one", "one"]);
+    write_certificates(dir.path(), "two", &authority, &pem);
+    assert_eq!(all(), ["two", "two"]);
+    // What fits to nothing is not used, until it does.
+    std::fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    let own = tempfile::tempdir().unwrap();
+    write_certificates(own.path(), "client", &authority, &pem);
+    assert_eq!([shown(&server.address, own.path()), shown(&server.peer, own.path())], ["two", "two"]);
+    write_certificates(dir.path(), "three", &authority, &pem);
+    assert_eq!(all(), ["three", "three"]);
+    client(true).put("a".into(), "3".into()).await.unwrap();
+}
