@@ -11,10 +11,12 @@ use std::{
 
 use futures::StreamExt;
 use rk_store::{
-    KeyRange, Store, WatchRequest,
+    Store,
     etcd::{
         EtcdOptions, EtcdStore,
-        proto::etcdserverpb::{self as pb, maintenance_client::MaintenanceClient, watch_client::WatchClient},
+        proto::etcdserverpb::{
+            self as pb, maintenance_client::MaintenanceClient, watch_client::WatchClient, watch_request::RequestUnion,
+        },
     },
 };
 use tokio::time::timeout;
@@ -30,6 +32,19 @@ fn store(server: &Server) -> EtcdStore {
 
 async fn channel(server: &Server) -> Channel {
     Channel::from_shared(server.url.clone()).unwrap().connect().await.unwrap()
+}
+
+/// A stream of these watches.
+async fn watch(channel: &Channel, watches: Vec<pb::WatchCreateRequest>) -> tonic::Streaming<pb::WatchResponse> {
+    let request = |create| pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let requests = futures::stream::iter(watches.into_iter().map(request)).chain(futures::stream::pending());
+    let mut client = WatchClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
+    client.watch(requests).await.unwrap().into_inner()
+}
+
+/// A watch of all keys.
+fn all(start_revision: i64) -> Vec<pb::WatchCreateRequest> {
+    vec![pb::WatchCreateRequest { key: "\0".into(), range_end: "\0".into(), start_revision, ..Default::default() }]
 }
 
 /// The server's resident memory, in MiB.
@@ -92,13 +107,9 @@ async fn ten_thousand_watches_on_one_connection() {
         watch_id: i as i64 + 1,
         ..Default::default()
     };
-    let requests = (0..WATCHES).map(move |i| pb::WatchRequest {
-        request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create(i))),
-    });
-    let requests = futures::stream::iter(requests).chain(futures::stream::pending());
     let channel = channel(&server).await;
     let begin = Instant::now();
-    let mut answers = WatchClient::new(channel.clone()).watch(requests).await.unwrap().into_inner();
+    let mut answers = watch(&channel, (0..WATCHES).map(create).collect()).await;
     for _ in 0..WATCHES {
         assert!(timeout(PATIENCE, answers.message()).await.unwrap().unwrap().unwrap().created);
     }
@@ -118,10 +129,7 @@ async fn ten_thousand_watches_on_one_connection() {
     // As many streams as one connection has, if not quite as many.
     let mut streams = Vec::new();
     for _ in 0..1000 {
-        let request =
-            pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create(0))) };
-        let requests = futures::stream::iter([request]).chain(futures::stream::pending());
-        streams.push(WatchClient::new(channel.clone()).watch(requests).await.unwrap().into_inner());
+        streams.push(watch(&channel, vec![create(0)]).await);
     }
     store.put("k/0".into(), "y".into()).await.unwrap();
     for stream in &mut streams {
@@ -139,8 +147,8 @@ async fn who_does_not_read_slows_nobody_and_takes_no_memory() {
     // Watches that are not read, each on a connection of its own, some from the past.
     let mut unread = Vec::new();
     for i in 0..20 {
-        let other = EtcdStore::new(EtcdOptions::new([&server.url])).unwrap();
-        unread.push(other.watch(WatchRequest::new(KeyRange::all(), i % 2)).await.unwrap());
+        // A client without keep-alive: on a busy machine it would give up before it reads.
+        unread.push(watch(&channel(&server).await, all(i % 2)).await);
     }
     // A snapshot that is not read, either.
     let snapshot = MaintenanceClient::new(channel(&server).await).snapshot(pb::SnapshotRequest {}).await.unwrap();
@@ -158,10 +166,10 @@ async fn who_does_not_read_slows_nobody_and_takes_no_memory() {
     for mut watch in unread.into_iter().take(2) {
         let (mut last, mut events) = (0, 0);
         while events < PUTS {
-            let batch = timeout(PATIENCE, watch.next()).await.unwrap().unwrap().unwrap();
-            for event in batch.events.iter().filter(|event| event.kv.key != "a") {
-                assert!(event.kv.mod_revision > last);
-                (last, events) = (event.kv.mod_revision, events + 1);
+            let answer = timeout(PATIENCE, watch.message()).await.unwrap().unwrap().unwrap();
+            for kv in answer.events.into_iter().filter_map(|event| event.kv).filter(|kv| kv.key != "a") {
+                assert!(kv.mod_revision > last);
+                (last, events) = (kv.mod_revision, events + 1);
             }
         }
     }
@@ -187,7 +195,9 @@ async fn many_connections() {
     }
     let connected = begin.elapsed();
     let puts = stores.iter().enumerate().map(|(i, store)| store.put(format!("{i}").into(), "x".into()));
-    for put in timeout(PATIENCE, futures::future::join_all(puts)).await.unwrap() {
+    // Some hundreds at a time: it is the connections that are many.
+    let mut puts = futures::stream::iter(puts).buffer_unordered(300);
+    while let Some(put) = puts.next().await {
         put.unwrap();
     }
     println!("{count} connections in {connected:?}, {before} to {} MiB", memory(&server));

@@ -60,8 +60,7 @@ impl Stores {
             let mut config = MemberConfig::new(dir, name, urls.clone(), listener, initial);
             config.client_urls = vec![format!("https://{address}:{}", super::servers::SERVER_PORT)];
             let peer = pki.identity(name, &Wanted::peer(name, [address.to_string()]))?;
-            let tls = PeerTls::new(peer.certificate.into(), peer.key.into(), pki.ca().into())?;
-            config.tls = Some(tls);
+            config.tls = Some(PeerTls::new(peer.certificate.into(), peer.key.into(), pki.ca().into())?);
             // etcd's times.
             config.options.tick = Duration::from_millis(100);
             config.options.heartbeat_ticks = 1;
