@@ -25,6 +25,17 @@ pub(crate) enum Verdict {
 /// No group comes to a term like this, and raft counts on from it.
 const MOST_TERM: u64 = u64::MAX / 2;
 
+/// Looks at the message that a state came with.
+pub(crate) fn check_state<S: Storage>(raft: &RawNode<S>, message: &Message) -> Verdict {
+    if message.get_msg_type() != MessageType::MsgSnapshot || message.to != raft.raft.id {
+        return Verdict::Drop("it tells of no state, or is not for this member");
+    }
+    if !(1..=MOST_TERM).contains(&message.term) {
+        return Verdict::Drop("its term is out of reach");
+    }
+    Verdict::Pass
+}
+
 /// Looks at a message from a peer.
 pub(crate) fn check<S: Storage>(raft: &RawNode<S>, from: MemberId, message: &Message) -> Verdict {
     use MessageType::*;
@@ -130,6 +141,21 @@ mod tests {
         ];
         for message in drops {
             assert!(matches!(check(&member(), 2, &message), Verdict::Drop(_)), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn a_state_comes_with_its_own_kind_of_message() {
+        use MessageType::*;
+        assert_eq!(check_state(&member(), &message(MsgSnapshot, |_| {})), Verdict::Pass);
+        let drops = [
+            message(MsgReadIndex, |_| {}),
+            message(MsgSnapshot, |m| m.to = 2),
+            message(MsgSnapshot, |m| m.term = 0),
+            message(MsgSnapshot, |m| m.term = u64::MAX),
+        ];
+        for message in drops {
+            assert!(matches!(check_state(&member(), &message), Verdict::Drop(_)), "{message:?}");
         }
     }
 

@@ -8,6 +8,7 @@ use super::{Event, Node, Received, Write, failed};
 use crate::{
     MemberId, Packet, RaftOptions,
     applier::Apply,
+    guard::{self, Verdict},
     log::{Batch, Point},
     message::{Arrival, Chunk, Message},
     proposals::answer,
@@ -212,7 +213,8 @@ impl Node {
         self.arrived = Some((from, transfer));
         self.send(from, &done(transfer));
         let message = received.message.clone();
-        if message.to != self.id || message.term == 0 {
+        if let Verdict::Drop(reason) = guard::check_state(&self.raft, &message) {
+            tracing::warn!(member = self.id, from, reason, "a state was dropped");
             return Ok(());
         }
         self.received = Some(received);
