@@ -43,7 +43,7 @@ fn three_processes_keep_the_promises_whatever_happens_to_them() {
     }
     world::make();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(chaos(number("RK_CHAOS_SEED", 1), number("RK_CHAOS_SECONDS", 25)));
+    runtime.block_on(chaos(number("RK_CHAOS_SEED", 1), number("RK_CHAOS_SECONDS", 20)));
 }
 
 /// Runs this test in namespaces of its own, which end with it.
