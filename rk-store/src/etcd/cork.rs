@@ -138,6 +138,14 @@ mod tests {
 
     use super::*;
 
+    async fn send<S: AsyncWrite + Unpin>(corked: &Corked<S>) {
+        poll_fn(|cx| {
+            corked.send(cx);
+            Poll::Ready(())
+        })
+        .await;
+    }
+
     #[tokio::test]
     async fn what_is_written_is_sent_when_told_or_when_there_is_much() {
         let (near, mut far) = duplex(4 * GATHERED);
@@ -147,7 +155,7 @@ mod tests {
         let mut buf = vec![0; 2 * GATHERED];
         assert!(futures::poll!(std::pin::pin!(far.read(&mut buf))).is_pending());
         corked.write_all(b"two").await.unwrap();
-        poll_fn(|cx| Poll::Ready(corked.send(cx))).await;
+        send(&corked).await;
         assert_eq!(far.read(&mut buf).await.unwrap(), 6);
         assert_eq!(&buf[..6], b"onetwo");
         corked.write_all(&vec![7; GATHERED - 1]).await.unwrap();
@@ -177,7 +185,7 @@ mod tests {
         drop(far);
         let mut corked = Corked::new(near);
         corked.write_all(b"one").await.unwrap();
-        poll_fn(|cx| Poll::Ready(corked.send(cx))).await;
+        send(&corked).await;
         assert!(corked.flush().await.is_err());
     }
 }
