@@ -5,7 +5,7 @@
 //! identity, as they would have in processes of their own: controllers, scheduler, proxy and ingress, nodes.
 //!
 //! A cluster of several servers has a member of a raft group and an API server for each of them, in this process or in others that
-//! [`join`]; [`front`] is then where clients come in.
+//! `join`; `front` is then where clients come in.
 
 mod addresses;
 mod components;
