@@ -102,19 +102,32 @@ impl std::fmt::Debug for EtcdServer {
     }
 }
 
-/// Makes the table of unary methods: their paths, and what answers them.
+/// Makes the table of unary methods: their paths, and what answers them. What is asked seldom is apart, so that it does not make the
+/// future of every request large.
 macro_rules! unary_methods {
-    ($($path:literal $method:ident)*) => {
-        const UNARY: &[&str] = &[$($path),*];
+    (often: $($path:literal $method:ident)* seldom: $($seldom:literal $seldom_method:ident)*) => {
+        const UNARY: &[&str] = &[$($path,)* $($seldom),*];
 
         async fn answer_unary<B>(shared: &Shared, path: &str, request: Request<B>) -> Result<Response<Body>, Status>
         where
-            B: http_body::Body<Data = Bytes> + Unpin,
+            B: http_body::Body<Data = Bytes> + Send + Unpin,
             B::Error: std::fmt::Display,
         {
             let limit = shared.max_message();
             match path {
                 $($path => unary(request, limit, async |message| shared.$method(message).await).await,)*
+                path => Box::pin(answer_seldom(shared, path, request)).await,
+            }
+        }
+
+        async fn answer_seldom<B>(shared: &Shared, path: &str, request: Request<B>) -> Result<Response<Body>, Status>
+        where
+            B: http_body::Body<Data = Bytes> + Send + Unpin,
+            B::Error: std::fmt::Display,
+        {
+            let limit = shared.max_message();
+            match path {
+                $($seldom => unary(request, limit, async |message| shared.$seldom_method(message).await).await,)*
                 path => Err(unknown(path)),
             }
         }
@@ -122,9 +135,11 @@ macro_rules! unary_methods {
 }
 
 unary_methods! {
+    often:
     "/etcdserverpb.KV/Put" put
     "/etcdserverpb.KV/DeleteRange" delete_range
     "/etcdserverpb.KV/Txn" txn
+    seldom:
     "/etcdserverpb.KV/Compact" compact
     "/etcdserverpb.Lease/LeaseGrant" lease_grant
     "/etcdserverpb.Lease/LeaseRevoke" lease_revoke
@@ -199,8 +214,8 @@ impl EtcdServer {
         let answer = match path {
             WATCH => Ok(watch::serve(self.shared.clone(), request)),
             KEEP_ALIVE => Ok(lease::keep_alive(self.shared.clone(), request)),
-            SNAPSHOT => snapshot::serve(self.shared.clone(), request).await,
-            OBSERVE => election::observe(self.shared.clone(), request).await,
+            SNAPSHOT => Box::pin(snapshot::serve(self.shared.clone(), request)).await,
+            OBSERVE => Box::pin(election::observe(self.shared.clone(), request)).await,
             path => self.answer_one(path, request).await.inspect(|_| method.succeed()),
         };
         answer.unwrap_or_else(|status| {
@@ -220,7 +235,7 @@ impl EtcdServer {
 
     async fn answer_one<B>(&self, path: &str, request: Request<B>) -> Result<Response<Body>, Status>
     where
-        B: http_body::Body<Data = Bytes> + Unpin,
+        B: http_body::Body<Data = Bytes> + Send + Unpin,
         B::Error: std::fmt::Display,
     {
         if path == RANGE {

@@ -24,7 +24,8 @@ pub(crate) fn execute(machine: &Machine, txn: &Txn) -> Result<(TxnResponse, Vec<
     visit(txn, &mut branches.iter(), &mut |op| {
         if let Op::Range(range) = op { machine.resolve(range.revision).map(drop) } else { Ok(()) }
     })?;
-    let mut execution = Execution { machine, events: Vec::new(), staged: BTreeMap::new() };
+    let several = branches.len() > 1 || branch(txn, branches[0]).len() > 1;
+    let mut execution = Execution { machine, events: Vec::new(), staged: several.then(BTreeMap::new) };
     let response = execution.txn(txn, &mut branches.iter())?;
     Ok((response, execution.events))
 }
@@ -74,7 +75,7 @@ fn check_put(machine: &Machine, put: &PutRequest) -> Result<(), Error> {
 
 /// The changes that delete these keys, those of them that are there.
 pub(crate) fn delete_keys(machine: &Machine, keys: Vec<Bytes>) -> Result<Vec<Event>, Error> {
-    let mut execution = Execution { machine, events: Vec::new(), staged: BTreeMap::new() };
+    let mut execution = Execution { machine, events: Vec::new(), staged: None };
     for key in keys {
         execution.delete_key(&key)?;
     }
@@ -84,8 +85,8 @@ pub(crate) fn delete_keys(machine: &Machine, keys: Vec<Bytes>) -> Result<Vec<Eve
 struct Execution<'a> {
     machine: &'a Machine,
     events: Vec<Event>,
-    /// Index into `events` of each key's last change.
-    staged: BTreeMap<Bytes, usize>,
+    /// Index into `events` of each key's last change, if there are operations that come after others.
+    staged: Option<BTreeMap<Bytes, usize>>,
 }
 
 impl Execution<'_> {
@@ -94,9 +95,14 @@ impl Execution<'_> {
         self.machine.revision + u64::from(!self.events.is_empty())
     }
 
+    /// A key's last change by the operations so far.
+    fn staged(&self, key: &[u8]) -> Option<&Event> {
+        self.staged.as_ref()?.get(key).map(|&i| &self.events[i])
+    }
+
     /// A key's pair as the operations so far have left it.
     fn current(&self, key: &[u8]) -> Result<Option<KeyValue>, Error> {
-        match self.staged.get(key).map(|&i| &self.events[i]) {
+        match self.staged(key) {
             Some(event) => Ok((event.kind == EventKind::Put).then(|| event.kv.clone())),
             None => self.machine.at(key, self.machine.revision),
         }
@@ -104,7 +110,7 @@ impl Execution<'_> {
 
     /// What a key's pair is as the operations so far have left it.
     fn birth(&self, key: &[u8]) -> Option<Birth> {
-        match self.staged.get(key).map(|&i| &self.events[i]) {
+        match self.staged(key) {
             Some(Event { kind: EventKind::Put, kv, .. }) => Some(Birth::of(kv)),
             Some(_) => None,
             None => self.machine.index.birth(key),
@@ -126,12 +132,13 @@ impl Execution<'_> {
     }
 
     fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
-        if request.revision != 0 || self.staged.is_empty() {
-            return Ok(RangeResponse { revision: self.revision(), ..self.machine.range(request)? });
-        }
+        let staged = match &self.staged {
+            Some(staged) if request.revision == 0 && !staged.is_empty() => staged,
+            _ => return Ok(RangeResponse { revision: self.revision(), ..self.machine.range(request)? }),
+        };
         let before = self.machine.range(&RangeRequest::new(request.range.clone()))?;
         let mut pairs: BTreeMap<_, _> = before.kvs.into_iter().map(|kv| (kv.key.clone(), kv)).collect();
-        for (key, &i) in self.staged.iter().filter(|(key, _)| request.range.contains(key)) {
+        for (key, &i) in staged.iter().filter(|(key, _)| request.range.contains(key)) {
             match self.events[i].kind {
                 EventKind::Put => pairs.insert(key.clone(), self.events[i].kv.clone()),
                 EventKind::Delete => pairs.remove(key),
@@ -166,7 +173,7 @@ impl Execution<'_> {
     fn delete(&mut self, delete: &DeleteRequest) -> Result<OpResponse, Error> {
         let stored =
             self.machine.index.range(&delete.range, self.machine.revision).map(|(key, _)| Bytes::copy_from_slice(key));
-        let staged = self.staged.keys().filter(|key| delete.range.contains(key)).cloned();
+        let staged = self.staged.iter().flatten().map(|(key, _)| key).filter(|key| delete.range.contains(key)).cloned();
         let keys: BTreeSet<_> = stored.chain(staged).collect();
         let mut deleted = Vec::new();
         for key in keys {
@@ -183,7 +190,9 @@ impl Execution<'_> {
     }
 
     fn stage(&mut self, kind: EventKind, kv: KeyValue) {
-        self.staged.insert(kv.key.clone(), self.events.len());
+        if let Some(staged) = &mut self.staged {
+            staged.insert(kv.key.clone(), self.events.len());
+        }
         self.events.push(Event { kind, kv, prev_kv: None });
     }
 }
