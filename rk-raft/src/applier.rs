@@ -7,7 +7,10 @@ use rk_store::{
     Command, Error, Machine, Outcome, Replica,
     planted::{Bug, is_planted},
 };
-use tokio::sync::mpsc;
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    sync::mpsc,
+};
 
 use crate::{
     MemberId,
@@ -23,6 +26,9 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// Commands that are answered together, so that a connection writes its clients' answers at once.
 const TOGETHER: usize = 256;
+
+/// Commands from which on they are applied beside the thread's other tasks.
+const MANY: usize = 64;
 
 /// A committed command.
 pub(crate) struct Item {
@@ -62,7 +68,7 @@ pub(crate) async fn run(
     let mut twice = is_planted(Bug::ApplyTwice);
     while let Some(work) = queue.recv().await {
         let event = match work {
-            Apply::Entries(items, index) => match apply(&replica, &shared, items, &mut twice) {
+            Apply::Entries(items, index) => match beside(items.len(), || apply(&replica, &shared, items, &mut twice)) {
                 Ok(()) => {
                     shared.set_applied(index);
                     make_room(&replica, &shared).await.err().map(Event::Failed)
@@ -85,6 +91,15 @@ pub(crate) async fn run(
         if event.is_some_and(|event| events.send(event).is_err()) || failed {
             return;
         }
+    }
+}
+
+/// Does work on so many commands. If they are many and there are threads for it, the other tasks go on meanwhile.
+fn beside<T>(commands: usize, work: impl FnOnce() -> T) -> T {
+    if commands >= MANY && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+        tokio::task::block_in_place(work)
+    } else {
+        work()
     }
 }
 
