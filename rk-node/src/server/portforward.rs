@@ -162,8 +162,6 @@ async fn over_channels(socket: Socket, forward: Forward, ports: Vec<u16>) {
                 return;
             }
         }
-        // The client may be gone already.
-        let _ = sink.send(websocket::goodbye()).await;
     };
     let receiving = async {
         while let Some(Ok(message)) = messages.next().await {
@@ -187,6 +185,9 @@ async fn over_channels(socket: Socket, forward: Forward, ports: Vec<u16>) {
         () = receiving => {}
     }
     tasks.shutdown().await;
+    if let Ok(socket) = sink.reunite(messages) {
+        websocket::part(socket).await;
+    }
 }
 
 fn framed(channel: u8, bytes: &[u8]) -> Bytes {

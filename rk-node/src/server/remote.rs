@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::mpsc,
+    time::Instant,
 };
 use tokio_tungstenite::tungstenite::Message;
 
@@ -23,6 +24,8 @@ use crate::{
     spdy,
 };
 
+/// How often a client is asked whether it is still there.
+const PING: Duration = Duration::from_secs(5);
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
@@ -161,7 +164,7 @@ async fn over_websocket(
             let mut pending: Option<Bytes> = None;
             let (mut out_open, mut err_open) = (true, true);
             // Between attempts to write to a slow process, output and resizes still flow.
-            let mut ping = tokio::time::interval(Duration::from_secs(5));
+            let mut ping = tokio::time::interval_at(Instant::now() + PING, PING);
             ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             loop {
                 if !out_open && !err_open {
@@ -195,11 +198,9 @@ async fn over_websocket(
         }
     };
     channels.send(ERROR, &outcome(result, as_status)).await;
-    // The client may be gone already.
-    let _ = channels.sink.send(websocket::goodbye()).await;
-    // Closing a socket with unread input resets it, and what was sent last would be lost: the client closes first.
-    let closed = async { while let Some(Ok(_)) = messages.next().await {} };
-    let _ = tokio::time::timeout(Duration::from_secs(5), closed).await;
+    if let Ok(socket) = channels.sink.reunite(messages) {
+        websocket::part(socket).await;
+    }
 }
 
 /// Gives the process the input that waits for it; answers whether it takes more.

@@ -1,5 +1,7 @@
 //! WebSockets of the kubelet API: the upgrade, and a WebSocket as a plain stream of bytes.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -77,9 +79,27 @@ pub(super) fn accept(
     Ok((response, socket))
 }
 
+/// How long a client may take to answer a goodbye.
+const PARTING: Duration = Duration::from_secs(5);
+
 /// The end of a WebSocket as clients want it: without the code for a normal end they report an error.
-pub(super) fn goodbye() -> Message {
+fn goodbye() -> Message {
     Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: Utf8Bytes::default() }))
+}
+
+/// Says goodbye, ends the stream and waits for the client to close. Closing a connection with unread input resets it, and what
+/// was sent last would be lost. A client that sleeps until its connection has news, with frames left that it read together
+/// with others, is woken by the end.
+pub(super) async fn part(mut socket: Socket) {
+    let parting = async {
+        // The client may be gone already.
+        let _ = socket.send(goodbye()).await;
+        let _ = socket.get_mut().shutdown().await;
+        while let Some(Ok(_)) = socket.next().await {}
+    };
+    if tokio::time::timeout(PARTING, parting).await.is_err() {
+        tracing::debug!("kubelet API: a client did not answer the end of its WebSocket");
+    }
 }
 
 /// A WebSocket whose binary messages are pieces of one stream of bytes (KEP-4006's tunnel). Must be called in a
@@ -113,6 +133,9 @@ pub(super) fn tunnel(socket: Socket) -> DuplexStream {
             let _ = sink.send(goodbye()).await;
         };
         tokio::join!(inbound, outbound);
+        if let Ok(socket) = sink.reunite(messages) {
+            part(socket).await;
+        }
     });
     near
 }

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, reques
 use http_body_util::BodyExt;
 use hyper::{client::conn::http1, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 
 use super::super::body::Body;
 use crate::{Error, status};
@@ -101,5 +101,11 @@ where
 
 async fn splice(ours: OnUpgrade, theirs: OnUpgrade) -> std::io::Result<()> {
     let (ours, theirs) = tokio::try_join!(ours, theirs).map_err(std::io::Error::other)?;
-    copy_bidirectional(&mut TokioIo::new(ours), &mut TokioIo::new(theirs)).await.map(|_| ())
+    let (mut ours, mut theirs) = (TokioIo::new(ours), TokioIo::new(theirs));
+    let copied = copy_bidirectional(&mut ours, &mut theirs).await;
+    if copied.is_err() {
+        // Where a backend broke off, its client still reads a proper end, unless it is gone itself.
+        let _ = ours.shutdown().await;
+    }
+    copied.map(|_| ())
 }
