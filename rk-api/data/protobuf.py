@@ -96,6 +96,11 @@ for path in source.rglob("mod.rs"):
             group = f"{gvk['group']}/" if gvk["group"] else ""
             kinds.setdefault(f"{group}{gvk['version']}/{gvk['kind']}", short(package) + "." + name)
 
+# What became v1 after the crate was made has the fields it had as v1beta1.
+for kind, message in list(kinds.items()):
+    if "v1beta1/MutatingAdmissionPolicy" in kind:
+        kinds.setdefault(kind.replace("v1beta1", "v1"), message)
+
 # Only what the kinds reach.
 reached, todo = set(), sorted(set(kinds.values()))
 while todo:

@@ -160,13 +160,21 @@ impl Object {
     /// # Errors
     /// [`Error::Decode`] if the object does not fit the type.
     pub fn typed<K: DeserializeOwned + Send + Sync + 'static>(&self) -> Result<Arc<K>, Error> {
+        self.cached(|| serde_json::from_slice::<K>(&self.json).map_err(|e| Error::decode(&self.kind, &e)))
+    }
+
+    /// Another form of the object, made by the first who asks and shared by all others.
+    pub(crate) fn cached<T: Send + Sync + 'static>(
+        &self,
+        make: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<Arc<T>, Error> {
         let mut typed = self.typed.lock();
-        if let Some(found) = typed.iter().find_map(|any| Arc::clone(any).downcast::<K>().ok()) {
+        if let Some(found) = typed.iter().find_map(|any| Arc::clone(any).downcast::<T>().ok()) {
             return Ok(found);
         }
-        let decoded = Arc::new(serde_json::from_slice::<K>(&self.json).map_err(|e| Error::decode(&self.kind, &e))?);
-        typed.push(decoded.clone());
-        Ok(decoded)
+        let made = Arc::new(make()?);
+        typed.push(made.clone());
+        Ok(made)
     }
 }
 

@@ -87,6 +87,10 @@ fn hpa_to_v1(object: &mut Value) {
         if let Some(conditions) = take(&mut object["status"], "conditions") {
             kept.push((CONDITIONS, conditions));
         }
+        if object["status"]["currentReplicas"].is_null() {
+            // Required in this version only.
+            object["status"]["currentReplicas"] = 0.into();
+        }
     }
     for (annotation, value) in kept {
         object["metadata"]["annotations"][annotation] = value.to_string().into();

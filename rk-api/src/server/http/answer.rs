@@ -11,10 +11,18 @@ use super::{
     negotiate::{Accepted, Format, Shape},
     table::{self, Include},
 };
-use crate::{Error, List, Object, Status, server::catalog::Served, status};
+use crate::{
+    Error, List, Object, Status,
+    server::{
+        catalog::Served,
+        schema::{PROTOBUF, protobuf},
+    },
+    status,
+};
 
 /// Answers shorter than this are not compressed, as kube-apiserver has it.
 const COMPRESS_FROM: usize = 128 * 1024;
+const JSON: &str = "application/json";
 
 /// How the client wants its answer.
 pub(super) struct Style {
@@ -57,32 +65,36 @@ pub(super) fn text(code: u16, text: impl Into<String>) -> Response<Body> {
 pub(super) fn tree(code: u16, value: &Value, style: &Style) -> Response<Body> {
     let bytes = match style.accepted.format {
         Format::Json if style.pretty => serde_json::to_vec_pretty(value),
-        Format::Json => serde_json::to_vec(value),
         Format::Yaml => return yaml(code, value),
+        Format::Protobuf => match protobuf::encode(value) {
+            Some(bytes) => return encoded(code, PROTOBUF, bytes.into(), style),
+            None => serde_json::to_vec(value),
+        },
+        Format::Json => serde_json::to_vec(value),
     };
-    encoded(code, Bytes::from(bytes.unwrap_or_default()), style)
+    encoded(code, JSON, Bytes::from(bytes.unwrap_or_default()), style)
 }
 
 fn yaml(code: u16, value: &Value) -> Response<Body> {
     match serde_saphyr::to_string(value) {
         Ok(text) => respond(code, "application/yaml", body::full(text)),
-        Err(error) => failure(&status::internal(format!("can't write YAML: {error}")).into(), &Style::PLAIN),
+        Err(error) => failure(&status::internal(format!("can't write YAML: {error}")).into(), Format::Json),
     }
 }
 
-/// JSON that is encoded already.
-fn encoded(code: u16, bytes: Bytes, style: &Style) -> Response<Body> {
+/// Bytes that are encoded already.
+fn encoded(code: u16, content_type: &str, bytes: Bytes, style: &Style) -> Response<Body> {
     if style.gzip && bytes.len() >= COMPRESS_FROM {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         if let Ok(compressed) = encoder.write_all(&bytes).and_then(|()| encoder.finish()) {
-            let mut response = respond(code, "application/json", body::full(compressed));
+            let mut response = respond(code, content_type, body::full(compressed));
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
             return response;
         }
     }
-    respond(code, "application/json", body::full(bytes))
+    respond(code, content_type, body::full(bytes))
 }
 
 /// One object.
@@ -99,8 +111,8 @@ pub(super) fn object(code: u16, object: &Arc<Object>, served: &Served, style: &S
             Ok(tree(code, &table, style))
         }
         Shape::Partial if own => Ok(tree(code, &table::partial(&object.value()?), style)),
-        _ if style.accepted.format == Format::Yaml || style.pretty => Ok(tree(code, &object.value()?, style)),
-        _ => Ok(encoded(code, object.json().clone(), style)),
+        _ if style.accepted.format != Format::Json || style.pretty => Ok(tree(code, &object.value()?, style)),
+        _ => Ok(encoded(code, JSON, object.json().clone(), style)),
     }
 }
 
@@ -128,7 +140,12 @@ pub(super) fn list(list: List, served: &Served, style: &Style) -> Result<Respons
             return Ok(tree(200, &table::table(served, objects, metadata, style.include, true)?, style));
         }
         Shape::Partial => {
-            let items = list.items.iter().map(|object| Ok(table::partial(&object.value()?)));
+            let items = list.items.iter().map(|object| Ok::<_, Error>(table::partial(&object.value()?)));
+            if style.accepted.format == Format::Protobuf {
+                let kind = "PartialObjectMetadataList";
+                let pieces = protobuf::encode_list("meta.k8s.io/v1", kind, &metadata, items)?;
+                return Ok(pieces_of(PROTOBUF, pieces.unwrap_or_default().into_iter(), style));
+            }
             let items = items.collect::<Result<Vec<_>, Error>>()?;
             let value = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
                 "metadata": metadata, "items": items});
@@ -136,8 +153,14 @@ pub(super) fn list(list: List, served: &Served, style: &Style) -> Result<Respons
         }
         _ => {}
     }
-    let head =
-        json!({"kind": format!("{}List", resource.kind), "apiVersion": resource.api_version(), "metadata": metadata});
+    let kind = format!("{}List", resource.kind);
+    if style.accepted.format == Format::Protobuf {
+        let items = list.items.iter().map(|object| object.value());
+        if let Some(pieces) = protobuf::encode_list(&resource.api_version(), &kind, &metadata, items)? {
+            return Ok(pieces_of(PROTOBUF, pieces.into_iter(), style));
+        }
+    }
+    let head = json!({"kind": kind, "apiVersion": resource.api_version(), "metadata": metadata});
     if style.accepted.format == Format::Yaml || style.pretty {
         let mut value = head;
         value["items"] = list.items.iter().map(|object| object.value()).collect::<Result<Vec<_>, _>>()?.into();
@@ -146,18 +169,26 @@ pub(super) fn list(list: List, served: &Served, style: &Style) -> Result<Respons
     let mut head = head.to_string();
     head.pop();
     head.push_str(",\"items\":[");
-    let size: usize = list.items.iter().map(|object| object.json().len() + 1).sum();
     let mut first = true;
     let items = list.items.into_iter().flat_map(move |object| {
         let comma = if std::mem::take(&mut first) { Bytes::new() } else { Bytes::from_static(b",") };
         [comma, object.json().clone()]
     });
     let pieces = std::iter::once(Bytes::from(head)).chain(items).chain([Bytes::from_static(b"]}")]);
-    if style.gzip && size >= COMPRESS_FROM {
+    Ok(pieces_of(JSON, pieces, style))
+}
+
+/// An answer of pieces that are all there.
+fn pieces_of(
+    content_type: &str,
+    pieces: impl Iterator<Item = Bytes> + Clone + Send + 'static,
+    style: &Style,
+) -> Response<Body> {
+    if style.gzip && pieces.clone().map(|piece| piece.len()).sum::<usize>() >= COMPRESS_FROM {
         let whole: Vec<u8> = pieces.flatten().collect();
-        return Ok(encoded(200, whole.into(), style));
+        return encoded(200, content_type, whole.into(), style);
     }
-    Ok(respond(200, "application/json", body::gathered(pieces)))
+    respond(200, content_type, body::gathered(pieces))
 }
 
 /// A failure's `Status`; what is none becomes one.
@@ -169,12 +200,12 @@ pub(super) fn status_of(error: &Error) -> Status {
     }
 }
 
-/// A failure.
-pub(super) fn failure(error: &Error, style: &Style) -> Response<Body> {
+/// A failure, in the format that the client takes.
+pub(super) fn failure(error: &Error, format: Format) -> Response<Body> {
     let status = status_of(error);
     let code = status.code.and_then(|code| u16::try_from(code).ok()).unwrap_or(500);
     let value = serde_json::to_value(&status).unwrap_or_default();
-    let style = Style { accepted: Accepted { shape: Shape::Object, ..style.accepted }, ..*style };
+    let style = Style { accepted: Accepted { format, shape: Shape::Object }, ..Style::PLAIN };
     let mut response = tree(code, &value, &style);
     if let Some(seconds) = status.details.as_ref().and_then(|details| details.retry_after_seconds) {
         response.headers_mut().insert(header::RETRY_AFTER, seconds.into());

@@ -96,7 +96,7 @@ pub(super) fn answer(core: &Core, parts: &Parts) -> Result<Option<Response<Body>
     let path = parts.uri.path().trim_end_matches('/');
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     if matches!(segments.as_slice(), ["api" | "apis"]) {
-        let wanted = negotiate(&parts.headers, &[Shape::Discovery]).map(|accepted| accepted.shape);
+        let wanted = negotiate(&parts.headers, &[Shape::Discovery], false).map(|accepted| accepted.shape);
         if wanted == Some(Shape::Discovery) {
             let documents = catalog.documents();
             let document = if segments == ["api"] { &documents.core } else { &documents.groups };
@@ -131,7 +131,7 @@ pub(super) fn answer(core: &Core, parts: &Parts) -> Result<Option<Response<Body>
         },
         _ => return Ok(None),
     };
-    let accepted = negotiate(&parts.headers, &[]).unwrap_or(super::negotiate::Accepted::JSON);
+    let accepted = negotiate(&parts.headers, &[], false).unwrap_or(super::negotiate::Accepted::JSON);
     let style = Style { accepted, gzip: answer::takes_gzip(&parts.headers), ..Style::PLAIN };
     Ok(Some(answer::tree(200, &value, &style)))
 }

@@ -2,11 +2,15 @@
 
 use http::{HeaderMap, header};
 
+use crate::server::schema::PROTOBUF;
+
 /// The encoding of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
     Json,
     Yaml,
+    /// Kubernetes' protobuf.
+    Protobuf,
 }
 
 /// The shape of an answer (`as=` in the media type).
@@ -34,8 +38,8 @@ impl Accepted {
 }
 
 /// The first of the accepted media types that this server speaks, `None` (406) if it speaks none. `shapes` are those
-/// that the path has besides the objects themselves.
-pub(super) fn negotiate(headers: &HeaderMap, shapes: &[Shape]) -> Option<Accepted> {
+/// that the path has besides the objects themselves; `protobuf` whether those have a protobuf form.
+pub(super) fn negotiate(headers: &HeaderMap, shapes: &[Shape], protobuf: bool) -> Option<Accepted> {
     let accept: Vec<_> = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let accept = accept.join(",");
     if accept.trim().is_empty() {
@@ -47,6 +51,7 @@ pub(super) fn negotiate(headers: &HeaderMap, shapes: &[Shape]) -> Option<Accepte
         let format = match parts.next().unwrap_or_default() {
             "application/json" | "*/*" | "application/*" => Format::Json,
             "application/yaml" => Format::Yaml,
+            PROTOBUF => Format::Protobuf,
             _ => continue,
         };
         let parameters: Vec<(&str, &str)> = parts.filter_map(|part| part.split_once('=')).collect();
@@ -60,7 +65,13 @@ pub(super) fn negotiate(headers: &HeaderMap, shapes: &[Shape]) -> Option<Accepte
             (Some("APIGroupDiscoveryList"), Some("apidiscovery.k8s.io"), Some("v2")) => Shape::Discovery,
             _ => continue,
         };
-        if shape != Shape::Object && !shapes.contains(&shape) {
+        let spoken = shape == Shape::Object || shapes.contains(&shape);
+        let formed = match (format, shape) {
+            (Format::Protobuf, Shape::Object) => protobuf,
+            (Format::Protobuf, shape) => shape == Shape::Partial,
+            _ => true,
+        };
+        if !spoken || !formed {
             continue;
         }
         let quality = get("q").and_then(|q| q.parse::<f32>().ok()).unwrap_or(1.0);
@@ -70,6 +81,12 @@ pub(super) fn negotiate(headers: &HeaderMap, shapes: &[Shape]) -> Option<Accepte
     }
     clauses.sort_by_key(|(quality, _)| *quality);
     clauses.first().map(|(_, accepted)| *accepted)
+}
+
+/// The format of a `Status`, which has every form.
+pub(super) fn format(headers: &HeaderMap) -> Format {
+    let shapes = [Shape::Table, Shape::Partial, Shape::Discovery];
+    negotiate(headers, &shapes, true).map_or(Format::Json, |accepted| accepted.format)
 }
 
 #[cfg(test)]
@@ -100,7 +117,21 @@ mod tests {
             if !accept.is_empty() {
                 headers.insert(header::ACCEPT, accept.parse().unwrap());
             }
-            assert_eq!(negotiate(&headers, &tables), wanted, "{accept}");
+            assert_eq!(negotiate(&headers, &tables, false), wanted, "{accept}");
         }
+    }
+
+    #[test]
+    fn protobuf_where_there_is_a_form() {
+        let mut headers = HeaderMap::new();
+        let accept = "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/vnd.kubernetes.protobuf,application/json";
+        headers.insert(header::ACCEPT, accept.parse().unwrap());
+        let format = |protobuf| negotiate(&headers, &[Shape::Table], protobuf).unwrap();
+        assert_eq!(format(true), Accepted { format: Format::Protobuf, shape: Shape::Object });
+        assert_eq!(format(false), Accepted::JSON);
+        let accept = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+        headers.insert(header::ACCEPT, accept.parse().unwrap());
+        let partial = negotiate(&headers, &[Shape::Partial], false);
+        assert_eq!(partial, Some(Accepted { format: Format::Protobuf, shape: Shape::Partial }));
     }
 }

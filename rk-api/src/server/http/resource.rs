@@ -84,7 +84,8 @@ where
     }
     let served = Arc::clone(&call.served);
     let shapes: &[Shape] = &[Shape::Table, Shape::Partial];
-    let Some(accepted) = negotiate(&parts.headers, shapes) else { return Err(not_acceptable()) };
+    let protobuf = schema::protobuf::has_form(&served.api_version, &served.resource().kind);
+    let Some(accepted) = negotiate(&parts.headers, shapes, protobuf) else { return Err(not_acceptable()) };
     let style = Style {
         accepted,
         pretty: query.flag("pretty"),
@@ -100,7 +101,7 @@ where
             let collection = Call { name: String::new(), ..call };
             let watched = match core.watch(&collection, options).await {
                 Ok(events) => Ok(watch::answer(events, served, style, core.stopping.clone())),
-                Err(error) => watch::refused(&error).ok_or(error),
+                Err(error) => watch::refused(&error, accepted.format).ok_or(error),
             };
             let mut response = watched?;
             answer::add_warnings(&mut response, &collection.warnings.lock());
@@ -151,7 +152,7 @@ where
 }
 
 pub(super) fn not_acceptable() -> Error {
-    let accepted = "application/json, application/yaml";
+    let accepted = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
     let message = format!("only the following media types are accepted: {accepted}");
     status::failure(406, "NotAcceptable", message).into()
 }

@@ -16,6 +16,7 @@ use super::{
     body::{self, Body},
     health, identity,
     metrics::Labels,
+    negotiate,
     path::ResourcePath,
     query::Query,
     resource,
@@ -73,7 +74,7 @@ impl HttpService {
             };
             tokio::time::timeout(TIMEOUT, answered).await.unwrap_or_else(|_| late())
         };
-        let response = answered.unwrap_or_else(|error| answer::failure(&error, &Style::PLAIN));
+        let response = answered.unwrap_or_else(|error| answer::failure(&error, negotiate::format(&parts.headers)));
         self.core.metrics.done(labels, response.status().as_u16(), started.elapsed());
         response
     }

@@ -1,4 +1,4 @@
-//! Watches over HTTP: one JSON frame per event.
+//! Watches over HTTP: one frame per event, in JSON or protobuf.
 
 use std::sync::Arc;
 
@@ -11,12 +11,15 @@ use tokio_util::sync::CancellationToken;
 use super::{
     answer::{Style, respond, status_of},
     body::{self, Body},
-    negotiate::Shape,
+    negotiate::{Format, Shape},
     table,
 };
-use crate::{Error, EventStream, Object, WatchEvent, server::catalog::Served};
+use crate::{
+    Error, EventStream, Object, WatchEvent,
+    server::{catalog::Served, schema::protobuf},
+};
 
-/// A frame around bytes that are encoded already.
+/// A frame around JSON that is encoded already.
 fn frame(kind: &str, object: &[u8]) -> Bytes {
     let mut out = Vec::with_capacity(object.len() + 32);
     out.extend_from_slice(b"{\"type\":\"");
@@ -27,9 +30,25 @@ fn frame(kind: &str, object: &[u8]) -> Bytes {
     out.into()
 }
 
-fn error_frame(error: &Error) -> Bytes {
-    let status = serde_json::to_vec(&status_of(error)).unwrap_or_default();
-    frame("ERROR", &status)
+/// A frame around a tree.
+fn tree(kind: &str, object: &Value, format: Format) -> Bytes {
+    if format == Format::Protobuf
+        && let Some(object) = protobuf::encode(object)
+    {
+        return protobuf::watch_frame(kind, &object).into();
+    }
+    frame(kind, object.to_string().as_bytes())
+}
+
+fn error_frame(error: &Error, format: Format) -> Bytes {
+    tree("ERROR", &serde_json::to_value(status_of(error)).unwrap_or_default(), format)
+}
+
+fn content_type(format: Format) -> &'static str {
+    match format {
+        Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => "application/json",
+    }
 }
 
 /// What a bookmark looks like as an object of the watched kind.
@@ -49,7 +68,14 @@ struct Frames {
     headed: bool,
 }
 
+/// An object's protobuf form, if it has one.
+struct Form(Option<Vec<u8>>);
+
 impl Frames {
+    fn format(&self) -> Format {
+        self.style.accepted.format
+    }
+
     fn object(&mut self, kind: &str, object: &Object) -> Result<Bytes, Error> {
         let value = match self.style.accepted.shape {
             Shape::Table => {
@@ -58,9 +84,17 @@ impl Frames {
                 table::table(&self.served, [object], metadata, self.style.include, heading)?
             }
             Shape::Partial => table::partial(&object.value()?),
+            _ if self.format() == Format::Protobuf => {
+                // All watchers that want it share one encoding.
+                let form = object.cached(|| Ok(Form(protobuf::encode(&object.value()?))))?;
+                match &form.0 {
+                    Some(bytes) => return Ok(protobuf::watch_frame(kind, bytes).into()),
+                    None => object.value()?,
+                }
+            }
             _ => return Ok(frame(kind, object.json())),
         };
-        Ok(frame(kind, value.to_string().as_bytes()))
+        Ok(tree(kind, &value, self.format()))
     }
 
     fn event(&mut self, event: &WatchEvent) -> Result<Bytes, Error> {
@@ -79,7 +113,7 @@ impl Frames {
                     Shape::Partial => table::partial(&mark),
                     _ => mark,
                 };
-                Ok(frame("BOOKMARK", value.to_string().as_bytes()))
+                Ok(tree("BOOKMARK", &value, self.format()))
             }
         }
     }
@@ -92,6 +126,7 @@ pub(super) fn answer(
     style: Style,
     stopping: CancellationToken,
 ) -> Response<Body> {
+    let format = style.accepted.format;
     let mut frames = Frames { served, style, headed: false };
     // After an error nothing follows.
     let stopped = events.scan(false, |failed, event| {
@@ -105,20 +140,20 @@ pub(super) fn answer(
         for event in events {
             let bytes = match event.and_then(|event| frames.event(&event)) {
                 Ok(bytes) => bytes,
-                Err(error) => error_frame(&error),
+                Err(error) => error_frame(&error, format),
             };
             piece.extend_from_slice(&bytes);
         }
         Bytes::from(piece)
     });
     let until = async move { stopping.cancelled().await };
-    respond(200, "application/json", body::streamed(pieces.take_until(Box::pin(until))))
+    respond(200, content_type(format), body::streamed(pieces.take_until(Box::pin(until))))
 }
 
 /// A watch that fails before it begins answers as Kubernetes does: an expired version is an event, all else a failure.
-pub(super) fn refused(error: &Error) -> Option<Response<Body>> {
+pub(super) fn refused(error: &Error, format: Format) -> Option<Response<Body>> {
     error.is_expired().then(|| {
-        let frame = error_frame(error);
-        respond(200, "application/json", body::streamed(stream::once(std::future::ready(frame))))
+        let frame = error_frame(error, format);
+        respond(200, content_type(format), body::streamed(stream::once(std::future::ready(frame))))
     })
 }

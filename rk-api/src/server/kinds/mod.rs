@@ -84,7 +84,8 @@ pub fn strategy(group: &str, kind: &str) -> Arc<dyn Strategy> {
         ("certificates.k8s.io", "CertificateSigningRequest") => certificates::SIGNING_REQUEST,
         ("apiextensions.k8s.io", "CustomResourceDefinition") => custom::DEFINITION,
         (ADMISSION, "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration") => admission::WEBHOOKS,
-        (ADMISSION, "ValidatingAdmissionPolicy" | "MutatingAdmissionPolicy") => admission::POLICY,
+        (ADMISSION, "ValidatingAdmissionPolicy") => admission::POLICY,
+        (ADMISSION, "MutatingAdmissionPolicy") => Rules { has_status: false, ..admission::POLICY },
         (ADMISSION, "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding") => admission::POLICY_BINDING,
         _ => Rules::NONE,
     };

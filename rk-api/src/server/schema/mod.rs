@@ -17,7 +17,7 @@ mod defaults;
 mod formats;
 mod normalize;
 mod parse;
-mod protobuf;
+pub(crate) mod protobuf;
 mod rules;
 mod validate;
 

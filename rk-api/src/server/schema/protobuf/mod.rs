@@ -1,14 +1,19 @@
-//! Bodies in Kubernetes' protobuf form, which typed Go clients send: four bytes of magic, an envelope
+//! Kubernetes' protobuf form, which typed Go clients speak: four bytes of magic, an envelope
 //! (`runtime.Unknown`) that names the kind, and the message of that kind
 //! (<https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding>).
 //!
-//! The messages' fields come from `rk-api/data/protobuf.json.gz`; a message becomes the JSON tree of the same object.
+//! The messages' fields come from `rk-api/data/protobuf.json.gz`; a message becomes the JSON tree of the same object, and the
+//! other way round (`encode`).
 //! Go writes fields that are no pointers even if they are zero: such zeros are left out, as Go's JSON does.
+
+mod encode;
 
 use std::{collections::HashMap, io::Read, sync::OnceLock};
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+
+pub(crate) use encode::{encode, encode_list, has_form, watch_frame};
 
 const MAGIC: &[u8] = b"k8s\0";
 /// Deepest nesting of messages.
@@ -18,17 +23,56 @@ const DEPTH: usize = 100;
 struct Tables {
     kinds: HashMap<String, String>,
     messages: HashMap<String, HashMap<u64, (String, String)>>,
+    #[serde(skip)]
+    by_name: HashMap<String, Fields>,
+}
+
+/// A message's fields: number and type.
+#[derive(Default)]
+struct Fields {
+    named: HashMap<String, (u64, String)>,
+    /// Messages whose fields are those of this one in JSON.
+    merged: Vec<(u64, String)>,
+}
+
+impl Fields {
+    fn of(fields: &HashMap<u64, (String, String)>) -> Self {
+        let mut sorted = Self::default();
+        for (&number, (field, code)) in fields {
+            if field.is_empty() {
+                sorted.merged.push((number, code.clone()));
+            } else {
+                sorted.named.insert(field.clone(), (number, code.clone()));
+            }
+        }
+        sorted
+    }
 }
 
 fn tables() -> &'static Tables {
     static TABLES: OnceLock<Tables> = OnceLock::new();
     TABLES.get_or_init(|| {
         let mut json = Vec::new();
-        flate2::read::GzDecoder::new(&include_bytes!("../../../data/protobuf.json.gz")[..])
+        flate2::read::GzDecoder::new(&include_bytes!("../../../../data/protobuf.json.gz")[..])
             .read_to_end(&mut json)
             .expect("the built-in protobuf tables are compressed");
-        serde_json::from_slice(&json).expect("the built-in protobuf tables are well-formed")
+        let mut tables: Tables = serde_json::from_slice(&json).expect("the built-in protobuf tables are well-formed");
+        tables.add_partial("PartialObjectMetadata", "meta.v1.ObjectMeta");
+        tables.add_partial("PartialObjectMetadataList", "meta.v1.ListMeta");
+        let items = ("items".to_owned(), "*meta.v1.PartialObjectMetadata".to_owned());
+        tables.messages.entry("meta.v1.PartialObjectMetadataList".to_owned()).or_default().insert(2, items);
+        tables.by_name = tables.messages.iter().map(|(name, fields)| (name.clone(), Fields::of(fields))).collect();
+        tables
     })
+}
+
+impl Tables {
+    /// Objects with metadata only, which the published messages of the groups do not have.
+    fn add_partial(&mut self, kind: &str, metadata: &str) {
+        let name = format!("meta.v1.{kind}");
+        self.kinds.insert(format!("meta.k8s.io/v1/{kind}"), name.clone());
+        self.messages.entry(name).or_default().insert(1, ("metadata".to_owned(), metadata.to_owned()));
+    }
 }
 
 /// Why bytes are no such message.
