@@ -38,19 +38,3 @@ pub(crate) fn remove_all(path: &Path) -> io::Result<()> {
         other => other,
     }
 }
-
-/// The path without `..`, `.` and doubled slashes, as if it started at the root.
-pub(crate) fn clean(path: &Path) -> std::path::PathBuf {
-    use std::path::Component;
-    let mut clean = std::path::PathBuf::from("/");
-    for part in path.components() {
-        match part {
-            Component::ParentDir => {
-                clean.pop();
-            }
-            Component::Normal(part) => clean.push(part),
-            _ => {}
-        }
-    }
-    clean
-}

@@ -59,7 +59,7 @@ impl Namespace {
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", wanted.host_path.display())))?;
         // Held open, as a path may be covered by the copies made for this very mount.
         let held = fs::File::open(&wanted.host_path)?;
-        let target = self.place(&fsutil::clean(&wanted.container_path), source.is_dir())?;
+        let target = self.place(&clean(&wanted.container_path), source.is_dir())?;
         let through = PathBuf::from(format!("/proc/self/task/{}/fd/{}", unistd::gettid(), {
             use std::os::fd::AsRawFd;
             held.as_raw_fd()
@@ -145,7 +145,7 @@ pub(super) fn join(pid: i32) -> io::Result<()> {
 /// The way without privileges: a symlink under `root` for each mount.
 pub(super) fn link(root: &Path, mounts: &[Mount]) -> io::Result<()> {
     for wanted in mounts {
-        let clean = fsutil::clean(&wanted.container_path);
+        let clean = clean(&wanted.container_path);
         let place = root.join(clean.strip_prefix("/").unwrap_or(&clean));
         if let Some(above) = place.parent() {
             fs::create_dir_all(above)?;
@@ -155,3 +155,19 @@ pub(super) fn link(root: &Path, mounts: &[Mount]) -> io::Result<()> {
     }
     Ok(())
 }
+/// The path without `..`, `.` and doubled slashes, as if it started at the root.
+fn clean(path: &Path) -> PathBuf {
+    use std::path::Component;
+    let mut clean = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::Normal(part) => clean.push(part),
+            _ => {}
+        }
+    }
+    clean
+}
+
