@@ -15,6 +15,7 @@ use rk_store::{
 };
 
 use crate::{
+    api::api,
     mutate::{Random, mutate, mutate_payload, mutate_snapshot},
     peer::peer,
     request::{self, Requests},
@@ -35,7 +36,7 @@ type Done<'a> = Pin<Box<dyn Future<Output = bool> + 'a>>;
 /// Runs one case; whether what was read was taken as whole.
 pub type Target = for<'a> fn(&'a Corpus, &'a mut Random) -> Done<'a>;
 
-pub const NAMES: [&str; 8] = ["command", "head", "log", "values", "checkpoint", "snapshot", "request", "peer"];
+pub const NAMES: [&str; 9] = ["command", "head", "log", "values", "checkpoint", "snapshot", "request", "peer", "api"];
 
 pub fn find(name: &str) -> Option<Target> {
     Some(match name {
@@ -47,6 +48,7 @@ pub fn find(name: &str) -> Option<Target> {
         "snapshot" => |corpus, random| Box::pin(snapshot(corpus, random)),
         "request" => |corpus, random| Box::pin(request::request(&corpus.requests, random)),
         "peer" => |_, random| Box::pin(peer(random)),
+        "api" => |_, random| Box::pin(api(random)),
         _ => return None,
     })
 }
