@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{Attributes, Reader};
@@ -41,6 +42,37 @@ pub struct AdmissionRequest {
     pub dry_run: bool,
     /// Warnings for the client.
     pub warnings: Vec<String>,
+    /// What plugins that only look at the write have to say besides yes or no.
+    pub notes: Notes,
+}
+
+/// Warnings and audit annotations of plugins that validate a write.
+#[derive(Debug, Default)]
+pub struct Notes {
+    warnings: Mutex<Vec<String>>,
+    annotations: Mutex<Vec<(String, String)>>,
+}
+
+impl Notes {
+    /// Warns the client.
+    pub fn warn(&self, warning: impl Into<String>) {
+        self.warnings.lock().push(warning.into());
+    }
+
+    /// Annotates the write in the audit log.
+    pub fn annotate(&self, key: impl Into<String>, value: impl Into<String>) {
+        self.annotations.lock().push((key.into(), value.into()));
+    }
+
+    /// The warnings so far, which are then gone.
+    pub fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut self.warnings.lock())
+    }
+
+    /// The annotations so far: keys and values.
+    pub fn annotations(&self) -> Vec<(String, String)> {
+        self.annotations.lock().clone()
+    }
 }
 
 /// A plugin that may change (`mutate`) or refuse (either) a write. A user's own is a row in the chain like any other.

@@ -9,7 +9,12 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Row, convert, custom::columns::PrinterColumn, http::Documents, openapi, schema::Schema, storage::Collection,
+    Row, convert,
+    custom::{Converter, columns::PrinterColumn},
+    http::Documents,
+    openapi,
+    schema::Schema,
+    storage::Collection,
 };
 use crate::{Error, Object, Resource};
 
@@ -37,6 +42,10 @@ pub(crate) struct Served {
     pub(crate) custom: bool,
     /// The columns of a custom resource behind its name; others have theirs in the row.
     pub(crate) printer: Vec<PrinterColumn>,
+    /// What is said to those who use a version that has a successor.
+    pub(crate) deprecation: Option<String>,
+    /// What converts a custom resource's versions, if they differ in more than their names.
+    pub(crate) converter: Option<Arc<Converter>>,
 }
 
 impl Served {
@@ -62,22 +71,68 @@ impl Served {
     ///
     /// # Errors
     /// The object can't be converted.
-    pub(crate) fn read(&self, stored: &Arc<Object>) -> Result<Arc<Object>, Error> {
+    pub(crate) async fn read(&self, stored: &Arc<Object>) -> Result<Arc<Object>, Error> {
         if stored.api_version() == self.api_version {
             return Ok(Arc::clone(stored));
         }
-        let mut value = stored.value()?;
-        convert::convert(&mut value, &self.api_version);
-        Ok(Arc::new(Object::from_value(&value)?))
+        Ok(Arc::new(Object::from_value(&self.read_value(stored.value()?).await?)?))
+    }
+
+    /// The same for a tree.
+    ///
+    /// # Errors
+    /// The object can't be converted.
+    pub(crate) async fn read_value(&self, stored: Value) -> Result<Value, Error> {
+        if stored["apiVersion"] == self.api_version.as_str() {
+            return Ok(stored);
+        }
+        Box::pin(self.converted(stored, &self.api_version)).await
+    }
+
+    /// Stored objects in the version of this row.
+    ///
+    /// # Errors
+    /// The objects can't be converted.
+    pub(crate) async fn read_all(&self, objects: &mut [Arc<Object>]) -> Result<(), Error> {
+        /// So many are converted by one call of a webhook.
+        const AT_ONCE: usize = 500;
+        let mut others: Vec<_> = objects.iter_mut().filter(|object| object.api_version() != self.api_version).collect();
+        for some in others.chunks_mut(AT_ONCE) {
+            let values = match &self.converter {
+                Some(converter) => {
+                    let values = some.iter().map(|object| object.value()).collect::<Result<_, _>>()?;
+                    converter.convert(values, &self.api_version).await?
+                }
+                None => {
+                    let mut values = some.iter().map(|object| object.value()).collect::<Result<Vec<_>, _>>()?;
+                    values.iter_mut().for_each(|value| convert::convert(value, &self.api_version));
+                    values
+                }
+            };
+            for (object, value) in some.iter_mut().zip(values) {
+                **object = Arc::new(Object::from_value(&value)?);
+            }
+        }
+        Ok(())
     }
 
     /// An object of this row's version in the stored one.
-    pub(crate) fn stored<'a>(&self, value: &'a Value) -> Cow<'a, Value> {
-        let mut stored = Cow::Borrowed(value);
-        if value["apiVersion"] != self.stored_as.as_str() {
-            convert::convert(stored.to_mut(), &self.stored_as);
+    ///
+    /// # Errors
+    /// The object can't be converted.
+    pub(crate) async fn stored<'a>(&self, value: &'a Value) -> Result<Cow<'a, Value>, Error> {
+        if value["apiVersion"] == self.stored_as.as_str() {
+            return Ok(Cow::Borrowed(value));
         }
-        stored
+        Box::pin(self.converted(value.clone(), &self.stored_as)).await.map(Cow::Owned)
+    }
+
+    async fn converted(&self, mut value: Value, to: &str) -> Result<Value, Error> {
+        if let Some(converter) = &self.converter {
+            return Ok(converter.convert(vec![value], to).await?.pop().unwrap_or_default());
+        }
+        convert::convert(&mut value, to);
+        Ok(value)
     }
 }
 

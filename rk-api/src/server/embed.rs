@@ -151,7 +151,18 @@ fn serve(row: Row, cache: &Cache) -> Served {
     let collection = cache.collection(&key::collection(group, &resource.plural));
     let schema = Schema::builtin(&resource.group, &resource.version, &resource.kind);
     let api_version = resource.api_version();
-    Served { collection, stored_as, api_version, schema, scale, custom: false, printer: Vec::new(), row }
+    Served {
+        collection,
+        stored_as,
+        api_version,
+        schema,
+        scale,
+        custom: false,
+        printer: Vec::new(),
+        deprecation: None,
+        converter: None,
+        row,
+    }
 }
 
 impl Server {
@@ -244,9 +255,7 @@ impl Server {
 
     /// The resource that serves a kind, such as `apps/v1` and `Deployment`; `None` if none does.
     pub fn resource_of(&self, api_version: &str, kind: &str) -> Option<Resource> {
-        let catalog = self.core.catalog.load();
-        let found = catalog.rows().map(|served| served.resource());
-        found.into_iter().find(|resource| resource.kind == kind && resource.api_version() == api_version).cloned()
+        Reader::resource_of(&*self.core, api_version, kind)
     }
 
     /// The server's current objects, with nobody's permissions asked.

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::Reader;
-use crate::{Error, LabelSelector, Object};
+use crate::{Error, LabelSelector, Object, Resource};
 
 type Key = (String, String, String);
 
@@ -65,5 +65,10 @@ impl Reader for Objects {
 
     fn version(&self, _: &str, _: &str) -> Result<u64, Error> {
         Ok(self.0.lock().0)
+    }
+
+    fn resource_of(&self, api_version: &str, kind: &str) -> Option<Resource> {
+        let rows = super::builtin::rows().into_iter().map(|row| row.resource);
+        rows.into_iter().find(|resource| resource.kind == kind && resource.api_version() == api_version)
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
+use serde_json::Value;
 
-use super::Reader;
-use crate::{Error, LabelSelector, Object};
+use super::{Attributes, Decision, Reader, schema::Schema};
+use crate::{Error, LabelSelector, Object, Resource};
 
 /// Stands for the [`Reader`] of a server that is yet to be built: authenticators and authorizers that read the server's
 /// own objects are parts of that server.
@@ -50,5 +51,28 @@ impl Reader for LateReader {
 
     fn version(&self, group: &str, plural: &str) -> Result<u64, Error> {
         self.reader()?.version(group, plural)
+    }
+
+    fn resource_of(&self, api_version: &str, kind: &str) -> Option<Resource> {
+        self.reader().ok()?.resource_of(api_version, kind)
+    }
+
+    fn other_versions(&self, resource: &Resource) -> Vec<Resource> {
+        self.reader().map(|reader| reader.other_versions(resource)).unwrap_or_default()
+    }
+
+    async fn convert(&self, object: Value, from: &Resource, to: &Resource) -> Result<Value, Error> {
+        self.reader()?.convert(object, from, to).await
+    }
+
+    fn schema(&self, resource: &Resource) -> Option<Arc<Schema>> {
+        self.reader().ok()?.schema(resource)
+    }
+
+    async fn authorize(&self, attributes: &Attributes) -> Decision {
+        match self.reader() {
+            Ok(reader) => reader.authorize(attributes).await,
+            Err(error) => Decision::NoOpinion(error.to_string()),
+        }
     }
 }

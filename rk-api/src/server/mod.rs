@@ -12,6 +12,7 @@ pub mod authz;
 pub mod bootstrap;
 mod builtin;
 mod catalog;
+pub mod cel;
 mod convert;
 mod custom;
 mod embed;
@@ -32,7 +33,7 @@ pub mod schema;
 mod security;
 mod storage;
 
-pub use admission::{AdmissionRequest, Admit, Operation};
+pub use admission::{AdmissionRequest, Admit, Notes, Operation};
 pub use auth::{Attributes, AuthenticationError, Authenticator, Authorizer, Credentials, Decision, UserInfo};
 pub use late_reader::LateReader;
 pub use registry::{Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::Value;
 
-use super::UserInfo;
+use super::{Attributes, Decision, UserInfo, schema::Schema};
 use crate::{Error, LabelSelector, Object, Resource};
 
 /// One resource: the server serves what rows say and nothing else.
@@ -189,4 +189,32 @@ pub trait Reader: Send + Sync {
     /// # Errors
     /// The store failed, or the resource is not served.
     fn version(&self, group: &str, plural: &str) -> Result<u64, Error>;
+
+    /// The resource that serves a kind, such as `apps/v1` and `Deployment`; `None` if none does.
+    fn resource_of(&self, _api_version: &str, _kind: &str) -> Option<Resource> {
+        None
+    }
+
+    /// The other versions in which a resource is served.
+    fn other_versions(&self, _resource: &Resource) -> Vec<Resource> {
+        Vec::new()
+    }
+
+    /// An object in another version of its resource.
+    ///
+    /// # Errors
+    /// It can't be converted.
+    async fn convert(&self, object: Value, _from: &Resource, _to: &Resource) -> Result<Value, Error> {
+        Ok(object)
+    }
+
+    /// What objects of a resource look like; `None` for anything.
+    fn schema(&self, resource: &Resource) -> Option<Arc<Schema>> {
+        Schema::builtin(&resource.group, &resource.version, &resource.kind)
+    }
+
+    /// What the server's authorizers say, for plugins that ask on somebody's behalf.
+    async fn authorize(&self, _attributes: &Attributes) -> Decision {
+        Decision::NoOpinion("there is no authorizer".to_owned())
+    }
 }

@@ -41,6 +41,11 @@ pub struct Manager<'a> {
     pub force: bool,
 }
 
+/// An object with what a configuration applies to it, whoever owns it.
+pub(crate) fn merged(schema: Option<&Schema>, live: &Value, applied: &Value) -> Value {
+    merge::merge(schema, live, applied)
+}
+
 /// Who owns what was there before the first apply.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 

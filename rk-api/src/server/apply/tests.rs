@@ -345,7 +345,7 @@ proptest! {
             if let Some(schema) = schema {
                 schema.apply_defaults(&mut tracked);
                 schema.normalize(&mut tracked);
-                schema.validate(&tracked);
+                schema.validate(&tracked, None);
             }
         }
     }

@@ -4,6 +4,7 @@
 //! every served version into the catalog, and when a definition is deleted deletes its objects first.
 
 pub(crate) mod columns;
+mod conversion;
 mod jsonpath;
 mod rows;
 mod status;
@@ -15,11 +16,13 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    UserInfo,
+    Reader, UserInfo,
     pipeline::{Call, Change, Core},
     storage::{WatchSpec, watch},
 };
 use crate::{DeleteOptions, Error, ListOptions, Object, Resource, WatchEvent, WriteOptions};
+
+pub(crate) use conversion::Converter;
 
 /// Keeps a definition until its objects are gone.
 pub(crate) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -76,7 +79,7 @@ impl Core {
 
     /// Puts a definition in service if it may be. The status that it should have, if that is another, and whether it is
     /// being deleted.
-    fn define(&self, object: &Object, judge: bool) -> (Option<Value>, bool) {
+    fn define(self: &Arc<Self>, object: &Object, judge: bool) -> (Option<Value>, bool) {
         let value = match object.value() {
             Ok(value) => value,
             Err(error) => {
@@ -89,7 +92,8 @@ impl Core {
         let accepted = status::is(&status, "Established");
         // What was established stays so, whatever names others take since.
         if accepted || status::is(&value["status"], "Established") {
-            match rows::of(&value, &self.cache, terminating) {
+            let reader: Weak<dyn Reader> = Arc::<Self>::downgrade(self);
+            match rows::of(&value, &self.cache, terminating, &reader) {
                 Ok(rows) => self.change_catalog(|catalog| {
                     let (group, plural) = (&value["spec"]["group"], &value["spec"]["names"]["plural"]);
                     catalog.remove(group.as_str().unwrap_or_default(), plural.as_str().unwrap_or_default());

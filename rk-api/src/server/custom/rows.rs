@@ -1,15 +1,15 @@
 //! A definition's rows: one per served version, all over one collection.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use serde_json::Value;
 
-use super::{columns, status};
+use super::{Converter, columns, status};
 use crate::{
     Resource,
     server::{
-        Row, Strategy, Subresource, WriteContext,
-        catalog::{ScalePaths, Served},
+        Reader, Row, Strategy, Subresource, WriteContext,
+        catalog::{ScalePaths, Served, version_priority},
         schema::Schema,
         storage::{Cache, key},
     },
@@ -41,11 +41,35 @@ fn texts(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
+/// What is said of a version that is deprecated.
+fn deprecation(version: &Value, spec: &Value) -> Option<String> {
+    if version["deprecated"] != true {
+        return None;
+    }
+    if let Some(warning) = version["deprecationWarning"].as_str() {
+        return Some(warning.to_owned());
+    }
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (group, kind, name) = (text(&spec["group"]), text(&spec["names"]["kind"]), text(&version["name"]));
+    let fresh = |other: &&Value| other["served"] == true && other["deprecated"] != true;
+    let newer = spec["versions"].as_array().into_iter().flatten().filter(fresh).map(|other| text(&other["name"]));
+    let newer = newer
+        .filter(|other| version_priority(other) > version_priority(&name))
+        .max_by_key(|other| version_priority(other));
+    let advice = newer.map(|newer| format!("; use {group}/{newer} {kind}")).unwrap_or_default();
+    Some(format!("{group}/{name} {kind} is deprecated{advice}"))
+}
+
 /// The rows of a definition. While it is being deleted nothing new can be made.
 ///
 /// # Errors
 /// What is wrong with a version's schema.
-pub(super) fn of(definition: &Value, cache: &Cache, terminating: bool) -> Result<Vec<Arc<Served>>, String> {
+pub(super) fn of(
+    definition: &Value,
+    cache: &Cache,
+    terminating: bool,
+    reader: &Weak<dyn Reader>,
+) -> Result<Vec<Arc<Served>>, String> {
     let spec = &definition["spec"];
     let names = status::names(spec);
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -55,6 +79,7 @@ pub(super) fn of(definition: &Value, cache: &Cache, terminating: bool) -> Result
     let storage = versions.iter().find(|version| version["storage"] == true).ok_or("no version is the stored one")?;
     let stored_as = format!("{group}/{}", text(&storage["name"]));
     let collection = cache.collection(&key::collection(&group, &plural));
+    let converter = Converter::of(spec, reader).map(Arc::new);
     let mut rows = Vec::new();
     for version in versions.iter().filter(|version| version["served"] == true) {
         let resource = Resource::new(&group, &text(&version["name"]), &kind, &plural, namespaced);
@@ -108,6 +133,8 @@ pub(super) fn of(definition: &Value, cache: &Cache, terminating: bool) -> Result
             scale,
             custom: true,
             printer: columns::of(version),
+            deprecation: deprecation(version, spec),
+            converter: converter.clone(),
             row,
         }));
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{catalog::Catalog, pipeline::now};
+use crate::server::{catalog::Catalog, pipeline::now, schema::Schema};
 
 /// Whether a condition of a status is true.
 pub(super) fn is(status: &Value, kind: &str) -> bool {
@@ -96,6 +96,13 @@ pub(super) fn of(definition: &Value, catalog: &Catalog) -> Value {
                 status["acceptedNames"] = json!({"plural": "", "kind": ""});
             }
         }
+    }
+    // What is written now is judged before; this is of what was stored before that.
+    let schemas =
+        spec["versions"].as_array().into_iter().flatten().map(|version| &version["schema"]["openAPIV3Schema"]);
+    match schemas.filter(|schema| !schema.is_null()).find_map(|schema| Schema::from_crd(schema).err()) {
+        Some(why) => set(&mut conditions, "NonStructuralSchema", true, "Violations", &why),
+        None => conditions.retain(|condition| condition["type"] != "NonStructuralSchema"),
     }
     if !definition["metadata"]["deletionTimestamp"].is_null() {
         let message = "CustomResource deletion is in progress";

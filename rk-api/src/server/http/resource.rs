@@ -75,7 +75,7 @@ where
     // A watch of one object is a watch of the collection with a selector.
     let named_watch = verb == "watch" && !name.is_empty();
     let call = core.call(&user, &path.resource(), namespace, name, subresource, verb).await?;
-    call.warn(deprecation(call.resource()).map(str::to_owned));
+    call.warn(deprecation(call.resource()).map(str::to_owned).or_else(|| call.served.deprecation.clone()));
     #[cfg(feature = "serve")]
     if super::connect::is_connection(subresource) {
         let mut response = super::connect::answer(core, &call, parts, &path, query, body).await?;

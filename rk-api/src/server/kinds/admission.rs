@@ -12,13 +12,25 @@ use super::{
     selector,
     value::{Peek, at_mut, each_mut, fill, object_mut},
 };
-use crate::server::Column;
+use crate::server::{Column, plugins};
 
 /// The rules of webhook configurations.
 pub const WEBHOOKS: Rules = Rules { default: default_webhooks, validate: validate_webhooks, ..Rules::NONE };
 
 /// The rules of admission policies.
-pub const POLICY: Rules = Rules { default: default_policy, validate: validate_policy, has_status: true, ..Rules::NONE };
+pub const POLICY: Rules = Rules {
+    default: default_policy,
+    validate: validate_policy,
+    validate_new: |policy, errors| errors.extend(plugins::policy_issues(policy)),
+    validate_change: |new, old, _, errors| {
+        // What was stored before is not judged again.
+        if new.at("spec") != old.at("spec") {
+            errors.extend(plugins::policy_issues(new));
+        }
+    },
+    has_status: true,
+    ..Rules::NONE
+};
 
 /// The rules of the bindings of admission policies.
 pub const POLICY_BINDING: Rules = Rules { default: default_binding, validate: validate_binding, ..Rules::NONE };
@@ -155,6 +167,7 @@ fn webhook_fields(webhook: &Value, path: &Path<'_>, errors: &mut Errors) {
         }
     }
     rules(webhook.list("rules"), &path.child("rules"), errors);
+    errors.extend(plugins::condition_issues(webhook, &path.to_string()));
 }
 
 fn rules(rules: &[Value], list: &Path<'_>, errors: &mut Errors) {
@@ -221,12 +234,8 @@ fn validate_policy(policy: &Value, errors: &mut Errors) {
         if spec.list("validations").is_empty() && spec.list("auditAnnotations").is_empty() {
             errors.required(&path.child("validations"), "validations or auditAnnotations must be non-empty");
         }
-        let list = path.child("validations");
-        for (i, validation) in spec.list("validations").iter().enumerate() {
-            if validation.text("expression").trim().is_empty() {
-                errors.required(&list.index(i).child("expression"), "expression is not specified");
-            }
-        }
+    } else if spec.list("mutations").is_empty() {
+        errors.required(&path.child("mutations"), "mutations must contain at least one item");
     }
 }
 

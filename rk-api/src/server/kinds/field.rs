@@ -75,6 +75,11 @@ impl Errors {
         self.0.is_empty()
     }
 
+    /// Adds what was found elsewhere.
+    pub fn extend(&mut self, errors: FieldErrors) {
+        self.0.extend(errors);
+    }
+
     fn push(&mut self, reason: &'static str, path: &Path<'_>, message: String) {
         self.0.push(FieldError { reason, field: path.to_string(), message });
     }

@@ -18,7 +18,7 @@ pub mod field;
 mod limits;
 pub(crate) mod meta;
 mod misc;
-mod names;
+pub(crate) mod names;
 mod namespace;
 mod networking;
 mod node;

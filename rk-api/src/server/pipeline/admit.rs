@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Call, Core};
 use crate::{
     DeleteOptions, Error, Object, WriteOptions,
-    server::{AdmissionRequest, Operation},
+    server::{AdmissionRequest, Notes, Operation},
 };
 
 impl Core {
@@ -35,19 +35,20 @@ impl Core {
     pub(crate) async fn admit_connection(&self, call: &Call) -> Result<(), Error> {
         let mut request = request(call, "connect", Operation::Connect, None, None, (Value::Null, false));
         self.mutate(&mut request, call).await?;
-        self.admit(&request).await
+        self.admit(&request, call).await
     }
 
     /// Shows the final object to the validating plugins.
     ///
     /// # Errors
     /// A plugin refuses the write.
-    pub(super) async fn admit(&self, request: &AdmissionRequest) -> Result<(), Error> {
+    pub(super) async fn admit(&self, request: &AdmissionRequest, call: &Call) -> Result<(), Error> {
         for plugin in &self.admission {
             if plugin.handles(request.operation, &request.resource, &request.attributes.subresource) {
                 plugin.validate(request, self).await?;
             }
         }
+        call.warn(request.notes.take_warnings());
         Ok(())
     }
 }
@@ -70,6 +71,7 @@ pub(super) fn request(
         options: options.0,
         dry_run: options.1,
         warnings: Vec::new(),
+        notes: Notes::default(),
     }
 }
 

@@ -19,11 +19,7 @@ impl Core {
     pub(crate) async fn list(&self, call: &Call, options: &ListOptions) -> Result<List, Error> {
         let selection = selection(call, &options.labels, &options.fields)?;
         let mut list = self.cache.list(&call.served.collection, &selection, options).await?;
-        for object in &mut list.items {
-            if object.api_version() != call.served.api_version {
-                *object = call.served.read(object)?;
-            }
-        }
+        call.served.read_all(&mut list.items).await?;
         Ok(list)
     }
 
@@ -45,13 +41,16 @@ impl Core {
         }
         let served = Arc::clone(&call.served);
         Ok(events
-            .map(move |event| {
-                Ok(match event? {
-                    WatchEvent::Added(object) => WatchEvent::Added(served.read(&object)?),
-                    WatchEvent::Modified(object) => WatchEvent::Modified(served.read(&object)?),
-                    WatchEvent::Deleted(object) => WatchEvent::Deleted(served.read(&object)?),
-                    bookmark @ WatchEvent::Bookmark { .. } => bookmark,
-                })
+            .then(move |event| {
+                let served = Arc::clone(&served);
+                async move {
+                    Ok(match event? {
+                        WatchEvent::Added(object) => WatchEvent::Added(served.read(&object).await?),
+                        WatchEvent::Modified(object) => WatchEvent::Modified(served.read(&object).await?),
+                        WatchEvent::Deleted(object) => WatchEvent::Deleted(served.read(&object).await?),
+                        bookmark @ WatchEvent::Bookmark { .. } => bookmark,
+                    })
+                }
             })
             .boxed())
     }

@@ -94,7 +94,7 @@ impl Core {
             self.track(call, None, &mut object, options);
         }
         request.object = Some(object);
-        self.admit(&request).await?;
+        self.admit(&request, call).await?;
         let object = request.object.take().unwrap_or_default();
 
         let item = super::key::item(&call.namespace, &name);
@@ -120,14 +120,14 @@ impl Core {
             if options.dry_run {
                 return Ok(Outcome::created(crate::Object::from_value(&object)?.into()));
             }
-            let json = encode(&call.served.stored(&object));
+            let json = encode(&*call.served.stored(&object).await?);
             let claims = Claims::change(Vec::new(), row.strategy.claims(&object));
             let written = match self.lease_for(call).await {
                 Ok(lease) => self.cache.put(collection, &item, json, 0, lease, claims).await,
                 Err(error) => Err(error),
             };
             if let Ok(Write::Done(done)) = &written {
-                return Ok(Outcome::created(call.served.read(done)?));
+                return Ok(Outcome::created(call.served.read(done).await?));
             }
             row.strategy.release(&object);
             match written? {

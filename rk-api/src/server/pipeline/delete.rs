@@ -57,11 +57,11 @@ impl Core {
                 return Err(call.not_found());
             };
             if !std::mem::replace(&mut admitted, true) {
-                let old = call.served.read(&current.object)?;
+                let old = call.served.read(&current.object).await?;
                 let admission = admit::delete_options(options);
                 let mut request = admit::request(call, "delete", Operation::Delete, None, Some(old), admission);
                 self.mutate(&mut request, call).await?;
-                self.admit(&request).await?;
+                self.admit(&request, call).await?;
             }
             if let Some(outcome) = self.try_delete(call, options, &current.object).await? {
                 return Ok(outcome);
@@ -101,7 +101,7 @@ impl Core {
             }
         }
         if options.dry_run {
-            return Ok(Some(self.deleted(call, &Arc::new(Object::from_value(&object)?))?));
+            return Ok(Some(self.deleted(call, &Arc::new(Object::from_value(&object)?)).await?));
         }
         let collection = &call.served.collection;
         if is_done(&object) {
@@ -109,7 +109,7 @@ impl Core {
             return match self.cache.remove(collection, &call.item(), stored.json(), stored.revision(), claims).await? {
                 Write::Done(last) => {
                     strategy.release(&object);
-                    Ok(Some(self.deleted(call, &last)?))
+                    Ok(Some(self.deleted(call, &last).await?))
                 }
                 Write::Raced | Write::Held => Ok(None),
             };
@@ -120,13 +120,13 @@ impl Core {
             .put(collection, &call.item(), encode(&object), stored.revision(), lease, Claims::default())
             .await?
         {
-            Write::Done(object) => Ok(Some(Outcome::ok(call.served.read(&object)?))),
+            Write::Done(object) => Ok(Some(Outcome::ok(call.served.read(&object).await?))),
             Write::Raced | Write::Held => Ok(None),
         }
     }
 
     /// The answer to a delete that was done at once.
-    fn deleted(&self, call: &Call, last: &Arc<Object>) -> Result<Outcome, Error> {
+    async fn deleted(&self, call: &Call, last: &Arc<Object>) -> Result<Outcome, Error> {
         let resource = call.resource();
         if matches!(
             (resource.group.as_ref(), resource.plural.as_ref()),
@@ -141,7 +141,7 @@ impl Core {
                     | "podtemplates"
             )
         ) {
-            return Ok(Outcome::ok(call.served.read(last)?));
+            return Ok(Outcome::ok(call.served.read(last).await?));
         }
         let mut details = json!({"name": call.name, "kind": resource.plural, "uid": last.meta().uid});
         if !resource.group.is_empty() {

@@ -29,7 +29,7 @@ pub(crate) use meta::{generate_name, now};
 pub(crate) use update::Change;
 
 use super::{
-    Admit, Authorizer, FieldErrors, Reader, UserInfo, authn,
+    Admit, Attributes, Authorizer, Decision, FieldErrors, Reader, UserInfo, authn,
     catalog::{Catalog, Served},
     http::{Metrics, body_of},
     kinds::field,
@@ -255,7 +255,7 @@ impl Core {
             }
         }
         let found = call.served.collection.get(&call.item()).ok_or_else(|| call.not_found())?;
-        let object = call.served.read(&found.object)?;
+        let object = call.served.read(&found.object).await?;
         match (call.subresource.as_str(), &call.served.scale) {
             ("scale", Some(paths)) => Ok(Arc::new(Object::from_value(&scale::scale_of(&object.value()?, paths))?)),
             _ => Ok(object),
@@ -297,5 +297,37 @@ impl Reader for Core {
 
     fn version(&self, group: &str, plural: &str) -> Result<u64, Error> {
         Ok(self.cache.collection(&key::collection(group, plural)).last())
+    }
+
+    fn resource_of(&self, api_version: &str, kind: &str) -> Option<Resource> {
+        let catalog = self.catalog.load();
+        let found = catalog.rows().map(|served| served.resource());
+        found.into_iter().find(|resource| resource.kind == kind && resource.api_version() == api_version).cloned()
+    }
+
+    fn other_versions(&self, resource: &Resource) -> Vec<Resource> {
+        let same = |other: &&Resource| other.group == resource.group && other.plural == resource.plural;
+        let catalog = self.catalog.load();
+        let found = catalog.rows().map(|served| served.resource()).filter(same);
+        found.filter(|other| other.version != resource.version).cloned().collect()
+    }
+
+    async fn convert(&self, object: Value, from: &Resource, to: &Resource) -> Result<Value, Error> {
+        let catalog = self.catalog.load_full();
+        let served = |resource: &Resource| catalog.get(&resource.group, &resource.version, &resource.plural).cloned();
+        let (Some(from), Some(to)) = (served(from), served(to)) else { return Ok(object) };
+        let stored = from.stored(&object).await?.into_owned();
+        to.read_value(stored).await
+    }
+
+    fn schema(&self, resource: &Resource) -> Option<Arc<Schema>> {
+        self.catalog.load().get(&resource.group, &resource.version, &resource.plural)?.schema.clone()
+    }
+
+    async fn authorize(&self, attributes: &Attributes) -> Decision {
+        match self.authorize_attributes(attributes).await {
+            Ok(()) => Decision::Allow(String::new()),
+            Err(error) => Decision::Deny(error.to_string()),
+        }
     }
 }

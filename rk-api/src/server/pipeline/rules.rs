@@ -27,7 +27,7 @@ impl Core {
         let mut errors = kinds::validate_meta(object, call.resource());
         errors.extend(old.map(|old| kinds::validate_meta_update(object, old)).unwrap_or_default());
         if let Some(schema) = call.served.schema.as_ref().filter(|_| call.served.custom) {
-            errors.extend(schema.validate(object));
+            errors.extend(schema.validate(object, old));
         }
         errors.extend(match old {
             None => strategy.validate_create(object),

@@ -39,7 +39,7 @@ impl Core {
         let admission = admit::write_options("CreateOptions", options);
         let mut request = admit::request(call, "create", Operation::Create, Some(body), None, admission);
         self.mutate(&mut request, call).await?;
-        self.admit(&request).await?;
+        self.admit(&request, call).await?;
         let body = request.object.take().unwrap_or_default();
         let context =
             WriteContext { user: &call.user, subresource: &call.subresource, dry_run: options.dry_run, reader: self };
@@ -110,7 +110,7 @@ impl Core {
         let admission = admit::write_options("CreateOptions", options);
         let mut request = admit::request(call, "create", Operation::Create, Some(body), None, admission);
         self.mutate(&mut request, call).await?;
-        self.admit(&request).await?;
+        self.admit(&request, call).await?;
         let state = pod.value()?;
         let phase = state["status"]["phase"].as_str().unwrap_or_default();
         let counts = !matches!(phase, "Succeeded" | "Failed" | "Pending") && pod.meta().deletion_timestamp.is_none();

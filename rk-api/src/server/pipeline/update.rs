@@ -102,7 +102,7 @@ impl Core {
         stored: &Arc<Object>,
     ) -> Result<Try, Error> {
         let row = &call.served.row;
-        let current = call.served.read(stored)?;
+        let current = call.served.read(stored).await?;
         let old = current.value()?;
         let mut new = match (call.subresource.as_str(), &call.served.scale) {
             ("scale", Some(paths)) => {
@@ -162,7 +162,7 @@ impl Core {
             self.track(call, Some(&old), &mut new, options);
         }
         request.object = Some(new);
-        self.admit(&request).await?;
+        self.admit(&request, call).await?;
         let mut new = request.object.take().unwrap_or_default();
         let shown = call.served.collection.last();
         if let Err(refused) = row.strategy.allocate(&mut new, Some(&old), &context).await {
@@ -204,7 +204,7 @@ impl Core {
         if dry_run {
             return Ok(Some(Arc::new(Object::from_value(&new)?)));
         }
-        let json = encode(&call.served.stored(&new));
+        let json = encode(&*call.served.stored(&new).await?);
         let collection = &call.served.collection;
         let gone = super::delete::is_done(&new);
         let written = if gone {
@@ -214,7 +214,7 @@ impl Core {
             // Nothing changes, if this still is what is stored: another server may have changed it just now.
             self.cache.sync().await?;
             let same = !self.moved_on(call, stored);
-            return if same { Ok(Some(call.served.read(stored)?)) } else { Ok(None) };
+            return if same { Ok(Some(call.served.read(stored).await?)) } else { Ok(None) };
         } else {
             let lease = self.lease_for(call).await?;
             let claims = Claims::change(held, strategy.claims(&new));
@@ -224,7 +224,7 @@ impl Core {
             strategy.release(&new);
         }
         match written? {
-            Write::Done(object) => Ok(Some(call.served.read(&object)?)),
+            Write::Done(object) => Ok(Some(call.served.read(&object).await?)),
             Write::Raced | Write::Held => Ok(None),
         }
     }

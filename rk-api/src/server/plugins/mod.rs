@@ -20,15 +20,18 @@
 mod certificates;
 mod default_classes;
 mod default_tolerations;
+mod describe;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod node_taint;
 mod owner_references;
 mod pod_security;
+mod policies;
 mod priority;
 mod resource_quota;
 mod runtime_class;
+mod select;
 mod service_account;
 #[cfg(feature = "serve")]
 mod webhooks;
@@ -51,10 +54,14 @@ pub use node_restriction::NodeRestriction;
 pub use node_taint::TaintNodesByCondition;
 pub use owner_references::OwnerReferencesPermissionEnforcement;
 pub use pod_security::{Level, PodSecurity, Violation};
+pub use policies::{MutatingPolicies, ValidatingPolicies};
+pub(crate) use policies::{condition_issues, issues as policy_issues};
 pub use priority::Priority;
 pub use resource_quota::ResourceQuota;
 pub use runtime_class::RuntimeClass;
 pub use service_account::ServiceAccount;
+#[cfg(feature = "serve")]
+pub(crate) use webhooks::call as call_webhook;
 #[cfg(feature = "serve")]
 pub use webhooks::{MutatingWebhooks, ValidatingWebhooks};
 
@@ -73,8 +80,10 @@ pub fn default_chain() -> Vec<Arc<dyn Admit>> {
         Arc::new(RuntimeClass),
         Arc::new(CertificateSubjectRestriction),
         Arc::new(DefaultIngressClass),
+        Arc::new(MutatingPolicies::default()),
         #[cfg(feature = "serve")]
         Arc::new(MutatingWebhooks),
+        Arc::new(ValidatingPolicies::default()),
         #[cfg(feature = "serve")]
         Arc::new(ValidatingWebhooks),
         Arc::new(ResourceQuota::default()),

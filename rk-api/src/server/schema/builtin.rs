@@ -133,7 +133,7 @@ fn object(schema: &Value, names: &HashMap<Box<str>, usize>) -> Shape {
 }
 
 /// What `x-kubernetes-list-type` and `x-kubernetes-list-map-keys` say.
-pub(super) fn list_type(schema: &Value) -> ListType {
+pub(crate) fn list_type(schema: &Value) -> ListType {
     match schema["x-kubernetes-list-type"].as_str() {
         Some("set") => ListType::Set,
         Some("map") => {

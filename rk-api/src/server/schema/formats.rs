@@ -18,7 +18,7 @@ static HEX_COLOR: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r"^#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})$").expect("a fixed pattern"));
 
 /// Whether a text has a format.
-pub(super) fn holds(format: &str, text: &str) -> bool {
+pub(crate) fn holds(format: &str, text: &str) -> bool {
     match format {
         "date-time" | "datetime" => jiff::Timestamp::from_str(text).is_ok(),
         "date" => text.len() == 10 && jiff::civil::Date::from_str(text).is_ok(),

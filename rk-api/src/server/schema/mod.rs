@@ -14,6 +14,7 @@ mod builtin;
 mod crd;
 pub(crate) mod decode;
 mod defaults;
+mod expressions;
 mod formats;
 mod normalize;
 mod parse;
@@ -21,11 +22,16 @@ pub(crate) mod protobuf;
 mod rules;
 mod validate;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
-pub(crate) use builtin::{definition_name, gunzip, load_definitions};
+pub(crate) use builtin::{definition_name, gunzip, list_type, load_definitions};
 pub(crate) use decode::{PROTOBUF, unsupported_media_type};
 pub use decode::{decode, decode_value};
+pub(crate) use expressions::Expressions;
+pub(crate) use formats::holds as format_holds;
 pub use normalize::Normalized;
 pub use parse::{ParseError, Parsed, parse_json, parse_yaml};
 pub(crate) use protobuf::parse as parse_protobuf;
@@ -56,6 +62,8 @@ pub struct Schema {
     rules: Option<Box<Rules>>,
     /// The text that a custom resource's schema was read from; of its root.
     source: Option<Box<str>>,
+    /// The rules in CEL, compiled when they are first needed; of the root.
+    expressions: OnceLock<Option<Expressions>>,
 }
 
 /// The type of a value.
@@ -98,6 +106,14 @@ pub(crate) enum ListType {
     Set,
     /// Items are told apart by these fields.
     Map(Box<[Box<str>]>),
+}
+
+impl ListType {
+    /// The item of a list that is the same as this one; only those of maps can be told.
+    pub(crate) fn find<'a>(&self, list: &'a [Value], item: &Value) -> Option<&'a Value> {
+        let Self::Map(keys) = self else { return None };
+        list.iter().find(|other| keys.iter().all(|key| other.get(&**key) == item.get(&**key)))
+    }
 }
 
 /// How a field is merged by a strategic merge patch (`x-kubernetes-patch-strategy`).
@@ -148,9 +164,48 @@ impl Schema {
         normalize::normalize(self, object)
     }
 
-    /// The broken rules of a custom resource; built-in kinds have theirs in their strategies.
-    pub fn validate(&self, object: &Value) -> super::FieldErrors {
-        validate::validate(self, object)
+    /// The broken rules of a custom resource; built-in kinds have theirs in their strategies. `old` is what the object was:
+    /// what was wrong with it and did not change may stay.
+    pub fn validate(&self, object: &Value, old: Option<&Value>) -> super::FieldErrors {
+        let mut errors = validate::validate(self, object, old);
+        let Some(expressions) = self.expressions() else { return errors };
+        if errors.iter().any(validate::blocks_rules) {
+            errors.push(validate::rules_not_checked());
+        } else {
+            errors.extend(expressions.validate(object, old));
+        }
+        errors
+    }
+
+    /// The rules in CEL of a custom resource's schema. What was stored before a rule was refused has the other rules.
+    fn expressions(&self) -> Option<&Expressions> {
+        let compile = || self.source().and_then(|source| Expressions::compile(&source, "", &mut Vec::new()));
+        self.expressions.get_or_init(compile).as_ref()
+    }
+
+    /// What is wrong with the default of a part of a custom resource's schema, which is at `path`.
+    pub(crate) fn judge_default(part: &Value, default: &Value, path: &str) -> super::FieldErrors {
+        // What is wrong with the schema itself is told elsewhere.
+        let Ok(schema) = crd::node(part, "") else { return Vec::new() };
+        let mut value = default.clone();
+        schema.apply_defaults(&mut value);
+        if !schema.prune(&mut value).is_empty() {
+            let message = format!("Invalid value: {default}: must not have unknown fields");
+            return vec![super::FieldError { reason: "FieldValueInvalid", field: path.to_owned(), message }];
+        }
+        let mut errors = validate::validate(&schema, &value, None);
+        if errors.is_empty()
+            && let Some(rules) = Expressions::compile(part, "", &mut Vec::new())
+        {
+            errors = rules.validate(&value, None);
+        }
+        for error in &mut errors {
+            error.field = match error.field.as_str() {
+                "<nil>" => path.to_owned(),
+                field => format!("{path}.{field}"),
+            };
+        }
+        errors
     }
 
     /// Whether this is the schema of a custom resource.

@@ -5,10 +5,22 @@ use serde_json::{Map, Value};
 use super::{ListType, Schema, Shape, formats, parse::Path, rules::Rules};
 use crate::server::{FieldError, FieldErrors};
 
-pub(super) fn validate(schema: &Schema, object: &Value) -> FieldErrors {
+/// The broken rules of an object. What was broken in `old` already and did not change may stay (KEP-4008).
+pub(super) fn validate(schema: &Schema, object: &Value, old: Option<&Value>) -> FieldErrors {
     let mut errors = Vec::new();
-    node(schema, object, &Path::Root, &mut errors);
+    node(schema, object, old, &Path::Root, &mut errors);
     errors
+}
+
+/// Whether an object is too wrong for its rules in CEL to be evaluated.
+pub(super) fn blocks_rules(error: &FieldError) -> bool {
+    matches!(error.reason, "FieldValueRequired" | "FieldValueTooLong" | "FieldValueTooMany" | "FieldValueTypeInvalid")
+}
+
+/// What is said of them then.
+pub(super) fn rules_not_checked() -> FieldError {
+    let why = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation";
+    error("FieldValueInvalid", &Path::Root, format!("Invalid value: \"null\": {why}"))
 }
 
 fn error(reason: &'static str, path: &Path<'_>, message: String) -> FieldError {
@@ -38,9 +50,9 @@ fn type_name(value: &Value) -> &'static str {
     }
 }
 
-fn node(schema: &Schema, value: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+fn node(schema: &Schema, value: &Value, old: Option<&Value>, path: &Path<'_>, errors: &mut FieldErrors) {
     let Some(rules) = &schema.rules else { return };
-    if value.is_null() && schema.nullable {
+    if value.is_null() && schema.nullable || old == Some(value) {
         return;
     }
     let found = type_name(value);
@@ -61,8 +73,8 @@ fn node(schema: &Schema, value: &Value, path: &Path<'_>, errors: &mut FieldError
                 bounds(rules, number, value, path, errors);
             }
         }
-        Value::Array(list) => array(schema, rules, list, value, path, errors),
-        Value::Object(map) => object(schema, rules, map, value, path, errors),
+        Value::Array(list) => array(schema, rules, (list, value), old.and_then(Value::as_array), path, errors),
+        Value::Object(map) => object(schema, rules, (map, value), old.and_then(Value::as_object), path, errors),
         Value::Null | Value::Bool(_) => {}
     }
     if !rules.choices.is_empty() && !rules.choices.contains(value) {
@@ -138,7 +150,14 @@ fn too_many(path: &Path<'_>, found: usize, most: u64) -> FieldError {
     error("FieldValueTooMany", path, format!("Too many: {found}: must have at most {most} {items}"))
 }
 
-fn array(schema: &Schema, rules: &Rules, list: &[Value], value: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
+fn array(
+    schema: &Schema,
+    rules: &Rules,
+    (list, value): (&[Value], &Value),
+    old: Option<&Vec<Value>>,
+    path: &Path<'_>,
+    errors: &mut FieldErrors,
+) {
     let count = list.len() as u64;
     if let Some(most) = rules.items.1
         && count > most
@@ -154,7 +173,8 @@ fn array(schema: &Schema, rules: &Rules, list: &[Value], value: &Value, path: &P
     duplicates(schema, list, path, errors);
     if let Shape::List(items) = &schema.shape {
         for (index, item) in list.iter().enumerate() {
-            node(items, item, &Path::Item(path, index), errors);
+            let old = old.and_then(|old| schema.list_type.find(old, item));
+            node(items, item, old, &Path::Item(path, index), errors);
         }
     }
 }
@@ -187,8 +207,8 @@ fn duplicates(schema: &Schema, list: &[Value], path: &Path<'_>, errors: &mut Fie
 fn object(
     schema: &Schema,
     rules: &Rules,
-    map: &Map<String, Value>,
-    value: &Value,
+    (map, value): (&Map<String, Value>, &Value),
+    old: Option<&Map<String, Value>>,
     path: &Path<'_>,
     errors: &mut FieldErrors,
 ) {
@@ -216,7 +236,7 @@ fn object(
     }
     for (name, inner) in map {
         if let Some(field) = schema.field(name) {
-            node(field, inner, &Path::Field(path, name), errors);
+            node(field, inner, old.and_then(|old| old.get(name)), &Path::Field(path, name), errors);
         }
     }
 }
@@ -224,7 +244,7 @@ fn object(
 fn junctors(rules: &Rules, value: &Value, path: &Path<'_>, errors: &mut FieldErrors) {
     let holds = |schema: &Schema| {
         let mut errors = Vec::new();
-        node(schema, value, path, &mut errors);
+        node(schema, value, None, path, &mut errors);
         errors.is_empty()
     };
     let name = path.to_string();
@@ -247,7 +267,7 @@ fn junctors(rules: &Rules, value: &Value, path: &Path<'_>, errors: &mut FieldErr
     if !rules.all_of.iter().all(holds) {
         broken("must validate all the schemas (allOf)".to_owned());
         for schema in &rules.all_of {
-            node(schema, value, path, errors);
+            node(schema, value, None, path, errors);
         }
     }
 }
@@ -260,7 +280,7 @@ mod tests {
     fn messages(schema: Value, spec: Value) -> Vec<String> {
         let schema = Schema::from_crd(&json!({"type": "object", "properties": {"spec": schema}})).unwrap();
         let object = json!({"apiVersion": "e.com/v1", "kind": "E", "metadata": {"name": "a"}, "spec": spec});
-        schema.validate(&object).iter().map(|error| format!("{}: {}", error.field, error.message)).collect()
+        schema.validate(&object, None).iter().map(|error| format!("{}: {}", error.field, error.message)).collect()
     }
 
     #[test]

@@ -200,6 +200,7 @@ mod escalation {
             options: Value::Null,
             dry_run: false,
             warnings: Vec::new(),
+            notes: Default::default(),
         };
         let result = check.validate(&request, &*objects).await;
         result.map_err(|status| (status.code.unwrap() as u16, status.message.unwrap()))

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::server::{Attributes, UserInfo, fixture::Objects};
+use crate::server::{Attributes, Notes, UserInfo, fixture::Objects};
 
 /// A write through one plugin: `mutate`, then `validate`, as in the server.
 struct Case {
@@ -80,10 +80,12 @@ impl Case {
             options: Value::Null,
             dry_run: false,
             warnings: Vec::new(),
+            notes: Notes::default(),
         };
         let refused = |status: Status| (status.code.unwrap(), status.message.unwrap());
         plugin.mutate(&mut request, &*self.reader).await.map_err(refused)?;
         plugin.validate(&request, &*self.reader).await.map_err(refused)?;
+        request.warnings.extend(request.notes.take_warnings());
         Ok((request.object.unwrap_or_default(), request.warnings))
     }
 }

@@ -74,7 +74,7 @@ fn tls(config: &Value) -> Result<Arc<ClientConfig>, String> {
 }
 
 /// Posts a review to a webhook and reads the answer.
-pub(super) async fn call(config: &Value, question: &Value, reader: &dyn Reader) -> Result<Value, String> {
+pub(crate) async fn call(config: &Value, question: &Value, reader: &dyn Reader) -> Result<Value, String> {
     let failed = |error: &dyn std::fmt::Display| format!("failed to call webhook: {error}");
     let target = target(config, reader).await.map_err(|error| failed(&error))?;
     let name = ServerName::try_from(target.host.clone()).map_err(|error| failed(&error))?;

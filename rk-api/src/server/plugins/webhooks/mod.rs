@@ -1,11 +1,11 @@
 //! Admission webhooks: the write is shown to HTTPS servers that change or refuse it
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>).
 //!
-//! `select` picks the webhooks that want to see a write, `review` is the question and its answer, `call` asks it.
+//! `select` and the match conditions pick the webhooks that want to see a write, `review` is the question and its answer,
+//! `call` asks it.
 
 mod call;
 mod review;
-mod select;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +14,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{list, text};
+pub(crate) use call::call;
+
+use super::{
+    describe::{convert, objects},
+    list, policies, select, text,
+};
 use crate::{
     LabelSelector, PatchKind, Resource, Status,
     server::{AdmissionRequest, Admit, Operation, Reader, patch, schema::Schema},
@@ -37,14 +42,24 @@ fn sees(resource: &Resource) -> bool {
     resource.group != GROUP
 }
 
-/// The webhooks of a kind of configuration that want to see this write, by the names of their configurations.
-async fn webhooks(request: &AdmissionRequest, reader: &dyn Reader, plural: &str) -> Result<Vec<Value>, Status> {
+/// The webhooks of a kind of configuration that want to see this write, by the names of their configurations, and the
+/// resource as which each sees it.
+async fn webhooks(
+    request: &AdmissionRequest,
+    reader: &dyn Reader,
+    plural: &str,
+) -> Result<Vec<(Value, Resource)>, Status> {
     let all = reader.list(GROUP, plural, "", &LabelSelector::everything()).await.map_err(status::internal)?;
     let mut wanted = Vec::new();
     for configuration in all {
         for webhook in list(&configuration.value().map_err(status::internal)?["webhooks"]) {
-            if select::wants(webhook, request, reader).await? {
-                wanted.push(webhook.clone());
+            let Some(shown) = select::matched(&webhook["rules"], &webhook["matchPolicy"], request, reader) else {
+                continue;
+            };
+            if select::labelled(webhook, request, reader).await?
+                && policies::conditions_hold(webhook, &shown, request, reader).await?
+            {
+                wanted.push((webhook.clone(), shown));
             }
         }
     }
@@ -53,7 +68,7 @@ async fn webhooks(request: &AdmissionRequest, reader: &dyn Reader, plural: &str)
 
 /// Asks one webhook; `None` if it failed and its failure policy is to go on without it.
 async fn ask(
-    webhook: &Value,
+    (webhook, shown): &(Value, Resource),
     request: &AdmissionRequest,
     reader: &dyn Reader,
 ) -> Result<Option<review::Answer>, Status> {
@@ -63,12 +78,10 @@ async fn ask(
     }
     let seconds = webhook["timeoutSeconds"].as_u64().unwrap_or(10);
     let uid = uuid::Uuid::new_v4().to_string();
-    let question = review::question(request, &uid);
+    let objects = objects(request, reader, shown).await?;
+    let question = review::question(request, shown, objects, &uid);
     let answered = async {
-        if !list(&webhook["matchConditions"]).is_empty() {
-            return Err("matchConditions are not supported by this server".to_owned());
-        }
-        let answer = call::call(&webhook["clientConfig"], &question, reader).await?;
+        let answer = call(&webhook["clientConfig"], &question, reader).await?;
         review::Answer::read(&answer, &uid)
     };
     let answer = match tokio::time::timeout(Duration::from_secs(seconds), answered).await {
@@ -86,14 +99,22 @@ async fn ask(
 }
 
 impl MutatingWebhooks {
-    async fn apply(webhook: &Value, request: &mut AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
-        let Some(answer) = ask(webhook, request, reader).await? else { return Ok(()) };
+    async fn apply(
+        asked: &(Value, Resource),
+        request: &mut AdmissionRequest,
+        reader: &dyn Reader,
+    ) -> Result<(), Status> {
+        let Some(answer) = ask(asked, request, reader).await? else { return Ok(()) };
         request.warnings.extend(answer.warnings);
-        let (Some(patch), Some(object)) = (answer.patch, request.object.as_mut()) else { return Ok(()) };
-        json_patch::patch(object, &patch)
+        let (webhook, shown) = asked;
+        let (Some(patch), Some(object)) = (answer.patch, request.object.clone()) else { return Ok(()) };
+        let mut object = convert(object, &request.resource, shown, reader).await?;
+        json_patch::patch(&mut object, &patch)
             .map_err(|error| error.to_string())
-            .and_then(|()| well_formed(object, &request.resource))
-            .map_err(|error| status::internal(format!("webhook {:?}: {error}", text(&webhook["name"]))))
+            .and_then(|()| well_formed(&object, shown))
+            .map_err(|error| status::internal(format!("webhook {:?}: {error}", text(&webhook["name"]))))?;
+        request.object = Some(convert(object, shown, &request.resource, reader).await?);
+        Ok(())
     }
 }
 
@@ -127,7 +148,7 @@ impl Admit for MutatingWebhooks {
         let mut again = Vec::new();
         for webhook in webhooks(request, reader, "mutatingwebhookconfigurations").await? {
             Self::apply(&webhook, request, reader).await?;
-            if text(&webhook["reinvocationPolicy"]) == "IfNeeded" {
+            if text(&webhook.0["reinvocationPolicy"]) == "IfNeeded" {
                 again.push((webhook, request.object.clone()));
             }
         }
@@ -154,7 +175,9 @@ impl Admit for ValidatingWebhooks {
         let webhooks = webhooks(request, reader, "validatingwebhookconfigurations").await?;
         let asked = webhooks.iter().map(|webhook| ask(webhook, request, reader));
         for answer in futures::future::join_all(asked).await {
-            answer?;
+            for warning in answer?.into_iter().flat_map(|answer| answer.warnings) {
+                request.notes.warn(warning);
+            }
         }
         Ok(())
     }

@@ -3,57 +3,14 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use super::super::{list, text};
-use crate::{
-    Status,
-    server::{AdmissionRequest, Operation},
-};
+use super::super::{describe::describe, list, text};
+use crate::{Resource, Status, server::AdmissionRequest};
 
-/// The question about a write.
-pub(super) fn question(request: &AdmissionRequest, uid: &str) -> Value {
-    let resource = &request.resource;
-    let user = &request.attributes.user;
-    // A subresource may have a kind of its own, which its body names.
-    let body = request.object.as_ref();
-    let named = body.and_then(|body| Some((body["apiVersion"].as_str()?, body["kind"].as_str()?)));
-    let kind = match named {
-        Some((api_version, kind)) => {
-            let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-            json!({"group": group, "version": version, "kind": kind})
-        }
-        None => json!({"group": resource.group, "version": resource.version, "kind": resource.kind}),
-    };
-    let target = json!({"group": resource.group, "version": resource.version, "resource": resource.plural});
-    let old = request.old_object.as_ref().and_then(|old| old.value().ok());
-    let mut review = json!({
-        "uid": uid,
-        "kind": kind,
-        "resource": target,
-        "requestKind": kind,
-        "requestResource": target,
-        "operation": match request.operation {
-            Operation::Create => "CREATE",
-            Operation::Update => "UPDATE",
-            Operation::Delete => "DELETE",
-            Operation::Connect => "CONNECT",
-        },
-        "userInfo": {"username": user.name, "uid": user.uid, "groups": user.groups, "extra": user.extra},
-        "object": request.object,
-        "oldObject": old,
-        "dryRun": request.dry_run,
-        "options": request.options,
-    });
-    let attributes = &request.attributes;
-    for (field, value) in [
-        ("name", &attributes.name),
-        ("namespace", &attributes.namespace),
-        ("subResource", &attributes.subresource),
-        ("requestSubResource", &attributes.subresource),
-    ] {
-        if !value.is_empty() {
-            review[field] = value.as_str().into();
-        }
-    }
+/// The question about a write, whose objects are shown in the version of `shown`.
+pub(super) fn question(request: &AdmissionRequest, shown: &Resource, objects: (Value, Value), uid: &str) -> Value {
+    let mut review = describe(request, shown);
+    review["uid"] = uid.into();
+    (review["object"], review["oldObject"]) = objects;
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": review})
 }
 

@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{super::*, *};
 use crate::server::{
-    Attributes, UserInfo,
+    Attributes, Notes, UserInfo,
     fixture::Objects,
     pki::{Pki, Wanted},
 };
@@ -97,6 +97,7 @@ async fn write_with(reader: &Objects, plugin: &dyn Admit, dry_run: bool) -> Resu
         options: Value::Null,
         dry_run,
         warnings: Vec::new(),
+        notes: Notes::default(),
     };
     let refused = |status: Status| (status.code.unwrap(), status.message.unwrap());
     plugin.mutate(&mut request, reader).await.map_err(refused)?;

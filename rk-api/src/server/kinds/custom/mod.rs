@@ -1,5 +1,7 @@
 //! CustomResourceDefinitions: what a definition must say before the server takes it.
 
+mod structural;
+
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
@@ -10,10 +12,18 @@ use super::{
     rules::Rules,
     value::{Peek, fill, object_mut, set},
 };
-use crate::server::UserInfo;
+use crate::server::{UserInfo, schema::Expressions};
 
 /// The rules of CustomResourceDefinitions.
-pub const DEFINITION: Rules = Rules { default, create, validate, validate_change, has_status: true, ..Rules::NONE };
+pub const DEFINITION: Rules = Rules {
+    default,
+    create,
+    validate,
+    validate_new: |definition, errors| expressions(definition, &Value::Null, errors),
+    validate_change,
+    has_status: true,
+    ..Rules::NONE
+};
 
 fn default(definition: &mut Value) {
     let Some(spec) = object_mut(definition, "spec") else { return };
@@ -104,7 +114,12 @@ fn versions(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
         if !seen.insert(name) {
             errors.invalid(&path.child("name"), name, "must contain unique version names");
         }
-        schema(version, &path.child("schema"), errors);
+        let place = schema_path(spec, i);
+        // One that all versions share is judged once.
+        if i == 0 || place != "spec.validation" {
+            schema(version, &Path::Root.child(&place), errors);
+        }
+        selectable_fields(version, &path.child("selectableFields"), errors);
         printer_columns(version, &path.child("additionalPrinterColumns"), errors);
         subresources(version, &path.child("subresources"), errors);
     }
@@ -123,61 +138,69 @@ fn schema(version: &Value, path: &Path<'_>, errors: &mut Errors) {
         errors.required(&path, "schemas are required");
         return;
     }
-    match root.text("type") {
-        "object" => {}
-        "" => errors.required(&path.child("type"), "must not be empty at the root"),
-        other => errors.invalid(&path.child("type"), other, "must be object at the root"),
-    }
-    structure(root, &path, errors);
+    structural::root(root, &path, errors);
 }
 
-/// Every property has a type, so that what is stored can be pruned.
-fn structure(node: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let kind = node.text("type");
-    let types = ["array", "boolean", "integer", "number", "object", "string"];
-    if !kind.is_empty() && !types.contains(&kind) {
-        errors.not_supported(&path.child("type"), kind, &types);
+/// Where the schema of a version is. What all versions share is hoisted out of them.
+fn schema_path(spec: &Value, version: usize) -> String {
+    let versions = spec.list("versions");
+    let (own, mut all) = (versions[version].at("schema"), versions.iter().map(|other| other.at("schema")));
+    if own.has("openAPIV3Schema") && all.all(|other| other == own) {
+        "spec.validation".to_owned()
+    } else {
+        format!("spec.versions[{version}].schema")
     }
-    if kind == "array" && !node.has("items") {
-        errors.required(&path.child("items"), "must be specified");
-    }
-    let properties = path.child("properties");
-    for (name, child) in node.entries("properties") {
-        let path = properties.key(name);
-        let untyped = child.text("type").is_empty()
-            && !child.flag("x-kubernetes-int-or-string")
-            && !child.flag("x-kubernetes-preserve-unknown-fields");
-        if untyped {
-            errors.required(&path.child("type"), "must not be empty for specified object fields");
+}
+
+/// Rules in CEL compile. What was stored before is not judged again.
+fn expressions(definition: &Value, old: &Value, errors: &mut Errors) {
+    let spec = definition.at("spec");
+    for (i, version) in spec.list("versions").iter().enumerate() {
+        let known = |other: &&Value| other.at("name") == version.at("name");
+        let before = old.list("spec.versions").iter().find(known).map(|before| before.at("schema"));
+        let place = schema_path(spec, i);
+        if before == Some(version.at("schema")) || i > 0 && place == "spec.validation" {
+            continue;
         }
-        structure(child, &path, errors);
+        let mut issues = Vec::new();
+        let path = format!("{place}.openAPIV3Schema");
+        Expressions::compile(version.at("schema.openAPIV3Schema"), &path, &mut issues);
+        errors.extend(issues);
     }
-    if node.has("items") {
-        let items = path.child("items");
-        if node.at("items").is_array() {
-            errors.forbidden(&items, "items must be a schema object and not an array");
-        } else {
-            structure(node.at("items"), &items, errors);
+}
+
+/// How many fields of a version may be selectable.
+const MAX_SELECTABLE: usize = 8;
+
+/// Selectable fields are single texts, numbers or truth values.
+fn selectable_fields(version: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let (fields, mut seen) = (version.list("selectableFields"), HashSet::new());
+    if fields.len() > MAX_SELECTABLE {
+        errors.too_many(path, fields.len(), MAX_SELECTABLE);
+    }
+    for (i, field) in fields.iter().enumerate() {
+        let path = path.index(i).child("jsonPath").to_string();
+        let path = Path::Root.child(&path);
+        let json_path = field.text("jsonPath");
+        if json_path.is_empty() {
+            errors.required(&path, "");
+            continue;
         }
-    }
-    if node.at("additionalProperties").is_object() {
-        if node.has("properties") {
-            errors.forbidden(
-                &path.child("additionalProperties"),
-                "additionalProperties and properties are mutual exclusive",
-            );
+        if !seen.insert(json_path) {
+            errors.duplicate(&path, json_path);
         }
-        structure(node.at("additionalProperties"), &path.child("additionalProperties"), errors);
-    }
-    if node.flag("uniqueItems") {
-        errors.forbidden(
-            &path.child("uniqueItems"),
-            "uniqueItems cannot be set to true since the runtime complexity becomes quadratic",
-        );
-    }
-    for field in ["definitions", "dependencies", "$ref", "patternProperties"] {
-        if node.has(field) {
-            errors.forbidden(&path.child(field), &format!("{field} is not supported"));
+        if json_path.starts_with(".metadata") {
+            errors.invalid(&path, json_path, "must not point to fields in metadata");
+            continue;
+        }
+        let mut names = json_path.strip_prefix('.').into_iter().flat_map(|names| names.split('.'));
+        let schema = version.at("schema.openAPIV3Schema");
+        let found = names.try_fold(schema, |schema, name| schema.get("properties")?.get(name));
+        let kind = found.map_or("", |found| found.text("type"));
+        if !json_path.starts_with('.') || found.is_none() {
+            errors.invalid(&path, json_path, "is an invalid path: does not refer to a valid field");
+        } else if !matches!(kind, "string" | "boolean" | "integer") {
+            errors.invalid(&path, json_path, "must point to a field of type string, boolean or integer");
         }
     }
 }
@@ -235,8 +258,26 @@ fn conversion(conversion: &Value, path: &Path<'_>, errors: &mut Errors) {
             }
         }
         "Webhook" => {
-            if !conversion.has("webhook.clientConfig") {
-                errors.required(&path.child("webhook.clientConfig"), "required when strategy is set to Webhook");
+            let client = path.child("webhookClientConfig");
+            match (conversion.at("webhook.clientConfig"), conversion.text("webhook.clientConfig.url")) {
+                (Value::Null, _) => errors.required(&client, "required when strategy is set to Webhook"),
+                (config, url) if url.is_empty() != config.has("service") => {
+                    errors.required(&client, "exactly one of url or service is required");
+                }
+                (_, url) if !url.is_empty() && !url.starts_with("https://") => errors.invalid(
+                    &client.child("url"),
+                    url,
+                    "'https' is the only allowed URL scheme; desired format: https://host[/path]",
+                ),
+                _ => {}
+            }
+            let (versions, reviews) =
+                (conversion.list("webhook.conversionReviewVersions"), path.child("conversionReviewVersions"));
+            if versions.is_empty() {
+                errors.required(&reviews, "");
+            } else if !versions.iter().any(|version| version == "v1") {
+                let detail = "must include at least one of v1";
+                errors.invalid(&reviews, conversion.at("webhook.conversionReviewVersions"), detail);
             }
         }
         other => errors.not_supported(&path.child("strategy"), other, &["None", "Webhook"]),
@@ -247,6 +288,7 @@ fn validate_change(new: &Value, old: &Value, subresource: &str, errors: &mut Err
     if !subresource.is_empty() {
         return;
     }
+    expressions(new, old, errors);
     let path = Path::Root.child("spec");
     let established = super::cells::condition(old, "Established").is_some_and(|c| c.text("status") == "True");
     let fixed: &[&str] =

@@ -1,12 +1,12 @@
-//! Which webhooks want to see a write.
+//! Which webhooks and policies want to see a write.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as Spec;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::{is, list, text};
+use super::{is, list, text};
 use crate::{
-    LabelSelector, Status,
+    LabelSelector, Resource, Status,
     server::{AdmissionRequest, Operation, Reader},
     status,
 };
@@ -21,13 +21,18 @@ fn resource_matches(pattern: &str, plural: &str, subresource: &str) -> bool {
     (resource == "*" || resource == plural) && (sub == "*" || sub == subresource)
 }
 
-fn rule_matches(rule: &Value, request: &AdmissionRequest) -> bool {
-    let operation = match request.operation {
+/// An operation as rules and reviews name it.
+pub(super) fn operation(operation: Operation) -> &'static str {
+    match operation {
         Operation::Create => "CREATE",
         Operation::Update => "UPDATE",
         Operation::Delete => "DELETE",
         Operation::Connect => "CONNECT",
-    };
+    }
+}
+
+/// Whether a rule is about a write, but for the version.
+fn rule_matches(rule: &Value, request: &AdmissionRequest) -> bool {
     let resource = &request.resource;
     let subresource = &request.attributes.subresource;
     // A namespace counts as an object of the cluster, though requests about it carry its name as their namespace.
@@ -36,11 +41,32 @@ fn rule_matches(rule: &Value, request: &AdmissionRequest) -> bool {
         "Namespaced" => resource.namespaced,
         _ => true,
     };
+    // Rules of policies may name objects.
+    let named = list(&rule["resourceNames"]);
     scope
-        && names(&rule["operations"], operation)
+        && (named.is_empty() || named.iter().any(|name| text(name) == request.attributes.name))
+        && names(&rule["operations"], operation(request.operation))
         && names(&rule["apiGroups"], &resource.group)
-        && names(&rule["apiVersions"], &resource.version)
         && list(&rule["resources"]).iter().any(|p| resource_matches(text(p), &resource.plural, subresource))
+}
+
+/// The resource as which one of these rules is about a write: its own, or another version of it, unless the match policy
+/// is `Exact`.
+pub(super) fn matched(
+    rules: &Value,
+    policy: &Value,
+    request: &AdmissionRequest,
+    reader: &dyn Reader,
+) -> Option<Resource> {
+    let near: Vec<&Value> = list(rules).iter().filter(|rule| rule_matches(rule, request)).collect();
+    let of_version = |resource: &Resource| near.iter().any(|rule| names(&rule["apiVersions"], &resource.version));
+    if near.is_empty() || of_version(&request.resource) {
+        return (!near.is_empty()).then(|| request.resource.clone());
+    }
+    if policy == "Exact" {
+        return None;
+    }
+    reader.other_versions(&request.resource).into_iter().find(of_version)
 }
 
 fn selector(spec: &Value) -> Result<LabelSelector, Status> {
@@ -74,11 +100,8 @@ async fn namespace_matches(
     Ok(found.is_some_and(|namespace| selector.matches(&namespace.meta().labels)))
 }
 
-/// Whether a webhook wants to see a write: by its rules, then by the labels of namespace and object.
-pub(super) async fn wants(webhook: &Value, request: &AdmissionRequest, reader: &dyn Reader) -> Result<bool, Status> {
-    if !list(&webhook["rules"]).iter().any(|rule| rule_matches(rule, request)) {
-        return Ok(false);
-    }
+/// Whether the labels of namespace and object are those that a webhook or a policy wants to see.
+pub(super) async fn labelled(webhook: &Value, request: &AdmissionRequest, reader: &dyn Reader) -> Result<bool, Status> {
     let old = request.old_object.as_ref().map(|old| old.value()).transpose().map_err(status::internal)?;
     let old = old.unwrap_or_default();
     if !namespace_matches(&selector(&webhook["namespaceSelector"])?, request, &old, reader).await? {

@@ -1,0 +1,226 @@
+//! The evaluation of a policy's expressions for one write.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
+
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use super::{
+    super::{
+        describe::{describe, objects},
+        is, text,
+    },
+    compile::conditions,
+    environment::{Inputs, VARIABLES, environment},
+};
+use crate::{
+    Resource, Status,
+    server::{
+        AdmissionRequest, Reader,
+        cel::{Answers, CALL_LIMIT, Failure, Meter, Program, Scope, Val, library::authorizer::Check},
+    },
+    status,
+};
+
+/// What a policy's expressions may cost together for one write (apiserver's `RuntimeCELCostBudget`).
+const BUDGET: u64 = 10_000_000;
+/// What match conditions may (`RuntimeCELCostBudgetMatchConditions`).
+const CONDITIONS_BUDGET: u64 = BUDGET / 4;
+
+/// A write as expressions see it.
+pub(super) struct Seen {
+    pub(super) object: Value,
+    old: Value,
+    request: Value,
+    namespace: Value,
+    check: Check,
+}
+
+impl Seen {
+    /// A write whose objects are shown in the version of `shown`.
+    pub(super) async fn of(request: &AdmissionRequest, shown: &Resource, reader: &dyn Reader) -> Result<Self, Status> {
+        let mut namespace = Value::Null;
+        if request.resource.namespaced && !is(&request.resource, "", "namespaces") {
+            let found =
+                reader.get("", "namespaces", "", &request.attributes.namespace).await.map_err(status::internal)?;
+            namespace = found.map(|found| found.value()).transpose().map_err(status::internal)?.unwrap_or_default();
+        }
+        let (object, old) = objects(request, reader, shown).await?;
+        Ok(Self {
+            object,
+            old,
+            request: describe(request, shown),
+            namespace,
+            check: Check::of_request(&request.attributes),
+        })
+    }
+
+    pub(super) fn inputs<'a>(&'a self, params: &'a Value) -> Inputs<'a> {
+        Inputs {
+            object: &self.object,
+            old: &self.old,
+            request: &self.request,
+            namespace: &self.namespace,
+            params,
+            check: &self.check,
+        }
+    }
+}
+
+/// Evaluates expressions, each within its limit and all within theirs.
+pub(super) struct Evaluation<'a, 'n> {
+    values: [Val<'a>; VARIABLES],
+    variables: &'a [Program],
+    /// Variables are evaluated when they are first read.
+    known: RefCell<Vec<Option<Result<Val<'a>, Failure>>>>,
+    answers: &'n Answers,
+    left: u64,
+}
+
+impl<'a> Scope<'a> for Evaluation<'a, '_> {
+    fn get(&self, at: usize, meter: &mut Meter<'_>) -> Result<Val<'a>, Failure> {
+        let Some(variable) = at.checked_sub(VARIABLES) else { return Ok(self.values[at].clone()) };
+        if let Some(known) = self.known.borrow().get(variable).cloned().flatten() {
+            return known;
+        }
+        let program = self.variables.get(variable).ok_or_else(Failure::overload)?;
+        let value = program.evaluate(self, meter);
+        if let Some(known) = self.known.borrow_mut().get_mut(variable) {
+            *known = Some(value.clone());
+        }
+        value
+    }
+}
+
+impl<'a, 'n> Evaluation<'a, 'n> {
+    pub(super) fn new(inputs: &Inputs<'a>, variables: &'a [Program], answers: &'n Answers) -> Result<Self, Failure> {
+        let known = RefCell::new(vec![None; variables.len()]);
+        Ok(Self { values: inputs.values()?, variables, known, answers, left: BUDGET })
+    }
+
+    pub(super) fn value(&mut self, program: &'a Program) -> Result<Val<'a>, Failure> {
+        let mut meter = Meter::new(CALL_LIMIT.min(self.left), self.answers);
+        let value = program.evaluate(&*self, &mut meter);
+        self.left = self.left.saturating_sub(meter.spent());
+        value
+    }
+
+    pub(super) fn holds(&mut self, program: &'a Program) -> Result<bool, Failure> {
+        match self.value(program)? {
+            Val::Bool(flag) => Ok(flag),
+            _ => Err(Failure::overload()),
+        }
+    }
+
+    /// Whether all conditions hold. One that does not decides, whatever fails besides.
+    ///
+    /// # Errors
+    /// What failed, if none says no; or what the authorizer is to be asked.
+    pub(super) fn all(&mut self, conditions: &'a [(String, Program)]) -> Result<bool, Failure> {
+        let mut failed = None;
+        let budget = std::mem::replace(&mut self.left, CONDITIONS_BUDGET);
+        for (name, program) in conditions {
+            match self.holds(program) {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.left = budget;
+                    return Ok(false);
+                }
+                Err(Failure::Ask(check)) => return Err(Failure::Ask(check)),
+                Err(failure) => {
+                    failed.get_or_insert(Failure::Error(format!("match condition '{name}' failed: {failure}")));
+                }
+            }
+        }
+        self.left = budget;
+        failed.map_or(Ok(true), Err)
+    }
+}
+
+/// Evaluates until no question to the authorizer is left open.
+pub(super) async fn settled<T>(
+    request: &AdmissionRequest,
+    reader: &dyn Reader,
+    mut evaluate: impl FnMut(&Answers) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let mut answers = Answers::default();
+    loop {
+        match evaluate(&answers) {
+            Err(Failure::Ask(check)) => {
+                let decision = reader.authorize(&check.attributes(&request.attributes.user)).await;
+                answers.note(*check, decision);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// The match conditions of webhooks, compiled, by their JSON.
+static COMPILED: LazyLock<Mutex<HashMap<String, Arc<Compiled>>>> = LazyLock::new(Mutex::default);
+/// So many are kept.
+const KEPT: usize = 1000;
+
+/// Conditions, or what is wrong with them.
+type Compiled = Result<Vec<(String, Program)>, String>;
+
+fn compiled(list: &Value) -> Arc<Compiled> {
+    let text = list.to_string();
+    if let Some(known) = COMPILED.lock().get(&text) {
+        return Arc::clone(known);
+    }
+    let mut issues = Vec::new();
+    let programs = conditions(list, "matchConditions", &environment(false, true, false), &mut issues);
+    let made = Arc::new(match issues.first() {
+        Some(issue) => Err(format!("{}: {}", issue.field, issue.message)),
+        None => Ok(programs),
+    });
+    let mut all = COMPILED.lock();
+    if all.len() >= KEPT {
+        all.clear();
+    }
+    all.insert(text, Arc::clone(&made));
+    made
+}
+
+/// Whether the match conditions of a webhook hold.
+///
+/// # Errors
+/// One failed, and the webhook's failure policy is to refuse the write then.
+pub(in super::super) async fn conditions_hold(
+    webhook: &Value,
+    shown: &Resource,
+    request: &AdmissionRequest,
+    reader: &dyn Reader,
+) -> Result<bool, Status> {
+    let list = &webhook["matchConditions"];
+    if list.as_array().is_none_or(Vec::is_empty) {
+        return Ok(true);
+    }
+    let seen = Seen::of(request, shown, reader).await?;
+    let programs = compiled(list);
+    let hold = match &*programs {
+        Ok(programs) => {
+            let held = settled(request, reader, |answers| {
+                Evaluation::new(&seen.inputs(&Value::Null), &[], answers)?.all(programs)
+            });
+            held.await.map_err(|failure| failure.to_string())
+        }
+        Err(why) => Err(why.clone()),
+    };
+    match hold {
+        Ok(hold) => Ok(hold),
+        Err(why) if text(&webhook["failurePolicy"]) == "Ignore" => {
+            tracing::warn!(
+                webhook = text(&webhook["name"]),
+                error = why,
+                "match conditions failed and the webhook is ignored"
+            );
+            Ok(false)
+        }
+        Err(why) => Err(super::super::forbid(request, &why)),
+    }
+}

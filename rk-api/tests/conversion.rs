@@ -1,0 +1,158 @@
+//! Versions of a custom resource that a webhook converts, over real HTTPS.
+#![cfg(feature = "serve")]
+
+use std::sync::Arc;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
+use futures::StreamExt;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use rk_api::{
+    Client, ListOptions, Patch, Request, Resource, Verb, WatchEvent, WatchOptions, WriteOptions,
+    server::{
+        Server, UserInfo,
+        pki::{Pki, Wanted},
+    },
+};
+use rk_store::MemoryStore;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+/// In v1 a host and a port, in v2 both in one text.
+fn convert(mut object: Value, to: &str) -> Value {
+    let spec = object["spec"].take();
+    object["spec"] = if to.ends_with("/v2") {
+        let (host, port) = (spec["host"].as_str().unwrap_or_default(), spec["port"].as_i64().unwrap_or_default());
+        json!({"address": format!("{host}:{port}")})
+    } else {
+        let (host, port) = spec["address"].as_str().unwrap_or_default().split_once(':').unwrap_or_default();
+        json!({"host": host, "port": port.parse::<i64>().unwrap_or_default()})
+    };
+    object["apiVersion"] = to.into();
+    object["metadata"]["annotations"]["converted"] = to.into();
+    object["metadata"]["resourceVersion"] = "nonsense".into();
+    object
+}
+
+fn answer(review: &Value) -> Value {
+    let request = &review["request"];
+    let to = request["desiredAPIVersion"].as_str().unwrap();
+    let objects = request["objects"].as_array().unwrap();
+    if objects.iter().any(|object| object["metadata"]["name"] == "broken") {
+        return json!({"response": {"uid": request["uid"], "result": {"status": "Failed", "message": "can't"}}});
+    }
+    let converted: Vec<_> = objects.iter().map(|object| convert(object.clone(), to)).collect();
+    json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "ConversionReview",
+        "response": {"uid": request["uid"], "result": {"status": "Success"}, "convertedObjects": converted}})
+}
+
+/// Serves the webhook; its port, and its authority in PEM.
+async fn webhook() -> (u16, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let pki = Pki::open(directory.path()).unwrap();
+    let identity = pki.identity("hook", &Wanted::server("hook", ["127.0.0.1".to_owned()])).unwrap();
+    let chain = vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async move {
+                    let body = request.into_body().collect().await?.to_bytes();
+                    let review: Value = serde_json::from_slice(&body).unwrap();
+                    Ok::<_, hyper::Error>(http::Response::new(Full::new(Bytes::from(answer(&review).to_string()))))
+                });
+                let _ =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    (port, pki.ca().to_owned())
+}
+
+fn definition(port: u16, ca: &str) -> Value {
+    let version = |name: &str, storage: bool, spec: Value| {
+        json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object",
+            "properties": {"spec": {"type": "object", "properties": spec}}}}})
+    };
+    let text = json!({"type": "string"});
+    json!({
+        "metadata": {"name": "peers.example.com"},
+        "spec": {
+            "group": "example.com", "scope": "Cluster", "names": {"plural": "peers", "singular": "peer", "kind": "Peer"},
+            "versions": [
+                version("v1", true, json!({"host": text, "port": {"type": "integer"}})),
+                version("v2", false, json!({"address": {"type": "string", "pattern": ":[0-9]+$"}})),
+            ],
+            "conversion": {"strategy": "Webhook", "webhook": {"conversionReviewVersions": ["v1"], "clientConfig": {
+                "url": format!("https://127.0.0.1:{port}/convert"), "caBundle": STANDARD.encode(ca)}}},
+        },
+    })
+}
+
+fn peers(version: &str) -> Resource {
+    Resource::new("example.com", version, "Peer", "peers", false)
+}
+
+async fn send(client: &Arc<dyn Client>, version: &str, name: &str, verb: Verb) -> Result<Value, rk_api::Error> {
+    let request = Request {
+        resource: peers(version),
+        namespace: String::new(),
+        name: name.to_owned(),
+        subresource: String::new(),
+        verb,
+    };
+    client.request(request).await?.value()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_are_read_and_written_in_every_version() {
+    let (port, ca) = webhook().await;
+    let server = Server::builder(Arc::new(MemoryStore::new())).build().await.unwrap();
+    server.define(definition(port, &ca)).await.unwrap();
+    let client = server.client(UserInfo::loopback());
+    let mut events = client.watch(&peers("v2"), "", WatchOptions::default()).await.unwrap();
+
+    let body = json!({"metadata": {"name": "a"}, "spec": {"address": "x:80"}});
+    let made = send(&client, "v2", "", Verb::Create(body, WriteOptions::default())).await.unwrap();
+    assert_eq!((&made["apiVersion"], &made["spec"]), (&json!("example.com/v2"), &json!({"address": "x:80"})));
+    assert_ne!(made["metadata"]["resourceVersion"], "nonsense", "a webhook changes labels and annotations only");
+    assert_eq!(made["metadata"]["annotations"]["converted"], "example.com/v2");
+    let stored = send(&client, "v1", "a", Verb::Get).await.unwrap();
+    assert_eq!(stored["spec"], json!({"host": "x", "port": 80}));
+
+    let patch = Patch::merge(json!({"spec": {"port": 81}}));
+    send(&client, "v1", "a", Verb::Patch(patch, WriteOptions::default())).await.unwrap();
+    let list = client.list(&peers("v2"), "", ListOptions::default()).await.unwrap();
+    assert_eq!(list.items[0].value().unwrap()["spec"], json!({"address": "x:81"}));
+    let mut seen = Vec::new();
+    while seen.len() < 2 {
+        if let WatchEvent::Added(object) | WatchEvent::Modified(object) = events.next().await.unwrap().unwrap() {
+            seen.push(object.value().unwrap()["spec"]["address"].clone());
+        }
+    }
+    assert_eq!(seen, ["x:80", "x:81"]);
+
+    let body = json!({"metadata": {"name": "b"}, "spec": {"address": "nowhere"}});
+    let refused = send(&client, "v2", "", Verb::Create(body, WriteOptions::default())).await.unwrap_err();
+    assert!(refused.is_invalid(), "judged by the version that was written: {refused}");
+    let body = json!({"metadata": {"name": "broken"}, "spec": {"address": "y:1"}});
+    let failed = send(&client, "v2", "", Verb::Create(body, WriteOptions::default())).await.unwrap_err();
+    let why = "conversion webhook for example.com/v2, Kind=Peer failed: can't";
+    assert!(failed.code() == 500 && failed.to_string().contains(why), "{failed}");
+}
