@@ -7,9 +7,12 @@ use rk_api::{Client, Informers, Resource};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "certificates")]
+use crate::controllers::certificates;
 use crate::{
     controllers::{
-        cluster_role, cron_job, daemon_set, deployment, disruption, endpoints, garbage, job, namespace, node,
+        bootstrap_token, cluster_role, cron_job, daemon_set, deployment, disruption, endpoints, garbage, job,
+        namespace, node,
         node::{NodeCidrs, NodeLifecycleConfig},
         replicaset, service_account, stateful_set,
     },
@@ -32,6 +35,9 @@ pub struct ManagerConfig {
     pub node_cidrs: Option<NodeCidrs>,
     /// How many ended pods stay; 0 for any number.
     pub terminated_pods: usize,
+    /// Who signs the certificates that the built-in signers are asked for; without it nothing is signed.
+    #[cfg(feature = "certificates")]
+    pub authority: Option<crate::controllers::certificates::Authority>,
 }
 
 impl Default for ManagerConfig {
@@ -44,6 +50,8 @@ impl Default for ManagerConfig {
             node_lifecycle: NodeLifecycleConfig::default(),
             node_cidrs: None,
             terminated_pods: 12_500,
+            #[cfg(feature = "certificates")]
+            authority: None,
         }
     }
 }
@@ -60,6 +68,23 @@ type Run = fn(Informers, ManagerConfig, CancellationToken) -> BoxFuture<'static,
 
 /// A controller: its name, as kube-controller-manager has it, and how it is run.
 const TABLE: &[(&str, Run)] = &[
+    #[cfg(feature = "certificates")]
+    ("certificatesigningrequest-approving-controller", |i, _, s| {
+        async move { certificates::approve::run(&i, s).await }.boxed()
+    }),
+    #[cfg(feature = "certificates")]
+    ("certificatesigningrequest-cleaner-controller", |i, _, s| {
+        async move { certificates::clean::run(&i, s).await }.boxed()
+    }),
+    #[cfg(feature = "certificates")]
+    ("certificatesigningrequest-signing-controller", |i, c, s| {
+        async move {
+            if let Some(authority) = c.authority {
+                certificates::sign::run(&i, authority, s).await;
+            }
+        }
+        .boxed()
+    }),
     ("clusterrole-aggregation-controller", |i, _, s| async move { cluster_role::run(&i, s).await }.boxed()),
     ("cronjob-controller", |i, _, s| async move { cron_job::run(&i, s).await }.boxed()),
     ("daemonset-controller", |i, _, s| async move { daemon_set::run(&i, s).await }.boxed()),
@@ -96,6 +121,7 @@ const TABLE: &[(&str, Run)] = &[
     }),
     ("serviceaccount-controller", |i, _, s| async move { service_account::run(&i, s).await }.boxed()),
     ("statefulset-controller", |i, _, s| async move { stateful_set::run(&i, s).await }.boxed()),
+    ("token-cleaner-controller", |i, _, s| async move { bootstrap_token::run(&i, s).await }.boxed()),
     ("taint-eviction-controller", |i, _, s| async move { node::run_taint_eviction(&i, s).await }.boxed()),
     ("ttl-after-finished-controller", |i, _, s| async move { job::run_ttl(&i, s).await }.boxed()),
 ];

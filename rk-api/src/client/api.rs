@@ -188,7 +188,11 @@ impl<K: ResourceType> Api<K> {
         self.update_subresource(object, "status").await
     }
 
-    async fn update_subresource(&self, object: &K, subresource: &str) -> Result<Arc<K>, Error> {
+    /// Replaces what a subresource of an object shows, such as the `approval` of a CertificateSigningRequest.
+    ///
+    /// # Errors
+    /// As [`Api::update`].
+    pub async fn update_subresource(&self, object: &K, subresource: &str) -> Result<Arc<K>, Error> {
         let body = self.encode(object)?;
         let name = object.meta().name.clone().unwrap_or_default();
         self.request(&name, subresource, Verb::Update(body, self.options.clone())).await?.typed()

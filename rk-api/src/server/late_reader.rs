@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Attributes, Decision, Reader, schema::Schema};
+use super::{Attributes, Changes, Decision, Reader, schema::Schema};
 use crate::{Error, LabelSelector, Object, Resource};
 
 /// Stands for the [`Reader`] of a server that is yet to be built: authenticators and authorizers that read the server's
@@ -74,5 +74,9 @@ impl Reader for LateReader {
             Ok(reader) => reader.authorize(attributes).await,
             Err(error) => Decision::NoOpinion(error.to_string()),
         }
+    }
+
+    fn changes(&self, group: &str, plural: &str, after: u64) -> Result<Changes, Error> {
+        self.reader()?.changes(group, plural, after)
     }
 }

@@ -1,5 +1,8 @@
 //! Kubernetes' controllers, one module each.
 
+pub mod bootstrap_token;
+#[cfg(feature = "certificates")]
+pub mod certificates;
 pub mod cluster_role;
 pub mod cron_job;
 pub mod deployment;

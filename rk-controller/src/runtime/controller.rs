@@ -71,6 +71,15 @@ impl<R: Reconcile> Controller<R> {
     /// A controller in a context made before.
     pub fn with_context(name: &str, reconciler: R, context: Context) -> Self {
         let primary = context.informers.of::<R::Object>();
+        Self::over(name, reconciler, primary, context)
+    }
+
+    /// A controller that sees those objects of its kind only that an informer has.
+    pub fn from_informer(name: &str, reconciler: R, primary: Informer, informers: &Informers) -> Self {
+        Self::over(name, reconciler, primary, Context::new(informers, name))
+    }
+
+    fn over(name: &str, reconciler: R, primary: Informer, context: Context) -> Self {
         let own: Map = Box::new(|change| vec![key_of(change.object())]);
         Self {
             name: name.to_owned(),

@@ -12,7 +12,8 @@ use super::{
 use crate::server::{Column, UserInfo};
 
 /// The rules of CertificateSigningRequests.
-pub const SIGNING_REQUEST: Rules = Rules { create, update, validate, validate_change, has_status: true, ..Rules::NONE };
+pub const SIGNING_REQUEST: Rules =
+    Rules { create, update, validate, validate_new, validate_change, has_status: true, ..Rules::NONE };
 
 /// The fields of CertificateSigningRequests that a field selector may name.
 pub const SELECTABLE: &[&str] = &["spec.signerName"];
@@ -132,6 +133,14 @@ fn validate(csr: &Value, errors: &mut Errors) {
             &seconds,
             "may not specify a duration less than 600 seconds (10 minutes)",
         );
+    }
+}
+
+/// A signer that promises nothing is for requests of the beta only.
+fn validate_new(csr: &Value, errors: &mut Errors) {
+    let (signer, path) = (csr.text("spec.signerName"), Path::Root.child("spec.signerName"));
+    if signer == "kubernetes.io/legacy-unknown" {
+        errors.invalid(&path, signer, "the legacy signerName is not allowed via this API version");
     }
 }
 

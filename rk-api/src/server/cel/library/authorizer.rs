@@ -13,7 +13,10 @@ use super::{
     },
     Row, strings,
 };
-use crate::server::{Attributes, Decision, UserInfo};
+use crate::{
+    FieldSelector, LabelSelector,
+    server::{Attributes, Decision, UserInfo},
+};
 
 /// What a check costs (apiserver's `library.cost`).
 const CHECK: u64 = 350_000;
@@ -101,6 +104,8 @@ impl Check {
             namespace: self.namespace.clone(),
             name: self.name.clone(),
             path: self.path.clone(),
+            labels: LabelSelector::default(),
+            fields: FieldSelector::default(),
         }
     }
 }
