@@ -127,6 +127,7 @@ async fn live(api: Api, sample: Sample) {
     let name = match plural {
         "csidrivers" => "d.example.com".to_owned(),
         "ipaddresses" => "10.96.7.7".to_owned(),
+        "apiservices" => "v1.lives.example.com".to_owned(),
         // Some versions are versions of the same objects.
         _ => format!("a-{}", version.replace('/', "-")),
     };

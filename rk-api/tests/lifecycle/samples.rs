@@ -358,5 +358,39 @@ pub fn samples() -> Vec<Sample> {
             json!({"spec": {"limited": {"nominalConcurrencyShares": 0}}}),
             json!({"conditions": [{"type": "T", "status": "True"}]}),
         ),
+        kept(
+            "apiregistration.k8s.io/v1",
+            "apiservices",
+            json!({"spec": {"group": "lives.example.com", "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 10,
+                "service": {"namespace": "default", "name": "s"}, "insecureSkipTLSVerify": true}}),
+            json!({"spec": {"versionPriority": 11}}),
+            json!({"conditions": [{"type": "T", "status": "True"}]}),
+        ),
+        counted(
+            "resource.k8s.io/v1",
+            "deviceclasses",
+            json!({"spec": {"selectors": [{"cel": {"expression": "device.driver == 'd.example.com'"}}]}}),
+            json!({"spec": {"extendedResourceName": "example.com/gpu"}}),
+        ),
+        told(
+            "resource.k8s.io/v1",
+            "resourceclaims",
+            json!({"spec": {"devices": {"requests": [{"name": "r", "exactly": {"deviceClassName": "c"}}]}}}),
+            json!({"metadata": {"labels": {"changed": "yes"}}}),
+            json!({"devices": [{"driver": "d.example.com", "pool": "p", "device": "d", "data": {"a": 1}}]}),
+        ),
+        row(
+            "resource.k8s.io/v1",
+            "resourceclaimtemplates",
+            json!({"spec": {"spec": {"devices": {"requests": [{"name": "r", "firstAvailable": [{"name": "a", "deviceClassName": "c"}]}]}}}}),
+            json!({"metadata": {"labels": {"changed": "yes"}}}),
+        ),
+        counted(
+            "resource.k8s.io/v1",
+            "resourceslices",
+            json!({"spec": {"driver": "d.example.com", "nodeName": "n", "pool": {"name": "p", "generation": 1, "resourceSliceCount": 1},
+                "devices": [{"name": "d", "attributes": {"model": {"string": "x"}}, "capacity": {"memory": {"value": "1Gi"}}}]}}),
+            json!({"spec": {"pool": {"generation": 2}}}),
+        ),
     ]
 }

@@ -13,6 +13,7 @@ mod cells;
 mod certificates;
 mod config;
 mod custom;
+mod devices;
 mod endpoints;
 mod event;
 pub mod field;
@@ -75,6 +76,10 @@ pub fn strategy(group: &str, kind: &str) -> Arc<dyn Strategy> {
         ("networking.k8s.io", "IngressClass") => networking::INGRESS_CLASS,
         ("networking.k8s.io", "NetworkPolicy") => networking::NETWORK_POLICY,
         ("discovery.k8s.io", "EndpointSlice") => endpoints::ENDPOINT_SLICE,
+        (DEVICES, "ResourceClaim") => devices::CLAIM,
+        (DEVICES, "ResourceClaimTemplate") => devices::TEMPLATE,
+        (DEVICES, "DeviceClass") => devices::CLASS,
+        (DEVICES, "ResourceSlice") => devices::SLICE,
         ("rbac.authorization.k8s.io", "Role") => rbac::ROLE,
         ("rbac.authorization.k8s.io", "ClusterRole") => rbac::CLUSTER_ROLE,
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => rbac::BINDING,
@@ -128,6 +133,9 @@ pub fn columns(group: &str, kind: &str) -> Arc<[Column]> {
         ("networking.k8s.io", "IPAddress") => misc::ip_address(),
         ("networking.k8s.io", "ServiceCIDR") => misc::service_cidr(),
         ("discovery.k8s.io", "EndpointSlice") => endpoints::endpoint_slice_columns(),
+        (DEVICES, "ResourceClaim") => devices::claim_columns(),
+        (DEVICES, "ResourceClaimTemplate" | "DeviceClass") => devices::named_columns(),
+        (DEVICES, "ResourceSlice") => devices::slice_columns(),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => rbac::binding_columns(),
         ("storage.k8s.io", "StorageClass") => storage::class_columns(),
         ("storage.k8s.io", "CSIDriver") => misc::csi_driver(),
@@ -156,6 +164,9 @@ pub fn columns(group: &str, kind: &str) -> Arc<[Column]> {
 /// The group of webhook configurations and admission policies.
 const ADMISSION: &str = "admissionregistration.k8s.io";
 
+/// The group of dynamic resource allocation.
+const DEVICES: &str = "resource.k8s.io";
+
 /// The fields besides `metadata.name` and `metadata.namespace` that a field selector may name.
 pub fn selectable_fields(group: &str, kind: &str) -> &'static [&'static str] {
     match (group, kind) {
@@ -170,6 +181,7 @@ pub fn selectable_fields(group: &str, kind: &str) -> &'static [&'static str] {
         ("apps", "ReplicaSet") => &["status.replicas"],
         ("batch", "Job") => &["status.successful"],
         ("certificates.k8s.io", "CertificateSigningRequest") => certificates::SELECTABLE,
+        (DEVICES, "ResourceSlice") => devices::SLICE_SELECTABLE,
         _ => &[],
     }
 }

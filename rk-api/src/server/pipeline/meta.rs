@@ -28,7 +28,7 @@ pub(crate) fn generate_name(base: &str) -> String {
 }
 
 /// Kinds of the API that count `metadata.generation`; custom resources all do.
-const GENERATION: [&str; 24] = [
+const GENERATION: [&str; 26] = [
     "Pod",
     "ReplicationController",
     "Deployment",
@@ -53,6 +53,8 @@ const GENERATION: [&str; 24] = [
     "FlowSchema",
     "PriorityLevelConfiguration",
     "EndpointSlice",
+    "DeviceClass",
+    "ResourceSlice",
 ];
 
 pub(super) fn counts_generation(call: &Call) -> bool {
