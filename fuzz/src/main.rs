@@ -6,9 +6,11 @@
 //! - command, head, log, values, checkpoint, snapshot: what rk-store keeps and backs up;
 //! - request: what clients send a server of the etcd v3 API;
 //! - peer: what members of a raft group send each other;
-//! - api: what clients send an API server.
+//! - api: what clients send an API server;
+//! - cel: expressions of rules and policies, over an object.
 
 mod api;
+mod cel;
 mod mutate;
 mod peer;
 mod protobuf;

@@ -16,6 +16,7 @@ use rk_store::{
 
 use crate::{
     api::api,
+    cel::cel,
     mutate::{Random, mutate, mutate_payload, mutate_snapshot},
     peer::peer,
     request::{self, Requests},
@@ -36,7 +37,8 @@ type Done<'a> = Pin<Box<dyn Future<Output = bool> + 'a>>;
 /// Runs one case; whether what was read was taken as whole.
 pub type Target = for<'a> fn(&'a Corpus, &'a mut Random) -> Done<'a>;
 
-pub const NAMES: [&str; 9] = ["command", "head", "log", "values", "checkpoint", "snapshot", "request", "peer", "api"];
+pub const NAMES: [&str; 10] =
+    ["command", "head", "log", "values", "checkpoint", "snapshot", "request", "peer", "api", "cel"];
 
 pub fn find(name: &str) -> Option<Target> {
     Some(match name {
@@ -49,6 +51,7 @@ pub fn find(name: &str) -> Option<Target> {
         "request" => |corpus, random| Box::pin(request::request(&corpus.requests, random)),
         "peer" => |_, random| Box::pin(peer(random)),
         "api" => |_, random| Box::pin(api(random)),
+        "cel" => |_, random| Box::pin(async { cel(random) }),
         _ => return None,
     })
 }

@@ -215,6 +215,11 @@ async fn a_rule_that_costs_too_much_ends() {
             {"rule": "self.all(a, self.all(b, self.all(c, a + b + c >= 0)))"}]}}}))
     .await;
     create(&client, "a", json!({"list": [1, 2, 3]})).await.unwrap();
+    let deep = format!("self{} > 0 && {}true{}", " + 1".repeat(200), "[1].all(x, ".repeat(100), ")".repeat(100));
+    let (_server, other) = serve(json!({"type": "object", "properties": {
+        "n": {"type": "integer", "x-kubernetes-validations": [{"rule": deep}]}}}))
+    .await;
+    create(&other, "a", json!({"n": 1})).await.unwrap();
     let error = create(&client, "b", json!({"list": (0..80).collect::<Vec<_>>()})).await.unwrap_err();
     assert!(error.contains("operation cancelled: actual cost limit exceeded"), "{error}");
 }

@@ -274,6 +274,15 @@ fn deep_and_long_texts_are_refused() {
     ] {
         let _ = Program::compile(&text, &["self"]);
     }
-    assert!(Program::compile(&format!("self{}", ".a".repeat(240)), &["self"]).is_ok());
+    // As deep as may be, on the stack of a test.
+    for (text, value) in [
+        (format!("1{}", "+1".repeat(240)), json!(241)),
+        (format!("{}1{}", "[".repeat(120), "][0]".repeat(120)), json!(1)),
+        (format!("{}1{}", "cel.bind(x, 1, ".repeat(120), ")".repeat(120)), json!(1)),
+        (format!("{}true{}", "[1].all(x, ".repeat(120), ")".repeat(120)), json!(true)),
+        (format!("self{}", ".?a".repeat(120)), Value::Null),
+    ] {
+        assert_eq!(run(&text, &Value::Null), Ok(value), "{text}");
+    }
     assert!(Program::compile(&format!("self{}", ".a".repeat(300)), &["self"]).is_err());
 }

@@ -67,7 +67,7 @@ fn node(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
         embedded(schema, kind, path, errors);
     }
     forbidden(schema, path, errors);
-    fields(schema, kind, path, errors);
+    fields(schema, path, errors);
     list(schema, kind, path, errors);
     if let Some(map) = schema.get(MAP_TYPE).and_then(Value::as_str) {
         errors.one_of(&path.child(MAP_TYPE), map, &["atomic", "granular"]);
@@ -141,11 +141,8 @@ fn forbidden(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-fn fields(schema: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
+fn fields(schema: &Value, path: &Path<'_>, errors: &mut Errors) {
     let properties = path.child("properties");
-    if !matches!(kind, "" | "object") && schema.has("properties") {
-        errors.forbidden(&properties, "must be empty unless type is object");
-    }
     for (name, child) in schema.entries("properties") {
         let path = properties.key(name);
         if !typed(child) {
