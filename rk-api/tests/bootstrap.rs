@@ -12,7 +12,7 @@ use rk_api::{
     Api, Client, DeleteOptions, ListOptions,
     server::{
         LateReader, Server, UserInfo,
-        authz::{Rbac, SuperUsers},
+        authz::{NodeAuthorizer, Rbac, SuperUsers},
         bootstrap::{ApiServer, Config, ensure},
     },
 };
@@ -22,6 +22,7 @@ async fn server() -> Server {
     let reader = LateReader::new();
     let server = Server::builder(Arc::new(MemoryStore::new()))
         .authorizer(Arc::new(SuperUsers))
+        .authorizer(Arc::new(NodeAuthorizer::new(reader.clone())))
         .authorizer(Arc::new(Rbac::new(reader.clone())))
         .build()
         .await
@@ -39,7 +40,8 @@ fn config(port: u16) -> Config {
             cluster_ip: "10.96.0.1".parse().unwrap(),
         }),
         root_ca: Some("PEM".into()),
-        service_cidr: None,
+        flow_control: true,
+        ..Config::default()
     }
 }
 

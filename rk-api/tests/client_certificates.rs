@@ -36,7 +36,7 @@ impl Api {
         let serving = pki.identity("apiserver", &Wanted::api_server([])).unwrap();
         let tls = tls_config(&serving.certificate, &serving.key, Some(pki.ca())).unwrap();
         let tokens = authn::StaticTokens::new([("token".to_owned(), UserInfo::new("jane", ["system:masters"]))]);
-        let security = Security { tokens, anonymous: true, ..Security::default() };
+        let security = Security { tokens, anonymous: true.into(), ..Security::default() };
         let server = security.build(Server::builder(Arc::new(MemoryStore::new()))).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());

@@ -32,9 +32,10 @@ async fn server() -> Server {
             url: ISSUER.into(),
             jwks_uri: format!("{ISSUER}/openid/v1/jwks"),
             key: KEY.into(),
-            audiences: Vec::new(),
+            ..ServiceAccountIssuer::default()
         }),
-        anonymous: true,
+        anonymous: true.into(),
+        ..Security::default()
     };
     let server = security.build(Server::builder(Arc::new(MemoryStore::new()))).await.unwrap();
     let client = admin(&server);
@@ -121,7 +122,7 @@ async fn wrong_token_requests_are_refused() {
     }
     let node = server.client(UserInfo::new("system:node:n1", ["system:nodes", "system:authenticated"]));
     let error = token(&node, json!({})).await.unwrap_err();
-    assert!(error.to_string().contains("node requested token not bound to a pod"), "{error}");
+    assert!(error.to_string().contains("no relationship found between node 'n1' and this object"), "{error}");
 }
 
 #[tokio::test]

@@ -12,10 +12,11 @@ use std::{
 
 use rk_api::{
     Client,
-    server::{Server, UserInfo},
+    server::{Server, UserInfo, pki::Pki},
 };
 use rk_controller::{
     ControllerManager, ManagerConfig,
+    controllers::certificates::Authority,
     leader::{LeaderElectionConfig, LeaderElector},
 };
 use rk_proxy::{
@@ -55,9 +56,12 @@ impl Components {
     ) -> Result<Self, ClusterError> {
         let shutdown = CancellationToken::new();
         let mut running = Vec::new();
+        let authority = Authority::new(servers.pki.ca(), servers.pki.ca_key());
+        let authority = authority.map_err(|e| ClusterError::part("certificate authority", &e))?;
         for (name, server) in servers.iter() {
             let elect = servers.are_several().then_some(name);
-            let controllers = controllers(options, server, elect, servers.pki.ca(), addresses, shutdown.clone());
+            let controllers =
+                controllers(options, server, elect, (&servers.pki, authority.clone()), addresses, shutdown.clone());
             running.push(("controllers", controllers));
             running.push(("scheduler", scheduler(server, elect, shutdown.clone())?));
         }
@@ -127,11 +131,12 @@ fn controllers(
     options: &Options,
     server: &Server,
     elect: Option<&str>,
-    ca: &str,
+    (pki, authority): (&Pki, Authority),
     addresses: &Addresses,
     shutdown: CancellationToken,
 ) -> JoinHandle<()> {
-    let mut config = ManagerConfig { root_ca: Some(ca.to_owned()), ..ManagerConfig::default() };
+    let mut config =
+        ManagerConfig { root_ca: Some(pki.ca().to_owned()), authority: Some(authority), ..ManagerConfig::default() };
     if options.demo {
         config.node_lifecycle.grace = DEMO_GRACE;
     }

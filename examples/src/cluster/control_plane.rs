@@ -6,7 +6,7 @@ use std::{
 };
 
 use rk_api::server::{
-    KubeletClient, Security, Server, ServiceAccountIssuer, Tls, UserInfo, bootstrap, kinds,
+    Aggregation, FlowControl, KubeletClient, Security, Server, ServiceAccountIssuer, Tls, UserInfo, bootstrap, kinds,
     pki::{Pki, Wanted},
     serve, tls_config,
 };
@@ -18,6 +18,9 @@ use super::{Addresses, ClusterError};
 
 /// Who issues service-account tokens.
 const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+
+/// Requests that a server works on at once, as kube-apiserver by default.
+const IN_FLIGHT: usize = 600;
 
 /// How API servers show themselves.
 pub(super) fn serving_tls(pki: &Pki, names: Vec<String>) -> Result<Tls, ClusterError> {
@@ -43,12 +46,12 @@ impl ControlPlane {
         socket: TcpListener,
         tls: Tls,
         store: Arc<dyn Store>,
-        pki: &Pki,
+        (pki, proxies): (&Pki, &Pki),
         addresses: &Addresses,
         one_of_several: bool,
     ) -> Result<Self, ClusterError> {
         let address = socket.local_addr().map_err(|e| ClusterError::part("API server", &e))?;
-        let server = Self::build(store, pki, addresses, address).await?;
+        let server = Self::build(store, pki, proxies, addresses, address).await?;
         let own = bootstrap::ApiServer {
             addresses: vec![address.ip()],
             port: address.port(),
@@ -60,6 +63,8 @@ impl ControlPlane {
             api_server: Some(bootstrap::ApiServer { addresses: known, ..own.clone() }),
             root_ca: Some(pki.ca().to_owned()),
             service_cidr: Some(addresses.services.to_string()),
+            flow_control: true,
+            front_proxy: Some((proxies.ca().to_owned(), vec!["front-proxy-client".to_owned()])),
         };
         let loopback = server.client(UserInfo::loopback());
         bootstrap::ensure(&*loopback, &config).await.map_err(|e| ClusterError::part("bootstrap", &e))?;
@@ -76,6 +81,7 @@ impl ControlPlane {
     async fn build(
         store: Arc<dyn Store>,
         pki: &Pki,
+        proxies: &Pki,
         addresses: &Addresses,
         address: SocketAddr,
     ) -> Result<Server, ClusterError> {
@@ -86,15 +92,24 @@ impl ControlPlane {
         let caller = pki.identity("apiserver-kubelet-client", &Wanted::api_server_kubelet_client())?;
         let kubelets = KubeletClient::new(&caller.certificate, &caller.key, pki.ca())
             .map_err(|error| ClusterError::part("certificate for kubelets", &error))?;
-        let builder =
-            Server::builder(store).strategy("", "Service", kinds::service::strategy(services)).kubelets(kubelets);
+        let shown = proxies.identity("front-proxy-client", &Wanted::front_proxy())?;
+        let builder = Server::builder(store)
+            .strategy("", "Service", kinds::service::strategy(services))
+            .kubelets(kubelets)
+            .aggregation(Aggregation { identity: Some((shown.certificate, shown.key)) })
+            .flow_control(FlowControl::Fair { total: IN_FLIGHT });
         let service_accounts = ServiceAccountIssuer {
             url: ISSUER.to_owned(),
             jwks_uri: format!("https://{address}/openid/v1/jwks"),
             key: pki.service_account_key().to_owned(),
-            audiences: Vec::new(),
+            ..ServiceAccountIssuer::default()
         };
-        let security = Security { service_accounts: Some(service_accounts), anonymous: true, ..Security::default() };
+        let security = Security {
+            service_accounts: Some(service_accounts),
+            bootstrap_tokens: true,
+            anonymous: true.into(),
+            ..Security::default()
+        };
         Ok(security.build(builder).await?)
     }
 

@@ -27,6 +27,8 @@ pub(super) const SERVER_PORT: u16 = 6443;
 /// In a data folder: certificates and keys, and those of the raft members.
 pub(super) const PKI: &str = "pki";
 pub(super) const PEER_PKI: &str = "pki/raft";
+/// The authority of what servers show to the servers behind them.
+pub(super) const PROXY_PKI: &str = "pki/front-proxy";
 /// Name of the cluster in kubeconfigs.
 const NAME: &str = "mini-cluster";
 
@@ -56,6 +58,7 @@ impl Servers {
         open: bool,
     ) -> Result<Self, ClusterError> {
         let pki = Pki::open(&data_dir.join(PKI))?;
+        let proxies = Pki::open(&data_dir.join(PROXY_PKI))?;
         let members = stores.members();
         let several = !members.is_empty();
         let own = (0..options.servers).map(|i| addresses.node(i)).filter(|_| several);
@@ -77,7 +80,7 @@ impl Servers {
         };
         let mut all = Vec::new();
         for ((name, socket), store) in names.iter().zip(sockets).zip(stores.all()) {
-            let server = ControlPlane::start(socket, tls.clone(), store, &pki, addresses, several).await?;
+            let server = ControlPlane::start(socket, tls.clone(), store, (&pki, &proxies), addresses, several).await?;
             all.push((name.clone(), server));
         }
 

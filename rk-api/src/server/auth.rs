@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::{FieldSelector, LabelSelector};
+
 /// The caller, as the API knows them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserInfo {
@@ -47,6 +49,8 @@ pub struct Credentials {
     /// The client certificate in DER, the leaf, if TLS brought one: the TLS layer checked its chain against the client
     /// CA; its dates and usage are the authenticator's to check. Or why it is not trusted.
     pub certificate: Option<Result<Bytes, String>>,
+    /// All certificates that the client showed, in DER, the leaf first; nobody has checked them.
+    pub chain: Vec<Bytes>,
     /// The bearer token, if any.
     pub token: Option<String>,
     /// All headers.
@@ -91,6 +95,10 @@ pub struct Attributes {
     pub name: String,
     /// The URL path.
     pub path: String,
+    /// Which objects of a collection are meant, by their labels.
+    pub labels: LabelSelector,
+    /// Which objects of a collection are meant, by their fields.
+    pub fields: FieldSelector,
 }
 
 /// An authorizer's word.

@@ -90,6 +90,9 @@ pub(crate) struct Catalog {
     served: HashMap<(String, String, String), Arc<Served>>,
     /// In discovery's order: group, then version, then its resources.
     groups: Vec<(String, Versions)>,
+    /// What servers behind this one serve.
+    #[cfg(feature = "serve")]
+    remote: Vec<Arc<super::aggregation::RemoteVersion>>,
     documents: OnceLock<Documents>,
     openapi: OnceLock<openapi::Documents>,
 }
@@ -100,6 +103,8 @@ impl Clone for Catalog {
         Self {
             served: self.served.clone(),
             groups: self.groups.clone(),
+            #[cfg(feature = "serve")]
+            remote: self.remote.clone(),
             documents: OnceLock::new(),
             openapi: OnceLock::new(),
         }
@@ -118,8 +123,25 @@ impl Catalog {
             let rows: Vec<Row> = self.rows().map(|served| served.row.clone()).collect();
             let custom =
                 self.rows().filter_map(|served| Some((served.resource().clone(), served.schema.as_ref()?.source()?)));
-            openapi::Documents::new(&rows, &custom.collect::<Vec<_>>())
+            #[cfg_attr(not(feature = "serve"), expect(unused_mut, reason = "there are no other servers"))]
+            let mut documents = openapi::Documents::new(&rows, &custom.collect::<Vec<_>>());
+            #[cfg(feature = "serve")]
+            documents.set_remote(&self.remote);
+            documents
         })
+    }
+
+    /// What servers behind this one serve.
+    #[cfg(feature = "serve")]
+    pub(crate) fn remote(&self) -> &Vec<Arc<super::aggregation::RemoteVersion>> {
+        &self.remote
+    }
+
+    /// Shows what servers behind this one serve: the groups with the highest priority first, and in a group the versions.
+    #[cfg(feature = "serve")]
+    pub(crate) fn set_remote(&mut self, mut remote: Vec<Arc<super::aggregation::RemoteVersion>>) {
+        remote.sort_by(|a, b| b.priority.cmp(&a.priority).then_with(|| a.group.cmp(&b.group)));
+        self.remote = remote;
     }
 
     /// Adds or replaces a row.

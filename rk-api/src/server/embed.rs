@@ -11,9 +11,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Admit, Authenticator, Authorizer, Reader, Row, Strategy, UserInfo, authn, builtin,
+    Admit, AuditPolicy, AuditSink, Authenticator, Authorizer, Encryption, FlowControl, Limits, Reader, Row, Strategy,
+    UserInfo,
+    audit::Audit,
+    authn, builtin,
     catalog::{Catalog, ScalePaths, Served},
     custom,
+    flow::Gate,
     http::{HttpService, Metrics},
     pipeline::Core,
     schema::Schema,
@@ -43,9 +47,15 @@ pub struct ServerBuilder {
     rows: Vec<Row>,
     strategies: Vec<(String, String, Arc<dyn Strategy>)>,
     documents: BTreeMap<String, Value>,
-    anonymous: bool,
+    anonymous: authn::Anonymous,
+    encryption: Encryption,
+    audit: Option<Audit>,
+    flow: FlowControl,
+    limits: Limits,
     #[cfg(feature = "serve")]
     kubelets: Option<super::KubeletClient>,
+    #[cfg(feature = "serve")]
+    aggregation: Option<super::Aggregation>,
 }
 
 impl ServerBuilder {
@@ -56,8 +66,8 @@ impl ServerBuilder {
     }
 
     /// Lets requests over HTTP without credentials pass as `system:anonymous`, for the authorizers to judge.
-    pub fn anonymous(mut self, allowed: bool) -> Self {
-        self.anonymous = allowed;
+    pub fn anonymous(mut self, allowed: impl Into<authn::Anonymous>) -> Self {
+        self.anonymous = allowed.into();
         self
     }
 
@@ -77,6 +87,37 @@ impl ServerBuilder {
     #[cfg(feature = "serve")]
     pub fn kubelets(mut self, client: super::KubeletClient) -> Self {
         self.kubelets = Some(client);
+        self
+    }
+
+    /// Passes requests for groups and versions on to the servers that APIServices name.
+    #[cfg(feature = "serve")]
+    pub fn aggregation(mut self, aggregation: super::Aggregation) -> Self {
+        self.aggregation = Some(aggregation);
+        self
+    }
+
+    /// Tells a sink of the requests over HTTP that a policy is about.
+    pub fn audit(mut self, policy: AuditPolicy, sink: Arc<dyn AuditSink>) -> Self {
+        self.audit = Some(Audit { policy: Arc::new(policy), sink });
+        self
+    }
+
+    /// Lets so many requests over HTTP in at once; any number if this is not called.
+    pub fn flow_control(mut self, control: FlowControl) -> Self {
+        self.flow = control;
+        self
+    }
+
+    /// Bounds what one request may take.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Encrypts chosen resources in the store.
+    pub fn encryption(mut self, encryption: Encryption) -> Self {
+        self.encryption = encryption;
         self
     }
 
@@ -104,7 +145,7 @@ impl ServerBuilder {
     /// # Errors
     /// The store fails, or holds something that is no object.
     pub async fn build(self) -> Result<Server, Error> {
-        let cache = Cache::start(self.store).await?;
+        let cache = Cache::start(self.store, self.encryption).await?;
         let mut catalog = Catalog::default();
         for mut row in builtin::rows().into_iter().chain(self.rows) {
             let own =
@@ -114,22 +155,36 @@ impl ServerBuilder {
             }
             catalog.insert(Arc::new(serve(row, &cache)));
         }
+        #[cfg(feature = "serve")]
+        let aggregator = self.aggregation.map(super::aggregation::Aggregator::new).transpose();
+        #[cfg(feature = "serve")]
+        let aggregator = aggregator.map_err(|error| Error::decode("the front proxy's certificate", &error))?;
         let tasks = CancellationToken::new();
         let core = Arc::new(Core {
             cache,
             catalog: ArcSwap::from_pointee(catalog),
-            authenticator: authn::Union::new(self.authenticators, self.anonymous),
+            authenticator: authn::Union::new(self.authenticators, self.anonymous.is_possible()),
+            anonymous_paths: self.anonymous,
             authorizers: self.authorizers,
             admission: self.admission,
             documents: self.documents,
             #[cfg(feature = "serve")]
+            aggregator: aggregator.clone(),
+            #[cfg(feature = "serve")]
             kubelets: self.kubelets,
             event_lease: Mutex::default(),
             metrics: Metrics::new(),
+            audit: self.audit,
+            gate: Gate::new(self.flow),
+            limits: self.limits,
             stopping: CancellationToken::new(),
             catalog_changed: watch::channel(0).0,
             _tasks: tasks.clone().drop_guard(),
         });
+        #[cfg(feature = "serve")]
+        if let Some(aggregator) = aggregator {
+            core.serve_aggregated(&aggregator, tasks.clone());
+        }
         core.serve_definitions(tasks);
         Ok(Server { core })
     }
@@ -165,9 +220,15 @@ impl Server {
             rows: Vec::new(),
             strategies: Vec::new(),
             documents: BTreeMap::new(),
-            anonymous: false,
+            anonymous: authn::Anonymous::Refused,
+            encryption: Encryption::default(),
+            audit: None,
+            flow: FlowControl::Unlimited,
+            limits: Limits::default(),
             #[cfg(feature = "serve")]
             kubelets: None,
+            #[cfg(feature = "serve")]
+            aggregation: None,
         }
     }
 
@@ -268,12 +329,14 @@ impl Client for LocalClient {
     }
 
     async fn list(&self, resource: &Resource, namespace: &str, options: ListOptions) -> Result<List, Error> {
-        let call = self.core.call(&self.user, resource, namespace, "", "", "list").await?;
+        let selectors = (&options.labels, &options.fields);
+        let call = self.core.call_selected(&self.user, resource, (namespace, ""), "list", selectors).await?;
         self.core.list(&call, &options).await
     }
 
     async fn watch(&self, resource: &Resource, namespace: &str, options: WatchOptions) -> Result<EventStream, Error> {
-        let call = self.core.call(&self.user, resource, namespace, "", "", "watch").await?;
+        let selectors = (&options.labels, &options.fields);
+        let call = self.core.call_selected(&self.user, resource, (namespace, ""), "watch", selectors).await?;
         self.core.watch(&call, options).await
     }
 
@@ -284,7 +347,9 @@ impl Client for LocalClient {
         delete: DeleteOptions,
         list: ListOptions,
     ) -> Result<(), Error> {
-        let call = self.core.call(&self.user, resource, namespace, "", "", "deletecollection").await?;
+        let selectors = (&list.labels, &list.fields);
+        let call =
+            self.core.call_selected(&self.user, resource, (namespace, ""), "deletecollection", selectors).await?;
         self.core.delete_collection(&call, &delete, &list).await.map(|_| ())
     }
 }

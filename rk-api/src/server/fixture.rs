@@ -6,14 +6,14 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::Reader;
+use super::{Changes, Reader};
 use crate::{Error, LabelSelector, Object};
 
 type Key = (String, String, String);
 
 /// Objects by plural name, namespace and name, and how often they changed.
 #[derive(Default)]
-pub(crate) struct Objects(Mutex<(u64, BTreeMap<Key, Arc<Object>>)>);
+pub(crate) struct Objects(Mutex<(u64, BTreeMap<Key, Arc<Object>>)>, Mutex<Vec<(String, Arc<Object>, bool)>>);
 
 impl Objects {
     /// These objects, each with its plural name.
@@ -30,16 +30,21 @@ impl Objects {
         let mut all = self.0.lock();
         all.0 += 1;
         object["metadata"]["resourceVersion"] = all.0.to_string().into();
-        let object = Object::from_value(&object).unwrap();
+        let object = Arc::new(Object::from_value(&object).unwrap());
         let key = (plural.to_owned(), object.meta().namespace.clone(), object.meta().name.clone());
-        all.1.insert(key, Arc::new(object));
+        self.1.lock().push((plural.to_owned(), Arc::clone(&object), false));
+        all.1.insert(key, object);
     }
 
     /// Removes an object.
     pub fn remove(&self, plural: &str, namespace: &str, name: &str) {
         let mut all = self.0.lock();
         all.0 += 1;
-        all.1.remove(&(plural.to_owned(), namespace.to_owned(), name.to_owned()));
+        if let Some(gone) = all.1.remove(&(plural.to_owned(), namespace.to_owned(), name.to_owned())) {
+            let mut last = gone.value().unwrap();
+            last["metadata"]["resourceVersion"] = all.0.to_string().into();
+            self.1.lock().push((plural.to_owned(), Arc::new(Object::from_value(&last).unwrap()), true));
+        }
     }
 }
 
@@ -65,5 +70,13 @@ impl Reader for Objects {
 
     fn version(&self, _: &str, _: &str) -> Result<u64, Error> {
         Ok(self.0.lock().0)
+    }
+
+    fn changes(&self, _: &str, plural: &str, after: u64) -> Result<Changes, Error> {
+        let version = self.0.lock().0;
+        let log = self.1.lock();
+        let changed = log.iter().filter(|(p, object, _)| p == plural && object.revision() > after);
+        let objects = changed.map(|(_, object, deleted)| (Arc::clone(object), *deleted)).collect();
+        Ok(Changes { all: false, objects, version })
     }
 }

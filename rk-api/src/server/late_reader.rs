@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use async_trait::async_trait;
 
-use super::Reader;
+use super::{Changes, Reader};
 use crate::{Error, LabelSelector, Object};
 
 /// Stands for the [`Reader`] of a server that is yet to be built: authenticators and authorizers that read the server's
@@ -50,5 +50,9 @@ impl Reader for LateReader {
 
     fn version(&self, group: &str, plural: &str) -> Result<u64, Error> {
         self.reader()?.version(group, plural)
+    }
+
+    fn changes(&self, group: &str, plural: &str, after: u64) -> Result<Changes, Error> {
+        self.reader()?.changes(group, plural, after)
     }
 }

@@ -1,11 +1,14 @@
 //! The API server: one registry of resources, one pipeline for every request.
 //!
-//! A request passes, in Kubernetes' order: authenticate ([`Authenticator`]), authorize
-//! ([`Authorizer`]), decode, mutating admission ([`Admit::mutate`]), default, validate, validating
-//! admission ([`Admit::validate`]), store, encode.
+//! A request passes, in Kubernetes' order: authenticate ([`Authenticator`]), audit ([`AuditSink`]), flow control
+//! ([`FlowControl`]), authorize ([`Authorizer`]), decode, mutating admission ([`Admit::mutate`]), default, validate,
+//! validating admission ([`Admit::validate`]), store, encode.
 
 mod admission;
+#[cfg(feature = "serve")]
+mod aggregation;
 pub mod apply;
+mod audit;
 mod auth;
 pub mod authn;
 pub mod authz;
@@ -17,10 +20,14 @@ mod custom;
 mod embed;
 #[cfg(test)]
 mod fixture;
+mod flow;
 mod http;
 pub mod kinds;
 mod late_reader;
+mod limits;
 pub mod openapi;
+#[cfg(feature = "serve")]
+mod outbound;
 pub mod patch;
 mod pipeline;
 #[cfg(feature = "serve")]
@@ -33,12 +40,21 @@ mod security;
 mod storage;
 
 pub use admission::{AdmissionRequest, Admit, Operation};
+#[cfg(feature = "serve")]
+pub use aggregation::Aggregation;
+pub use audit::{AuditLog, AuditLogOptions, AuditPolicy, AuditPolicyError, AuditSink};
 pub use auth::{Attributes, AuthenticationError, Authenticator, Authorizer, Credentials, Decision, UserInfo};
 pub use late_reader::LateReader;
-pub use registry::{Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};
+pub(crate) use registry::Follower;
+pub use registry::{Changes, Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};
 pub use security::{Security, ServiceAccountIssuer};
 
 pub use embed::{Server, ServerBuilder};
+pub use flow::FlowControl;
 pub use http::{Body, ClientCertificate, HttpService};
 #[cfg(feature = "serve")]
-pub use http::{KubeletClient, Tls, TlsError, serve, tls_config};
+pub use http::{KubeletClient, Tls, TlsError, TlsFiles, serve, tls_config};
+pub use limits::Limits;
+#[cfg(feature = "serve")]
+pub use outbound::{Remote, RemoteError};
+pub use storage::{Encryption, EncryptionError};

@@ -116,6 +116,12 @@ impl Wanted {
         Self { client: true, ..Self::server(name, addresses) }
     }
 
+    /// The certificate with which the API server calls the servers behind it. Sign it by an authority of its own: whoever has a
+    /// certificate of that authority says who calls, and is believed.
+    pub fn front_proxy() -> Self {
+        Self::client("front-proxy-client", "")
+    }
+
     /// The certificate with which the API server calls nodes.
     pub fn api_server_kubelet_client() -> Self {
         Self::client("kube-apiserver-kubelet-client", "system:masters")
@@ -128,6 +134,7 @@ pub struct Pki {
     certificate: String,
     key_id: Vec<u8>,
     issuer: Issuer<'static, KeyPair>,
+    key: String,
     service_account_key: String,
 }
 
@@ -177,6 +184,7 @@ impl Pki {
             return Err(corrupt("the authority has expired"));
         }
         let key_id = key_id.ok_or_else(|| corrupt("it has no subject key identifier"))?;
+        let key_pem = key.serialize_pem();
         let issuer = Issuer::from_ca_cert_pem(&certificate, key).map_err(|error| corrupt(&error.to_string()))?;
         let signing = directory.join("sa.key");
         let service_account_key = load_or_make_key(&signing)?;
@@ -185,12 +193,17 @@ impl Pki {
             write_private(&public, service_account_key.public_key_pem().as_bytes())?;
         }
         let service_account_key = service_account_key.serialize_pem();
-        Ok(Self { directory: directory.to_owned(), certificate, key_id, issuer, service_account_key })
+        Ok(Self { directory: directory.to_owned(), certificate, key_id, issuer, key: key_pem, service_account_key })
     }
 
     /// The authority's certificate in PEM: what clients trust.
     pub fn ca(&self) -> &str {
         &self.certificate
+    }
+
+    /// The authority's private key in PEM, for who signs what others ask for.
+    pub fn ca_key(&self) -> &str {
+        &self.key
     }
 
     /// The private key that signs service-account tokens, in PEM, for [`TokenSigner`](super::authn::TokenSigner).

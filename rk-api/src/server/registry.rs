@@ -189,4 +189,51 @@ pub trait Reader: Send + Sync {
     /// # Errors
     /// The store failed, or the resource is not served.
     fn version(&self, group: &str, plural: &str) -> Result<u64, Error>;
+
+    /// What changed in a resource after a version that [`Changes`] told (0: from nothing), in all namespaces.
+    ///
+    /// # Errors
+    /// The store failed, or the resource is not served.
+    fn changes(&self, group: &str, plural: &str, after: u64) -> Result<Changes, Error>;
+}
+
+/// What changed among the objects of a resource.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// Whether these are all objects there are, for the single changes are not known any more.
+    pub all: bool,
+    /// Each object's new state, oldest change first; of a deleted one the last state, and `true`.
+    pub objects: Vec<(Arc<Object>, bool)>,
+    /// The version that is reached with them.
+    pub version: u64,
+}
+
+/// How far somebody has followed the objects of a resource.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    group: &'static str,
+    plural: &'static str,
+    version: u64,
+}
+
+impl Follower {
+    /// Has seen nothing.
+    pub(crate) const fn new(group: &'static str, plural: &'static str) -> Self {
+        Self { group, plural, version: 0 }
+    }
+
+    /// Whether nothing changed since it last looked.
+    pub(crate) fn is_current(&self, reader: &dyn Reader) -> Result<bool, Error> {
+        Ok(reader.version(self.group, self.plural)? == self.version)
+    }
+
+    /// What changed since it last looked.
+    pub(crate) fn news(&mut self, reader: &dyn Reader) -> Result<Changes, Error> {
+        if self.is_current(reader)? {
+            return Ok(Changes { version: self.version, ..Changes::default() });
+        }
+        let changes = reader.changes(self.group, self.plural, self.version)?;
+        self.version = changes.version;
+        Ok(changes)
+    }
 }

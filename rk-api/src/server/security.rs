@@ -1,19 +1,19 @@
 //! A guarded server, put together as kube-apiserver does it by default.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 #[cfg(feature = "serve")]
-use super::authn::ClientCertificates;
+use super::authn::{ClientCertificates, RequestHeader};
 use super::{
-    Authenticator, LateReader, Reader, Server, ServerBuilder,
-    authn::{self, KeyError, ServiceAccountTokens, StaticTokens, TokenSigner},
-    authz::{self, EscalationCheck, Rbac, SuperUsers},
+    Authenticator, Authorizer, LateReader, Reader, Server, ServerBuilder,
+    authn::{self, Anonymous, BootstrapTokens, KeyError, ServiceAccountTokens, StaticTokens, TokenKey, TokenSigner},
+    authz::{self, EscalationCheck, NodeAuthorizer, Rbac, Resolvers, RuleResolver, SuperUsers},
     plugins, reviews,
 };
 use crate::Error;
 
 /// Who issues service-account tokens, and with which key.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct ServiceAccountIssuer {
     /// The URL in the tokens, such as `https://kubernetes.default.svc.cluster.local`.
     pub url: String,
@@ -23,10 +23,15 @@ pub struct ServiceAccountIssuer {
     pub key: String,
     /// For whom tokens are that ask for nobody; empty for the URL itself.
     pub audiences: Vec<String>,
+    /// Keys in PEM, public or private, whose tokens count as well: the ones before, until their last token has ended, and
+    /// the next one, so that everybody knows it before it signs.
+    pub other_keys: Vec<String>,
+    /// URLs that the issuer had before, whose tokens still count.
+    pub other_urls: Vec<String>,
 }
 
-/// What guards a server: client certificates (feature `serve`), tokens, RBAC, the default admission plugins, and the
-/// reviews that tell about them.
+/// What guards a server: client certificates (feature `serve`), tokens, the Node authorizer, RBAC, the default admission
+/// plugins, and the reviews that tell about them.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -42,17 +47,48 @@ pub struct ServiceAccountIssuer {
 /// # })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Security {
+    /// The front proxy whose word on who calls is taken; asked first.
+    #[cfg(feature = "serve")]
+    pub request_header: Option<Arc<RequestHeader>>,
     /// Users by bearer token.
     pub tokens: StaticTokens,
     /// Tokens of service accounts; `None` for none.
     pub service_accounts: Option<ServiceAccountIssuer>,
-    /// Whether callers without credentials are let in as `system:anonymous`; RBAC decides what they may do.
-    pub anonymous: bool,
+    /// Whether Secrets in `kube-system` hold tokens of new nodes.
+    pub bootstrap_tokens: bool,
+    /// Others who know callers, such as `Oidc` and `TokenWebhook`; asked last.
+    pub authenticators: Vec<Arc<dyn Authenticator>>,
+    /// Others who decide, such as `Abac` and `AuthorizationWebhook`; asked after RBAC. Use
+    /// [`with_authorizer`](Self::with_authorizer).
+    pub authorizers: Vec<Arc<dyn Authorizer>>,
+    /// What those others say of the rules of a caller.
+    pub rules: Vec<Arc<dyn RuleResolver>>,
+    /// Whether callers without credentials are let in as `system:anonymous`; the authorizers decide what they may do.
+    pub anonymous: Anonymous,
+}
+
+impl fmt::Debug for Security {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Security")
+            .field("tokens", &self.tokens)
+            .field("service_accounts", &self.service_accounts)
+            .field("bootstrap_tokens", &self.bootstrap_tokens)
+            .field("anonymous", &self.anonymous)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Security {
+    /// Asks this authorizer too, after RBAC and those before it.
+    #[must_use]
+    pub fn with_authorizer<A: Authorizer + RuleResolver>(mut self, authorizer: Arc<A>) -> Self {
+        self.authorizers.push(authorizer.clone());
+        self.rules.push(authorizer);
+        self
+    }
+
     /// Builds a server with these guards.
     ///
     /// # Errors
@@ -69,36 +105,50 @@ impl Security {
         let reader: Arc<dyn Reader> = reader.clone();
         let mut authenticators: Vec<Arc<dyn Authenticator>> = Vec::new();
         #[cfg(feature = "serve")]
-        authenticators.push(Arc::new(ClientCertificates));
+        {
+            authenticators.extend(self.request_header.map(|proxy| proxy as Arc<dyn Authenticator>));
+            authenticators.push(Arc::new(ClientCertificates));
+        }
         authenticators.push(Arc::new(self.tokens));
         let (mut service_accounts, mut signer, mut audiences) = (None, None, Vec::new());
         if let Some(issuer) = self.service_accounts {
             audiences = if issuer.audiences.is_empty() { vec![issuer.url.clone()] } else { issuer.audiences };
             let token_signer = TokenSigner::from_pem(&issuer.url, &issuer.key)?;
-            let keys = vec![token_signer.public_key().clone()];
+            let mut keys = vec![token_signer.public_key().clone()];
+            for pem in &issuer.other_keys {
+                keys.push(TokenKey::from_pem(pem)?);
+            }
             builder = builder
                 .document("/.well-known/openid-configuration", authn::discovery(&issuer.url, &issuer.jwks_uri, &keys))
                 .document("/openid/v1/jwks", authn::jwks(&keys));
-            let tokens =
-                Arc::new(ServiceAccountTokens::new(vec![issuer.url], audiences.clone(), keys, Arc::clone(&reader)));
+            let urls = [issuer.url].into_iter().chain(issuer.other_urls).collect();
+            let tokens = Arc::new(ServiceAccountTokens::new(urls, audiences.clone(), keys, Arc::clone(&reader)));
             authenticators.push(tokens.clone());
             (service_accounts, signer) = (Some(tokens), Some(Arc::new(token_signer)));
         }
-        let rbac = Arc::new(Rbac::new(reader));
-        let authorizer: Arc<dyn super::Authorizer> =
-            Arc::new(authz::Union::new(vec![Arc::new(SuperUsers), rbac.clone()]));
+        if self.bootstrap_tokens {
+            authenticators.push(Arc::new(BootstrapTokens::new(Arc::clone(&reader))));
+        }
+        authenticators.extend(self.authenticators);
+        let rbac = Arc::new(Rbac::new(Arc::clone(&reader)));
+        let nodes = Arc::new(NodeAuthorizer::new(reader));
+        let mut authorizers: Vec<Arc<dyn Authorizer>> = vec![Arc::new(SuperUsers), nodes.clone(), rbac.clone()];
+        authorizers.extend(self.authorizers);
+        let authorizer: Arc<dyn Authorizer> = Arc::new(authz::Union::new(authorizers));
+        let mut rules: Vec<Arc<dyn RuleResolver>> = vec![nodes, rbac.clone()];
+        rules.extend(self.rules);
         for authenticator in &authenticators {
             builder = builder.authenticator(Arc::clone(authenticator));
         }
         builder = builder.anonymous(self.anonymous).authorizer(Arc::clone(&authorizer));
-        builder = builder.admission(Arc::new(EscalationCheck::new(Arc::clone(&authorizer), Arc::clone(&rbac))));
+        builder = builder.admission(Arc::new(EscalationCheck::new(Arc::clone(&authorizer), rbac)));
         for plugin in plugins::authorizing_chain(&authorizer).into_iter().chain(plugins::default_chain()) {
             builder = builder.admission(plugin);
         }
         let deps = reviews::ReviewDeps {
             authenticator: Arc::new(authn::Union::new(authenticators, false)),
             authorizer,
-            rules: rbac,
+            rules: Arc::new(Resolvers::new(rules)),
             service_accounts,
             signer,
             audiences,

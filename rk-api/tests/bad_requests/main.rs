@@ -35,9 +35,9 @@ impl Api {
             jwks_uri: format!("{url}/openid/v1/jwks"),
             url,
             key: include_str!("../../src/server/authn/service_account/keys/p256.pem").to_owned(),
-            audiences: Vec::new(),
+            ..ServiceAccountIssuer::default()
         });
-        let security = Security { tokens, service_accounts, anonymous: true };
+        let security = Security { tokens, service_accounts, anonymous: true.into(), ..Security::default() };
         let server = security.build(Server::builder(Arc::clone(&store) as Arc<dyn Store>)).await.unwrap();
         let loopback = server.client(UserInfo::loopback());
         bootstrap::ensure(&*loopback, &bootstrap::Config::default()).await.unwrap();

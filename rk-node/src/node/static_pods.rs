@@ -165,7 +165,12 @@ async fn delete_mirror(shared: &Shared, pod: &Pod) -> Result<(), Error> {
 /// Makes the mirror of a static pod, replacing one of an older manifest.
 async fn mirror(shared: &Shared, pod: &Pod, seen: &str) -> Result<(), Error> {
     let api = Api::<Pod>::namespaced(Arc::clone(&shared.client), spec::namespace(pod));
-    if let Some(existing) = api.get_opt(spec::name(pod)).await? {
+    let existing = match api.get_opt(spec::name(pod)).await {
+        // To a node, a pod that is not there is a pod that is not its own (Kubernetes' Node authorizer).
+        Err(error) if error.is_forbidden() => None,
+        other => other?,
+    };
+    if let Some(existing) = existing {
         let of = existing.metadata.annotations.as_ref().and_then(|annotations| annotations.get(MIRROR));
         if of == pod.metadata.uid.as_ref() && existing.metadata.deletion_timestamp.is_none() {
             return Ok(());

@@ -435,6 +435,8 @@ impl Worker {
                 Ok(Some(mirror)) => mirror,
                 // The mirror is made by the one who watches the folder; it is told when it is there.
                 Ok(None) => return,
+                // To a node, a pod that is not there is a pod that is not its own (Kubernetes' Node authorizer).
+                Err(error) if error.is_forbidden() => return,
                 Err(error) => return self.troubled("read the mirror pod", &error.to_string()),
             }
         } else {
@@ -465,7 +467,7 @@ impl Worker {
                     self.wake_in(Duration::from_millis(10));
                 }
                 Ok(_) => self.gone = true,
-                Err(error) if error.is_not_found() => {
+                Err(error) if error.is_not_found() || error.is_forbidden() => {
                     self.gone = !self.is_static;
                     self.wake_in(Duration::ZERO);
                 }

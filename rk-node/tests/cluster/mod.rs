@@ -92,7 +92,7 @@ impl Cluster {
             url: "https://kubernetes.default.svc".to_owned(),
             jwks_uri: "https://kubernetes.default.svc/openid/v1/jwks".to_owned(),
             key: rcgen::KeyPair::generate().unwrap().serialize_pem(),
-            audiences: Vec::new(),
+            ..ServiceAccountIssuer::default()
         };
         let security = Security { service_accounts: Some(issuer), ..Security::default() };
         let server = security.build(Server::builder(Arc::new(MemoryStore::new()))).await.unwrap();

@@ -39,7 +39,7 @@ pub(super) use self::{door::Door, leave::forget_deleted};
 use super::{
     Addresses, ClusterError, PATIENCE,
     form::Group,
-    servers::{PEER_PKI, PKI},
+    servers::{PEER_PKI, PKI, PROXY_PKI},
 };
 use crate::options::Options;
 
@@ -50,9 +50,11 @@ const TOKEN: &str = "token";
 /// In a data folder: what a process calls itself until it has a place.
 const PROCESS: &str = "process-id";
 /// What every server of a cluster has of its authorities, below the data folder.
-fn shared_files() -> [String; 5] {
+fn shared_files() -> [String; 7] {
     let of = |pki: &str, name: &str| format!("{pki}/{name}");
-    [of(PKI, "ca.crt"), of(PKI, "ca.key"), of(PKI, "sa.key"), of(PEER_PKI, "ca.crt"), of(PEER_PKI, "ca.key")]
+    let both = |pki: &str| [of(pki, "ca.crt"), of(pki, "ca.key")];
+    let ([a, b], [c, d], [e, f]) = (both(PKI), both(PEER_PKI), both(PROXY_PKI));
+    [a, b, of(PKI, "sa.key"), c, d, e, f]
 }
 /// The longest message.
 const MESSAGE: u64 = 64 << 10;
@@ -196,7 +198,7 @@ pub(super) async fn join(url: &str, options: &Options, data_dir: &Path) -> Resul
         }
         sleep(RETRY).await;
     };
-    for pki in [PKI, PEER_PKI] {
+    for pki in [PKI, PEER_PKI, PROXY_PKI] {
         super::create_private(&data_dir.join(pki))?;
     }
     for name in shared_files() {

@@ -1,19 +1,29 @@
 //! Authentication: who sends a request.
 //!
 //! - `ClientCertificates` (feature `serve`): the common name is the user, the organizations are the groups.
-//! - [`StaticTokens`]: bearer tokens from a file.
+//! - `RequestHeader` (feature `serve`): a front proxy says who it is.
+//! - [`StaticTokens`]: bearer tokens from a file; [`BootstrapTokens`]: those in Secrets, for new nodes.
+//! - `Oidc`, `TokenWebhook` (feature `serve`): tokens of an issuer, and of whom a service knows.
 //! - [`ServiceAccountTokens`]: JSON Web Tokens of service accounts, checked against the objects that they name;
 //!   [`TokenSigner`] makes them.
 //! - [`Union`]: all of them together, as Kubernetes joins them.
 //!
 //! [`discovery`] and [`jwks`] are the documents with which others check the cluster's service-account tokens.
 
+mod anonymous;
+mod bootstrap_token;
 #[cfg(feature = "serve")]
 mod certificate;
 mod claims;
+#[cfg(feature = "serve")]
+mod oidc;
+#[cfg(feature = "serve")]
+mod request_header;
 mod service_account;
 mod signer;
 mod static_token;
+#[cfg(feature = "serve")]
+mod webhook;
 
 use std::sync::Arc;
 
@@ -21,12 +31,20 @@ use async_trait::async_trait;
 
 use super::{AuthenticationError, Authenticator, Credentials, UserInfo};
 
+pub use anonymous::Anonymous;
+pub use bootstrap_token::BootstrapTokens;
 #[cfg(feature = "serve")]
 pub use certificate::ClientCertificates;
 pub use claims::{Claims, KubernetesClaims, ObjectRef};
+#[cfg(feature = "serve")]
+pub use oidc::{Oidc, OidcIssuer};
+#[cfg(feature = "serve")]
+pub use request_header::{IdentityHeaders, RequestHeader};
 pub use service_account::{ServiceAccountTokens, service_account_user};
 pub use signer::{KeyError, TokenKey, TokenSigner, discovery, jwks};
 pub use static_token::{StaticTokens, TokenFileError};
+#[cfg(feature = "serve")]
+pub use webhook::TokenWebhook;
 
 /// The group of every caller that is known.
 pub const AUTHENTICATED: &str = "system:authenticated";

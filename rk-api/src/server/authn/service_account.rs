@@ -40,7 +40,7 @@ fn refuse<T>(why: impl Into<String>) -> Result<T, AuthenticationError> {
 }
 
 /// The issuer that a token claims, unchecked; `None` if it is no JWT with one.
-fn claimed_issuer(token: &str) -> Option<String> {
+pub(super) fn claimed_issuer(token: &str) -> Option<String> {
     let mut parts = token.split('.');
     let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
     if parts.next().is_some() {

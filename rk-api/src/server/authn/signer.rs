@@ -34,6 +34,35 @@ impl std::fmt::Debug for TokenKey {
     }
 }
 
+impl TokenKey {
+    /// A public key in PEM, or the public half of a private one.
+    ///
+    /// # Errors
+    /// The text is no key for ES256 or RS256.
+    pub fn from_pem(pem: &str) -> Result<Self, KeyError> {
+        if pem.contains("PRIVATE KEY") {
+            return TokenSigner::from_pem("", pem).map(|signer| signer.public);
+        }
+        let (key, algorithm) = match DecodingKey::from_ec_pem(pem.as_bytes()) {
+            Ok(key) => (key, Algorithm::ES256),
+            Err(_) => match DecodingKey::from_rsa_pem(pem.as_bytes()) {
+                Ok(key) => (key, Algorithm::RS256),
+                Err(error) => return Err(KeyError(format!("neither an EC nor an RSA key in PEM: {error}"))),
+            },
+        };
+        Self::new(Jwk::from_decoding_key(&key, Some(algorithm))?, algorithm)
+    }
+
+    fn new(mut jwk: Jwk, algorithm: Algorithm) -> Result<Self, KeyError> {
+        // RFC 7638: the same key has the same identity wherever it is loaded.
+        let id = jwk.thumbprint(ThumbprintHash::SHA256)?;
+        jwk.common.key_id = Some(id.clone());
+        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
+        let decoding = DecodingKey::from_jwk(&jwk)?;
+        Ok(Self { id, algorithm, decoding, jwk })
+    }
+}
+
 /// Signs service-account tokens with ES256 (a P-256 key) or RS256 (an RSA key).
 #[derive(Debug, Clone)]
 pub struct TokenSigner {
@@ -55,13 +84,8 @@ impl TokenSigner {
                 Err(error) => return Err(KeyError(format!("neither an EC nor an RSA private key in PEM: {error}"))),
             },
         };
-        let mut jwk = Jwk::from_encoding_key(&key, algorithm)?;
-        // RFC 7638: the same key has the same identity wherever it is loaded.
-        let id = jwk.thumbprint(ThumbprintHash::SHA256)?;
-        jwk.common.key_id = Some(id.clone());
-        jwk.common.public_key_use = Some(PublicKeyUse::Signature);
-        let decoding = DecodingKey::from_jwk(&jwk)?;
-        Ok(Self { issuer: issuer.to_owned(), key, public: TokenKey { id, algorithm, decoding, jwk } })
+        let public = TokenKey::new(Jwk::from_encoding_key(&key, algorithm)?, algorithm)?;
+        Ok(Self { issuer: issuer.to_owned(), key, public })
     }
 
     /// The issuer in the tokens.

@@ -1,14 +1,18 @@
 //! Authorization: whether a known caller may do what they ask.
 //!
-//! The server asks one [`Authorizer`], most often a [`Union`] of [`SuperUsers`] and [`Rbac`].
-//! [`Rbac`] reads roles and bindings through the server's [`Reader`](super::Reader), compiles them into
-//! an index by subject and keeps that until a role or binding changes. [`forbidden`] words the 403 that
-//! a refusal becomes; [`EscalationCheck`] keeps callers from granting what they do not hold.
+//! The server asks one [`Authorizer`], most often a [`Union`] of [`SuperUsers`], [`NodeAuthorizer`] and [`Rbac`].
+//! [`Rbac`] follows roles and bindings through the server's [`Reader`](super::Reader) and keeps an index of them by
+//! subject. Others are [`Abac`] and (feature `serve`) `AuthorizationWebhook`. [`forbidden`] words the 403 that a refusal becomes; [`EscalationCheck`] keeps callers from granting what they
+//! do not hold.
 
+mod abac;
 mod compiled;
 mod escalation;
+mod node;
 mod rbac;
 mod rules;
+#[cfg(feature = "serve")]
+mod webhook;
 
 use std::sync::Arc;
 
@@ -18,9 +22,13 @@ use k8s_openapi::{api::rbac::v1::PolicyRule, apimachinery::pkg::apis::meta::v1::
 use super::{Attributes, Authorizer, Decision, UserInfo};
 use crate::{StatusExt, status};
 
+pub use abac::{Abac, AbacError};
 pub use escalation::EscalationCheck;
+pub use node::{NodeAuthorizer, node_name};
 pub use rbac::Rbac;
 pub use rules::{covers, describe_rule, rule_allows};
+#[cfg(feature = "serve")]
+pub use webhook::{AuthorizationWebhook, WebhookOptions};
 
 /// The group whose members may do everything, before any role exists.
 pub const SUPERUSERS: &str = "system:masters";
@@ -32,6 +40,8 @@ pub struct ResolvedRules {
     pub rules: Vec<PolicyRule>,
     /// What could not be resolved, such as a binding to a role that is not there.
     pub errors: Vec<String>,
+    /// Whether there may be more that nobody can list.
+    pub incomplete: bool,
 }
 
 /// Lists the rules that apply to a caller: what `SelfSubjectRulesReview` and the escalation check need.
@@ -63,7 +73,7 @@ impl Authorizer for AlwaysAllow {
 #[async_trait]
 impl RuleResolver for AlwaysAllow {
     async fn rules_for(&self, _user: &UserInfo, _namespace: &str) -> ResolvedRules {
-        ResolvedRules { rules: everything(), errors: Vec::new() }
+        ResolvedRules { rules: everything(), ..ResolvedRules::default() }
     }
 }
 
@@ -86,7 +96,32 @@ impl Authorizer for SuperUsers {
 impl RuleResolver for SuperUsers {
     async fn rules_for(&self, user: &UserInfo, _namespace: &str) -> ResolvedRules {
         let rules = if user.in_group(SUPERUSERS) { everything() } else { Vec::new() };
-        ResolvedRules { rules, errors: Vec::new() }
+        ResolvedRules { rules, ..ResolvedRules::default() }
+    }
+}
+
+/// The rules of several resolvers together.
+#[derive(Clone, Default)]
+pub struct Resolvers(Vec<Arc<dyn RuleResolver>>);
+
+impl Resolvers {
+    /// Asks all of these.
+    pub fn new(resolvers: Vec<Arc<dyn RuleResolver>>) -> Self {
+        Self(resolvers)
+    }
+}
+
+#[async_trait]
+impl RuleResolver for Resolvers {
+    async fn rules_for(&self, user: &UserInfo, namespace: &str) -> ResolvedRules {
+        let mut all = ResolvedRules::default();
+        for resolver in &self.0 {
+            let ResolvedRules { rules, errors, incomplete } = resolver.rules_for(user, namespace).await;
+            all.rules.extend(rules);
+            all.errors.extend(errors);
+            all.incomplete |= incomplete;
+        }
+        all
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod controller_roles;
 mod endpoints;
+mod flow;
 mod objects;
 mod reconcile;
 mod roles;
@@ -19,12 +20,20 @@ use std::{
 };
 
 use futures::{StreamExt, TryStreamExt, stream};
+use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::Value;
 
 use crate::{Client, DeleteOptions, ListOptions, Object, Request, Resource, Verb, WriteOptions};
 
 pub use endpoints::keep_endpoints;
 pub use objects::SYSTEM_NAMESPACES;
+
+/// The rules of the ClusterRole `system:node`, by which the Node authorizer judges what it has no closer rule for.
+pub(crate) fn node_rules() -> Vec<PolicyRule> {
+    let rules =
+        roles::CLUSTER_ROLES.iter().filter(|(name, ..)| *name == "system:node").flat_map(|(_, _, rules)| *rules);
+    rules.filter_map(|rule| serde_json::from_value(objects::policy_rule(rule)).ok()).collect()
+}
 
 /// What a cluster's own objects say of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,6 +45,12 @@ pub struct Config {
     pub root_ca: Option<String>,
     /// The service addresses (CIDR), shown as the ServiceCIDR `kubernetes`.
     pub service_cidr: Option<String>,
+    /// Whether Kubernetes' priority levels and FlowSchemas are wanted: for a server with
+    /// [`FlowControl::Fair`](super::FlowControl::Fair).
+    pub flow_control: bool,
+    /// The authority in PEM of the front proxy's certificate, and the names that it may have: goes into
+    /// `extension-apiserver-authentication`, by which servers behind this one believe it.
+    pub front_proxy: Option<(String, Vec<String>)>,
 }
 
 /// Where the API is.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 use serde_json::{Value, json};
 
 use super::{
-    ApiServer, Config, Wanted, controller_roles,
+    ApiServer, Config, Wanted, controller_roles, flow,
     roles::{self, Rule},
 };
 use crate::Resource;
@@ -38,7 +38,12 @@ pub(super) fn others(config: &Config) -> Vec<Wanted> {
     all.extend(namespaced_roles());
     all.extend(priority_classes());
     all.extend(config.api_server.iter().flat_map(kubernetes_service));
-    all.extend(config.root_ca.iter().flat_map(|ca| root_ca(ca)));
+    all.extend(config.root_ca.iter().flat_map(|ca| root_ca(ca, config.front_proxy.as_ref())));
+    if config.flow_control {
+        let of = |plural| move |value| wanted("flowcontrol.apiserver.k8s.io", "v1", plural, false, value);
+        all.extend(flow::levels().map(of("prioritylevelconfigurations")));
+        all.extend(flow::schemas().map(of("flowschemas")));
+    }
     all.extend(config.service_cidr.iter().map(|cidr| {
         let value = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
             "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [cidr]}});
@@ -47,7 +52,7 @@ pub(super) fn others(config: &Config) -> Vec<Wanted> {
     all
 }
 
-fn policy_rule(rule: &Rule) -> Value {
+pub(super) fn policy_rule(rule: &Rule) -> Value {
     let words =
         |text: &str| text.split_whitespace().map(|w| if w == "core" { "" } else { w }).map(Value::from).collect();
     let fields = [
@@ -88,12 +93,14 @@ fn binding(name: &str, namespace: &str, role: (&str, &str), subjects: Vec<Value>
     } else {
         ("RoleBinding", "rolebindings")
     };
-    let value = json!({
+    let mut value = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind,
         "metadata": meta(name, namespace, &[]),
         "roleRef": {"apiGroup": RBAC, "kind": role.0, "name": role.1},
-        "subjects": subjects,
     });
+    if !subjects.is_empty() {
+        value["subjects"] = subjects.into();
+    }
     wanted(RBAC, "v1", plural, !namespace.is_empty(), value)
 }
 
@@ -201,14 +208,26 @@ pub(super) fn kubernetes_service(api: &ApiServer) -> Vec<Wanted> {
     ]
 }
 
-fn root_ca(ca: &str) -> Vec<Wanted> {
+fn root_ca(ca: &str, front_proxy: Option<&(String, Vec<String>)>) -> Vec<Wanted> {
     let config_map = |name: &str, namespace: &str, data: Value| {
         let value = json!({"apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {"name": name, "namespace": namespace}, "data": data});
         wanted("", "v1", "configmaps", true, value)
     };
     let published = SYSTEM_NAMESPACES.iter().map(|ns| config_map("kube-root-ca.crt", ns, json!({"ca.crt": ca})));
-    let extension = json!({"client-ca-file": ca});
+    let mut extension = json!({"client-ca-file": ca});
+    if let Some((ca, names)) = front_proxy {
+        for (field, list) in [
+            ("allowed-names", names.iter().map(String::as_str).collect()),
+            ("username-headers", vec!["X-Remote-User"]),
+            ("uid-headers", vec!["X-Remote-Uid"]),
+            ("group-headers", vec!["X-Remote-Group"]),
+            ("extra-headers-prefix", vec!["X-Remote-Extra-"]),
+        ] {
+            extension[format!("requestheader-{field}")] = json!(list).to_string().into();
+        }
+        extension["requestheader-client-ca-file"] = ca.as_str().into();
+    }
     published.chain([config_map("extension-apiserver-authentication", "kube-system", extension)]).collect()
 }
 
@@ -229,6 +248,8 @@ mod tests {
             }),
             root_ca: Some("PEM".into()),
             service_cidr: Some("10.96.0.0/16".into()),
+            flow_control: true,
+            front_proxy: Some(("PEM".into(), vec!["front-proxy-client".into()])),
         };
         let all: Vec<_> = namespaces().into_iter().chain(others(&config)).collect();
         let mut seen = BTreeSet::new();
@@ -248,7 +269,7 @@ mod tests {
                 "ClusterRoleBinding" => {
                     let binding: ClusterRoleBinding = serde_json::from_value(value).unwrap();
                     assert!(cluster.contains(&binding.role_ref.name), "{key:?}");
-                    assert!(!binding.subjects.unwrap().is_empty());
+                    assert!(binding.subjects.is_some_and(|subjects| !subjects.is_empty()) || key.2 == "system:node");
                 }
                 "RoleBinding" => _ = serde_json::from_value::<RoleBinding>(value).unwrap(),
                 _ => {}

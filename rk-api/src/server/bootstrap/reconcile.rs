@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 
 use crate::server::authz::covers;
 
+/// The annotation of FlowSchemas and priority levels whose spec is kept as it is here.
+const AUTO: &str = "apf.kubernetes.io/autoupdate-spec";
+
 /// The change of one object.
 #[derive(Debug, PartialEq)]
 pub(super) enum Change {
@@ -27,6 +30,9 @@ pub(super) fn change(known: &Value, wanted: &Value) -> Change {
         "Endpoints" => fields(known, wanted, &["subsets"]),
         "EndpointSlice" => fields(known, wanted, &["endpoints", "ports"]),
         "ConfigMap" => fields(known, wanted, &["data"]),
+        "FlowSchema" | "PriorityLevelConfiguration" if known["metadata"]["annotations"][AUTO] == "true" => {
+            fields(known, wanted, &["spec"])
+        }
         _ => Change::None,
     }
 }

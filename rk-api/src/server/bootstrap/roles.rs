@@ -323,7 +323,8 @@ pub(super) const CLUSTER_ROLE_BINDINGS: &[(&str, &str, &[&str])] = &[
         "system:public-info-viewer",
         &["Group system:authenticated", "Group system:unauthenticated"],
     ),
-    ("system:node", "system:node", &["Group system:nodes"]),
+    // What nodes may do is the Node authorizer's to say; the binding is there for clusters without it.
+    ("system:node", "system:node", &[]),
     ("system:node-proxier", "system:node-proxier", &["User system:kube-proxy"]),
     ("system:kube-controller-manager", "system:kube-controller-manager", &["User system:kube-controller-manager"]),
     ("system:kube-dns", "system:kube-dns", &["ServiceAccount kube-dns"]),

@@ -103,7 +103,7 @@ impl Core {
         (Some(status).filter(|status| judge && *status != value["status"]), terminating)
     }
 
-    fn change_catalog(&self, change: impl Fn(&mut super::catalog::Catalog)) {
+    pub(crate) fn change_catalog(&self, change: impl Fn(&mut super::catalog::Catalog)) {
         self.catalog.rcu(|catalog| {
             let mut catalog = super::catalog::Catalog::clone(catalog);
             change(&mut catalog);

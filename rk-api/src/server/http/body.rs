@@ -8,8 +8,6 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 
 use crate::{Error, status};
 
-/// Longest request body, as kube-apiserver has it.
-const LIMIT: usize = 3 * 1024 * 1024;
 /// Bytes that an answer's pieces are gathered into.
 const PIECE: usize = 64 * 1024;
 
@@ -49,16 +47,16 @@ pub(super) fn gathered(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> 
 ///
 /// # Errors
 /// 413 if it is too long, 400 if it breaks off.
-pub(super) async fn read<B>(body: B) -> Result<Bytes, Error>
+pub(super) async fn read<B>(body: B, limit: usize) -> Result<Bytes, Error>
 where
     B: http_body::Body<Data = Bytes>,
     B::Error: std::fmt::Display,
 {
     let too_long = || {
-        let message = format!("Request entity too large: limit is {LIMIT}");
+        let message = format!("Request entity too large: limit is {limit}");
         Error::from(status::failure(413, "RequestEntityTooLarge", message))
     };
-    if body.size_hint().lower() > LIMIT as u64 {
+    if body.size_hint().lower() > limit as u64 {
         return Err(too_long());
     }
     let mut body = std::pin::pin!(body);
@@ -66,7 +64,7 @@ where
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| status::bad_request(format!("unable to read the body: {error}")))?;
         if let Ok(data) = frame.into_data() {
-            if read.len() + data.len() > LIMIT {
+            if read.len() + data.len() > limit {
                 return Err(too_long());
             }
             read.extend_from_slice(&data);

@@ -32,6 +32,8 @@ impl Documents {
         let document = |core: bool| {
             let groups = catalog.groups().iter().filter(|(group, _)| group.is_empty() == core);
             let items: Vec<Value> = groups.map(|(group, versions)| aggregated(group, versions)).collect();
+            #[cfg(feature = "serve")]
+            let items = if core { items } else { with_remote(items, catalog) };
             let value = json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items});
             let bytes = value.to_string();
             let hash = Sha256::digest(bytes.as_bytes());
@@ -40,6 +42,21 @@ impl Documents {
         };
         Self { core: document(true), groups: document(false) }
     }
+}
+
+/// The groups, and those of servers behind this one.
+#[cfg(feature = "serve")]
+fn with_remote(mut items: Vec<Value>, catalog: &Catalog) -> Vec<Value> {
+    for remote in catalog.remote() {
+        let version = json!({"version": remote.version, "resources": remote.resources, "freshness": "Current"});
+        let group = items.iter_mut().find(|item| item["metadata"]["name"] == remote.group.as_str());
+        match group.and_then(|group| group["versions"].as_array_mut()) {
+            Some(versions) => versions.push(version),
+            None => items.push(json!({"metadata": {"name": remote.group, "creationTimestamp": null},
+                "versions": [version]})),
+        }
+    }
+    items
 }
 
 fn aggregated(group: &str, versions: &Versions) -> Value {
@@ -110,17 +127,16 @@ pub(super) fn answer(core: &Core, parts: &Parts) -> Result<Option<Response<Body>
             "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": host(parts)}],
         }),
         ["apis"] => {
-            let groups: Vec<Value> =
-                catalog.groups().iter().filter_map(|(name, versions)| group(name, versions, false)).collect();
-            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+            json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups(&catalog)})
         }
-        ["apis", name] => {
-            let found = catalog.groups().iter().find(|(group, _)| group == name);
-            match found.and_then(|(name, versions)| group(name, versions, true)) {
-                Some(group) => group,
-                None => return Ok(None),
+        ["apis", name] => match groups(&catalog).into_iter().find(|group| group["name"] == **name) {
+            Some(mut group) => {
+                group["kind"] = "APIGroup".into();
+                group["apiVersion"] = "v1".into();
+                group
             }
-        }
+            None => return Ok(None),
+        },
         ["api", version] => match resources(&catalog, "", version) {
             Some(list) => list,
             None => return Ok(None),
@@ -160,19 +176,26 @@ fn tagged((bytes, tag): &(Bytes, String), parts: &Parts) -> Response<Body> {
     response
 }
 
-fn group(name: &str, versions: &Versions, whole: bool) -> Option<Value> {
-    if name.is_empty() {
-        return None;
+/// Every group but the core, with its versions.
+fn groups(catalog: &Catalog) -> Vec<Value> {
+    let version =
+        |group: &str, version: &str| json!({"groupVersion": format!("{group}/{version}"), "version": version});
+    let mut groups = Vec::new();
+    for (name, versions) in catalog.groups().iter().filter(|(name, _)| !name.is_empty()) {
+        let listed: Vec<Value> = versions.iter().map(|(v, _)| version(name, v)).collect();
+        let Some(preferred) = listed.first().cloned() else { continue };
+        groups.push(json!({"name": name, "versions": listed, "preferredVersion": preferred}));
     }
-    let version = |version: &String| json!({"groupVersion": format!("{name}/{version}"), "version": version});
-    let listed: Vec<Value> = versions.iter().map(|(v, _)| version(v)).collect();
-    let preferred = listed.first()?.clone();
-    let mut value = json!({"name": name, "versions": listed, "preferredVersion": preferred});
-    if whole {
-        value["kind"] = "APIGroup".into();
-        value["apiVersion"] = "v1".into();
+    #[cfg(feature = "serve")]
+    for remote in catalog.remote() {
+        let own = version(&remote.group, &remote.version);
+        let known = groups.iter_mut().find(|group| group["name"] == remote.group.as_str());
+        match known.and_then(|group| group["versions"].as_array_mut()) {
+            Some(versions) => versions.push(own),
+            None => groups.push(json!({"name": remote.group, "versions": [own], "preferredVersion": own})),
+        }
     }
-    Some(value)
+    groups
 }
 
 fn resources(catalog: &Catalog, group: &str, version: &str) -> Option<Value> {

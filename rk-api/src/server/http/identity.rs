@@ -7,25 +7,28 @@ use http::{HeaderMap, header, request::Parts};
 
 use crate::{
     Error,
-    server::{Attributes, Authenticator, Credentials, UserInfo, pipeline::Core},
+    server::{Attributes, Authenticator, Credentials, UserInfo, audit, authn::ANONYMOUS, pipeline::Core},
     status,
 };
 
-/// The client's certificate (the leaf, in DER), which the TLS layer in front puts into a request's extensions after it
-/// has checked its chain; or why the one that the client showed is not trusted.
+/// The client's certificate, which the TLS layer in front puts into a request's extensions.
 #[derive(Debug, Clone)]
-pub struct ClientCertificate(pub Result<Bytes, String>);
-
-/// The caller of a request.
-///
-/// # Errors
-/// 401 if nobody knows the credentials, 403 if the caller may not be who they want to be.
-pub(super) async fn caller(core: &Core, parts: &Parts) -> Result<Arc<UserInfo>, Error> {
-    let user = authenticate(core, parts).await?;
-    impersonate(core, user, &parts.headers).await
+pub struct ClientCertificate {
+    /// The leaf, in DER, after its chain was checked; or why it is not trusted.
+    pub trusted: Result<Bytes, String>,
+    /// All that the client showed, the leaf first, for those who have authorities of their own.
+    pub chain: Vec<Bytes>,
 }
 
-async fn authenticate(core: &Core, parts: &Parts) -> Result<Arc<UserInfo>, Error> {
+/// Where a connection comes from, which the listener puts into a request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) std::net::SocketAddr);
+
+/// Who sends a request.
+///
+/// # Errors
+/// 401 if nobody knows the credentials.
+pub(super) async fn authenticate(core: &Core, parts: &Parts) -> Result<Arc<UserInfo>, Error> {
     let token = parts
         .headers
         .get(header::AUTHORIZATION)
@@ -33,12 +36,17 @@ async fn authenticate(core: &Core, parts: &Parts) -> Result<Arc<UserInfo>, Error
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim().to_owned());
+    let certificate = parts.extensions.get::<ClientCertificate>();
     let credentials = Credentials {
-        certificate: parts.extensions.get::<ClientCertificate>().map(|certificate| certificate.0.clone()),
+        certificate: certificate.map(|certificate| certificate.trusted.clone()),
+        chain: certificate.map(|certificate| certificate.chain.clone()).unwrap_or_default(),
         token,
         headers: parts.headers.clone(),
     };
     match core.authenticator.authenticate(&credentials).await {
+        Ok(Some(user)) if user.name == ANONYMOUS && !core.anonymous_paths.allow(parts.uri.path()) => {
+            Err(status::unauthorized().into())
+        }
         Ok(Some(user)) => Ok(Arc::new(user)),
         Ok(None) => Err(status::unauthorized().into()),
         Err(error) => {
@@ -50,7 +58,10 @@ async fn authenticate(core: &Core, parts: &Parts) -> Result<Arc<UserInfo>, Error
 
 /// Lets a caller act as somebody else, where they are allowed to (the verb `impersonate` on `users`, `groups`,
 /// `serviceaccounts`, `uids` and `userextras`).
-async fn impersonate(core: &Core, user: Arc<UserInfo>, headers: &HeaderMap) -> Result<Arc<UserInfo>, Error> {
+///
+/// # Errors
+/// 403 if they are not allowed to.
+pub(super) async fn impersonate(core: &Core, user: Arc<UserInfo>, headers: &HeaderMap) -> Result<Arc<UserInfo>, Error> {
     const EXTRA: &str = "impersonate-extra-";
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let name = text("impersonate-user");
@@ -76,7 +87,7 @@ async fn impersonate(core: &Core, user: Arc<UserInfo>, headers: &HeaderMap) -> R
         subresource: subresource.to_owned(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),
-        path: String::new(),
+        ..Attributes::default()
     };
     let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
     match account {
@@ -109,5 +120,7 @@ async fn impersonate(core: &Core, user: Arc<UserInfo>, headers: &HeaderMap) -> R
     if !acting.in_group("system:authenticated") && !acting.in_group("system:unauthenticated") {
         acting.groups.push(class.to_owned());
     }
-    Ok(Arc::new(acting))
+    let acting = Arc::new(acting);
+    audit::impersonated(&acting);
+    Ok(acting)
 }

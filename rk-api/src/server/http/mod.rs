@@ -5,7 +5,10 @@
 //! ```
 //! Paths that are no resources (`/api`, `/version`, `/readyz`, `/metrics`, ...) are answered here too.
 
+#[cfg(feature = "serve")]
+mod aggregated;
 mod answer;
+mod audited;
 mod body;
 #[cfg(feature = "serve")]
 mod connect;
@@ -22,6 +25,8 @@ mod service;
 #[cfg(feature = "serve")]
 mod shell;
 mod table;
+#[cfg(feature = "serve")]
+mod tls;
 mod watch;
 
 pub use body::Body;
@@ -29,7 +34,12 @@ pub use body::Body;
 pub use connect::KubeletClient;
 pub(crate) use discovery::{Documents, body_of};
 pub use identity::ClientCertificate;
+use identity::Peer;
 pub(crate) use metrics::Metrics;
+#[cfg(feature = "serve")]
+pub(crate) use path::unescape;
 pub use service::HttpService;
 #[cfg(feature = "serve")]
-pub use shell::{Tls, TlsError, serve, tls_config};
+pub use shell::serve;
+#[cfg(feature = "serve")]
+pub use tls::{Tls, TlsError, TlsFiles, tls_config};

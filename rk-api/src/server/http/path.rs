@@ -18,7 +18,7 @@ pub(super) struct ResourcePath {
 }
 
 /// Decodes `%XX`; `None` if what comes out is no text.
-pub(super) fn unescape(text: &str) -> Option<String> {
+pub(crate) fn unescape(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;

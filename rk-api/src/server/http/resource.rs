@@ -74,7 +74,14 @@ where
     }
     // A watch of one object is a watch of the collection with a selector.
     let named_watch = verb == "watch" && !name.is_empty();
-    let call = core.call(&user, &path.resource(), namespace, name, subresource, verb).await?;
+    let call = if matches!(verb, "list" | "watch" | "deletecollection") && subresource.is_empty() {
+        // Selectors that can't be read are a matter of the request itself, once it is allowed.
+        let labels = query.get("labelSelector").parse().unwrap_or_default();
+        let fields = query.get("fieldSelector").parse().unwrap_or_default();
+        core.call_selected(&user, &path.resource(), (namespace, name), verb, (&labels, &fields)).await?
+    } else {
+        core.call(&user, &path.resource(), namespace, name, subresource, verb).await?
+    };
     call.warn(deprecation(call.resource()).map(str::to_owned));
     #[cfg(feature = "serve")]
     if super::connect::is_connection(subresource) {
@@ -119,7 +126,7 @@ where
             answer::object(200, &object, &served, &style)
         }
         "deletecollection" => {
-            let options = query.delete(&delete_body(&body::read(body).await?, &parts.headers)?)?;
+            let options = query.delete(&delete_body(&body::read(body, core.limits.body).await?, &parts.headers)?)?;
             let list: ListOptions = query.list()?;
             answer::list(core.delete_collection(&call, &options, &list).await?, &served, &style)
         }
@@ -127,7 +134,7 @@ where
             let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
             let content =
                 parts.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-            let bytes = body::read(body).await?;
+            let bytes = body::read(body, core.limits.body).await?;
             let asked = match verb {
                 "delete" => Verb::Delete(query.delete(&delete_body(&bytes, &parts.headers)?)?),
                 "patch" => {

@@ -4,15 +4,15 @@ use std::{
     convert::Infallible,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Method, Request, Response, header, request::Parts};
+use http::{HeaderName, HeaderValue, Method, Request, Response, header, request::Parts};
 
 use super::{
     answer::{self, Style},
+    audited,
     body::{self, Body},
     health, identity,
     metrics::Labels,
@@ -23,12 +23,13 @@ use super::{
 };
 use crate::{
     Error,
-    server::{Attributes, UserInfo, pipeline::Core},
+    server::{Attributes, UserInfo, audit::Trail, pipeline::Core},
     status,
 };
 
-/// How long a request may take that is no watch and no connection (`--request-timeout`).
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// Which FlowSchema and which PriorityLevelConfiguration an answer's request was under.
+const SCHEMA_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+const LEVEL_UID: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
 
 /// The server's HTTP face. Clones answer for the same server.
 ///
@@ -64,7 +65,7 @@ impl HttpService {
         let labels = Labels::of(&parts.method, path.as_ref(), &query);
         let _running = self.core.metrics.start(&labels, long);
         let started = tokio::time::Instant::now();
-        let answered = self.route(&mut parts, path, &query, body);
+        let answered = self.answer(&mut parts, path, &query, body, long);
         let answered = if long {
             answered.await
         } else {
@@ -72,15 +73,106 @@ impl HttpService {
                 let message = "Timeout: request did not complete within the allotted timeout";
                 Err(status::failure(504, "Timeout", message).into())
             };
-            tokio::time::timeout(TIMEOUT, answered).await.unwrap_or_else(|_| late())
+            tokio::time::timeout(self.core.limits.request_timeout, answered).await.unwrap_or_else(|_| late())
         };
         let response = answered.unwrap_or_else(|error| answer::failure(&error, negotiate::format(&parts.headers)));
         self.core.metrics.done(labels, response.status().as_u16(), started.elapsed());
         response
     }
 
+    /// Authenticates the caller, and follows what comes of the request if it is audited.
+    async fn answer<B>(
+        &self,
+        parts: &mut Parts,
+        path: Option<ResourcePath>,
+        query: &Query,
+        body: B,
+        long: bool,
+    ) -> Result<Response<Body>, Error>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display,
+    {
+        let known = match &self.user {
+            Some(user) => Ok(Arc::clone(user)),
+            None => identity::authenticate(&self.core, parts).await,
+        };
+        let nobody = || Arc::new(UserInfo::default());
+        let asks = known.as_ref().map_or_else(|_| nobody(), Arc::clone);
+        match audited::begin(&self.core, &asks, parts, path.as_ref(), query) {
+            None => self.route(known?, parts, path, query, body, long).await,
+            // On the heap, so that requests that are not audited stay small.
+            Some(trail) => Ok(Box::pin(self.audited(trail, known, parts, path, query, body, long)).await),
+        }
+    }
+
+    /// Answers a request whose trail is followed.
+    #[expect(clippy::too_many_arguments, reason = "all there is of a request")]
+    async fn audited<B>(
+        &self,
+        mut trail: Trail,
+        user: Result<Arc<UserInfo>, Error>,
+        parts: &mut Parts,
+        path: Option<ResourcePath>,
+        query: &Query,
+        body: B,
+        long: bool,
+    ) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display,
+    {
+        let answered = match user {
+            Err(error) => Err(error),
+            Ok(user) if trail.wants_request() && !long => {
+                match audited::request_body(&mut trail, parts, body, self.core.limits.body).await {
+                    Ok(body) => trail.follow(self.route(user, parts, path, query, body, long)).await,
+                    Err(error) => Err(error),
+                }
+            }
+            Ok(user) => trail.follow(self.route(user, parts, path, query, body, long)).await,
+        };
+        let response = answered.unwrap_or_else(|error| answer::failure(&error, negotiate::format(&parts.headers)));
+        audited::response(trail, response, long).await
+    }
+
+    /// Lets the caller act as somebody else, lets the request in, and answers it.
     async fn route<B>(
         &self,
+        user: Arc<UserInfo>,
+        parts: &mut Parts,
+        path: Option<ResourcePath>,
+        query: &Query,
+        body: B,
+        long: bool,
+    ) -> Result<Response<Body>, Error>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display,
+    {
+        let user =
+            if self.user.is_some() { user } else { identity::impersonate(&self.core, user, &parts.headers).await? };
+        // What lasts takes no seat.
+        let admitted = if long || self.core.gate.is_open() {
+            None
+        } else {
+            let asked = audited::attributes(&user, parts, path.as_ref(), query);
+            Some(self.core.gate.enter(&asked, &*self.core).await?)
+        };
+        let answered = self.dispatch(user, parts, path, query, body).await;
+        let Some((schema, level)) = admitted.and_then(|admitted| admitted.by) else { return answered };
+        let mut response = answered.unwrap_or_else(|error| answer::failure(&error, negotiate::format(&parts.headers)));
+        for (name, uid) in [(SCHEMA_UID, schema), (LEVEL_UID, level)] {
+            if let Ok(uid) = HeaderValue::from_str(&uid) {
+                response.headers_mut().insert(name, uid);
+            }
+        }
+        Ok(response)
+    }
+
+    async fn dispatch<B>(
+        &self,
+        user: Arc<UserInfo>,
         parts: &mut Parts,
         path: Option<ResourcePath>,
         query: &Query,
@@ -90,10 +182,11 @@ impl HttpService {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::fmt::Display,
     {
-        let user = match &self.user {
-            Some(user) => Arc::clone(user),
-            None => identity::caller(&self.core, parts).await?,
-        };
+        #[cfg(feature = "serve")]
+        if let Some(backend) = super::aggregated::backend(&self.core, parts.uri.path()) {
+            let asked = (path.as_ref(), query);
+            return super::aggregated::answer(&self.core, &backend, &user, parts, asked, body).await;
+        }
         match path {
             Some(path) => resource::answer(&self.core, user, parts, path, query, body).await,
             None => self.other(user, parts, query).await,

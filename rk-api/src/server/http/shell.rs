@@ -1,20 +1,10 @@
 //! Listening: hyper and rustls around the service.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 
-use bytes::Bytes;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto::Builder,
-};
-use rustls::{
-    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
-    client::danger::HandshakeSignatureValid,
-    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
-    server::{
-        WebPkiClientVerifier,
-        danger::{ClientCertVerified, ClientCertVerifier},
-    },
 };
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
@@ -24,7 +14,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Service;
 
-use super::{HttpService, identity::ClientCertificate};
+use super::{
+    HttpService,
+    identity::{ClientCertificate, Peer},
+    tls::Tls,
+};
 
 /// How long a client may take to shake hands, and to send the head of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -32,123 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const DRAIN: Duration = Duration::from_secs(5);
 /// Pause after a connection could not be accepted (most often: no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Certificates or keys that can't be used for TLS.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{what}: {reason}")]
-pub struct TlsError {
-    /// Which part.
-    pub what: &'static str,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-fn tls_error(what: &'static str) -> impl Fn(&dyn std::fmt::Display) -> TlsError {
-    move |error| TlsError { what, reason: error.to_string() }
-}
-
-/// How a server does TLS: made by [`tls_config`].
-#[derive(Debug, Clone)]
-pub struct Tls {
-    config: Arc<ServerConfig>,
-    /// Checks the certificates of clients; `None` to ask for none.
-    clients: Option<Arc<dyn ClientCertVerifier>>,
-}
-
-impl Tls {
-    /// The configuration for a listener of one's own, which then has to check what clients show: the handshake takes
-    /// any certificate whose key the client holds.
-    pub fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.config)
-    }
-
-    /// What a client shows of itself: its certificate, or why that is not trusted.
-    fn certificate(&self, chain: Option<&[CertificateDer<'_>]>) -> Option<ClientCertificate> {
-        let (leaf, intermediates) = chain?.split_first()?;
-        let checked = self.clients.as_ref()?.verify_client_cert(leaf, intermediates, UnixTime::now());
-        Some(ClientCertificate(checked.map(|_| Bytes::copy_from_slice(leaf)).map_err(|error| error.to_string())))
-    }
-}
-
-/// Asks clients for a certificate and takes any whose key they hold. As in kube-apiserver the handshake does not tell
-/// whom to trust: that is a question of authentication, whose answer is 401.
-#[derive(Debug)]
-struct AskForCertificate(Arc<dyn ClientCertVerifier>);
-
-impl ClientCertVerifier for AskForCertificate {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.0.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
-}
-
-/// TLS with a serving certificate and key in PEM. With `client_ca` (PEM), certificates that clients show are checked
-/// against it; clients may show none. One that does not hold is no end of the connection, but wrong credentials.
-///
-/// # Errors
-/// One of the parts is not what it should be.
-pub fn tls_config(certificate: &str, key: &str, client_ca: Option<&str>) -> Result<Tls, TlsError> {
-    let bad_certificate = tls_error("serving certificate");
-    let chain = CertificateDer::pem_slice_iter(certificate.as_bytes())
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| bad_certificate(&error))?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| tls_error("serving key")(&error))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| bad_certificate(&error))?;
-    let (builder, clients) = match client_ca {
-        None => (builder.with_no_client_auth(), None),
-        Some(pem) => {
-            let bad_ca = tls_error("client CA");
-            let mut roots = RootCertStore::empty();
-            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                let certificate = certificate.map_err(|error| bad_ca(&error))?;
-                roots.add(certificate).map_err(|error| bad_ca(&error))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            let verifier = verifier.allow_unauthenticated().build().map_err(|error| bad_ca(&error))?;
-            (builder.with_client_cert_verifier(Arc::new(AskForCertificate(Arc::clone(&verifier)))), Some(verifier))
-        }
-    };
-    let mut config = builder.with_single_cert(chain, key).map_err(|error| bad_certificate(&error))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Tls { config: Arc::new(config), clients })
-}
 
 /// Serves connections, HTTP/1.1 and HTTP/2, with TLS or without, until `shutdown`. Then no new ones are taken,
 /// watches end, and requests in progress get a few seconds.
@@ -184,8 +61,9 @@ pub async fn serve(
         }
         let (service, tls, closing) = (service.clone(), tls.clone(), closing.clone());
         connections.spawn(async move {
-            let Some(tls) = tls else { return connection(stream, service, None, closing).await };
-            let acceptor = TlsAcceptor::from(Arc::clone(&tls.config));
+            let peer = stream.peer_addr().ok().map(Peer);
+            let Some(tls) = tls else { return connection(stream, service, (None, peer), closing).await };
+            let acceptor = TlsAcceptor::from(tls.config());
             let handshake = async {
                 if speaks_http(&stream).await {
                     refuse_http(stream).await.map(|()| None)
@@ -197,7 +75,7 @@ pub async fn serve(
                 Ok(Ok(None)) => tracing::debug!("a request without TLS"),
                 Ok(Ok(Some(stream))) => {
                     let certificate = tls.certificate(stream.get_ref().1.peer_certificates());
-                    connection(stream, service, certificate, closing).await;
+                    connection(stream, service, (certificate, peer), closing).await;
                 }
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake took too long"),
@@ -231,7 +109,7 @@ async fn refuse_http(mut stream: TcpStream) -> io::Result<()> {
 async fn connection<S>(
     stream: S,
     service: HttpService,
-    certificate: Option<ClientCertificate>,
+    (certificate, peer): (Option<ClientCertificate>, Option<Peer>),
     closing: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -239,6 +117,9 @@ async fn connection<S>(
     let answer = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         if let Some(certificate) = &certificate {
             request.extensions_mut().insert(certificate.clone());
+        }
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
         }
         service.clone().call(request)
     });

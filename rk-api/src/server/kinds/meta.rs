@@ -139,7 +139,7 @@ pub fn name_rule(group: &str, kind: &str) -> fn(&str) -> Vec<String> {
     match (group, kind) {
         ("", "Namespace") | ("apps", "StatefulSet") => names::dns_label,
         ("", "Service") => names::dns1035_label,
-        ("rbac.authorization.k8s.io", _) => names::path_segment,
+        ("rbac.authorization.k8s.io", _) | ("apiregistration.k8s.io", "APIService") => names::path_segment,
         ("batch", "CronJob") => cron_job_name,
         _ => names::dns_subdomain,
     }

@@ -5,6 +5,7 @@
 //! way in. What is wrong is said through [`field::Errors`] in Kubernetes' words.
 
 mod admission;
+mod api_service;
 mod apps;
 mod autoscaling;
 mod batch;
@@ -83,6 +84,7 @@ pub fn strategy(group: &str, kind: &str) -> Arc<dyn Strategy> {
         ("coordination.k8s.io", "Lease") => scheduling::LEASE,
         ("certificates.k8s.io", "CertificateSigningRequest") => certificates::SIGNING_REQUEST,
         ("apiextensions.k8s.io", "CustomResourceDefinition") => custom::DEFINITION,
+        ("apiregistration.k8s.io", "APIService") => api_service::API_SERVICE,
         (ADMISSION, "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration") => admission::WEBHOOKS,
         (ADMISSION, "ValidatingAdmissionPolicy") => admission::POLICY,
         (ADMISSION, "MutatingAdmissionPolicy") => Rules { has_status: false, ..admission::POLICY },

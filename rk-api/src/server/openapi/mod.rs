@@ -10,6 +10,8 @@ mod paths;
 mod protobuf;
 mod schemas;
 
+#[cfg(feature = "serve")]
+use std::sync::Arc;
 use std::{
     collections::HashMap,
     fmt,
@@ -28,6 +30,9 @@ use crate::Resource;
 /// The documents of one state of the registry.
 pub struct Documents {
     versions: Vec<GroupVersion>,
+    /// What servers behind this one serve.
+    #[cfg(feature = "serve")]
+    remote: Vec<Arc<super::aggregation::RemoteVersion>>,
     /// By path, gzipped.
     made: Mutex<HashMap<String, Bytes>>,
 }
@@ -77,7 +82,18 @@ impl Documents {
         for version in &mut versions {
             version.hash = hash(&version.entries);
         }
-        Self { versions, made: Mutex::default() }
+        Self {
+            versions,
+            #[cfg(feature = "serve")]
+            remote: Vec::new(),
+            made: Mutex::default(),
+        }
+    }
+
+    /// With what servers behind this one serve.
+    #[cfg(feature = "serve")]
+    pub(crate) fn set_remote(&mut self, remote: &[Arc<super::aggregation::RemoteVersion>]) {
+        self.remote = remote.to_vec();
     }
 
     /// `/openapi/v3`: where the documents are, with their hashes, by which clients cache them.
@@ -85,6 +101,11 @@ impl Documents {
         let paths = self.versions.iter().map(|GroupVersion { path, hash, .. }| {
             (path.clone(), json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}")}))
         });
+        #[cfg(feature = "serve")]
+        let paths = paths.chain(self.remote.iter().filter_map(|remote| {
+            let url = remote.openapi.as_ref()?;
+            Some((format!("apis/{}/{}", remote.group, remote.version), json!({"serverRelativeURL": url})))
+        }));
         encode(&json!({"paths": paths.collect::<Map<_, _>>()}))
     }
 
@@ -115,12 +136,27 @@ impl Documents {
             let entries = || self.versions.iter().flat_map(|version| &version.entries);
             let paths = paths::of(entries());
             let schemas = schemas::of(&paths, entries());
-            let document = legacy::document(paths, schemas);
+            #[cfg_attr(not(feature = "serve"), expect(unused_mut, reason = "there are no other servers"))]
+            let mut document = legacy::document(paths, schemas);
+            #[cfg(feature = "serve")]
+            for remote in &self.remote {
+                let (paths, definitions) = &*remote.openapi_v2;
+                for (field, more) in [("paths", paths), ("definitions", definitions)] {
+                    let Some(known) = document[field].as_object_mut() else { continue };
+                    for (name, value) in more {
+                        known.entry(name).or_insert_with(|| value.clone());
+                    }
+                }
+            }
             if as_protobuf { protobuf::encode(&document).into() } else { encode(&document) }
         });
         let mut digest = Sha256::new();
         digest.update([u8::from(as_protobuf)]);
         self.versions.iter().for_each(|version| digest.update(&version.hash));
+        #[cfg(feature = "serve")]
+        for remote in &self.remote {
+            digest.update(format!("{}/{} {:?}", remote.group, remote.version, remote.openapi));
+        }
         Document { gzipped, hash: hex(&digest.finalize()) }
     }
 

@@ -4,9 +4,20 @@ use std::sync::Arc;
 
 use super::{Call, Core};
 use crate::{
-    Error,
-    server::{Attributes, Decision, authz::forbidden},
+    Error, FieldSelector, LabelSelector,
+    server::{Attributes, Decision, audit, authz::forbidden},
 };
+
+/// What the audit log says of a decision.
+const DECISION: &str = "authorization.k8s.io/decision";
+const REASON: &str = "authorization.k8s.io/reason";
+
+fn refuse(attributes: &Attributes, reason: String) -> Error {
+    let refused = forbidden(attributes, &reason).into();
+    audit::annotate(DECISION, || "forbid".to_owned());
+    audit::annotate(REASON, || reason);
+    refused
+}
 
 impl Core {
     /// Whether the caller may do this.
@@ -17,6 +28,27 @@ impl Core {
         self.authorize_attributes(&call.attributes(verb)).await
     }
 
+    /// The same for a collection, of which the selectors may say that less than all is meant. One that asks for a single
+    /// name counts as that object's (apiserver's `RequestInfoFactory`).
+    ///
+    /// # Errors
+    /// 403.
+    pub(super) async fn authorize_selected(
+        &self,
+        call: &Call,
+        verb: &str,
+        labels: &LabelSelector,
+        fields: &FieldSelector,
+    ) -> Result<(), Error> {
+        let mut attributes = call.attributes(verb);
+        if attributes.name.is_empty() && matches!(verb, "list" | "watch") {
+            attributes.name = fields.required("metadata.name").unwrap_or_default().to_owned();
+        }
+        attributes.labels.clone_from(labels);
+        attributes.fields.clone_from(fields);
+        self.authorize_attributes(&attributes).await
+    }
+
     /// The same for any attributes, those of a path that is no resource too.
     ///
     /// # Errors
@@ -25,13 +57,17 @@ impl Core {
         let mut reasons = Vec::new();
         for authorizer in &self.authorizers {
             match authorizer.authorize(attributes).await {
-                Decision::Allow(_) => return Ok(()),
-                Decision::Deny(reason) => return Err(forbidden(attributes, &reason).into()),
+                Decision::Allow(reason) => {
+                    audit::annotate(DECISION, || "allow".to_owned());
+                    audit::annotate(REASON, || reason);
+                    return Ok(());
+                }
+                Decision::Deny(reason) => return Err(refuse(attributes, reason)),
                 Decision::NoOpinion(reason) if !reason.is_empty() => reasons.push(reason),
                 Decision::NoOpinion(_) => {}
             }
         }
-        if self.authorizers.is_empty() { Ok(()) } else { Err(forbidden(attributes, &reasons.join(", ")).into()) }
+        if self.authorizers.is_empty() { Ok(()) } else { Err(refuse(attributes, reasons.join(", "))) }
     }
 }
 
@@ -49,6 +85,7 @@ impl Call {
             namespace: self.namespace.clone(),
             name: self.name.clone(),
             path: resource.path(&self.namespace, &self.name, &self.subresource),
+            ..Attributes::default()
         }
     }
 }

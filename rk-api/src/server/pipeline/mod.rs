@@ -29,32 +29,44 @@ pub(crate) use meta::{generate_name, now};
 pub(crate) use update::Change;
 
 use super::{
-    Admit, Authorizer, FieldErrors, Reader, UserInfo, authn,
+    Admit, Authorizer, Changes, FieldErrors, Limits, Reader, UserInfo,
+    audit::Audit,
+    authn,
     catalog::{Catalog, Served},
+    flow::Gate,
     http::{Metrics, body_of},
     kinds::field,
     patch,
     schema::{self, Schema},
     storage::{Cache, key},
 };
-use crate::{Error, LabelSelector, Object, Request, Resource, Verb, status};
+use crate::{Error, FieldSelector, LabelSelector, Object, Request, Resource, Verb, status};
 
 /// The server's parts, shared by every way into it.
 pub(crate) struct Core {
     pub(crate) cache: Arc<Cache>,
     pub(crate) catalog: ArcSwap<Catalog>,
     pub(crate) authenticator: authn::Union,
+    pub(crate) anonymous_paths: authn::Anonymous,
     pub(crate) authorizers: Vec<Arc<dyn Authorizer>>,
     pub(crate) admission: Vec<Arc<dyn Admit>>,
     /// Documents at paths that are no resources.
     pub(crate) documents: std::collections::BTreeMap<String, serde_json::Value>,
     pub(crate) metrics: Metrics,
+    /// What is audited; `None` for nothing.
+    pub(crate) audit: Option<Audit>,
+    /// What lets requests in.
+    pub(crate) gate: Gate,
+    pub(crate) limits: Limits,
     /// Cancelled when the server is about to end.
     pub(crate) stopping: CancellationToken,
     /// Counts changes of the catalog.
     pub(crate) catalog_changed: watch::Sender<u64>,
     /// Ends the server's own tasks with the server.
     pub(crate) _tasks: DropGuard,
+    /// The servers behind this one; `None` if there can be none.
+    #[cfg(feature = "serve")]
+    pub(crate) aggregator: Option<Arc<super::aggregation::Aggregator>>,
     /// How kubelets are called; `None` if they are not.
     #[cfg(feature = "serve")]
     pub(crate) kubelets: Option<super::KubeletClient>,
@@ -180,30 +192,49 @@ impl Core {
         subresource: &str,
         verb: &str,
     ) -> Result<Call, Error> {
+        let call = self.open(user, resource, namespace, name, subresource)?;
+        self.authorize(&call, verb).await?;
+        check(call, namespace, verb)
+    }
+
+    /// The same for a collection (or, with a name, a watch of one object), of which selectors choose some objects.
+    ///
+    /// # Errors
+    /// 404 for a resource that is not served, 403.
+    pub(crate) async fn call_selected(
+        &self,
+        user: &Arc<UserInfo>,
+        resource: &Resource,
+        (namespace, name): (&str, &str),
+        verb: &str,
+        (labels, fields): (&LabelSelector, &FieldSelector),
+    ) -> Result<Call, Error> {
+        let call = self.open(user, resource, namespace, name, "")?;
+        self.authorize_selected(&call, verb, labels, fields).await?;
+        check(call, namespace, verb)
+    }
+
+    fn open(
+        &self,
+        user: &Arc<UserInfo>,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+    ) -> Result<Call, Error> {
         let catalog = self.catalog.load();
         let served = catalog
             .get(&resource.group, &resource.version, &resource.plural)
             .filter(|served| served.has(subresource))
             .ok_or_else(status::no_such_path)?;
-        let call = Call {
+        Ok(Call {
             user: Arc::clone(user),
             served: Arc::clone(served),
             namespace: if resource.namespaced { namespace.to_owned() } else { String::new() },
             name: name.to_owned(),
             subresource: subresource.to_owned(),
             warnings: Mutex::default(),
-        };
-        self.authorize(&call, verb).await?;
-        if !served.allows(subresource, verb) {
-            return Err(status::method_not_allowed().into());
-        }
-        if served.resource().namespaced && namespace.is_empty() && (!name.is_empty() || verb == "create") {
-            return Err(status::bad_request(
-                "an empty namespace may not be set during creation or when naming an object",
-            )
-            .into());
-        }
-        Ok(call)
+        })
     }
 
     /// Answers a request about one object from a client in this process.
@@ -263,6 +294,18 @@ impl Core {
     }
 }
 
+/// What is wrong with an authorized call, if anything is.
+fn check(call: Call, namespace: &str, verb: &str) -> Result<Call, Error> {
+    if !call.served.allows(&call.subresource, verb) {
+        return Err(status::method_not_allowed().into());
+    }
+    if call.resource().namespaced && namespace.is_empty() && (!call.name.is_empty() || verb == "create") {
+        let why = "an empty namespace may not be set during creation or when naming an object";
+        return Err(status::bad_request(why).into());
+    }
+    Ok(call)
+}
+
 /// 422 with every broken rule.
 pub(crate) fn invalid(resource: &Resource, name: &str, errors: FieldErrors) -> Error {
     field::invalid(&resource.group, &resource.kind, name, &errors).into()
@@ -297,5 +340,9 @@ impl Reader for Core {
 
     fn version(&self, group: &str, plural: &str) -> Result<u64, Error> {
         Ok(self.cache.collection(&key::collection(group, plural)).last())
+    }
+
+    fn changes(&self, group: &str, plural: &str, after: u64) -> Result<Changes, Error> {
+        Ok(self.cache.collection(&key::collection(group, plural)).changes_after(after))
     }
 }

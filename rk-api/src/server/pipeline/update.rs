@@ -210,7 +210,7 @@ impl Core {
         let written = if gone {
             let claims = Claims::change(held, Vec::new());
             self.cache.remove(collection, &call.item(), &json, stored.revision(), claims).await
-        } else if is_same(&json, stored) {
+        } else if is_same(&json, stored) && !self.cache.is_stale(collection, &call.item()) {
             // Nothing changes, if this still is what is stored: another server may have changed it just now.
             self.cache.sync().await?;
             let same = !self.moved_on(call, stored);

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{forbid, is, list, text};
 use crate::{
     Resource, Status,
-    server::{AdmissionRequest, Admit, Operation, Reader, UserInfo},
+    server::{AdmissionRequest, Admit, Operation, Reader, authz::node_name},
     status,
 };
 
@@ -38,11 +38,6 @@ const KUBELET_LABELS: [&str; 14] = [
     "node.kubernetes.io/windows-build",
 ];
 
-/// The name of the node that a user is; `Err` for one of its group that names no node.
-fn node_of(user: &UserInfo) -> Option<Result<&str, ()>> {
-    user.in_group("system:nodes").then(|| user.name.strip_prefix("system:node:").filter(|n| !n.is_empty()).ok_or(()))
-}
-
 fn in_domain(domain: &str, parent: &str) -> bool {
     domain == parent || domain.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'))
 }
@@ -68,33 +63,71 @@ fn forbidden_labels(new: &Value, old: &Value) -> Vec<String> {
     keys.into_iter().filter(|key| new.get(*key) != old.get(*key) && !may_label(key)).cloned().collect()
 }
 
-fn check_pod_create(pod: &Value, node: &str) -> Result<(), String> {
+async fn check_pod_create(pod: &Value, node: &str, reader: &dyn Reader) -> Result<(), String> {
     if pod["metadata"]["annotations"].get(MIRROR).is_none() {
         return Err(format!("pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"));
     }
     if text(&pod["spec"]["nodeName"]) != node {
         return Err(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
     }
-    match list(&pod["metadata"]["ownerReferences"]) {
-        [] => {}
-        [owner] if text(&owner["kind"]) == "Node" && text(&owner["name"]) == node => {}
-        [_] => return Err(format!("node {node:?} can only create pods with an owner reference set to itself")),
-        _ => return Err(format!("node {node:?} can only create pods with a single owner reference set to itself")),
+    let [owner] = list(&pod["metadata"]["ownerReferences"]) else {
+        let single = if list(&pod["metadata"]["ownerReferences"]).is_empty() { "an" } else { "a single" };
+        return Err(format!("node {node:?} can only create pods with {single} owner reference set to itself"));
+    };
+    if text(&owner["apiVersion"]) != "v1" || text(&owner["kind"]) != "Node" || text(&owner["name"]) != node {
+        return Err(format!("node {node:?} can only create pods with an owner reference set to itself"));
+    }
+    if owner["controller"] != true {
+        return Err(format!("node {node:?} can only create pods with a controller owner reference set to itself"));
+    }
+    if owner["blockOwnerDeletion"] == true {
+        return Err(format!("node {node:?} must not set blockOwnerDeletion on an owner reference"));
+    }
+    let found = reader.get("", "nodes", "", node).await.map_err(|error| error.to_string())?;
+    let Some(found) = found else { return Err(format!("nodes {node:?} not found")) };
+    let (uid, own) = (text(&owner["uid"]), &found.meta().uid);
+    if uid != own {
+        return Err(format!("node {node:?} UID mismatch: expected {own} got {uid}"));
     }
     let refuse = |what: &str| Err(format!("node {node:?} can not create pods that reference {what}"));
     if !text(&pod["spec"]["serviceAccountName"]).is_empty() {
         return refuse("a service account");
     }
-    for volume in list(&pod["spec"]["volumes"]) {
-        for (field, what) in
-            [("secret", "secrets"), ("configMap", "configmaps"), ("persistentVolumeClaim", "persistentvolumeclaims")]
-        {
-            if !volume[field].is_null() {
-                return refuse(what);
-            }
-        }
+    if !list(&pod["spec"]["resourceClaims"]).is_empty() {
+        return refuse("resourceclaims");
+    }
+    if let Some(what) = reference(&pod["spec"]) {
+        return refuse(what);
     }
     Ok(())
+}
+
+/// What kind of object a pod's spec takes its variables, files or pull secrets from, if it does.
+fn reference(spec: &Value) -> Option<&'static str> {
+    const FIELDS: [(&str, &str); 11] = [
+        ("secret", "secrets"),
+        ("secretRef", "secrets"),
+        ("secretKeyRef", "secrets"),
+        ("secretName", "secrets"),
+        ("nodePublishSecretRef", "secrets"),
+        ("imagePullSecrets", "secrets"),
+        ("configMap", "configmaps"),
+        ("configMapRef", "configmaps"),
+        ("configMapKeyRef", "configmaps"),
+        ("persistentVolumeClaim", "persistentvolumeclaims"),
+        ("ephemeral", "persistentvolumeclaims"),
+    ];
+    match spec {
+        Value::Object(fields) => fields.iter().find_map(|(name, value)| {
+            let known = FIELDS.iter().find(|(field, _)| field == name);
+            known
+                .filter(|_| value.is_object() || value.is_string() || !list(value).is_empty())
+                .map(|(_, what)| *what)
+                .or_else(|| reference(value))
+        }),
+        Value::Array(items) => items.iter().find_map(reference),
+        _ => None,
+    }
 }
 
 fn check_pod_status(new: &Value, old: &Value, node: &str) -> Result<(), String> {
@@ -103,6 +136,9 @@ fn check_pod_status(new: &Value, old: &Value, node: &str) -> Result<(), String> 
     }
     if new["metadata"]["labels"] != old["metadata"]["labels"] {
         return Err(format!("node {node:?} cannot update labels through pod status"));
+    }
+    if list(&new["status"]["resourceClaimStatuses"]) != list(&old["status"]["resourceClaimStatuses"]) {
+        return Err(format!("node {node:?} cannot update resource claim statuses"));
     }
     Ok(())
 }
@@ -123,6 +159,12 @@ fn check_node(request: &AdmissionRequest, new: &Value, old: &Value, node: &str) 
         } else {
             Err(format!("node {node:?} is not allowed to set the following labels: {labels}"))
         };
+    }
+    if !new["spec"]["configSource"].is_null() && new["spec"]["configSource"] != old["spec"]["configSource"] {
+        return Err(format!("node {node:?} is not allowed to update configSource to a new non-nil configSource"));
+    }
+    if list(&new["metadata"]["ownerReferences"]) != list(&old["metadata"]["ownerReferences"]) {
+        return Err(format!("node {node:?} is not allowed to modify ownerReferences"));
     }
     if list(&new["spec"]["taints"]) != list(&old["spec"]["taints"]) {
         return Err(format!("node {node:?} is not allowed to modify taints"));
@@ -152,7 +194,99 @@ async fn check_token(body: &Value, namespace: &str, node: &str, reader: &dyn Rea
     if text(&pod["spec"]["nodeName"]) != node {
         return Err("node requested token bound to a pod scheduled on a different node".to_owned());
     }
+    check_audience(body, &pod, reader).await
+}
+
+/// A node asks for tokens for those only whom the pod's volumes, or the drivers of these, are for
+/// (<https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/#noderestriction>, `ServiceAccountNodeAudienceRestriction`).
+async fn check_audience(body: &Value, pod: &Value, reader: &dyn Reader) -> Result<(), String> {
+    let audience = match list(&body["spec"]["audiences"]) {
+        [] => "",
+        [one] => text(one),
+        _ => return Err("node may only request 0 or 1 audiences".to_owned()),
+    };
+    for volume in list(&pod["spec"]["volumes"]) {
+        let sources = list(&volume["projected"]["sources"]).iter().map(|source| &source["serviceAccountToken"]);
+        if sources.filter(|source| source.is_object()).any(|source| text(&source["audience"]) == audience) {
+            return Ok(());
+        }
+        let driver = match driver_of(
+            volume,
+            text(&pod["metadata"]["namespace"]),
+            text(&pod["metadata"]["name"]),
+            reader,
+        )
+        .await
+        {
+            Ok(driver) if driver.is_empty() => continue,
+            Ok(driver) => driver,
+            Err(error) => return Err(error.to_string()),
+        };
+        let found = reader.get("storage.k8s.io", "csidrivers", "", &driver).await.map_err(|error| error.to_string())?;
+        let driver = found.map(|driver| driver.value()).transpose().map_err(|error| error.to_string())?;
+        let requests = driver.unwrap_or_default();
+        if list(&requests["spec"]["tokenRequests"]).iter().any(|request| text(&request["audience"]) == audience) {
+            return Ok(());
+        }
+    }
+    Err(format!("audience {audience:?} not found in pod spec volume"))
+}
+
+/// The CSI driver of a volume, its claim's volume included; empty if it has none.
+async fn driver_of(volume: &Value, namespace: &str, pod: &str, reader: &dyn Reader) -> Result<String, crate::Error> {
+    if let Some(driver) = volume["csi"]["driver"].as_str() {
+        return Ok(driver.to_owned());
+    }
+    let claim = match volume["persistentVolumeClaim"]["claimName"].as_str() {
+        Some(claim) => claim.to_owned(),
+        None if volume["ephemeral"].is_object() => format!("{pod}-{}", text(&volume["name"])),
+        None => return Ok(String::new()),
+    };
+    let Some(claim) = reader.get("", "persistentvolumeclaims", namespace, &claim).await? else {
+        return Ok(String::new());
+    };
+    let name = text(&claim.value()?["spec"]["volumeName"]).to_owned();
+    let Some(volume) = reader.get("", "persistentvolumes", "", &name).await? else { return Ok(String::new()) };
+    Ok(text(&volume.value()?["spec"]["csi"]["driver"]).to_owned())
+}
+
+/// The status of a claim, as far as a node resizes its volume; nothing else of the claim.
+fn check_claim(request: &AdmissionRequest, new: &Value, old: &Value, node: &str) -> Result<(), String> {
+    let strip = |claim: &Value| {
+        let mut claim = claim.clone();
+        claim["status"] = Value::Null;
+        for field in ["managedFields", "resourceVersion"] {
+            claim["metadata"][field] = Value::Null;
+        }
+        claim
+    };
+    let rest = |claim: &Value| {
+        let mut status = claim["status"].clone();
+        if let Some(fields) = status.as_object_mut() {
+            for field in ["capacity", "conditions", "allocatedResources", "allocatedResourceStatuses"] {
+                fields.remove(field);
+            }
+        }
+        status
+    };
+    if request.attributes.subresource != "status" || request.operation != Operation::Update {
+        return Err(format!("node {node:?} may only update PVC status"));
+    }
+    if strip(new) != strip(old) || rest(new) != rest(old) {
+        return Err(format!(
+            "node {node:?} is not allowed to update fields other than status.capacity and status.conditions"
+        ));
+    }
     Ok(())
+}
+
+/// A new ResourceSlice is of the node that makes it.
+fn check_slice(request: &AdmissionRequest, new: &Value, old: &Value, node: &str) -> Result<(), String> {
+    let slice = if request.operation == Operation::Delete { old } else { new };
+    if text(&slice["spec"]["nodeName"]) == node {
+        return Ok(());
+    }
+    Err("can only create ResourceSlice with the same NodeName as the requesting node".to_owned())
 }
 
 fn check_lease(request: &AdmissionRequest, new: &Value, node: &str) -> Result<(), String> {
@@ -179,21 +313,23 @@ impl Admit for NodeRestriction {
             || is(resource, "", "nodes")
             || is(resource, "", "serviceaccounts")
             || is(resource, "coordination.k8s.io", "leases")
+            || is(resource, "", "persistentvolumeclaims")
             || is(resource, "storage.k8s.io", "csinodes")
+            || is(resource, "resource.k8s.io", "resourceslices")
     }
 
     async fn mutate(&self, request: &mut AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
-        let Some(node) = node_of(&request.attributes.user) else { return Ok(()) };
-        let Ok(node) = node else {
+        let Some(node) = node_name(&request.attributes.user) else { return Ok(()) };
+        if node.is_empty() {
             let why = format!("could not determine node from user {:?}", request.attributes.user.name);
             return Err(forbid(request, &why));
-        };
+        }
         let old = request.old_object.as_ref().map(|old| old.value()).transpose().map_err(status::internal)?;
         let old = old.unwrap_or_default();
         let new = request.object.as_ref().unwrap_or(&Value::Null);
         let at = text(&old["spec"]["nodeName"]);
         let result = match (&*request.resource.plural, request.attributes.subresource.as_str(), request.operation) {
-            ("pods", "", Operation::Create) => check_pod_create(new, node),
+            ("pods", "", Operation::Create) => check_pod_create(new, node, reader).await,
             ("pods", "", Operation::Delete) if at != node => {
                 Err(format!("node {node:?} can only delete pods with spec.nodeName set to itself"))
             }
@@ -214,6 +350,8 @@ impl Admit for NodeRestriction {
             ("nodes", ..) => check_node(request, new, &old, node),
             ("serviceaccounts", "token", _) => check_token(new, &request.attributes.namespace, node, reader).await,
             ("leases", ..) => check_lease(request, new, node),
+            ("persistentvolumeclaims", ..) => check_claim(request, new, &old, node),
+            ("resourceslices", ..) => check_slice(request, new, &old, node),
             ("csinodes", ..) => check_own(request, new, node, "CSINode"),
             _ => Ok(()),
         };

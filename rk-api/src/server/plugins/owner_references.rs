@@ -88,7 +88,7 @@ impl Admit for OwnerReferencesPermissionEnforcement {
                 subresource: "finalizers".into(),
                 namespace: if resource.namespaced { request.attributes.namespace.clone() } else { String::new() },
                 name: text(&owner["name"]).into(),
-                path: String::new(),
+                ..Attributes::default()
             };
             if let Err(reason) = self.may(&attributes).await {
                 let why = format!(

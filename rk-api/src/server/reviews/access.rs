@@ -3,15 +3,21 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use k8s_openapi::api::{
-    authorization::v1::{NonResourceAttributes, ResourceAttributes, SubjectAccessReviewSpec},
-    rbac::v1::PolicyRule,
+use k8s_openapi::{
+    api::{
+        authorization::v1::{
+            FieldSelectorAttributes, LabelSelectorAttributes, NonResourceAttributes, ResourceAttributes,
+            SubjectAccessReviewSpec,
+        },
+        rbac::v1::PolicyRule,
+    },
+    apimachinery::pkg::apis::meta::v1::{FieldSelectorRequirement, LabelSelector as LabelSelectorSpec},
 };
 use serde_json::{Value, json};
 
 use super::{ReviewDeps, answered, invalid, read};
 use crate::{
-    Status,
+    FieldSelector, LabelSelector, Status,
     server::{Attributes, Decision, Strategy, UserInfo, WriteContext},
     status,
 };
@@ -42,7 +48,9 @@ fn on_resource(user: Arc<UserInfo>, asked: ResourceAttributes) -> Attributes {
         subresource: asked.subresource.unwrap_or_default(),
         namespace: asked.namespace.unwrap_or_default(),
         name: asked.name.unwrap_or_default(),
-        path: String::new(),
+        labels: asked.label_selector.as_ref().map(label_selector).unwrap_or_default(),
+        fields: asked.field_selector.as_ref().map(field_selector).unwrap_or_default(),
+        ..Attributes::default()
     }
 }
 
@@ -128,6 +136,28 @@ impl Strategy for AccessReviews {
     }
 }
 
+/// The requirements of a review's selector (KEP-4601), or those of its text. What can't be read requires nothing: the
+/// access is then decided as if all were meant.
+fn field_selector(asked: &FieldSelectorAttributes) -> FieldSelector {
+    let Some(requirements) = &asked.requirements else {
+        return asked.raw_selector.as_deref().unwrap_or_default().parse().unwrap_or_default();
+    };
+    let term = |requirement: &FieldSelectorRequirement| match (requirement.operator.as_str(), &requirement.values) {
+        ("In", Some(values)) if values.len() == 1 => Some((requirement.key.clone(), values[0].clone(), true)),
+        ("NotIn", Some(values)) if values.len() == 1 => Some((requirement.key.clone(), values[0].clone(), false)),
+        _ => None,
+    };
+    FieldSelector { terms: requirements.iter().filter_map(term).collect() }
+}
+
+fn label_selector(asked: &LabelSelectorAttributes) -> LabelSelector {
+    let Some(requirements) = &asked.requirements else {
+        return asked.raw_selector.as_deref().unwrap_or_default().parse().unwrap_or_default();
+    };
+    let spec = LabelSelectorSpec { match_expressions: Some(requirements.clone()), match_labels: None };
+    LabelSelector::from_spec(&spec).unwrap_or_default()
+}
+
 /// Answers `SelfSubjectRulesReview`.
 pub(super) struct RulesReviews(pub ReviewDeps);
 
@@ -156,7 +186,7 @@ impl Strategy for RulesReviews {
         let mut status = json!({
             "resourceRules": resolved.rules.iter().filter_map(resource_rule).collect::<Vec<_>>(),
             "nonResourceRules": resolved.rules.iter().filter_map(path_rule).collect::<Vec<_>>(),
-            "incomplete": false,
+            "incomplete": resolved.incomplete,
         });
         if !resolved.errors.is_empty() {
             status["evaluationError"] = resolved.errors.join(", ").into();

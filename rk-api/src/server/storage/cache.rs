@@ -8,17 +8,20 @@ use std::{
 
 use futures::StreamExt;
 use parking_lot::RwLock;
-use rk_store::{Event, EventKind, KeyRange, RangeRequest, Revision, Store, WatchBatch, WatchRequest, WatchStream};
+use rk_store::{
+    Event, EventKind, KeyRange, KeyValue, RangeRequest, Revision, Store, WatchBatch, WatchRequest, WatchStream,
+};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     collection::{Change, Collection, Items},
     encode,
+    encryption::Encryption,
     item::Item,
     key, store_error, too_large,
 };
-use crate::{Error, status};
+use crate::{Error, Object, status};
 
 /// How long a reader waits for the cache to reach a revision, as kube-apiserver does.
 const CATCH_UP: Duration = Duration::from_secs(3);
@@ -30,6 +33,7 @@ const RETRY: Duration = Duration::from_millis(500);
 /// All objects of a store, in memory.
 pub(crate) struct Cache {
     pub(crate) store: Arc<dyn Store>,
+    pub(crate) encryption: Encryption,
     collections: RwLock<HashMap<String, Arc<Collection>>>,
     reached: watch::Sender<Revision>,
     /// Why the feed is down; empty while it runs.
@@ -42,10 +46,11 @@ impl Cache {
     ///
     /// # Errors
     /// The store fails, or holds something under the root that is no object.
-    pub(crate) async fn start(store: Arc<dyn Store>) -> Result<Arc<Self>, Error> {
+    pub(crate) async fn start(store: Arc<dyn Store>, encryption: Encryption) -> Result<Arc<Self>, Error> {
         let stop = CancellationToken::new();
         let cache = Arc::new(Self {
             store,
+            encryption,
             collections: RwLock::default(),
             reached: watch::channel(0).0,
             broken: RwLock::default(),
@@ -75,7 +80,7 @@ impl Cache {
             }
             for kv in &page.kvs {
                 if let Some((collection, name)) = key::split(&kv.key) {
-                    let object = encode::decode(&kv.key, &kv.value, kv.mod_revision)?;
+                    let object = self.decode(kv)?;
                     loaded.entry(collection.to_owned()).or_default().insert(name.to_owned(), Item::new(object));
                 }
             }
@@ -156,6 +161,29 @@ impl Cache {
         Ok(revision)
     }
 
+    /// The object of a value in the store.
+    ///
+    /// # Errors
+    /// It is none, or is encrypted with a key that is not there.
+    pub(super) fn decode(&self, kv: &KeyValue) -> Result<Object, Error> {
+        let collection = if self.encryption.is_in_use() { key::split(&kv.key) } else { None };
+        let collection = collection.map_or("", |(collection, _)| collection);
+        encode::decode(&kv.key, &self.encryption.open(collection, &kv.key, &kv.value)?, kv.mod_revision)
+    }
+
+    /// An event of the store as a change of the collection; `None` for the deletion of what was not there.
+    pub(super) fn change_of(&self, event: &Event, previous: Option<Arc<Item>>) -> Result<Option<Change>, Error> {
+        let revision = event.kv.mod_revision;
+        match event.kind {
+            EventKind::Put => Ok(Some(Change::new(revision, Item::new(self.decode(&event.kv)?), previous, false))),
+            EventKind::Delete => {
+                let Some(previous) = previous else { return Ok(None) };
+                let item = Item::new(encode::decode(&event.kv.key, previous.object.json(), revision)?);
+                Ok(Some(Change::new(revision, item, Some(previous), true)))
+            }
+        }
+    }
+
     fn apply(&self, batch: &WatchBatch) -> Result<(), Error> {
         let mut changes: HashMap<&str, Vec<(String, Change)>> = HashMap::new();
         // What this very batch already did to a key, which the collection does not show yet.
@@ -166,7 +194,7 @@ impl Cache {
                 Some(item) => item.clone(),
                 None => self.collection(collection).get(name),
             };
-            let Some(change) = change_of(event, previous)? else { continue };
+            let Some(change) = self.change_of(event, previous)? else { continue };
             fresh.insert(&event.kv.key, (!change.deleted).then(|| Arc::clone(&change.item)));
             changes.entry(collection).or_default().push((name.to_owned(), change));
         }
@@ -175,22 +203,6 @@ impl Cache {
         }
         self.reached.send_replace(batch.revision);
         Ok(())
-    }
-}
-
-/// An event of the store as a change of the collection; `None` for the deletion of what was not there.
-pub(super) fn change_of(event: &Event, previous: Option<Arc<Item>>) -> Result<Option<Change>, Error> {
-    let revision = event.kv.mod_revision;
-    match event.kind {
-        EventKind::Put => {
-            let item = Item::new(encode::decode(&event.kv.key, &event.kv.value, revision)?);
-            Ok(Some(Change::new(revision, item, previous, false)))
-        }
-        EventKind::Delete => {
-            let Some(previous) = previous else { return Ok(None) };
-            let item = Item::new(encode::decode(&event.kv.key, previous.object.json(), revision)?);
-            Ok(Some(Change::new(revision, item, Some(previous), true)))
-        }
     }
 }
 
@@ -246,7 +258,7 @@ mod tests {
             let json = format!("{{\"metadata\":{{\"name\":\"{name}\"}}}}");
             store.put(key::full("pods", name), json.into()).await.unwrap();
         }
-        let cache = Cache::start(store).await.unwrap();
+        let cache = Cache::start(store, Encryption::default()).await.unwrap();
         let (pods, done) = (cache.collection("pods"), CancellationToken::new());
         let reader = std::thread::spawn({
             let (pods, done) = (Arc::clone(&pods), done.clone());

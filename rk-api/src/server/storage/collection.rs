@@ -12,7 +12,7 @@ use rk_store::Revision;
 use tokio::{sync::watch, time::Instant};
 
 use super::item::Item;
-use crate::{LabelSelector, Object};
+use crate::{LabelSelector, Object, server::Changes};
 
 /// Changes that are always kept, and the most that are kept while they are young.
 const RING: (usize, usize) = (256, 65_536);
@@ -167,6 +167,18 @@ impl Collection {
             let at = state.ring.partition_point(|change| change.revision <= revision);
             Cursor(state.dropped + at as u64)
         })
+    }
+
+    /// What changed after a revision; everything there is if the ring does not go back so far.
+    pub(crate) fn changes_after(&self, after: Revision) -> Changes {
+        let state = self.state.read();
+        if after < state.complete_after {
+            let objects = state.items.values().map(|item| (Arc::clone(&item.object), false)).collect();
+            return Changes { all: true, objects, version: state.last };
+        }
+        let at = state.ring.partition_point(|change| change.revision <= after);
+        let objects = state.ring.iter().skip(at).map(|change| (Arc::clone(&change.item.object), change.deleted));
+        Changes { all: false, objects: objects.collect(), version: state.last }
     }
 
     /// The next changes, at most `limit`; `None` if the cursor's place has left the ring.

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use rk_store::{KeyRange, RangeRequest, Revision};
 use serde::{Deserialize, Serialize};
 
-use super::{Cache, Collection, encode, item::Item, key, store_error};
+use super::{Cache, Collection, item::Item, key, store_error};
 use crate::{
     Error, FieldSelector, LabelSelector, List, ListOptions, Object,
     server::kinds::field::{self, Errors, Path},
@@ -174,8 +174,7 @@ impl Cache {
             Err(rk_store::Error::Compacted { .. }) => return Err(self.inconsistent(behind).await),
             other => other.map_err(store_error)?,
         };
-        let decode = |kv: &rk_store::KeyValue| encode::decode(&kv.key, &kv.value, kv.mod_revision).map(Item::new);
-        let items = found.kvs.iter().map(decode).collect::<Result<Vec<_>, _>>()?;
+        let items = found.kvs.iter().map(|kv| self.decode(kv).map(Item::new)).collect::<Result<Vec<_>, _>>()?;
         Ok(Page::of(items.iter(), selection, limit).into_list(revision))
     }
 

@@ -8,6 +8,7 @@
 mod cache;
 mod collection;
 mod encode;
+mod encryption;
 mod item;
 pub(crate) mod key;
 mod list;
@@ -17,6 +18,7 @@ mod write;
 pub(crate) use cache::Cache;
 pub(crate) use collection::Collection;
 pub(crate) use encode::{encode, is_same};
+pub use encryption::{Encryption, EncryptionError};
 pub(crate) use list::Selection;
 pub(crate) use watch::{WatchSpec, start as watch};
 pub(crate) use write::{Claims, Write};

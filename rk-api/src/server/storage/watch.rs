@@ -9,7 +9,6 @@ use tokio::time::Instant;
 
 use super::{
     Cache, Collection, Selection,
-    cache::change_of,
     collection::{Change, Cursor},
     encode,
     item::Item,
@@ -199,9 +198,8 @@ impl Watcher {
                     None => return Err(status::unavailable("the store ended the watch").into()),
                 };
                 for event in batch.events.iter() {
-                    let decode = |kv: &rk_store::KeyValue| encode::decode(&kv.key, &kv.value, kv.mod_revision);
-                    let previous = event.prev_kv.as_ref().map(decode).transpose()?.map(Item::new);
-                    if let Some(change) = change_of(event, previous)? {
+                    let previous = event.prev_kv.as_ref().map(|kv| self.cache.decode(kv)).transpose()?.map(Item::new);
+                    if let Some(change) = self.cache.change_of(event, previous)? {
                         self.ready.extend(event_of(&self.selection, &change));
                     }
                 }

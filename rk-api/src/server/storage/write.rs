@@ -48,6 +48,11 @@ enum Guarded {
 }
 
 impl Cache {
+    /// Whether an object is to be written anew though it does not change: another key than the first has encrypted it.
+    pub(crate) fn is_stale(&self, collection: &Collection, item: &str) -> bool {
+        self.encryption.is_in_use() && self.encryption.is_stale(&key::full(&collection.name, item))
+    }
+
     /// Puts an object if its key still is at revision `expected` (0: is absent).
     ///
     /// # Errors
@@ -62,7 +67,8 @@ impl Cache {
         claims: Claims,
     ) -> Result<Write, Error> {
         let key = key::full(&collection.name, item);
-        let put = Op::Put(PutRequest { lease, ..PutRequest::new(key.clone(), json.clone()) });
+        let value = self.encryption.seal(&collection.name, &key, json.clone())?;
+        let put = Op::Put(PutRequest { lease, ..PutRequest::new(key.clone(), value) });
         let revision = match self.guarded(collection, &key, expected, put, claims).await? {
             Guarded::Done(revision) => revision,
             Guarded::Raced => return Ok(Write::Raced),

@@ -1,5 +1,8 @@
 use super::*;
-use crate::server::{authz::EscalationCheck, fixture::Objects};
+use crate::server::{
+    authz::{EscalationCheck, rule_allows},
+    fixture::Objects,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -309,7 +312,7 @@ fn rules() -> impl Strategy<Value = Value> {
             }
             rule
         });
-    prop::collection::vec(one, 0..3).prop_map(Value::Array)
+    prop::collection::vec(one, 0..8).prop_map(Value::Array)
 }
 
 fn subjects() -> impl Strategy<Value = Value> {

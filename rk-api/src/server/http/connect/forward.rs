@@ -52,7 +52,7 @@ fn headers(from: &HeaderMap, authority: &str) -> HeaderMap {
 ///
 /// # Errors
 /// 503: the other side breaks the connection or speaks no HTTP.
-pub(super) async fn forward<S>(
+pub(in crate::server::http) async fn forward<S>(
     stream: S,
     authority: &str,
     uri: &str,

@@ -2,17 +2,19 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
-};
+use rustls::{ClientConfig, pki_types::ServerName};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     Error,
-    server::{Reader, http::shell::TlsError, pipeline::Core},
+    server::{
+        Reader,
+        http::TlsError,
+        outbound::{Trust, client_tls},
+        pipeline::Core,
+    },
     status,
 };
 
@@ -37,24 +39,7 @@ impl KubeletClient {
     /// # Errors
     /// One of the parts is not what it should be.
     pub fn new(certificate: &str, key: &str, ca: &str) -> Result<Self, TlsError> {
-        let wrong = |what, reason: &dyn fmt::Display| TlsError { what, reason: reason.to_string() };
-        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| wrong("kubelet client certificate", &error))?;
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| wrong("kubelet client key", &error))?;
-        let mut roots = RootCertStore::empty();
-        for root in CertificateDer::pem_slice_iter(ca.as_bytes()) {
-            let root = root.map_err(|error| wrong("kubelet CA", &error))?;
-            roots.add(root).map_err(|error| wrong("kubelet CA", &error))?;
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| wrong("kubelet client certificate", &error))?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| wrong("kubelet client certificate", &error))?;
-        Ok(Self { tls: Arc::new(tls) })
+        Ok(Self { tls: client_tls(Trust::Authorities(ca), Some((certificate, key)))? })
     }
 
     /// A TLS connection to a host.

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use http::{Response, request::Parts};
 use http_body_util::BodyExt;
 
+pub(super) use forward::forward;
 pub use kubelet::KubeletClient;
 
 use super::{body::Body, path::ResourcePath, query::Query};

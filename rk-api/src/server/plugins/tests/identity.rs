@@ -7,6 +7,18 @@ async fn nodes_write_only_what_is_theirs() {
     let mirror = |node: &str| {
         let mut pod = pod("p", json!({"nodeName": node}));
         pod["metadata"]["annotations"] = json!({"kubernetes.io/config.mirror": "x"});
+        pod["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "v1", "kind": "Node", "name": node, "uid": "n", "controller": true}]);
+        pod
+    };
+    let with = |field: &str, value: Value| {
+        let mut pod = mirror("n1");
+        pod["spec"][field] = value;
+        pod
+    };
+    let owned = |field: &str, value: Value| {
+        let mut pod = mirror("n1");
+        pod["metadata"]["ownerReferences"][0][field] = value;
         pod
     };
     let on = |node: &str| {
@@ -14,7 +26,11 @@ async fn nodes_write_only_what_is_theirs() {
         pod["metadata"]["uid"] = "u".into();
         pod
     };
-    let all = cluster([("pods", on("n1"))]);
+    let volume = json!([{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}},
+        {"serviceAccountToken": {"path": "v", "audience": "vault"}}]}}]);
+    let mut bound = on("n1");
+    bound["spec"]["volumes"] = volume;
+    let all = cluster([("pods", bound), ("nodes", json!({"metadata": {"name": "n1", "uid": "n"}}))]);
     let node = || UserInfo::new("system:node:n1", ["system:nodes"]);
     let pods = || Case::pods(&all).by(node());
     let nodes = || Case::create(&all, "", "nodes", false).by(node());
@@ -24,6 +40,13 @@ async fn nodes_write_only_what_is_theirs() {
     let tainted = json!({"metadata": {"name": "n1"}, "spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}});
     let token =
         |uid: &str| json!({"spec": {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "p", "uid": uid}}});
+    let token_for = |audience: &str| {
+        let mut token = token("u");
+        token["spec"]["audiences"] = json!([audience]);
+        token
+    };
+    let claim = |size: &str, name: &str| json!({"metadata": {"name": "c"}, "spec": {"volumeName": name}, "status": {"capacity": {"storage": size}}});
+    let claims = || Case::create(&all, "", "persistentvolumeclaims", true).by(node()).update(claim("1Gi", "v"));
     let tokens = || Case::create(&all, "", "serviceaccounts", true).by(node()).sub("token");
     for (case, object, word) in [
         (pods(), mirror("n1"), ""),
@@ -43,6 +66,19 @@ async fn nodes_write_only_what_is_theirs() {
         (leases("kube-node-lease"), named("n1"), ""),
         (leases("kube-node-lease"), named("n2"), "same name as the requesting node"),
         (leases("dev"), named("n1"), "can only access leases"),
+        (pods(), with("serviceAccountName", json!("s")), "reference a service account"),
+        (pods(), with("imagePullSecrets", json!([{"name": "s"}])), "reference secrets"),
+        (pods(), with("volumes", json!([{"name": "v", "configMap": {"name": "c"}}])), "reference configmaps"),
+        (pods(), with("volumes", json!([{"name": "v", "ephemeral": {}}])), "reference persistentvolumeclaims"),
+        (pods(), with("volumes", json!([{"name": "secrets", "hostPath": {"path": "/"}}])), ""),
+        (pods(), owned("uid", json!("other")), "UID mismatch"),
+        (pods(), owned("controller", json!(false)), "controller owner reference"),
+        (pods(), owned("blockOwnerDeletion", json!(true)), "must not set blockOwnerDeletion"),
+        (claims().sub("status"), claim("2Gi", "v"), ""),
+        (claims().sub("status"), claim("2Gi", "w"), "not allowed to update fields"),
+        (claims(), claim("1Gi", "v"), "may only update PVC status"),
+        (tokens(), token_for("vault"), ""),
+        (tokens(), token_for("other"), "audience \"other\" not found in pod spec volume"),
         (tokens(), token("u"), ""),
         (tokens(), token("v"), "does not match the UID in record"),
         (tokens(), token(""), "without a uid"),

@@ -1,0 +1,177 @@
+//! Audit events in a file, written by a thread of its own.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use super::AuditSink;
+
+/// How the file is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditLogOptions {
+    /// Events that wait to be written; more are dropped, and counted.
+    pub buffer: usize,
+    /// Events written at once.
+    pub batch: usize,
+    /// Bytes after which the file is renamed and another one begun; 0 for never.
+    pub max_bytes: u64,
+    /// Renamed files that are kept; 0 for all.
+    pub max_backups: usize,
+}
+
+impl Default for AuditLogOptions {
+    /// kube-apiserver's: 10,000 events wait, files of 100 MB, all kept.
+    fn default() -> Self {
+        Self { buffer: 10_000, batch: 400, max_bytes: 100 << 20, max_backups: 0 }
+    }
+}
+
+enum Work {
+    Event(Bytes),
+    Flush(oneshot::Sender<()>),
+}
+
+/// Writes events as lines of JSON. What is written is not synced: an audit log may lose its last lines with the machine.
+pub struct AuditLog {
+    work: mpsc::Sender<Work>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl AuditLog {
+    /// Appends to a file, of mode 0600 if it is new.
+    ///
+    /// # Errors
+    /// The file can't be opened, or there can be no thread.
+    pub fn open(path: &Path, options: AuditLogOptions) -> io::Result<Arc<Self>> {
+        let (work, received) = mpsc::channel(options.buffer.max(1));
+        let dropped = Arc::new(AtomicU64::new(0));
+        let writer = Writer { path: path.to_owned(), file: open(path)?, written: 0, options };
+        let writer = Writer { written: writer.file.get_ref().metadata()?.len(), ..writer };
+        let lost = Arc::clone(&dropped);
+        std::thread::Builder::new().name("audit-log".to_owned()).spawn(move || writer.run(received, &lost))?;
+        Ok(Arc::new(Self { work, dropped }))
+    }
+
+    /// Events that were dropped, for too many waited or the file could not be written.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Waits until everything taken so far is written.
+    pub async fn flush(&self) {
+        let (done, told) = oneshot::channel();
+        if self.work.send(Work::Flush(done)).await.is_ok() {
+            // The writer answers before it ends.
+            let _ = told.await;
+        }
+    }
+}
+
+impl AuditSink for AuditLog {
+    fn take(&self, event: Bytes) {
+        if self.work.try_send(Work::Event(event)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<BufWriter<File>> {
+    use std::os::unix::fs::OpenOptionsExt;
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(BufWriter::new)
+}
+
+struct Writer {
+    path: PathBuf,
+    file: BufWriter<File>,
+    written: u64,
+    options: AuditLogOptions,
+}
+
+impl Writer {
+    fn run(mut self, mut work: mpsc::Receiver<Work>, dropped: &AtomicU64) {
+        let mut batch = Vec::new();
+        while work.blocking_recv_many(&mut batch, self.options.batch.max(1)) > 0 {
+            let mut flushed = Vec::new();
+            for work in batch.drain(..) {
+                match work {
+                    Work::Event(event) => {
+                        if let Err(error) = self.write(&event) {
+                            dropped.fetch_add(1, Ordering::Relaxed);
+                            tracing::error!(path = %self.path.display(), %error, "an audit event can't be written");
+                        }
+                    }
+                    Work::Flush(done) => flushed.push(done),
+                }
+            }
+            if let Err(error) = self.file.flush() {
+                tracing::error!(path = %self.path.display(), %error, "the audit log can't be written");
+            }
+            for done in flushed {
+                // Who waited may have gone.
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn write(&mut self, event: &[u8]) -> io::Result<()> {
+        let length = event.len() as u64 + 1;
+        if self.options.max_bytes > 0 && self.written > 0 && self.written + length > self.options.max_bytes {
+            self.rotate()?;
+        }
+        self.file.write_all(event)?;
+        self.file.write_all(b"\n")?;
+        self.written += length;
+        Ok(())
+    }
+
+    /// Begins another file; the old one gets the time into its name.
+    fn rotate(&mut self) -> io::Result<()> {
+        self.file.flush()?;
+        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let ending = self.path.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
+        let now = crate::now().strftime("%Y-%m-%dT%H-%M-%S%.6f").to_string();
+        std::fs::rename(&self.path, self.path.with_file_name(format!("{stem}-{now}{ending}")))?;
+        self.file = open(&self.path)?;
+        self.written = 0;
+        if self.options.max_backups > 0 {
+            let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let begins = format!("{stem}-");
+            let is_backup = |name: &str| name.starts_with(&begins) && name.ends_with(&ending);
+            let mut old: Vec<_> = std::fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.path()).collect();
+            old.retain(|path| path.file_name().is_some_and(|name| is_backup(&name.to_string_lossy())));
+            old.sort();
+            let surplus = old.len().saturating_sub(self.options.max_backups);
+            old.iter().take(surplus).try_for_each(std::fs::remove_file)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn files_are_begun_anew_and_the_oldest_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let options = AuditLogOptions { max_bytes: 10, max_backups: 2, ..AuditLogOptions::default() };
+        let log = AuditLog::open(&path, options).unwrap();
+        for i in 0..5 {
+            log.take(format!("event {i}").into());
+            log.flush().await;
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "event 4\n");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+        assert_eq!(log.dropped(), 0);
+    }
+}

@@ -1,0 +1,81 @@
+//! The audit log, as requests over HTTP write it.
+
+use std::{path::Path, sync::Arc};
+
+use rk_api::server::{AuditLog, AuditLogOptions, AuditPolicy};
+use serde_json::{Value, json};
+
+use super::common::{Api, Caller, bearer};
+
+const POLICY: &str = r#"
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: RequestResponse, verbs: [create], resources: [{resources: [configmaps]}]}
+- {level: Request, verbs: [create], resources: [{resources: [secrets]}]}
+- {level: None, resources: [{resources: [namespaces]}]}
+- {level: Metadata}
+"#;
+
+async fn start(folder: &Path) -> (Api, Arc<AuditLog>) {
+    let log = AuditLog::open(&folder.join("audit.log"), AuditLogOptions::default()).unwrap();
+    let (policy, sink) = (AuditPolicy::parse(POLICY).unwrap(), Arc::clone(&log));
+    (Api::build(|_, security| security, |_, builder| builder.audit(policy, sink)).await, log)
+}
+
+async fn events(folder: &Path, log: &AuditLog) -> Vec<Value> {
+    log.flush().await;
+    let text = std::fs::read_to_string(folder.join("audit.log")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn every_request_leaves_what_the_policy_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let (api, log) = start(folder.path()).await;
+    let map = json!({"metadata": {"name": "m"}, "data": {"k": "v"}});
+    let secret = json!({"metadata": {"name": "s"}, "stringData": {"k": "v"}});
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let headers = [("User-Agent", "test/1"), ("Audit-ID", "mine"), ("X-Forwarded-For", "192.0.2.1")];
+    let by = Caller { headers: &headers, ..bearer("admin") };
+    let answer = api.call(&by, "POST", maps, map).await;
+    assert_eq!((answer.code, answer.headers["audit-id"].to_str().unwrap()), (201, "mine"));
+    api.create("/api/v1/namespaces/default/secrets", secret).await;
+    assert_eq!(api.get(&bearer("admin"), "/api/v1/namespaces").await.code, 200);
+    assert_eq!(api.get(&bearer("jane"), &format!("{maps}/m")).await.code, 403);
+    assert_eq!(api.get(&bearer("wrong"), "/version").await.code, 401);
+    let acting = Caller { headers: &[("Impersonate-User", "joe")], ..bearer("admin") };
+    assert_eq!(api.get(&acting, maps).await.code, 403);
+    assert_eq!(api.get(&bearer("admin"), &format!("{maps}?watch=true&timeoutSeconds=1")).await.code, 200);
+
+    let all = events(folder.path(), &log).await;
+    let [created, secret, refused, unknown, impersonated, started, ended] = all.as_slice() else {
+        panic!("{} events: {all:?}", all.len())
+    };
+    assert_eq!((&created["level"], &created["stage"]), (&json!("RequestResponse"), &json!("ResponseComplete")));
+    assert_eq!(
+        (&created["verb"], &created["auditID"], &created["userAgent"]),
+        (&json!("create"), &json!("mine"), &json!("test/1"))
+    );
+    assert_eq!(created["user"], json!({"username": "admin", "groups": ["system:masters", "system:authenticated"]}));
+    assert_eq!(created["sourceIPs"], json!(["192.0.2.1", "127.0.0.1"]));
+    assert_eq!(created["objectRef"], json!({"resource": "configmaps", "namespace": "default", "apiVersion": "v1"}));
+    assert_eq!((&created["requestURI"], &created["responseStatus"]["code"]), (&json!(maps), &json!(201)));
+    assert_eq!(created["requestObject"]["data"]["k"], "v");
+    assert!(created["responseObject"]["metadata"]["uid"].is_string());
+    assert_eq!(created["annotations"]["authorization.k8s.io/decision"], "allow");
+    assert!(created["requestReceivedTimestamp"].as_str().unwrap().ends_with('Z'));
+    assert!(secret["requestObject"].is_object() && secret["responseObject"].is_null());
+    assert_eq!(refused["annotations"]["authorization.k8s.io/decision"], "forbid");
+    assert_eq!(
+        (&refused["responseStatus"]["code"], &refused["responseStatus"]["reason"]),
+        (&json!(403), &json!("Forbidden"))
+    );
+    assert_eq!((&unknown["responseStatus"]["code"], &unknown["user"]), (&json!(401), &json!({})));
+    assert_eq!(impersonated["impersonatedUser"]["username"], "joe");
+    assert_eq!(impersonated["user"]["username"], "admin");
+    assert_eq!((&started["stage"], &ended["stage"]), (&json!("ResponseStarted"), &json!("ResponseComplete")));
+    assert_eq!((&started["verb"], &started["auditID"]), (&json!("watch"), &ended["auditID"]));
+    assert_eq!(log.dropped(), 0);
+}

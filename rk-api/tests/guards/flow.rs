@@ -1,0 +1,117 @@
+//! Priority and fairness through the server: seats are shared out, those who get none are told to try again.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rk_api::{
+    Resource, Status,
+    server::{AdmissionRequest, Admit, FlowControl, Limits, Operation, Reader, UserInfo, bootstrap},
+};
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
+
+use super::common::{Answer, Api, Caller, bearer};
+
+/// Holds creates of ConfigMaps until there is a permit.
+struct Hold(Arc<Semaphore>);
+
+#[async_trait]
+impl Admit for Hold {
+    fn name(&self) -> &str {
+        "Hold"
+    }
+
+    fn handles(&self, operation: Operation, resource: &Resource, _: &str) -> bool {
+        operation == Operation::Create && resource.plural == "configmaps"
+    }
+
+    async fn validate(&self, _: &AdmissionRequest, _: &dyn Reader) -> Result<(), Status> {
+        self.0.acquire().await.unwrap().forget();
+        Ok(())
+    }
+}
+
+async fn start(control: FlowControl) -> (Arc<Api>, Arc<Semaphore>) {
+    let permits = Arc::new(Semaphore::new(0));
+    let hold = Arc::new(Hold(Arc::clone(&permits)));
+    let more = |builder: rk_api::server::ServerBuilder| builder.flow_control(control).admission(hold);
+    let api = Api::build(|_, security| security, |_, builder| more(builder)).await;
+    let config = bootstrap::Config { flow_control: true, ..bootstrap::Config::default() };
+    bootstrap::ensure(&*api.server.client(UserInfo::loopback()), &config).await.unwrap();
+    let binding = json!({"metadata": {"name": "dev"}, "subjects": [
+        {"kind": "Group", "name": "dev", "apiGroup": "rbac.authorization.k8s.io"}],
+        "roleRef": {"kind": "ClusterRole", "name": "edit", "apiGroup": "rbac.authorization.k8s.io"}});
+    api.create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding).await;
+    (Arc::new(api), permits)
+}
+
+fn make(api: &Arc<Api>, name: &str) -> tokio::task::JoinHandle<Answer> {
+    let (api, map) = (Arc::clone(api), json!({"metadata": {"name": name}}));
+    tokio::spawn(async move { api.call(&bearer("jane"), "POST", "/api/v1/namespaces/default/configmaps", map).await })
+}
+
+#[tokio::test]
+async fn more_than_may_be_in_flight_are_told_to_try_again() {
+    let (api, permits) = start(FlowControl::MaxInFlight { reading: 1, writing: 1 }).await;
+    let held = make(&api, "a");
+    let refused = loop {
+        let answer = api.call(&bearer("jane"), "DELETE", "/api/v1/namespaces/default/configmaps/x", Value::Null).await;
+        if answer.code == 429 {
+            break answer;
+        }
+        assert_eq!(answer.code, 404);
+    };
+    assert_eq!(refused.headers["retry-after"], "1");
+    assert_eq!(refused.body["reason"], "TooManyRequests");
+    // Those who read, watch or are masters are not in the way.
+    let maps = "/api/v1/namespaces/default/configmaps";
+    assert_eq!(api.get(&bearer("jane"), maps).await.code, 200);
+    assert_eq!(api.get(&bearer("jane"), &format!("{maps}?watch=1&timeoutSeconds=1")).await.code, 200);
+    assert_eq!(api.call(&bearer("admin"), "DELETE", &format!("{maps}/x"), Value::Null).await.code, 404);
+    permits.add_permits(1);
+    assert_eq!(held.await.unwrap().code, 201);
+}
+
+#[tokio::test]
+async fn seats_are_shared_out_by_priority_levels() {
+    let (api, permits) = start(FlowControl::Fair { total: 12 }).await;
+    // One seat and no queue for jane's level.
+    let limited = json!({"nominalConcurrencyShares": 1, "limitResponse": {"type": "Reject"}});
+    let level = json!({"metadata": {"name": "jane"}, "spec": {"type": "Limited", "limited": limited}});
+    let flows = "/apis/flowcontrol.apiserver.k8s.io/v1";
+    let level = api.create(&format!("{flows}/prioritylevelconfigurations"), level).await;
+    let rules = json!([{"subjects": [{"kind": "User", "user": {"name": "jane"}}], "resourceRules": [
+        {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": true}]}]);
+    let schema = json!({"metadata": {"name": "jane"}, "spec": {"matchingPrecedence": 50, "rules": rules,
+        "priorityLevelConfiguration": {"name": "jane"}}});
+    let schema = api.create(&format!("{flows}/flowschemas"), schema).await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let answer = api.get(&bearer("jane"), maps).await;
+    assert_eq!(answer.headers["x-kubernetes-pf-flowschema-uid"], schema["metadata"]["uid"].as_str().unwrap());
+    assert_eq!(answer.headers["x-kubernetes-pf-prioritylevel-uid"], level["metadata"]["uid"].as_str().unwrap());
+    let held = make(&api, "a");
+    while api.get(&bearer("jane"), maps).await.code != 429 {
+        tokio::task::yield_now().await;
+    }
+    // Others have seats of their own, and the exempt need none.
+    let joe = Caller { headers: &[("Impersonate-User", "joe"), ("Impersonate-Group", "dev")], ..bearer("admin") };
+    assert_eq!(api.get(&joe, maps).await.code, 200);
+    assert_eq!(api.get(&bearer("admin"), maps).await.code, 200);
+    permits.add_permits(1);
+    assert_eq!(held.await.unwrap().code, 201);
+    assert_eq!(api.get(&bearer("jane"), maps).await.code, 200);
+    let schemas = api.get(&bearer("admin"), &format!("{flows}/flowschemas")).await.body;
+    assert_eq!(schemas["items"].as_array().unwrap().len(), 14);
+}
+
+#[tokio::test]
+async fn bodies_are_no_longer_than_they_may_be() {
+    let limits = Limits { body: 4096, ..Limits::default() };
+    let api = Api::build(|_, security| security, |_, builder| builder.limits(limits)).await;
+    let map = |size: usize| json!({"metadata": {"name": "m"}, "data": {"k": "x".repeat(size)}});
+    let admin = bearer("admin");
+    let make = |size| api.call(&admin, "POST", "/api/v1/namespaces/default/configmaps", map(size));
+    let refused = make(5000).await;
+    assert_eq!((refused.code, &refused.body["reason"]), (413, &json!("RequestEntityTooLarge")));
+    assert_eq!(make(1000).await.code, 201);
+}

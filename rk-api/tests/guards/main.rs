@@ -1,0 +1,11 @@
+//! What guards a server, asked as clients do: over TLS, with certificates, tokens and headers.
+#![cfg(feature = "serve")]
+
+mod aggregation;
+mod audit;
+mod authentication;
+mod authorizers;
+mod common;
+mod encryption;
+mod flow;
+mod nodes;
