@@ -15,8 +15,11 @@ use super::{
 };
 use crate::{
     Status,
-    server::{Attributes, UserInfo},
+    server::{Attributes, UserInfo, schema},
 };
+
+/// What bodies in protobuf begin with.
+const PROTOBUF: &[u8] = b"k8s\0";
 
 /// What a request says of itself.
 pub(crate) struct Asked {
@@ -105,10 +108,7 @@ impl Trail {
     }
 
     fn object(&self, body: &[u8]) -> Option<Value> {
-        let mut value: Value = match serde_json::from_slice(body) {
-            Ok(value) => value,
-            Err(_) => serde_saphyr::from_slice(body).ok().filter(Value::is_object)?,
-        };
+        let mut value = parse(body)?;
         if self.chosen.omit_managed_fields {
             drop_managed_fields(&mut value);
         }
@@ -131,11 +131,8 @@ impl Trail {
             return;
         }
         let mut status = json!({"metadata": {}, "code": code});
-        let response = body.and_then(|body| serde_json::from_slice::<Value>(body).ok());
-        if code >= 400
-            && let Some(failure) =
-                response.as_ref().and_then(|value| serde_json::from_value::<Status>(value.clone()).ok())
-        {
+        let failure = body.filter(|_| code >= 400).and_then(|body| parse(body));
+        if let Some(failure) = failure.and_then(|failure| serde_json::from_value::<Status>(failure).ok()) {
             status = serde_json::to_value(failure).unwrap_or(status);
             status["code"] = code.into();
         }
@@ -204,6 +201,15 @@ impl Drop for Trail {
     fn drop(&mut self) {
         self.complete(0, None);
     }
+}
+
+/// A body in whichever format it came: protobuf, JSON or YAML.
+fn parse(body: &[u8]) -> Option<Value> {
+    if body.starts_with(PROTOBUF) {
+        return schema::parse_protobuf(body).ok();
+    }
+    let value = serde_json::from_slice(body).ok();
+    value.or_else(|| serde_saphyr::from_slice(body).ok().filter(Value::is_object))
 }
 
 /// In an object, and in the items of a list.
