@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Client, DeleteOptions, Error, EventStream, List, ListOptions, Object, Patch, Request, Resource, Verb, WatchOptions,
-    WriteOptions, status,
+    WriteOptions, clock, status,
 };
 
 /// How long a definition may take to be served.
@@ -44,11 +44,18 @@ pub struct ServerBuilder {
     strategies: Vec<(String, String, Arc<dyn Strategy>)>,
     documents: BTreeMap<String, Value>,
     anonymous: bool,
+    pub(super) options: super::control_plane::Options,
     #[cfg(feature = "serve")]
     kubelets: Option<super::KubeletClient>,
 }
 
 impl ServerBuilder {
+    /// Keeps objects in this store.
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = store;
+        self
+    }
+
     /// Asks this authenticator too, after those before it.
     pub fn authenticator(mut self, authenticator: Arc<dyn Authenticator>) -> Self {
         self.authenticators.push(authenticator);
@@ -99,14 +106,12 @@ impl ServerBuilder {
         self
     }
 
-    /// Reads the store and serves.
-    ///
-    /// # Errors
-    /// The store fails, or holds something that is no object.
-    pub async fn build(self) -> Result<Server, Error> {
-        let cache = Cache::start(self.store).await?;
+    /// Serves, without what [`ServerBuilder::build`] does around it.
+    pub(super) async fn start(self) -> Result<Server, Error> {
+        let cache = Cache::start(self.store, self.options.budgets.clone()).await?;
         let mut catalog = Catalog::default();
-        for mut row in builtin::rows().into_iter().chain(self.rows) {
+        let builtin = builtin::rows().into_iter().filter(|row| self.options.serves(&row.resource.group));
+        for mut row in builtin.chain(self.rows) {
             let own =
                 |(group, kind, _): &&(String, String, _)| *group == row.resource.group && *kind == row.resource.kind;
             if let Some((_, _, strategy)) = self.strategies.iter().find(own) {
@@ -125,6 +130,7 @@ impl ServerBuilder {
             #[cfg(feature = "serve")]
             kubelets: self.kubelets,
             event_lease: Mutex::default(),
+            clock: self.options.clock,
             metrics: Metrics::new(),
             stopping: CancellationToken::new(),
             catalog_changed: watch::channel(0).0,
@@ -155,7 +161,8 @@ fn serve(row: Row, cache: &Cache) -> Served {
 }
 
 impl Server {
-    /// Starts to put a server together; all built-in resources are served.
+    /// Starts to put a server together; all built-in resources are served. See [`ControlPlane`](super::ControlPlane) for one in
+    /// memory.
     pub fn builder(store: Arc<dyn Store>) -> ServerBuilder {
         ServerBuilder {
             store,
@@ -166,6 +173,7 @@ impl Server {
             strategies: Vec::new(),
             documents: BTreeMap::new(),
             anonymous: false,
+            options: Default::default(),
             #[cfg(feature = "serve")]
             kubelets: None,
         }
@@ -264,7 +272,7 @@ struct LocalClient {
 #[async_trait]
 impl Client for LocalClient {
     async fn request(&self, request: Request) -> Result<Arc<Object>, Error> {
-        self.core.request(&self.user, request).await
+        clock::within(&self.core.clock, self.core.request(&self.user, request)).await
     }
 
     async fn list(&self, resource: &Resource, namespace: &str, options: ListOptions) -> Result<List, Error> {
@@ -284,7 +292,10 @@ impl Client for LocalClient {
         delete: DeleteOptions,
         list: ListOptions,
     ) -> Result<(), Error> {
-        let call = self.core.call(&self.user, resource, namespace, "", "", "deletecollection").await?;
-        self.core.delete_collection(&call, &delete, &list).await.map(|_| ())
+        let deleted = async {
+            let call = self.core.call(&self.user, resource, namespace, "", "", "deletecollection").await?;
+            self.core.delete_collection(&call, &delete, &list).await.map(|_| ())
+        };
+        clock::within(&self.core.clock, deleted).await
     }
 }

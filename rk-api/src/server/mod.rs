@@ -12,6 +12,7 @@ pub mod authz;
 pub mod bootstrap;
 mod builtin;
 mod catalog;
+mod control_plane;
 mod convert;
 mod custom;
 mod embed;
@@ -38,6 +39,7 @@ pub use late_reader::LateReader;
 pub use registry::{Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};
 pub use security::{Security, ServiceAccountIssuer};
 
+pub use control_plane::ControlPlane;
 pub use embed::{Server, ServerBuilder};
 pub use http::{Body, ClientCertificate, HttpService};
 #[cfg(feature = "serve")]

@@ -20,12 +20,12 @@ pub struct ClientCertificate(pub Result<Bytes, String>);
 ///
 /// # Errors
 /// 401 if nobody knows the credentials, 403 if the caller may not be who they want to be.
-pub(super) async fn caller(core: &Core, parts: &Parts) -> Result<Arc<UserInfo>, Error> {
+pub(super) async fn caller(core: &Core, parts: &mut Parts) -> Result<Arc<UserInfo>, Error> {
     let user = authenticate(core, parts).await?;
     impersonate(core, user, &parts.headers).await
 }
 
-async fn authenticate(core: &Core, parts: &Parts) -> Result<Arc<UserInfo>, Error> {
+async fn authenticate(core: &Core, parts: &mut Parts) -> Result<Arc<UserInfo>, Error> {
     let token = parts
         .headers
         .get(header::AUTHORIZATION)
@@ -36,9 +36,11 @@ async fn authenticate(core: &Core, parts: &Parts) -> Result<Arc<UserInfo>, Error
     let credentials = Credentials {
         certificate: parts.extensions.get::<ClientCertificate>().map(|certificate| certificate.0.clone()),
         token,
-        headers: parts.headers.clone(),
+        headers: std::mem::take(&mut parts.headers),
     };
-    match core.authenticator.authenticate(&credentials).await {
+    let authenticated = core.authenticator.authenticate(&credentials).await;
+    parts.headers = credentials.headers;
+    match authenticated {
         Ok(Some(user)) => Ok(Arc::new(user)),
         Ok(None) => Err(status::unauthorized().into()),
         Err(error) => {

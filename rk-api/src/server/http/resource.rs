@@ -111,7 +111,13 @@ where
                 let message = "Forbidden: sendInitialEvents is forbidden for list";
                 return Err(list_options_invalid("sendInitialEvents", message));
             }
-            answer::list(core.list(&call, &query.list()?).await?, &served, &style)
+            let options = query.list()?;
+            let page = if served.custom || served.stored_as != served.api_version {
+                core.list(&call, &options).await?.into()
+            } else {
+                core.listed(&call, &options).await?.into()
+            };
+            answer::list(page, &served, &style)
         }
         "get" => {
             let object = core.get(&call, query.get("resourceVersion")).await?;
@@ -120,7 +126,7 @@ where
         "deletecollection" => {
             let options = query.delete(&delete_body(&body::read(body).await?, &parts.headers)?)?;
             let list: ListOptions = query.list()?;
-            answer::list(core.delete_collection(&call, &options, &list).await?, &served, &style)
+            answer::list(core.delete_collection(&call, &options, &list).await?.into(), &served, &style)
         }
         _ => {
             let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! The `tower::Service`.
 
 use std::{
+    cell::RefCell,
     convert::Infallible,
     sync::Arc,
     task::{Context, Poll},
@@ -9,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Method, Request, Response, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, header, request::Parts};
 
 use super::{
     answer::{self, Style},
@@ -133,6 +134,22 @@ impl HttpService {
     }
 }
 
+/// The time of day as a header has it, written once a second.
+fn date() -> HeaderValue {
+    thread_local! {
+        static LAST: RefCell<(i64, HeaderValue)> = const { RefCell::new((i64::MIN, HeaderValue::from_static(""))) };
+    }
+    let now = crate::now();
+    LAST.with_borrow_mut(|(second, header)| {
+        if *second != now.as_second()
+            && let Ok(written) = HeaderValue::from_str(&now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
+        {
+            (*second, *header) = (now.as_second(), written);
+        }
+        header.clone()
+    })
+}
+
 impl<B> tower::Service<Request<B>> for HttpService
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -150,17 +167,16 @@ where
         let service = self.clone();
         Box::pin(async move {
             let head = request.method() == Method::HEAD;
-            let mut response = service.handle(request).await;
+            let clock = service.core.clock.clone();
+            let answered = async {
+                let mut response = service.handle(request).await;
+                // Clients compare clocks by it.
+                response.headers_mut().entry(header::DATE).or_insert_with(date);
+                response
+            };
+            let mut response = crate::clock::within(&clock, answered).await;
             if head {
                 *response.body_mut() = body::empty();
-            }
-            if !response.headers().contains_key(header::DATE) {
-                // Clients compare clocks by it.
-                if let Ok(now) =
-                    http::HeaderValue::from_str(&crate::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
-                {
-                    response.headers_mut().insert(header::DATE, now);
-                }
             }
             Ok(response)
         })

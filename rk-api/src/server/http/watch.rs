@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::StreamExt;
 use http::Response;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -17,19 +17,18 @@ use super::{
 use crate::{Error, EventStream, Object, WatchEvent, server::catalog::Served};
 
 /// A frame around bytes that are encoded already.
-fn frame(kind: &str, object: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(object.len() + 32);
+fn frame(out: &mut Vec<u8>, kind: &str, object: &[u8]) {
+    out.reserve(object.len() + 40);
     out.extend_from_slice(b"{\"type\":\"");
     out.extend_from_slice(kind.as_bytes());
     out.extend_from_slice(b"\",\"object\":");
     out.extend_from_slice(object);
     out.extend_from_slice(b"}\n");
-    out.into()
 }
 
-fn error_frame(error: &Error) -> Bytes {
+fn error_frame(out: &mut Vec<u8>, error: &Error) {
     let status = serde_json::to_vec(&status_of(error)).unwrap_or_default();
-    frame("ERROR", &status)
+    frame(out, "ERROR", &status);
 }
 
 /// What a bookmark looks like as an object of the watched kind.
@@ -50,7 +49,7 @@ struct Frames {
 }
 
 impl Frames {
-    fn object(&mut self, kind: &str, object: &Object) -> Result<Bytes, Error> {
+    fn object(&mut self, out: &mut Vec<u8>, kind: &str, object: &Object) -> Result<(), Error> {
         let value = match self.style.accepted.shape {
             Shape::Table => {
                 let metadata = json!({"resourceVersion": object.meta().resource_version});
@@ -58,16 +57,20 @@ impl Frames {
                 table::table(&self.served, [object], metadata, self.style.include, heading)?
             }
             Shape::Partial => table::partial(&object.value()?),
-            _ => return Ok(frame(kind, object.json())),
+            _ => {
+                frame(out, kind, object.json());
+                return Ok(());
+            }
         };
-        Ok(frame(kind, value.to_string().as_bytes()))
+        frame(out, kind, value.to_string().as_bytes());
+        Ok(())
     }
 
-    fn event(&mut self, event: &WatchEvent) -> Result<Bytes, Error> {
+    fn event(&mut self, out: &mut Vec<u8>, event: &WatchEvent) -> Result<(), Error> {
         match event {
-            WatchEvent::Added(object) => self.object("ADDED", object),
-            WatchEvent::Modified(object) => self.object("MODIFIED", object),
-            WatchEvent::Deleted(object) => self.object("DELETED", object),
+            WatchEvent::Added(object) => self.object(out, "ADDED", object),
+            WatchEvent::Modified(object) => self.object(out, "MODIFIED", object),
+            WatchEvent::Deleted(object) => self.object(out, "DELETED", object),
             WatchEvent::Bookmark { resource_version, initial_end } => {
                 let mark = bookmark(&self.served, resource_version, *initial_end);
                 let value = match self.style.accepted.shape {
@@ -79,7 +82,8 @@ impl Frames {
                     Shape::Partial => table::partial(&mark),
                     _ => mark,
                 };
-                Ok(frame("BOOKMARK", value.to_string().as_bytes()))
+                frame(out, "BOOKMARK", value.to_string().as_bytes());
+                Ok(())
             }
         }
     }
@@ -103,11 +107,9 @@ pub(super) fn answer(
     let pieces = stopped.ready_chunks(64).map(move |events| {
         let mut piece = Vec::new();
         for event in events {
-            let bytes = match event.and_then(|event| frames.event(&event)) {
-                Ok(bytes) => bytes,
-                Err(error) => error_frame(&error),
-            };
-            piece.extend_from_slice(&bytes);
+            if let Err(error) = event.and_then(|event| frames.event(&mut piece, &event)) {
+                error_frame(&mut piece, &error);
+            }
         }
         Bytes::from(piece)
     });
@@ -118,7 +120,8 @@ pub(super) fn answer(
 /// A watch that fails before it begins answers as Kubernetes does: an expired version is an event, all else a failure.
 pub(super) fn refused(error: &Error) -> Option<Response<Body>> {
     error.is_expired().then(|| {
-        let frame = error_frame(error);
-        respond(200, "application/json", body::streamed(stream::once(std::future::ready(frame))))
+        let mut piece = Vec::new();
+        error_frame(&mut piece, error);
+        respond(200, "application/json", body::full(piece))
     })
 }

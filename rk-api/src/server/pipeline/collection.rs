@@ -7,7 +7,7 @@ use futures::StreamExt;
 use super::{Call, Core};
 use crate::{
     DeleteOptions, Error, EventStream, FieldSelector, LabelSelector, List, ListOptions, WatchEvent, WatchOptions,
-    server::storage::{Selection, WatchSpec, watch},
+    server::storage::{Listed, Selection, WatchSpec, watch},
     status,
 };
 
@@ -17,14 +17,27 @@ impl Core {
     /// # Errors
     /// 400, 410, 504: see [`crate::server::storage`].
     pub(crate) async fn list(&self, call: &Call, options: &ListOptions) -> Result<List, Error> {
-        let selection = selection(call, &options.labels, &options.fields)?;
-        let mut list = self.cache.list(&call.served.collection, &selection, options).await?;
-        for object in &mut list.items {
-            if object.api_version() != call.served.api_version {
-                *object = call.served.read(object)?;
-            }
+        let mut listed = self.listed(call, options).await?;
+        let mut items = Vec::with_capacity(listed.size_hint().0);
+        for object in listed.by_ref() {
+            let same = object.api_version() == call.served.api_version;
+            items.push(if same { object } else { call.served.read(&object)? });
         }
-        Ok(list)
+        Ok(List {
+            items,
+            resource_version: listed.revision.to_string(),
+            continue_token: listed.continue_token,
+            remaining: listed.remaining,
+        })
+    }
+
+    /// The same, to be gone through as it is sent; the objects are as they are stored.
+    ///
+    /// # Errors
+    /// As [`Core::list`].
+    pub(crate) async fn listed(&self, call: &Call, options: &ListOptions) -> Result<Listed, Error> {
+        let selection = selection(call, &options.labels, &options.fields)?;
+        self.cache.list(&call.served.collection, &selection, options).await
     }
 
     /// Watches what an authorized call names.

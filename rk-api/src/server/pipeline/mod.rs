@@ -58,6 +58,8 @@ pub(crate) struct Core {
     /// How kubelets are called; `None` if they are not.
     #[cfg(feature = "serve")]
     pub(crate) kubelets: Option<super::KubeletClient>,
+    /// The time of day where it is not the system's.
+    pub(crate) clock: Option<crate::Clock>,
     /// The lease that new Events share, and when it was granted.
     pub(crate) event_lease: Mutex<Option<(tokio::time::Instant, rk_store::LeaseId)>>,
 }

@@ -9,15 +9,17 @@ mod cache;
 mod collection;
 mod encode;
 mod item;
+mod items;
 pub(crate) mod key;
 mod list;
+mod reached;
 mod watch;
 mod write;
 
 pub(crate) use cache::Cache;
 pub(crate) use collection::Collection;
 pub(crate) use encode::{encode, is_same};
-pub(crate) use list::Selection;
+pub(crate) use list::{Listed, Selection};
 pub(crate) use watch::{WatchSpec, start as watch};
 pub(crate) use write::{Claims, Write};
 

@@ -21,7 +21,7 @@ const GATHERED: usize = 128 << 10;
 const KEPT: usize = 8 << 10;
 
 /// A stream that gathers what is written. Clones are handles of one stream.
-pub(crate) struct Corked<S>(Arc<Mutex<Cork<S>>>);
+pub struct Corked<S>(Arc<Mutex<Cork<S>>>);
 
 struct Cork<S> {
     stream: S,
@@ -30,6 +30,8 @@ struct Cork<S> {
     sent: usize,
     /// Why nothing can be sent any more, for the next who writes.
     failed: Option<io::Error>,
+    /// Whether a flush sends.
+    open: bool,
 }
 
 impl<S> Clone for Corked<S> {
@@ -39,12 +41,19 @@ impl<S> Clone for Corked<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Corked<S> {
-    pub(crate) fn new(stream: S) -> Self {
-        Self(Arc::new(Mutex::new(Cork { stream, gathered: Vec::new(), sent: 0, failed: None })))
+    /// Gathers what is written to this stream.
+    pub fn new(stream: S) -> Self {
+        let cork = Cork { stream, gathered: Vec::new(), sent: 0, failed: None, open: false };
+        Self(Arc::new(Mutex::new(cork)))
+    }
+
+    /// From now on a flush sends: for a stream that is no HTTP connection any more.
+    pub fn uncork(&self) {
+        self.0.lock().open = true;
     }
 
     /// Sends what was gathered, as far as the stream takes it now. The task is woken when it takes more.
-    pub(crate) fn send(&self, cx: &mut Context<'_>) {
+    pub fn send(&self, cx: &mut Context<'_>) {
         let mut cork = self.0.lock();
         match cork.send(cx) {
             Poll::Ready(Ok(())) if cork.gathered.capacity() > KEPT => cork.gathered = Vec::new(),
@@ -118,9 +127,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
         true
     }
 
-    /// Sends nothing: the connection's task does, by [`Corked::send`].
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.0.lock().fail())
+    /// Sends nothing: the connection's task does, by [`Corked::send`], until the stream is uncorked.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut cork = self.0.lock();
+        cork.fail()?;
+        if cork.open {
+            ready!(cork.send(cx))?;
+            return Pin::new(&mut cork.stream).poll_flush(cx);
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -165,6 +180,17 @@ mod tests {
         corked.shutdown().await.unwrap();
         assert_eq!(far.read(&mut buf).await.unwrap(), 4);
         assert_eq!(far.read(&mut buf).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn uncorked_it_is_a_stream_like_others() {
+        let (near, mut far) = duplex(1 << 10);
+        let mut corked = Corked::new(near);
+        corked.write_all(b"one").await.unwrap();
+        corked.uncork();
+        corked.flush().await.unwrap();
+        let mut buf = [0; 8];
+        assert_eq!(far.read(&mut buf).await.unwrap(), 3);
     }
 
     #[tokio::test]
