@@ -109,10 +109,21 @@ impl Target {
         self.empty(name).await
     }
 
+    /// The same where the server lives on.
+    pub async fn tidy(&self, namespace: &str) -> io::Result<()> {
+        if self.started.is_some() { Ok(()) } else { self.empty(namespace).await }
+    }
+
     /// Deletes the ConfigMaps of a namespace.
     pub async fn empty(&self, namespace: &str) -> io::Result<()> {
-        let path = format!("/api/v1/namespaces/{namespace}/configmaps");
-        let request = Request { method: Method::Delete, path, body: Vec::new() };
-        self.connect().await?.ask(request).await.map(drop)
+        loop {
+            let path = format!("/api/v1/namespaces/{namespace}/configmaps");
+            let request = Request { method: Method::Delete, path, body: Vec::new() };
+            match self.connect().await?.ask(request).await {
+                // Many are more than one request may take.
+                Err(error) if error.to_string().contains("Timeout") => {}
+                emptied => return emptied.map(drop),
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The server as a value: built over a store, called through clients in the same process.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -272,7 +272,8 @@ struct LocalClient {
 #[async_trait]
 impl Client for LocalClient {
     async fn request(&self, request: Request) -> Result<Arc<Object>, Error> {
-        clock::within(&self.core.clock, self.core.request(&self.user, request)).await
+        let answered = pin!(self.core.request(&self.user, request));
+        clock::within(&self.core.clock, answered).await
     }
 
     async fn list(&self, resource: &Resource, namespace: &str, options: ListOptions) -> Result<List, Error> {

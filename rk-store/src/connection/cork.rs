@@ -5,6 +5,7 @@
 //! connection, or when much has come together.
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     sync::Arc,
@@ -47,9 +48,17 @@ impl<S: AsyncWrite + Unpin> Corked<S> {
         Self(Arc::new(Mutex::new(cork)))
     }
 
-    /// From now on a flush sends: for a stream that is no HTTP connection any more.
-    pub fn uncork(&self) {
+    /// From now on a flush sends: for a stream that is no HTTP connection any more. It also sends what whoever took it over has
+    /// flushed already.
+    ///
+    /// # Errors
+    /// The stream's own.
+    pub async fn uncork(&self) -> io::Result<()>
+    where
+        S: AsyncWrite + Unpin,
+    {
         self.0.lock().open = true;
+        poll_fn(|cx| self.0.lock().send(cx)).await
     }
 
     /// Sends what was gathered, as far as the stream takes it now. The task is woken when it takes more.
@@ -147,8 +156,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
@@ -187,10 +194,12 @@ mod tests {
         let (near, mut far) = duplex(1 << 10);
         let mut corked = Corked::new(near);
         corked.write_all(b"one").await.unwrap();
-        corked.uncork();
-        corked.flush().await.unwrap();
+        corked.uncork().await.unwrap();
         let mut buf = [0; 8];
         assert_eq!(far.read(&mut buf).await.unwrap(), 3);
+        corked.write_all(b"four").await.unwrap();
+        corked.flush().await.unwrap();
+        assert_eq!(far.read(&mut buf).await.unwrap(), 4);
     }
 
     #[tokio::test]

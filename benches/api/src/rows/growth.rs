@@ -41,6 +41,6 @@ pub(super) async fn measure(target: &Target, options: &Options) -> io::Result<Ve
         }
         figures.push(Figure::new(format!("{made} objects, resident MiB"), resident));
     }
-    target.empty(NAMESPACE).await?;
+    target.tidy(NAMESPACE).await?;
     Ok(figures)
 }

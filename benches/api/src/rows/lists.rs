@@ -98,7 +98,7 @@ pub(super) async fn measure(target: &Target, options: &Options) -> io::Result<Ve
         };
         if target.is_measurable() {
             let figure = resident(format!("resident with {count} objects, MiB"))?;
-            figures.push(if wanted == 30_000 { figure.at_most(200.0).beside("748") } else { figure });
+            figures.push(if count == 30_000 { figure.at_most(200.0).beside("748") } else { figure });
         }
         for (media, accept, gzip) in MEDIA {
             let mut connection = Connection::open(&target.endpoint, accept, gzip).await?;
@@ -118,19 +118,19 @@ pub(super) async fn measure(target: &Target, options: &Options) -> io::Result<Ve
                 median(&lists.iter().map(|l| of(l).as_secs_f64() * 1e3).collect::<Vec<_>>()).unwrap_or_default()
             };
             let megabytes = lists.iter().map(|l| l.bytes).sum::<usize>() as f64 / 1e6;
-            let (took, rate) = orientation(wanted, media);
+            let (took, rate) = orientation(count, media);
             figures.push(Figure::new(name("ms"), ms(|l| l.whole)).beside(took));
             let first = Figure::new(name("first byte, ms"), ms(|l| l.first_byte));
             figures.push(if media == "JSON" { first.at_most(1.0) } else { first });
             if target.is_measurable() && cpu > 0.0 {
-                let per_core = Figure::new(name("MB per CPU second"), megabytes / cpu).beside(rate);
-                figures.push(if media == "JSON" && wanted == 30_000 { per_core.at_least(800.0) } else { per_core });
+                let per_core = Figure::new(name("MB sent per CPU second"), megabytes / cpu).beside(rate);
+                figures.push(if media == "JSON" && count == 30_000 { per_core.at_least(800.0) } else { per_core });
             }
         }
         if target.is_measurable() {
             figures.push(resident(format!("resident after lists of {count} objects, MiB"))?);
         }
     }
-    target.empty(NAMESPACE).await?;
+    target.tidy(NAMESPACE).await?;
     Ok(figures)
 }

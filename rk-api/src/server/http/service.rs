@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     convert::Infallible,
+    pin::pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -64,7 +65,8 @@ impl HttpService {
         let labels = Labels::of(&parts.method, path.as_ref(), &query);
         let _running = self.core.metrics.start(&labels, long);
         let started = tokio::time::Instant::now();
-        let answered = self.route(&mut parts, path, &query, body);
+        // Pinned here, so that it is not moved again: it is large.
+        let answered = pin!(self.route(&mut parts, path, &query, body));
         let answered = if long {
             answered.await
         } else {
@@ -168,12 +170,12 @@ where
         Box::pin(async move {
             let head = request.method() == Method::HEAD;
             let clock = service.core.clock.clone();
-            let answered = async {
+            let answered = pin!(async {
                 let mut response = service.handle(request).await;
                 // Clients compare clocks by it.
                 response.headers_mut().entry(header::DATE).or_insert_with(date);
                 response
-            };
+            });
             let mut response = crate::clock::within(&clock, answered).await;
             if head {
                 *response.body_mut() = body::empty();

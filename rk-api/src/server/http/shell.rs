@@ -310,8 +310,8 @@ async fn connection<S>(
             }
         }
     };
-    // Whoever took the connection over writes by themselves.
-    stream.uncork();
+    // Whoever took the connection over writes by themselves from now on. Where nobody has, nothing is left or nobody reads it.
+    let _gone = tokio::time::timeout(DRAIN, stream.uncork()).await;
     if let Err(error) = result {
         tracing::debug!(%error, "connection broke");
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 
 use super::{Call, Core};
 use crate::{
@@ -10,6 +10,9 @@ use crate::{
     server::storage::{Listed, Selection, WatchSpec, watch},
     status,
 };
+
+/// Deletions of one request that run at the same time.
+const PARALLEL: usize = 64;
 
 impl Core {
     /// Lists what an authorized call names.
@@ -82,7 +85,8 @@ impl Core {
     ) -> Result<List, Error> {
         let found = self.list(call, list).await?;
         let mut failure = None;
-        for object in &found.items {
+        // At the same time, so that a durable store can commit them together.
+        let deletions = found.items.iter().map(|object| {
             let one = Call {
                 user: Arc::clone(&call.user),
                 served: Arc::clone(&call.served),
@@ -91,13 +95,21 @@ impl Core {
                 subresource: String::new(),
                 warnings: parking_lot::Mutex::default(),
             };
-            if let Err(error) = self.delete(&one, delete).await
+            async move {
+                let deleted = self.delete(&one, delete).await;
+                call.warn(one.warnings.into_inner());
+                deleted
+            }
+        });
+        let mut deleted = stream::iter(deletions.collect::<Vec<_>>()).buffered(PARALLEL);
+        while let Some(deleted) = deleted.next().await {
+            if let Err(error) = deleted
                 && !error.is_not_found()
             {
                 failure.get_or_insert(error);
             }
-            call.warn(one.warnings.into_inner());
         }
+        drop(deleted);
         failure.map_or(Ok(found), Err)
     }
 }

@@ -226,9 +226,11 @@ impl Core {
         let asked = match asked {
             Verb::Create(body, options) => Verb::Create(call.decode_value(body, &options.field_validation)?, options),
             Verb::Update(body, options) => Verb::Update(call.decode_value(body, &options.field_validation)?, options),
+            Verb::Get => return self.get(&call, "").await,
             other => other,
         };
-        Ok(self.answer(&call, asked).await?.object)
+        // Boxed, so that a get stays small.
+        Ok(Box::pin(self.answer(&call, asked)).await?.object)
     }
 
     /// Does what an authorized call asks.
