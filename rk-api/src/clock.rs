@@ -1,12 +1,26 @@
-//! The time of day, on tokio's clock.
+//! The time of day: on tokio's clock, or on one of the server's own.
+
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
+/// Tells the time of day.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+tokio::task_local! {
+    static CLOCK: Clock;
+}
+
 /// The time of day, to write into objects and to compare with what they say.
 ///
-/// It follows tokio's clock: where a test or a simulation has paused that clock and moves it on by itself, the time
-/// of day moves with it. On an unpaused clock it is the system's time, corrections included.
+/// In a request to a server with a clock of its own it is that clock's. Else it follows tokio's clock: where a test or a simulation
+/// has paused that clock and moves it on by itself, the time of day moves with it. On an unpaused clock it is the system's time,
+/// corrections included.
 pub fn now() -> Timestamp {
+    CLOCK.try_with(|clock| clock()).unwrap_or_else(|_| on_tokios_clock())
+}
+
+fn on_tokios_clock() -> Timestamp {
     let (real, tokio) = (std::time::Instant::now(), tokio::time::Instant::now().into_std());
     let ahead = match tokio.checked_duration_since(real) {
         Some(ahead) => SignedDuration::try_from(ahead).unwrap_or(SignedDuration::MAX),
@@ -15,6 +29,15 @@ pub fn now() -> Timestamp {
     let now = Timestamp::now();
     // Unpaused, the two readings are some nanoseconds apart: that is no shift of the clock.
     if ahead.abs() < SignedDuration::from_millis(1) { now } else { now.saturating_add(ahead).unwrap_or(now) }
+}
+
+/// Runs a future to which `clock` tells the time of day, if there is one.
+#[cfg(feature = "server")]
+pub(crate) async fn within<F: Future>(clock: &Option<Clock>, future: F) -> F::Output {
+    match clock {
+        Some(clock) => CLOCK.scope(Arc::clone(clock), future).await,
+        None => future.await,
+    }
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub mod server;
 pub mod testing;
 
 pub use client::*;
-pub use clock::now;
+pub use clock::{Clock, now};
 pub use error::{Error, StatusExt, status};
 pub use object::{Meta, Object, OwnerRef};
 pub use quantity::{Quantity, QuantityError, QuantityFormat};

@@ -30,7 +30,6 @@ mod auth;
 mod authority;
 mod client;
 mod convert;
-mod cork;
 mod election;
 mod grpc;
 mod kv;

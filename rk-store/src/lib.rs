@@ -47,6 +47,7 @@
 //! - [`auto_compact`]: compaction by itself, over any store.
 //! - [`history`]: time travel: read, list and compare at past revisions, over any store.
 //! - `etcd` (feature `etcd`): the etcd v3 API over any store.
+//! - `connection` (feature `connection`): what the HTTP servers over a store share.
 //! - `testing` (feature `testing`): the conformance suites for [`Store`] and [`Engine`], for your implementations too.
 
 mod backup;
@@ -55,6 +56,8 @@ mod cluster;
 mod codec;
 mod command;
 mod compactor;
+#[cfg(feature = "connection")]
+pub mod connection;
 mod counts;
 #[cfg(feature = "log")]
 mod disk;

@@ -14,8 +14,7 @@ pub mod load;
 pub mod messages;
 pub mod options;
 pub mod plan;
-pub mod process;
-pub mod progress;
 pub mod rows;
-pub mod stats;
 pub mod table;
+
+pub use rk_benches_common::{process, progress, stats};

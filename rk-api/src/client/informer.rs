@@ -16,7 +16,7 @@ use rand::RngExt;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Client, ListOptions, WatchEvent, WatchOptions};
+use super::{Client, ListOptions, Projection, WatchEvent, WatchOptions};
 use crate::{Error, FieldSelector, LabelSelector, Object, Resource, ResourceType};
 
 /// Namespace (empty for objects of the cluster) and name.
@@ -47,6 +47,19 @@ impl Change {
     }
 }
 
+/// What an informer holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Of which resource.
+    pub resource: Resource,
+    /// Of which namespace; empty for all.
+    pub namespace: String,
+    /// Objects.
+    pub objects: usize,
+    /// Bytes of their JSON.
+    pub bytes: usize,
+}
+
 /// Which part of which collection an informer follows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Scope {
@@ -54,6 +67,7 @@ struct Scope {
     namespace: String,
     labels: LabelSelector,
     fields: FieldSelector,
+    projection: Projection,
 }
 
 #[derive(Default)]
@@ -61,6 +75,8 @@ struct Copy {
     objects: BTreeMap<Key, Arc<Object>>,
     /// Keys by the uid of the object's controller; empty for objects without one.
     controlled: HashMap<String, BTreeSet<Key>>,
+    /// Bytes of the objects' JSON.
+    bytes: usize,
     subscribers: Vec<mpsc::UnboundedSender<Change>>,
 }
 
@@ -71,7 +87,10 @@ impl Copy {
 
     fn put(&mut self, object: Arc<Object>) {
         let key = key_of(&object);
-        let change = match self.objects.insert(key.clone(), Arc::clone(&object)) {
+        self.bytes += object.json().len();
+        let replaced = self.objects.insert(key.clone(), Arc::clone(&object));
+        self.bytes -= replaced.as_ref().map_or(0, |old| old.json().len());
+        let change = match replaced {
             Some(old) if old.meta().resource_version == object.meta().resource_version => return,
             Some(old) => {
                 self.unindex(&key, &old);
@@ -86,6 +105,7 @@ impl Copy {
     /// Removes an object; `last` is its final state, where the deletion was seen.
     fn remove(&mut self, key: &Key, last: Option<Arc<Object>>) {
         if let Some(known) = self.objects.remove(key) {
+            self.bytes -= known.json().len();
             self.unindex(key, &known);
             self.tell(&Change::Deleted(last.unwrap_or(known)));
         }
@@ -272,13 +292,14 @@ impl Follower {
 
     /// One list (where no version is known) and one watch, to the watch's end.
     async fn follow(&self, version: &mut Option<String>) -> Result<(), Error> {
-        let Scope { resource, namespace, labels, fields } = &self.scope;
+        let Scope { resource, namespace, labels, fields, projection } = &self.scope;
         let mut reached = match version.take() {
             Some(known) => known,
             None => {
                 let options = ListOptions { labels: labels.clone(), fields: fields.clone(), ..ListOptions::default() };
                 let list = self.client.list(resource, namespace, options).await?;
-                self.copy.write().replace(list.items);
+                let items = list.items.into_iter().map(|object| projection.apply(object)).collect::<Result<_, _>>()?;
+                self.copy.write().replace(items);
                 self.synced.send_replace(true);
                 list.resource_version
             }
@@ -300,8 +321,14 @@ impl Follower {
             reached.clear();
             reached.push_str(event.resource_version());
             match event {
-                WatchEvent::Added(object) | WatchEvent::Modified(object) => self.copy.write().put(object),
-                WatchEvent::Deleted(object) => self.copy.write().remove(&key_of(&object), Some(object)),
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => {
+                    let object = projection.apply(object)?;
+                    self.copy.write().put(object);
+                }
+                WatchEvent::Deleted(object) => {
+                    let object = projection.apply(object)?;
+                    self.copy.write().remove(&key_of(&object), Some(object));
+                }
                 WatchEvent::Bookmark { .. } => {}
             }
             version.get_or_insert_default().clone_from(&reached);
@@ -341,6 +368,12 @@ impl Informers {
         self.selected(resource, "", LabelSelector::default(), FieldSelector::default())
     }
 
+    /// All objects of a resource, of each only what the projection keeps. Must be called in a tokio runtime.
+    pub fn projected(&self, resource: Resource, projection: Projection) -> Informer {
+        let (labels, fields) = (LabelSelector::default(), FieldSelector::default());
+        self.scoped(Scope { resource, namespace: String::new(), labels, fields, projection })
+    }
+
     /// A part of a resource: a namespace (empty for all) and selectors. Must be called in a tokio runtime.
     pub fn selected(
         &self,
@@ -349,7 +382,22 @@ impl Informers {
         labels: LabelSelector,
         fields: FieldSelector,
     ) -> Informer {
-        let scope = Scope { resource, namespace: namespace.to_owned(), labels, fields };
+        let namespace = namespace.to_owned();
+        self.scoped(Scope { resource, namespace, labels, fields, projection: Projection::Whole })
+    }
+
+    /// What each running informer holds.
+    pub fn held(&self) -> Vec<Held> {
+        let running = self.running.lock();
+        let held = running.iter().map(|(scope, informer)| {
+            let copy = informer.copy.read();
+            let (resource, namespace) = (scope.resource.clone(), scope.namespace.clone());
+            Held { resource, namespace, objects: copy.objects.len(), bytes: copy.bytes }
+        });
+        held.collect()
+    }
+
+    fn scoped(&self, scope: Scope) -> Informer {
         let mut running = self.running.lock();
         running
             .entry(scope)
@@ -390,6 +438,17 @@ mod tests {
         assert_eq!((names(&copy, "u1"), names(&copy, "")), (vec!["b".into()], vec!["a".to_owned()]));
         copy.replace(vec![pod("a", 4, None)]);
         assert_eq!(copy.controlled.len(), 1, "{:?}", copy.controlled);
+    }
+
+    #[test]
+    fn bytes_are_counted() {
+        let mut copy = Copy::default();
+        copy.put(pod("a", 1, None));
+        let newer = pod("a", 1000, Some("u1"));
+        copy.put(Arc::clone(&newer));
+        assert_eq!(copy.bytes, newer.json().len());
+        copy.remove(&key_of(&newer), None);
+        assert_eq!(copy.bytes, 0);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod contract;
 mod events;
 mod informer;
 mod patch;
+mod projection;
 #[cfg(feature = "remote")]
 mod remote;
 
@@ -17,7 +18,8 @@ pub use contract::{
     WatchOptions, WriteOptions,
 };
 pub use events::{EventRecorder, EventType, object_reference};
-pub use informer::{Change, Informer, Informers, Key};
+pub use informer::{Change, Held, Informer, Informers, Key};
 pub use patch::{Patch, PatchKind};
+pub use projection::Projection;
 #[cfg(feature = "remote")]
 pub use remote::RemoteClient;

@@ -142,7 +142,8 @@ pub(crate) type Versions = Vec<(String, Vec<Arc<Served>>)>;
 /// Every row in service. It never changes: a change makes another.
 #[derive(Default)]
 pub(crate) struct Catalog {
-    served: HashMap<(String, String, String), Arc<Served>>,
+    /// By plural name, for which few have the same.
+    served: HashMap<String, Vec<Arc<Served>>>,
     /// In discovery's order: group, then version, then its resources.
     groups: Vec<(String, Versions)>,
     /// What servers behind this one serve.
@@ -203,7 +204,9 @@ impl Catalog {
     pub(crate) fn insert(&mut self, served: Arc<Served>) {
         let resource = served.resource().clone();
         let (group, version, plural) = (resource.group.as_ref(), resource.version.as_ref(), resource.plural.as_ref());
-        self.served.insert((group.to_owned(), version.to_owned(), plural.to_owned()), Arc::clone(&served));
+        let same_name = self.served.entry(plural.to_owned()).or_default();
+        same_name.retain(|row| row.resource().group != group || row.resource().version != version);
+        same_name.push(Arc::clone(&served));
         let at = self.groups.iter().position(|(g, _)| g == group).unwrap_or_else(|| {
             self.groups.push((group.to_owned(), Vec::new()));
             self.groups.len() - 1
@@ -225,7 +228,9 @@ impl Catalog {
 
     /// Takes every version of a resource out of service.
     pub(crate) fn remove(&mut self, group: &str, plural: &str) {
-        self.served.retain(|(g, _, p), _| g != group || p != plural);
+        if let Some(same_name) = self.served.get_mut(plural) {
+            same_name.retain(|row| row.resource().group != group);
+        }
         for (g, versions) in &mut self.groups {
             if g == group {
                 for (_, rows) in versions.iter_mut() {
@@ -239,7 +244,8 @@ impl Catalog {
 
     /// The row of a resource.
     pub(crate) fn get(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Served>> {
-        self.served.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+        let mut same_name = self.served.get(plural)?.iter();
+        same_name.find(|row| row.resource().group == group && row.resource().version == version)
     }
 
     /// A row of a resource in any version, the one it is stored in if that is served.

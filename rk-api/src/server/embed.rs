@@ -1,6 +1,6 @@
 //! The server as a value: built over a store, called through clients in the same process.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     Client, DeleteOptions, Error, EventStream, List, ListOptions, Object, Patch, Request, Resource, Verb, WatchOptions,
-    WriteOptions, status,
+    WriteOptions, clock, status,
 };
 
 /// How long a definition may take to be served.
@@ -52,6 +52,7 @@ pub struct ServerBuilder {
     audit: Option<Audit>,
     flow: FlowControl,
     limits: Limits,
+    pub(super) options: super::control_plane::Options,
     #[cfg(feature = "serve")]
     kubelets: Option<super::KubeletClient>,
     #[cfg(feature = "serve")]
@@ -59,6 +60,12 @@ pub struct ServerBuilder {
 }
 
 impl ServerBuilder {
+    /// Keeps objects in this store.
+    pub fn store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = store;
+        self
+    }
+
     /// Asks this authenticator too, after those before it.
     pub fn authenticator(mut self, authenticator: Arc<dyn Authenticator>) -> Self {
         self.authenticators.push(authenticator);
@@ -140,14 +147,12 @@ impl ServerBuilder {
         self
     }
 
-    /// Reads the store and serves.
-    ///
-    /// # Errors
-    /// The store fails, or holds something that is no object.
-    pub async fn build(self) -> Result<Server, Error> {
-        let cache = Cache::start(self.store, self.encryption).await?;
+    /// Serves, without what [`ServerBuilder::build`] does around it.
+    pub(super) async fn start(self) -> Result<Server, Error> {
+        let cache = Cache::start(self.store, self.encryption, self.options.budgets.clone()).await?;
         let mut catalog = Catalog::default();
-        for mut row in builtin::rows().into_iter().chain(self.rows) {
+        let builtin = builtin::rows().into_iter().filter(|row| self.options.serves(&row.resource.group));
+        for mut row in builtin.chain(self.rows) {
             let own =
                 |(group, kind, _): &&(String, String, _)| *group == row.resource.group && *kind == row.resource.kind;
             if let Some((_, _, strategy)) = self.strategies.iter().find(own) {
@@ -173,6 +178,7 @@ impl ServerBuilder {
             #[cfg(feature = "serve")]
             kubelets: self.kubelets,
             event_lease: Mutex::default(),
+            clock: self.options.clock,
             metrics: Metrics::new(),
             audit: self.audit,
             gate: Gate::new(self.flow),
@@ -221,7 +227,8 @@ fn serve(row: Row, cache: &Cache) -> Served {
 }
 
 impl Server {
-    /// Starts to put a server together; all built-in resources are served.
+    /// Starts to put a server together; all built-in resources are served. See [`ControlPlane`](super::ControlPlane) for one in
+    /// memory.
     pub fn builder(store: Arc<dyn Store>) -> ServerBuilder {
         ServerBuilder {
             store,
@@ -236,6 +243,7 @@ impl Server {
             audit: None,
             flow: FlowControl::Unlimited,
             limits: Limits::default(),
+            options: Default::default(),
             #[cfg(feature = "serve")]
             kubelets: None,
             #[cfg(feature = "serve")]
@@ -334,7 +342,8 @@ struct LocalClient {
 #[async_trait]
 impl Client for LocalClient {
     async fn request(&self, request: Request) -> Result<Arc<Object>, Error> {
-        self.core.request(&self.user, request).await
+        let answered = pin!(self.core.request(&self.user, request));
+        clock::within(&self.core.clock, answered).await
     }
 
     async fn list(&self, resource: &Resource, namespace: &str, options: ListOptions) -> Result<List, Error> {
@@ -357,8 +366,11 @@ impl Client for LocalClient {
         list: ListOptions,
     ) -> Result<(), Error> {
         let selectors = (&list.labels, &list.fields);
-        let call =
-            self.core.call_selected(&self.user, resource, (namespace, ""), "deletecollection", selectors).await?;
-        self.core.delete_collection(&call, &delete, &list).await.map(|_| ())
+        let deleted = async {
+            let call =
+                self.core.call_selected(&self.user, resource, (namespace, ""), "deletecollection", selectors).await?;
+            self.core.delete_collection(&call, &delete, &list).await.map(|_| ())
+        };
+        clock::within(&self.core.clock, deleted).await
     }
 }

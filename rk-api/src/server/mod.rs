@@ -16,6 +16,7 @@ pub mod bootstrap;
 mod builtin;
 mod catalog;
 pub mod cel;
+mod control_plane;
 mod convert;
 mod custom;
 mod embed;
@@ -50,6 +51,7 @@ pub(crate) use registry::Follower;
 pub use registry::{Changes, Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};
 pub use security::{Security, ServiceAccountIssuer};
 
+pub use control_plane::ControlPlane;
 pub use embed::{Server, ServerBuilder};
 pub use flow::FlowControl;
 pub use http::{Body, ClientCertificate, HttpService};

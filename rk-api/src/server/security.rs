@@ -94,20 +94,17 @@ impl Security {
     /// # Errors
     /// The key is none, or the server can't be built.
     pub async fn build(self, builder: ServerBuilder) -> Result<Server, Error> {
-        let reader = LateReader::new();
-        let builder = self.guard(builder, &reader).map_err(|error| Error::decode("service-account key", &error))?;
-        let server = builder.build().await?;
-        reader.bind(&server.reader());
-        Ok(server)
+        builder.security(self).build().await
     }
 
-    fn guard(self, mut builder: ServerBuilder, reader: &Arc<LateReader>) -> Result<ServerBuilder, KeyError> {
+    /// Adds these guards, which will read the server through `reader`.
+    pub(super) fn guard(self, mut builder: ServerBuilder, reader: &Arc<LateReader>) -> Result<ServerBuilder, KeyError> {
         let reader: Arc<dyn Reader> = reader.clone();
         let mut authenticators: Vec<Arc<dyn Authenticator>> = Vec::new();
         #[cfg(feature = "serve")]
         {
             authenticators.extend(self.request_header.map(|proxy| proxy as Arc<dyn Authenticator>));
-            authenticators.push(Arc::new(ClientCertificates));
+            authenticators.push(Arc::new(ClientCertificates::default()));
         }
         authenticators.push(Arc::new(self.tokens));
         let (mut service_accounts, mut signer, mut audiences) = (None, None, Vec::new());

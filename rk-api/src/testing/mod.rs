@@ -1,4 +1,5 @@
-//! The conformance suite of [`Client`]: whoever implements the contract runs it.
+//! For tests: a control plane of the test's own (`TestControlPlane`, with the feature `server`), and the conformance suite of
+//! [`Client`]: whoever implements the contract runs it.
 //!
 //! ```
 //! # #[cfg(feature = "server")]
@@ -13,12 +14,17 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(feature = "server")]
+mod control_plane;
 mod verbs;
 mod watches;
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+
+#[cfg(feature = "server")]
+pub use control_plane::TestControlPlane;
 
 use crate::{Client, DeleteOptions, Error, ListOptions, Object, Request, Resource, Verb, WriteOptions};
 

@@ -170,4 +170,3 @@ fn clean(path: &Path) -> PathBuf {
     }
     clean
 }
-

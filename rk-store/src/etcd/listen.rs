@@ -1,19 +1,7 @@
 //! Serving on sockets.
 
-use std::{
-    convert::Infallible,
-    io,
-    pin::pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
 
-use futures::{
-    FutureExt, StreamExt,
-    future::{BoxFuture, poll_fn},
-    stream::FuturesUnordered,
-};
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
@@ -23,7 +11,6 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
-use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -32,11 +19,11 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{
     authority::AnyAuthority,
-    cork::Corked,
     grpc::Body,
     metered::Metered,
     service::{EtcdServer, ServerOptions},
 };
+use crate::connection::{Corked, Driver, Requests};
 
 /// Bytes that a client may send ahead on one stream and on one connection.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -45,72 +32,37 @@ const CONNECTION_WINDOW: u32 = 8 << 20;
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// Takes the requests of a connection into the connection's own task. So answers that become ready together, as those of writes
-/// that shared a sync, go out with one system call, and a request needs no task of its own.
-#[derive(Clone, Default)]
-struct OwnRequests {
-    new: Arc<Mutex<Vec<BoxFuture<'static, ()>>>>,
+fn builder(requests: Requests, options: &ServerOptions) -> auto::Builder<Requests> {
+    let mut builder = auto::Builder::new(requests);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .adaptive_window(false)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(options.max_concurrent_streams)
+        .keep_alive_interval((!options.keepalive_interval.is_zero()).then_some(options.keepalive_interval))
+        .keep_alive_timeout(options.keepalive_timeout);
+    builder.http1().timer(TokioTimer::new());
+    builder
 }
 
-impl<F> hyper::rt::Executor<F> for OwnRequests
+/// Serves a connection, and its requests for as long as it lasts.
+async fn run<S, H, F>(
+    options: &ServerOptions,
+    stream: S,
+    service: H,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
 where
-    F: Future<Output = ()> + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    H: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = F>,
+    F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
 {
-    fn execute(&self, request: F) {
-        self.new.lock().push(request.boxed());
-    }
-}
-
-impl OwnRequests {
-    fn builder(&self, options: &ServerOptions) -> auto::Builder<Self> {
-        let mut builder = auto::Builder::new(self.clone());
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .adaptive_window(false)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_concurrent_streams(options.max_concurrent_streams)
-            .keep_alive_interval((!options.keepalive_interval.is_zero()).then_some(options.keepalive_interval))
-            .keep_alive_timeout(options.keepalive_timeout);
-        builder.http1().timer(TokioTimer::new());
-        builder
-    }
-
-    /// Serves a connection, and its requests for as long as it lasts.
-    async fn run<S, H, F>(
-        &self,
-        builder: auto::Builder<Self>,
-        stream: S,
-        service: H,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        H: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = F>,
-        F: Future<Output = Result<Response<Body>, Infallible>> + Send + 'static,
-    {
-        let stream = Corked::new(stream);
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(AnyAuthority::new(stream.clone())), service));
-        let mut running = FuturesUnordered::new();
-        poll_fn(|cx| {
-            let work = |running: &mut FuturesUnordered<_>, cx: &mut Context<'_>| {
-                while let Poll::Ready(Some(())) = running.poll_next_unpin(cx) {}
-            };
-            // Answers first, then what the connection sends and receives, then what it has received.
-            work(&mut running, cx);
-            let ended = connection.as_mut().poll(cx);
-            stream.send(cx);
-            if ended.is_pending() {
-                let before = running.len();
-                running.extend(self.new.lock().drain(..));
-                if running.len() > before {
-                    work(&mut running, cx);
-                }
-            }
-            ended
-        })
-        .await
-    }
+    let mut driver = Driver::new();
+    let builder = builder(driver.requests(), options);
+    let stream = Corked::new(stream);
+    let connection = builder.serve_connection(TokioIo::new(AnyAuthority::new(stream.clone())), service);
+    driver.drive(&stream, pin!(connection)).await
 }
 
 impl EtcdServer {
@@ -158,8 +110,7 @@ impl EtcdServer {
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         stream.set_nodelay(true)?;
         let stream = Metered::new(stream, self.meter());
-        let requests = OwnRequests::default();
-        let builder = requests.builder(self.options());
+        let options = self.options().clone();
         let service = service_fn(move |request| {
             let server = self.clone();
             async move {
@@ -170,11 +121,11 @@ impl EtcdServer {
             }
         });
         match acceptor {
-            None => requests.run(builder, stream, service).await,
+            None => run(&options, stream, service).await,
             Some(acceptor) => {
                 let timeout = |_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake takes too long");
                 let stream = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await.map_err(timeout)??;
-                requests.run(builder, stream, service).await
+                run(&options, stream, service).await
             }
         }
     }

@@ -1,7 +1,11 @@
 //! Who a client certificate names.
 
+use std::collections::HashMap;
+
 use async_trait::async_trait;
+use bytes::Bytes;
 use jiff::Timestamp;
+use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use x509_parser::{
     oid_registry::Oid,
@@ -14,9 +18,22 @@ use crate::server::{AuthenticationError, Authenticator, Credentials, UserInfo};
 /// Takes the common name of a client certificate for the user and its organizations for the groups
 /// (<https://kubernetes.io/docs/reference/access-authn-authz/authentication/#x509-client-certificates>).
 ///
-/// The TLS layer has checked that the cluster's client CA signed it; dates and usage are checked here.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ClientCertificates;
+/// The TLS layer has checked that the cluster's client CA signed it; dates and usage are checked here. What a certificate says is
+/// remembered, for it comes with each request of its connection.
+#[derive(Debug, Default)]
+pub struct ClientCertificates {
+    known: RwLock<HashMap<Bytes, Named>>,
+}
+
+/// Certificates that are remembered.
+const KNOWN: usize = 1024;
+
+/// Whom a certificate names, and from when to when.
+#[derive(Debug, Clone)]
+struct Named {
+    user: UserInfo,
+    valid: (Timestamp, Timestamp),
+}
 
 /// The attribute of a subject that holds the user's uid, as Kubernetes has it: 1.3.6.1.4.1.57683.2.
 const UID: &[u64] = &[1, 3, 6, 1, 4, 1, 57683, 2];
@@ -27,6 +44,10 @@ impl ClientCertificates {
     /// # Errors
     /// It is no certificate, not valid at that time, or not for clients.
     pub fn user(der: &[u8], now: Timestamp) -> Result<Option<UserInfo>, AuthenticationError> {
+        Ok(Self::read(der, now)?.map(|named| named.user))
+    }
+
+    fn read(der: &[u8], now: Timestamp) -> Result<Option<Named>, AuthenticationError> {
         let refuse = |why: String| Err(AuthenticationError(format!("x509: {why}")));
         let certificate = match X509Certificate::from_der(der) {
             Ok((_, certificate)) => certificate,
@@ -34,12 +55,9 @@ impl ClientCertificates {
         };
         let validity = certificate.validity();
         let at = |time: &ASN1Time| Timestamp::from_second(time.timestamp()).unwrap_or_default();
-        if now < at(&validity.not_before) || now > at(&validity.not_after) {
-            let side = if now < at(&validity.not_before) {
-                format!("before {}", at(&validity.not_before))
-            } else {
-                format!("after {}", at(&validity.not_after))
-            };
+        let valid = (at(&validity.not_before), at(&validity.not_after));
+        if now < valid.0 || now > valid.1 {
+            let side = if now < valid.0 { format!("before {}", valid.0) } else { format!("after {}", valid.1) };
             return refuse(format!(
                 "certificate has expired or is not yet valid: current time {} is {side}",
                 Timestamp::from_second(now.as_second()).unwrap_or(now)
@@ -61,7 +79,22 @@ impl ClientCertificates {
         let digest: String = Sha256::digest(der).iter().map(|byte| format!("{byte:02x}")).collect();
         let credential =
             ("authentication.kubernetes.io/credential-id".to_owned(), vec![format!("X509SHA256={digest}")]);
-        Ok(Some(UserInfo { name, uid, groups, extra: [credential].into() }))
+        Ok(Some(Named { user: UserInfo { name, uid, groups, extra: [credential].into() }, valid }))
+    }
+
+    fn look_up(&self, der: &Bytes, now: Timestamp) -> Result<Option<UserInfo>, AuthenticationError> {
+        if let Some(named) = self.known.read().get(der)
+            && (named.valid.0..=named.valid.1).contains(&now)
+        {
+            return Ok(Some(named.user.clone()));
+        }
+        let Some(named) = Self::read(der, now)? else { return Ok(None) };
+        let mut known = self.known.write();
+        if known.len() >= KNOWN {
+            known.clear();
+        }
+        known.insert(der.clone(), named.clone());
+        Ok(Some(named.user))
     }
 }
 
@@ -69,7 +102,7 @@ impl ClientCertificates {
 impl Authenticator for ClientCertificates {
     async fn authenticate(&self, credentials: &Credentials) -> Result<Option<UserInfo>, AuthenticationError> {
         match &credentials.certificate {
-            Some(Ok(der)) => Self::user(der, crate::now()),
+            Some(Ok(der)) => self.look_up(der, crate::now()),
             Some(Err(why)) => Err(AuthenticationError(format!("x509: {why}"))),
             None => Ok(None),
         }
@@ -111,7 +144,15 @@ mod tests {
             let error = ClientCertificates::user(&der, now).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");
         }
+        let (known, jane) = (ClientCertificates::default(), Bytes::from(certificate(&jane, &[], 2030)));
+        for _ in 0..2 {
+            assert!(known.look_up(&jane, now).unwrap().is_some());
+        }
+        assert!(
+            known.look_up(&jane, "2031-01-01T00:00:00Z".parse().unwrap()).is_err(),
+            "remembered is not valid for ever"
+        );
         let early: Timestamp = "2019-01-01T00:00:00Z".parse().unwrap();
-        assert!(ClientCertificates::user(&certificate(&jane, &[], 2030), early).is_err());
+        assert!(ClientCertificates::user(&jane, early).is_err());
     }
 }

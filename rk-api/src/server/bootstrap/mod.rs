@@ -118,8 +118,16 @@ const ATTEMPTS: usize = 5;
 /// The API refused a read or a write, or others kept changing the same objects.
 pub async fn ensure(client: &dyn Client, config: &Config) -> Result<(), Error> {
     // Namespaces first: what lives in them needs them.
-    against_others(client, objects::namespaces).await?;
+    ensure_namespaces(client).await?;
     against_others(client, || objects::others(config)).await
+}
+
+/// Sees that the namespaces are there that every cluster has, and nothing else. Run it with an identity that may do everything.
+///
+/// # Errors
+/// As [`ensure`].
+pub async fn ensure_namespaces(client: &dyn Client) -> Result<(), Error> {
+    against_others(client, objects::namespaces).await
 }
 
 /// Sees that objects are there, whoever else writes them at the same time.
@@ -155,11 +163,19 @@ async fn ensure_all(client: &dyn Client, wanted: Vec<Wanted>) -> Result<(), Erro
         wanted.iter().map(|wanted| (wanted.resource.clone(), wanted.namespace().to_owned())).collect();
     let lists: Vec<_> =
         collections.into_iter().map(|(resource, namespace)| list(client, resource, namespace)).collect();
-    let mut collections: BTreeMap<_, _> = stream::iter(lists).buffer_unordered(PARALLEL).try_collect().await?;
+    let served = stream::iter(lists).buffer_unordered(PARALLEL).filter_map(|listed| async move {
+        match listed {
+            // A server need not serve all groups.
+            Err(error) if error.source.is_not_found() => None,
+            other => Some(other),
+        }
+    });
+    let mut collections: BTreeMap<_, _> = served.try_collect().await?;
     let mut writes = Vec::with_capacity(wanted.len());
     for wanted in wanted {
         let known: Option<&mut Known> = collections.get_mut(&(wanted.resource.clone(), wanted.namespace().to_owned()));
-        let known = known.and_then(|known| known.remove(wanted.name()));
+        let Some(known) = known else { continue };
+        let known = known.remove(wanted.name());
         writes.push(ensure_one(client, wanted, known));
     }
     stream::iter(writes).buffer_unordered(PARALLEL).try_collect().await

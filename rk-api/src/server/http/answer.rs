@@ -2,12 +2,12 @@
 
 use std::{io::Write, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::{
-    body::{self, Body},
+    body::{self, Body, Gather},
     negotiate::{Accepted, Format, Shape},
     table::{self, Include},
 };
@@ -16,6 +16,7 @@ use crate::{
     server::{
         catalog::Served,
         schema::{PROTOBUF, protobuf},
+        storage::Listed,
     },
     status,
 };
@@ -88,13 +89,17 @@ fn encoded(code: u16, content_type: &str, bytes: Bytes, style: &Style) -> Respon
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         if let Ok(compressed) = encoder.write_all(&bytes).and_then(|()| encoder.finish()) {
             let mut response = respond(code, content_type, body::full(compressed));
-            let headers = response.headers_mut();
-            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+            tell_gzip(&mut response);
             return response;
         }
     }
     respond(code, content_type, body::full(bytes))
+}
+
+fn tell_gzip(response: &mut Response<Body>) {
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
 }
 
 /// One object.
@@ -116,31 +121,57 @@ pub(super) fn object(code: u16, object: &Arc<Object>, served: &Served, style: &S
     }
 }
 
-fn list_metadata(list: &List) -> Value {
-    let mut metadata = json!({"resourceVersion": list.resource_version});
-    if !list.continue_token.is_empty() {
-        metadata["continue"] = list.continue_token.as_str().into();
+/// A page of a collection whose objects are taken as they are sent.
+pub(super) struct Page {
+    metadata: Value,
+    items: Box<dyn Iterator<Item = Arc<Object>> + Send>,
+}
+
+impl Page {
+    fn new(
+        version: &str,
+        continue_token: &str,
+        remaining: Option<u64>,
+        items: impl Iterator<Item = Arc<Object>> + Send + 'static,
+    ) -> Self {
+        let mut metadata = json!({"resourceVersion": version});
+        if !continue_token.is_empty() {
+            metadata["continue"] = continue_token.into();
+        }
+        if let Some(remaining) = remaining {
+            metadata["remainingItemCount"] = remaining.into();
+        }
+        Self { metadata, items: Box::new(items) }
     }
-    if let Some(remaining) = list.remaining {
-        metadata["remainingItemCount"] = remaining.into();
+}
+
+impl From<List> for Page {
+    fn from(list: List) -> Self {
+        Self::new(&list.resource_version, &list.continue_token, list.remaining, list.items.into_iter())
     }
-    metadata
+}
+
+impl From<Listed> for Page {
+    fn from(listed: Listed) -> Self {
+        Self::new(&listed.revision.to_string(), &listed.continue_token.clone(), listed.remaining, listed)
+    }
 }
 
 /// A page of a collection. As JSON its objects are sent as they are, one after the other.
 ///
 /// # Errors
 /// An object can't be read for a table.
-pub(super) fn list(list: List, served: &Served, style: &Style) -> Result<Response<Body>, Error> {
-    let metadata = list_metadata(&list);
+pub(super) fn list(page: Page, served: &Served, style: &Style) -> Result<Response<Body>, Error> {
+    let Page { metadata, mut items } = page;
     let resource = served.resource();
     match style.accepted.shape {
         Shape::Table => {
-            let objects = list.items.iter().map(AsRef::as_ref);
+            let items: Vec<_> = items.collect();
+            let objects = items.iter().map(AsRef::as_ref);
             return Ok(tree(200, &table::table(served, objects, metadata, style.include, true)?, style));
         }
         Shape::Partial => {
-            let items = list.items.iter().map(|object| Ok::<_, Error>(table::partial(&object.value()?)));
+            let items = items.map(|object| Ok::<_, Error>(table::partial(&object.value()?)));
             if style.accepted.format == Format::Protobuf {
                 let kind = "PartialObjectMetadataList";
                 let pieces = protobuf::encode_list("meta.k8s.io/v1", kind, &metadata, items)?;
@@ -155,40 +186,65 @@ pub(super) fn list(list: List, served: &Served, style: &Style) -> Result<Respons
     }
     let kind = format!("{}List", resource.kind);
     if style.accepted.format == Format::Protobuf {
-        let items = list.items.iter().map(|object| object.value());
-        if let Some(pieces) = protobuf::encode_list(&resource.api_version(), &kind, &metadata, items)? {
+        let values = items.by_ref().map(|object| object.value());
+        if let Some(pieces) = protobuf::encode_list(&resource.api_version(), &kind, &metadata, values)? {
             return Ok(pieces_of(PROTOBUF, pieces.into_iter(), style));
         }
     }
     let head = json!({"kind": kind, "apiVersion": resource.api_version(), "metadata": metadata});
     if style.accepted.format == Format::Yaml || style.pretty {
         let mut value = head;
-        value["items"] = list.items.iter().map(|object| object.value()).collect::<Result<Vec<_>, _>>()?.into();
+        value["items"] = items.map(|object| object.value()).collect::<Result<Vec<_>, _>>()?.into();
         return Ok(tree(200, &value, style));
     }
     let mut head = head.to_string();
     head.pop();
     head.push_str(",\"items\":[");
-    let mut first = true;
-    let items = list.items.into_iter().flat_map(move |object| {
-        let comma = if std::mem::take(&mut first) { Bytes::new() } else { Bytes::from_static(b",") };
-        [comma, object.json().clone()]
-    });
-    let pieces = std::iter::once(Bytes::from(head)).chain(items).chain([Bytes::from_static(b"]}")]);
-    Ok(pieces_of(JSON, pieces, style))
+    Ok(pieces_of(JSON, Pieces { head: Some(head), items, first: true }, style))
 }
 
-/// An answer of pieces that are all there.
-fn pieces_of(
-    content_type: &str,
-    pieces: impl Iterator<Item = Bytes> + Clone + Send + 'static,
-    style: &Style,
-) -> Response<Body> {
-    if style.gzip && pieces.clone().map(|piece| piece.len()).sum::<usize>() >= COMPRESS_FROM {
-        let whole: Vec<u8> = pieces.flatten().collect();
-        return encoded(200, content_type, whole.into(), style);
+/// An answer that is put together as it is sent.
+fn pieces_of(content_type: &str, mut pieces: impl Gather, style: &Style) -> Response<Body> {
+    if style.gzip {
+        // As much as makes compression worth while, if there is as much.
+        let mut start = BytesMut::new();
+        while start.len() < COMPRESS_FROM && pieces.gather(&mut start) {}
+        if start.len() >= COMPRESS_FROM {
+            let mut response = respond(200, content_type, body::compressed(start.freeze(), pieces));
+            tell_gzip(&mut response);
+            return response;
+        }
+        return respond(200, content_type, body::full(start.freeze()));
     }
     respond(200, content_type, body::gathered(pieces))
+}
+
+/// A list in JSON, object by object.
+struct Pieces {
+    head: Option<String>,
+    items: Box<dyn Iterator<Item = Arc<Object>> + Send>,
+    first: bool,
+}
+
+impl Gather for Pieces {
+    fn gather(&mut self, into: &mut BytesMut) -> bool {
+        if let Some(head) = self.head.take() {
+            into.extend_from_slice(head.as_bytes());
+        }
+        match self.items.next() {
+            Some(object) => {
+                if !std::mem::take(&mut self.first) {
+                    into.put_u8(b',');
+                }
+                into.extend_from_slice(object.json());
+                true
+            }
+            None => {
+                into.extend_from_slice(b"]}");
+                false
+            }
+        }
+    }
 }
 
 /// A failure's `Status`; what is none becomes one.

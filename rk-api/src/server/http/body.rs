@@ -1,8 +1,12 @@
 //! Request bodies in, answer bodies out.
 
-use std::{convert::Infallible, io};
+use std::{
+    convert::Infallible,
+    io::{self, Write},
+};
 
 use bytes::{Bytes, BytesMut};
+use flate2::{Compression, write::GzEncoder};
 use futures::{Stream, StreamExt, stream};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 
@@ -10,6 +14,8 @@ use crate::{Error, status};
 
 /// Bytes that an answer's pieces are gathered into.
 const PIECE: usize = 64 * 1024;
+/// Room for the last of them, which makes the piece longer.
+const SLACK: usize = 4 * 1024;
 
 /// The body of an answer.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -27,20 +33,62 @@ pub(super) fn streamed(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Bo
     StreamBody::new(pieces.map(|piece| Ok(http_body::Frame::data(piece)))).boxed_unsync()
 }
 
-/// A body of many small pieces that are all there already, sent in larger ones: nothing but one piece at a time is
-/// copied.
-pub(super) fn gathered(pieces: impl Iterator<Item = Bytes> + Send + 'static) -> Body {
-    streamed(stream::unfold(pieces, |mut pieces| async move {
-        let mut buffer = BytesMut::new();
-        while buffer.len() < PIECE {
-            match pieces.next() {
-                Some(piece) if buffer.is_empty() && piece.len() >= PIECE => return Some((piece, pieces)),
-                Some(piece) => buffer.extend_from_slice(&piece),
-                None => break,
-            }
+/// What is put together piece by piece.
+pub(super) trait Gather: Send + 'static {
+    /// Appends the next piece; false if it was the last.
+    fn gather(&mut self, into: &mut BytesMut) -> bool;
+}
+
+impl Gather for std::vec::IntoIter<Bytes> {
+    fn gather(&mut self, into: &mut BytesMut) -> bool {
+        self.next().is_some_and(|piece| {
+            into.extend_from_slice(&piece);
+            !self.as_slice().is_empty()
+        })
+    }
+}
+
+/// The next bytes of an answer; `None` behind its end.
+fn next_piece(pieces: &mut Option<impl Gather>) -> Option<BytesMut> {
+    let gatherer = pieces.as_mut()?;
+    let mut buffer = BytesMut::with_capacity(PIECE + SLACK);
+    while buffer.len() < PIECE {
+        if !gatherer.gather(&mut buffer) {
+            *pieces = None;
+            break;
         }
-        (!buffer.is_empty()).then(|| (buffer.freeze(), pieces))
+    }
+    Some(buffer)
+}
+
+/// A body that is put together as it is sent: no more of it is there than is under way.
+pub(super) fn gathered(pieces: impl Gather) -> Body {
+    streamed(stream::unfold(Some(pieces), |mut pieces| async move {
+        let piece = next_piece(&mut pieces)?;
+        Some((piece.freeze(), pieces))
     }))
+}
+
+/// The same compressed; `start` comes before the pieces.
+pub(super) fn compressed(start: Bytes, pieces: impl Gather) -> Body {
+    let encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    streamed(stream::unfold(
+        (Some(start), Some(pieces), Some(encoder)),
+        |(mut start, mut pieces, mut encoder)| async move {
+            loop {
+                let mut gzip = encoder.take()?;
+                let plain = start.take().or_else(|| next_piece(&mut pieces).map(BytesMut::freeze));
+                // Writing into memory does not fail.
+                let Some(plain) = plain else { return Some((gzip.finish().ok()?.into(), (start, pieces, None))) };
+                gzip.write_all(&plain).ok()?;
+                let out = std::mem::take(gzip.get_mut());
+                encoder = Some(gzip);
+                if !out.is_empty() {
+                    return Some((Bytes::from(out), (start, pieces, encoder)));
+                }
+            }
+        },
+    ))
 }
 
 /// Reads a request's body.

@@ -28,7 +28,7 @@ pub(super) struct Peer(pub(super) std::net::SocketAddr);
 ///
 /// # Errors
 /// 401 if nobody knows the credentials.
-pub(super) async fn authenticate(core: &Core, parts: &Parts) -> Result<Arc<UserInfo>, Error> {
+pub(super) async fn authenticate(core: &Core, parts: &mut Parts) -> Result<Arc<UserInfo>, Error> {
     let token = parts
         .headers
         .get(header::AUTHORIZATION)
@@ -41,9 +41,11 @@ pub(super) async fn authenticate(core: &Core, parts: &Parts) -> Result<Arc<UserI
         certificate: certificate.map(|certificate| certificate.trusted.clone()),
         chain: certificate.map(|certificate| certificate.chain.clone()).unwrap_or_default(),
         token,
-        headers: parts.headers.clone(),
+        headers: std::mem::take(&mut parts.headers),
     };
-    match core.authenticator.authenticate(&credentials).await {
+    let authenticated = core.authenticator.authenticate(&credentials).await;
+    parts.headers = credentials.headers;
+    match authenticated {
         Ok(Some(user)) if user.name == ANONYMOUS && !core.anonymous_paths.allow(parts.uri.path()) => {
             Err(status::unauthorized().into())
         }

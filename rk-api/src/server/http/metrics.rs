@@ -42,6 +42,12 @@ struct Stored {
     resource: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Held {
+    resource: String,
+    part: &'static str,
+}
+
 impl Labels {
     pub(super) fn of(method: &Method, path: Option<&ResourcePath>, query: &Query) -> Self {
         let none = ResourcePath::default();
@@ -76,6 +82,7 @@ pub(crate) struct Metrics {
     inflight: Family<Kind, Gauge>,
     long_running: Family<Labels, Gauge>,
     objects: Family<Stored, Gauge>,
+    held: Family<Held, Gauge>,
 }
 
 /// Upper bounds of the latencies' buckets in seconds, as kube-apiserver has them.
@@ -96,7 +103,7 @@ impl Metrics {
         let mut registry = Registry::default();
         let requests = Family::default();
         let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
-        let (inflight, long_running, objects) = Default::default();
+        let (inflight, long_running, objects, held) = Default::default();
         registry.register("apiserver_request", "Requests by verb, resource and code", Family::clone(&requests));
         let help = "Response latency in seconds by verb and resource";
         registry.register("apiserver_request_duration_seconds", help, Family::clone(&durations));
@@ -104,7 +111,9 @@ impl Metrics {
         registry.register("apiserver_current_inflight_requests", help, Family::clone(&inflight));
         registry.register("apiserver_longrunning_requests", "Watches and connections", Family::clone(&long_running));
         registry.register("apiserver_storage_objects", "Stored objects by resource", Family::clone(&objects));
-        Self { registry, requests, durations, inflight, long_running, objects }
+        let help = "JSON in the watch cache by resource: of current objects, and of what only recent changes hold";
+        registry.register("apiserver_watch_cache_bytes", help, Family::clone(&held));
+        Self { registry, requests, durations, inflight, long_running, objects, held }
     }
 
     /// Notes that a request has begun, until the answer is dropped.
@@ -129,12 +138,16 @@ impl Metrics {
 
     /// All metrics as text.
     pub(super) fn encode(&self, cache: &Cache) -> String {
-        for (collection, size) in cache.sizes() {
+        for (collection, held) in cache.held() {
             let resource = match collection.split_once('/') {
                 Some((group, plural)) => format!("{plural}.{group}"),
                 None => collection,
             };
-            self.objects.get_or_create(&Stored { resource }).set(i64::try_from(size).unwrap_or(i64::MAX));
+            let number = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
+            for (part, bytes) in [("objects", held.object_bytes), ("changes", held.change_bytes)] {
+                self.held.get_or_create(&Held { resource: resource.clone(), part }).set(number(bytes));
+            }
+            self.objects.get_or_create(&Stored { resource }).set(number(held.objects));
         }
         let mut text = String::new();
         // Writing into a String can't fail.

@@ -85,7 +85,8 @@ where
     call.warn(deprecation(call.resource()).map(str::to_owned).or_else(|| call.served.deprecation.clone()));
     #[cfg(feature = "serve")]
     if super::connect::is_connection(subresource) {
-        let mut response = super::connect::answer(core, &call, parts, &path, query, body).await?;
+        // What is rare and large is boxed, so that what is common stays small.
+        let mut response = Box::pin(super::connect::answer(core, &call, parts, &path, query, body)).await?;
         answer::add_warnings(&mut response, &call.warnings.lock());
         return Ok(response);
     }
@@ -119,7 +120,13 @@ where
                 let message = "Forbidden: sendInitialEvents is forbidden for list";
                 return Err(list_options_invalid("sendInitialEvents", message));
             }
-            answer::list(core.list(&call, &query.list()?).await?, &served, &style)
+            let options = query.list()?;
+            let page = if served.custom || served.stored_as != served.api_version {
+                core.list(&call, &options).await?.into()
+            } else {
+                core.listed(&call, &options).await?.into()
+            };
+            answer::list(page, &served, &style)
         }
         "get" => {
             let object = core.get(&call, query.get("resourceVersion")).await?;
@@ -128,7 +135,8 @@ where
         "deletecollection" => {
             let options = query.delete(&delete_body(&body::read(body, core.limits.body).await?, &parts.headers)?)?;
             let list: ListOptions = query.list()?;
-            answer::list(core.delete_collection(&call, &options, &list).await?, &served, &style)
+            let deleted = Box::pin(core.delete_collection(&call, &options, &list)).await?;
+            answer::list(deleted.into(), &served, &style)
         }
         _ => {
             let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
@@ -149,7 +157,7 @@ where
                     if verb == "create" { Verb::Create(object, options) } else { Verb::Update(object, options) }
                 }
             };
-            let outcome = core.answer(&call, asked).await?;
+            let outcome = Box::pin(core.answer(&call, asked)).await?;
             answer::object(outcome.code, &outcome.object, &served, &style)
         }
     };

@@ -1,7 +1,9 @@
 //! The `tower::Service`.
 
 use std::{
+    cell::RefCell,
     convert::Infallible,
+    pin::pin,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -65,15 +67,18 @@ impl HttpService {
         let labels = Labels::of(&parts.method, path.as_ref(), &query);
         let _running = self.core.metrics.start(&labels, long);
         let started = tokio::time::Instant::now();
-        let answered = self.answer(&mut parts, path, &query, body, long);
-        let answered = if long {
-            answered.await
-        } else {
-            let late = || {
-                let message = "Timeout: request did not complete within the allotted timeout";
-                Err(status::failure(504, "Timeout", message).into())
-            };
-            tokio::time::timeout(self.core.limits.request_timeout, answered).await.unwrap_or_else(|_| late())
+        let answered = {
+            // Pinned here, so that it is not moved again: it is large.
+            let answered = pin!(self.answer(&mut parts, path, &query, body, long));
+            if long {
+                answered.await
+            } else {
+                let late = || {
+                    let message = "Timeout: request did not complete within the allotted timeout";
+                    Err(status::failure(504, "Timeout", message).into())
+                };
+                tokio::time::timeout(self.core.limits.request_timeout, answered).await.unwrap_or_else(|_| late())
+            }
         };
         let response = answered.unwrap_or_else(|error| answer::failure(&error, negotiate::format(&parts.headers)));
         self.core.metrics.done(labels, response.status().as_u16(), started.elapsed());
@@ -227,6 +232,22 @@ impl HttpService {
     }
 }
 
+/// The time of day as a header has it, written once a second.
+fn date() -> HeaderValue {
+    thread_local! {
+        static LAST: RefCell<(i64, HeaderValue)> = const { RefCell::new((i64::MIN, HeaderValue::from_static(""))) };
+    }
+    let now = crate::now();
+    LAST.with_borrow_mut(|(second, header)| {
+        if *second != now.as_second()
+            && let Ok(written) = HeaderValue::from_str(&now.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
+        {
+            (*second, *header) = (now.as_second(), written);
+        }
+        header.clone()
+    })
+}
+
 impl<B> tower::Service<Request<B>> for HttpService
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -244,17 +265,16 @@ where
         let service = self.clone();
         Box::pin(async move {
             let head = request.method() == Method::HEAD;
-            let mut response = service.handle(request).await;
+            let clock = service.core.clock.clone();
+            let answered = pin!(async {
+                let mut response = service.handle(request).await;
+                // Clients compare clocks by it.
+                response.headers_mut().entry(header::DATE).or_insert_with(date);
+                response
+            });
+            let mut response = crate::clock::within(&clock, answered).await;
             if head {
                 *response.body_mut() = body::empty();
-            }
-            if !response.headers().contains_key(header::DATE) {
-                // Clients compare clocks by it.
-                if let Ok(now) =
-                    http::HeaderValue::from_str(&crate::now().strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
-                {
-                    response.headers_mut().insert(header::DATE, now);
-                }
             }
             Ok(response)
         })

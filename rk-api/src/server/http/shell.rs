@@ -1,9 +1,11 @@
 //! Listening: hyper and rustls around the service.
 
-use std::{io, time::Duration};
+use std::{convert::Infallible, io, time::Duration};
 
+use futures::future::BoxFuture;
+use hyper::body::Incoming;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto::Builder,
 };
 use tokio::{
@@ -11,14 +13,21 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use tower::Service;
 
+use rk_store::connection::{Corked, Driver};
+
 use super::{
-    HttpService,
+    Body, HttpService, answer,
     identity::{ClientCertificate, Peer},
+    negotiate::Format,
     tls::Tls,
 };
+use crate::status;
 
 /// How long a client may take to shake hands, and to send the head of a request.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -105,6 +114,52 @@ async fn refuse_http(mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown().await
 }
 
+/// Bytes that a client may send ahead on one stream and on one connection: the largest body at once.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// Whether an answer may be much work: of what reads or deletes all but what is about one object, which a path of the right length is.
+fn takes_long<B>(request: &http::Request<B>) -> bool {
+    let path = request.uri().path();
+    let one = match path.bytes().filter(|byte| *byte == b'/').count() {
+        4 | 6 => path.starts_with("/api/"),
+        5 | 7 => path.starts_with("/apis/"),
+        _ => false,
+    };
+    matches!(*request.method(), http::Method::GET | http::Method::DELETE) && !one
+}
+
+/// What answers the requests of a connection.
+struct Handler {
+    service: HttpService,
+    certificate: Option<ClientCertificate>,
+    peer: Option<Peer>,
+}
+
+impl hyper::service::Service<http::Request<Incoming>> for Handler {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn call(&self, mut request: http::Request<Incoming>) -> Self::Future {
+        if let Some(certificate) = &self.certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(peer);
+        }
+        let alone = takes_long(&request);
+        let answered = self.service.clone().call(request);
+        if !alone {
+            return answered;
+        }
+        // Its work must not hold up the connection's other requests.
+        let task = AbortOnDropHandle::new(tokio::spawn(answered));
+        let failed = |error| Ok(answer::failure(&status::internal(error).into(), Format::Json));
+        Box::pin(async move { task.await.unwrap_or_else(failed) })
+    }
+}
+
 /// Serves one connection to its end.
 async fn connection<S>(
     stream: S,
@@ -114,33 +169,32 @@ async fn connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let answer = hyper::service::service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-        if let Some(certificate) = &certificate {
-            request.extensions_mut().insert(certificate.clone());
-        }
-        if let Some(peer) = peer {
-            request.extensions_mut().insert(peer);
-        }
-        service.clone().call(request)
-    });
-    let mut builder = Builder::new(TokioExecutor::new());
+    let handler = Handler { service, certificate, peer };
+    let mut driver = Driver::new();
+    let mut builder = Builder::new(driver.requests());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(Some(Duration::from_secs(30)))
+        .adaptive_window(false)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(250);
-    let mut served = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), answer));
+    let stream = Corked::new(stream);
+    let mut served = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream.clone()), handler));
     let result = tokio::select! {
-        result = served.as_mut() => result,
+        result = driver.drive(&stream, served.as_mut()) => result,
         () = closing.cancelled() => {
             served.as_mut().graceful_shutdown();
-            match tokio::time::timeout(DRAIN, served).await {
+            match tokio::time::timeout(DRAIN, driver.drive(&stream, served)).await {
                 Ok(result) => result,
                 Err(_) => return,
             }
         }
     };
+    // Whoever took the connection over writes by themselves from now on. Where nobody has, nothing is left or nobody reads it.
+    let _gone = tokio::time::timeout(DRAIN, stream.uncork()).await;
     if let Err(error) = result {
         tracing::debug!(%error, "connection broke");
     }

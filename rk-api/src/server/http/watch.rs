@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::StreamExt;
 use http::Response;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -20,28 +20,27 @@ use crate::{
 };
 
 /// A frame around JSON that is encoded already.
-fn frame(kind: &str, object: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(object.len() + 32);
+fn frame(out: &mut Vec<u8>, kind: &str, object: &[u8]) {
+    out.reserve(object.len() + 40);
     out.extend_from_slice(b"{\"type\":\"");
     out.extend_from_slice(kind.as_bytes());
     out.extend_from_slice(b"\",\"object\":");
     out.extend_from_slice(object);
     out.extend_from_slice(b"}\n");
-    out.into()
 }
 
 /// A frame around a tree.
-fn tree(kind: &str, object: &Value, format: Format) -> Bytes {
+fn tree(out: &mut Vec<u8>, kind: &str, object: &Value, format: Format) {
     if format == Format::Protobuf
         && let Some(object) = protobuf::encode(object)
     {
-        return protobuf::watch_frame(kind, &object).into();
+        return out.extend_from_slice(&protobuf::watch_frame(kind, &object));
     }
-    frame(kind, object.to_string().as_bytes())
+    frame(out, kind, object.to_string().as_bytes());
 }
 
-fn error_frame(error: &Error, format: Format) -> Bytes {
-    tree("ERROR", &serde_json::to_value(status_of(error)).unwrap_or_default(), format)
+fn error_frame(out: &mut Vec<u8>, error: &Error, format: Format) {
+    tree(out, "ERROR", &serde_json::to_value(status_of(error)).unwrap_or_default(), format);
 }
 
 fn content_type(format: Format) -> &'static str {
@@ -76,7 +75,7 @@ impl Frames {
         self.style.accepted.format
     }
 
-    fn object(&mut self, kind: &str, object: &Object) -> Result<Bytes, Error> {
+    fn object(&mut self, out: &mut Vec<u8>, kind: &str, object: &Object) -> Result<(), Error> {
         let value = match self.style.accepted.shape {
             Shape::Table => {
                 let metadata = json!({"resourceVersion": object.meta().resource_version});
@@ -88,20 +87,27 @@ impl Frames {
                 // All watchers that want it share one encoding.
                 let form = object.cached(|| Ok(Form(protobuf::encode(&object.value()?))))?;
                 match &form.0 {
-                    Some(bytes) => return Ok(protobuf::watch_frame(kind, bytes).into()),
+                    Some(bytes) => {
+                        out.extend_from_slice(&protobuf::watch_frame(kind, bytes));
+                        return Ok(());
+                    }
                     None => object.value()?,
                 }
             }
-            _ => return Ok(frame(kind, object.json())),
+            _ => {
+                frame(out, kind, object.json());
+                return Ok(());
+            }
         };
-        Ok(tree(kind, &value, self.format()))
+        tree(out, kind, &value, self.format());
+        Ok(())
     }
 
-    fn event(&mut self, event: &WatchEvent) -> Result<Bytes, Error> {
+    fn event(&mut self, out: &mut Vec<u8>, event: &WatchEvent) -> Result<(), Error> {
         match event {
-            WatchEvent::Added(object) => self.object("ADDED", object),
-            WatchEvent::Modified(object) => self.object("MODIFIED", object),
-            WatchEvent::Deleted(object) => self.object("DELETED", object),
+            WatchEvent::Added(object) => self.object(out, "ADDED", object),
+            WatchEvent::Modified(object) => self.object(out, "MODIFIED", object),
+            WatchEvent::Deleted(object) => self.object(out, "DELETED", object),
             WatchEvent::Bookmark { resource_version, initial_end } => {
                 let mark = bookmark(&self.served, resource_version, *initial_end);
                 let value = match self.style.accepted.shape {
@@ -113,7 +119,8 @@ impl Frames {
                     Shape::Partial => table::partial(&mark),
                     _ => mark,
                 };
-                Ok(tree("BOOKMARK", &value, self.format()))
+                tree(out, "BOOKMARK", &value, self.format());
+                Ok(())
             }
         }
     }
@@ -138,11 +145,9 @@ pub(super) fn answer(
     let pieces = stopped.ready_chunks(64).map(move |events| {
         let mut piece = Vec::new();
         for event in events {
-            let bytes = match event.and_then(|event| frames.event(&event)) {
-                Ok(bytes) => bytes,
-                Err(error) => error_frame(&error, format),
-            };
-            piece.extend_from_slice(&bytes);
+            if let Err(error) = event.and_then(|event| frames.event(&mut piece, &event)) {
+                error_frame(&mut piece, &error, format);
+            }
         }
         Bytes::from(piece)
     });
@@ -153,7 +158,8 @@ pub(super) fn answer(
 /// A watch that fails before it begins answers as Kubernetes does: an expired version is an event, all else a failure.
 pub(super) fn refused(error: &Error, format: Format) -> Option<Response<Body>> {
     error.is_expired().then(|| {
-        let frame = error_frame(error, format);
-        respond(200, content_type(format), body::streamed(stream::once(std::future::ready(frame))))
+        let mut piece = Vec::new();
+        error_frame(&mut piece, error, format);
+        respond(200, content_type(format), body::full(piece))
     })
 }

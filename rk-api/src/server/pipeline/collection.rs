@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 
 use super::{Call, Core};
 use crate::{
     DeleteOptions, Error, EventStream, FieldSelector, LabelSelector, List, ListOptions, WatchEvent, WatchOptions,
-    server::storage::{Selection, WatchSpec, watch},
+    server::storage::{Listed, Selection, WatchSpec, watch},
     status,
 };
+
+/// Deletions of one request that run at the same time.
+const PARALLEL: usize = 64;
 
 impl Core {
     /// Lists what an authorized call names.
@@ -17,10 +20,24 @@ impl Core {
     /// # Errors
     /// 400, 410, 504: see [`crate::server::storage`].
     pub(crate) async fn list(&self, call: &Call, options: &ListOptions) -> Result<List, Error> {
+        let mut listed = self.listed(call, options).await?;
+        let mut items: Vec<_> = listed.by_ref().collect();
+        call.served.read_all(&mut items).await?;
+        Ok(List {
+            items,
+            resource_version: listed.revision.to_string(),
+            continue_token: listed.continue_token,
+            remaining: listed.remaining,
+        })
+    }
+
+    /// The same, to be gone through as it is sent; the objects are as they are stored.
+    ///
+    /// # Errors
+    /// As [`Core::list`].
+    pub(crate) async fn listed(&self, call: &Call, options: &ListOptions) -> Result<Listed, Error> {
         let selection = selection(call, &options.labels, &options.fields)?;
-        let mut list = self.cache.list(&call.served.collection, &selection, options).await?;
-        call.served.read_all(&mut list.items).await?;
-        Ok(list)
+        self.cache.list(&call.served.collection, &selection, options).await
     }
 
     /// Watches what an authorized call names.
@@ -68,7 +85,8 @@ impl Core {
     ) -> Result<List, Error> {
         let found = self.list(call, list).await?;
         let mut failure = None;
-        for object in &found.items {
+        // At the same time, so that a durable store can commit them together.
+        let deletions = found.items.iter().map(|object| {
             let one = Call {
                 user: Arc::clone(&call.user),
                 served: Arc::clone(&call.served),
@@ -77,13 +95,21 @@ impl Core {
                 subresource: String::new(),
                 warnings: parking_lot::Mutex::default(),
             };
-            if let Err(error) = self.delete(&one, delete).await
+            async move {
+                let deleted = self.delete(&one, delete).await;
+                call.warn(one.warnings.into_inner());
+                deleted
+            }
+        });
+        let mut deleted = stream::iter(deletions.collect::<Vec<_>>()).buffered(PARALLEL);
+        while let Some(deleted) = deleted.next().await {
+            if let Err(error) = deleted
                 && !error.is_not_found()
             {
                 failure.get_or_insert(error);
             }
-            call.warn(one.warnings.into_inner());
         }
+        drop(deleted);
         failure.map_or(Ok(found), Err)
     }
 }

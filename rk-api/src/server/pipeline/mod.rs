@@ -70,6 +70,8 @@ pub(crate) struct Core {
     /// How kubelets are called; `None` if they are not.
     #[cfg(feature = "serve")]
     pub(crate) kubelets: Option<super::KubeletClient>,
+    /// The time of day where it is not the system's.
+    pub(crate) clock: Option<crate::Clock>,
     /// The lease that new Events share, and when it was granted.
     pub(crate) event_lease: Mutex<Option<(tokio::time::Instant, rk_store::LeaseId)>>,
 }
@@ -255,9 +257,11 @@ impl Core {
         let asked = match asked {
             Verb::Create(body, options) => Verb::Create(call.decode_value(body, &options.field_validation)?, options),
             Verb::Update(body, options) => Verb::Update(call.decode_value(body, &options.field_validation)?, options),
+            Verb::Get => return self.get(&call, "").await,
             other => other,
         };
-        Ok(self.answer(&call, asked).await?.object)
+        // Boxed, so that a get stays small.
+        Ok(Box::pin(self.answer(&call, asked)).await?.object)
     }
 
     /// Does what an authorized call asks.

@@ -11,15 +11,17 @@ use parking_lot::RwLock;
 use rk_store::{
     Event, EventKind, KeyRange, KeyValue, RangeRequest, Revision, Store, WatchBatch, WatchRequest, WatchStream,
 };
-use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    collection::{Change, Collection, Items},
+    collection::{BUDGET, Change, Collection, Held},
     encode,
     encryption::Encryption,
     item::Item,
-    key, store_error, too_large,
+    items::Items,
+    key,
+    reached::Reached,
+    store_error, too_large,
 };
 use crate::{Error, Object, status};
 
@@ -27,6 +29,8 @@ use crate::{Error, Object, status};
 const CATCH_UP: Duration = Duration::from_secs(3);
 /// Keys read at once when the cache is loaded.
 const PAGE: usize = 1000;
+/// Revisions of the store that are taken over at once, at most.
+const BATCHES: usize = 128;
 /// Wait before the feed is set up anew after the store broke it.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -35,7 +39,9 @@ pub(crate) struct Cache {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) encryption: Encryption,
     collections: RwLock<HashMap<String, Arc<Collection>>>,
-    reached: watch::Sender<Revision>,
+    /// Bytes that the changes of a collection may hold, where that is not the usual.
+    budgets: HashMap<String, usize>,
+    reached: Reached,
     /// Why the feed is down; empty while it runs.
     broken: RwLock<String>,
     _feed: DropGuard,
@@ -46,13 +52,18 @@ impl Cache {
     ///
     /// # Errors
     /// The store fails, or holds something under the root that is no object.
-    pub(crate) async fn start(store: Arc<dyn Store>, encryption: Encryption) -> Result<Arc<Self>, Error> {
+    pub(crate) async fn start(
+        store: Arc<dyn Store>,
+        encryption: Encryption,
+        budgets: HashMap<String, usize>,
+    ) -> Result<Arc<Self>, Error> {
         let stop = CancellationToken::new();
         let cache = Arc::new(Self {
             store,
             encryption,
             collections: RwLock::default(),
-            reached: watch::channel(0).0,
+            budgets,
+            reached: Reached::default(),
             broken: RwLock::default(),
             _feed: stop.clone().drop_guard(),
         });
@@ -81,7 +92,7 @@ impl Cache {
             for kv in &page.kvs {
                 if let Some((collection, name)) = key::split(&kv.key) {
                     let object = self.decode(kv)?;
-                    loaded.entry(collection.to_owned()).or_default().insert(name.to_owned(), Item::new(object));
+                    loaded.entry(collection.to_owned()).or_default().insert(Item::new(name, object));
                 }
             }
             match page.kvs.last() {
@@ -96,7 +107,7 @@ impl Cache {
         for (name, items) in loaded {
             self.collection(&name).reset(items, revision);
         }
-        self.reached.send_replace(revision);
+        self.reached.set(revision);
         let request =
             WatchRequest { prev_kv: false, progress: true, ..WatchRequest::new(KeyRange::all(), revision + 1) };
         self.store.watch(request).await.map_err(store_error)
@@ -108,23 +119,19 @@ impl Cache {
             return Arc::clone(found);
         }
         let mut collections = self.collections.write();
-        let new = || Arc::new(Collection::new(name, self.reached()));
+        let budget = self.budgets.get(name).copied().unwrap_or(BUDGET);
+        let new = || Arc::new(Collection::new(name, self.reached(), budget));
         Arc::clone(collections.entry(name.to_owned()).or_insert_with(new))
     }
 
-    /// Every collection's name and size.
-    pub(crate) fn sizes(&self) -> Vec<(String, usize)> {
-        self.collections.read().values().map(|collection| (collection.name.clone(), collection.len())).collect()
+    /// Every collection's name and what it holds.
+    pub(crate) fn held(&self) -> Vec<(String, Held)> {
+        self.collections.read().values().map(|collection| (collection.name.clone(), collection.held())).collect()
     }
 
     /// The revision up to which the cache holds every change.
     pub(crate) fn reached(&self) -> Revision {
-        *self.reached.borrow()
-    }
-
-    /// Told whenever the cache has gone on.
-    pub(crate) fn progress(&self) -> watch::Receiver<Revision> {
-        self.reached.subscribe()
+        self.reached.get()
     }
 
     /// Why the cache does not follow the store; `None` while it does.
@@ -141,10 +148,8 @@ impl Cache {
         if self.reached() >= revision {
             return Ok(());
         }
-        let mut progress = self.progress();
-        let caught_up = progress.wait_for(|reached| *reached >= revision);
-        match tokio::time::timeout(CATCH_UP, caught_up).await {
-            Ok(_) => Ok(()),
+        match tokio::time::timeout(CATCH_UP, self.reached.wait_for(revision)).await {
+            Ok(()) => Ok(()),
             Err(_) => Err(too_large(revision, self.reached()).into()),
         }
     }
@@ -165,43 +170,65 @@ impl Cache {
     ///
     /// # Errors
     /// It is none, or is encrypted with a key that is not there.
-    pub(super) fn decode(&self, kv: &KeyValue) -> Result<Object, Error> {
+    fn decode(&self, kv: &KeyValue) -> Result<Object, Error> {
         let collection = if self.encryption.is_in_use() { key::split(&kv.key) } else { None };
         let collection = collection.map_or("", |(collection, _)| collection);
         encode::decode(&kv.key, &self.encryption.open(collection, &kv.key, &kv.value)?, kv.mod_revision)
+    }
+
+    /// The same, as the cache keeps it.
+    ///
+    /// # Errors
+    /// As [`Cache::decode`].
+    pub(super) fn item(&self, kv: &KeyValue) -> Result<Arc<Item>, Error> {
+        let name = key::split(&kv.key).map_or("", |(_, name)| name);
+        self.decode(kv).map(|object| Item::new(name, object))
     }
 
     /// An event of the store as a change of the collection; `None` for the deletion of what was not there.
     pub(super) fn change_of(&self, event: &Event, previous: Option<Arc<Item>>) -> Result<Option<Change>, Error> {
         let revision = event.kv.mod_revision;
         match event.kind {
-            EventKind::Put => Ok(Some(Change::new(revision, Item::new(self.decode(&event.kv)?), previous, false))),
+            EventKind::Put => Ok(Some(Change::new(revision, self.item(&event.kv)?, previous, false))),
             EventKind::Delete => {
                 let Some(previous) = previous else { return Ok(None) };
-                let item = Item::new(encode::decode(&event.kv.key, previous.object.json(), revision)?);
+                let name = key::split(&event.kv.key).map_or("", |(_, name)| name);
+                let item = Item::new(name, encode::decode(&event.kv.key, previous.object.json(), revision)?);
                 Ok(Some(Change::new(revision, item, Some(previous), true)))
             }
         }
     }
 
-    fn apply(&self, batch: &WatchBatch) -> Result<(), Error> {
-        let mut changes: HashMap<&str, Vec<(String, Change)>> = HashMap::new();
-        // What this very batch already did to a key, which the collection does not show yet.
+    /// Takes over what the store did; each collection is changed once.
+    fn apply(&self, batches: &[WatchBatch]) -> Result<(), Error> {
+        let mut changes: Vec<(Arc<Collection>, Vec<Change>)> = Vec::new();
+        // What is done to a key here already, which the collection does not show yet.
         let mut fresh: HashMap<&[u8], Option<Arc<Item>>> = HashMap::new();
-        for event in batch.events.iter() {
+        let events = batches.iter().flat_map(|batch| batch.events.iter());
+        let several = events.clone().nth(1).is_some();
+        for event in events {
             let Some((collection, name)) = key::split(&event.kv.key) else { continue };
+            let at = changes.iter().position(|(known, _)| known.name == collection).unwrap_or_else(|| {
+                changes.push((self.collection(collection), Vec::new()));
+                changes.len() - 1
+            });
+            let (collection, changes) = &mut changes[at];
             let previous = match fresh.get(&event.kv.key[..]) {
                 Some(item) => item.clone(),
-                None => self.collection(collection).get(name),
+                None => collection.get(name),
             };
             let Some(change) = self.change_of(event, previous)? else { continue };
-            fresh.insert(&event.kv.key, (!change.deleted).then(|| Arc::clone(&change.item)));
-            changes.entry(collection).or_default().push((name.to_owned(), change));
+            if several {
+                fresh.insert(&event.kv.key, (!change.deleted).then(|| Arc::clone(&change.item)));
+            }
+            changes.push(change);
         }
         for (collection, changes) in changes {
-            self.collection(collection).apply(changes);
+            collection.apply(changes);
         }
-        self.reached.send_replace(batch.revision);
+        if let Some(last) = batches.last() {
+            self.reached.set(last.revision);
+        }
         Ok(())
     }
 }
@@ -209,20 +236,22 @@ impl Cache {
 /// Feeds the cache; when the store breaks the watch, the cache is loaded anew. Ends when the cache is dropped.
 async fn follow(cache: Weak<Cache>, mut events: WatchStream) {
     loop {
-        let failure = loop {
-            let next = events.next().await;
+        // What is there already is taken at once: who watches is then woken once.
+        let mut ready = events.ready_chunks(BATCHES);
+        let mut failure = loop {
+            let next = ready.next().await;
             let Some(cache) = cache.upgrade() else { return };
-            match next {
-                Some(Ok(batch)) => {
-                    if let Err(error) = cache.apply(&batch) {
-                        break error;
-                    }
-                }
-                Some(Err(error)) => break store_error(error),
-                None => break Error::from(status::unavailable("the store ended its watch")),
+            let Some(next) = next else { break Error::from(status::unavailable("the store ended its watch")) };
+            let mut broken = None;
+            let batches: Vec<_> =
+                next.into_iter().map_while(|batch| batch.map_err(|e| broken = Some(e)).ok()).collect();
+            if let Err(error) = cache.apply(&batches) {
+                break error;
+            }
+            if let Some(error) = broken {
+                break store_error(error);
             }
         };
-        let mut failure = failure;
         // A store that is closed for good ends the cache too, in a moment: nothing is wrong before loading fails as well.
         tracing::info!(error = %failure, "the watch cache lost the store, loading it anew");
         events = loop {
@@ -258,7 +287,7 @@ mod tests {
             let json = format!("{{\"metadata\":{{\"name\":\"{name}\"}}}}");
             store.put(key::full("pods", name), json.into()).await.unwrap();
         }
-        let cache = Cache::start(store, Encryption::default()).await.unwrap();
+        let cache = Cache::start(store, Encryption::default(), HashMap::new()).await.unwrap();
         let (pods, done) = (cache.collection("pods"), CancellationToken::new());
         let reader = std::thread::spawn({
             let (pods, done) = (Arc::clone(&pods), done.clone());
@@ -268,7 +297,7 @@ mod tests {
                 }
             }
         });
-        let (_, revision, mut cursor) = pods.snapshot("", cache.reached());
+        let (_, revision, mut cursor) = pods.snapshot_to_watch("", cache.reached());
         for _ in 0..200 {
             cache.load().await.unwrap();
         }

@@ -1,23 +1,33 @@
 //! One collection in memory: its objects now, and its recent changes.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    ops::Bound,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 use rk_store::Revision;
 use tokio::{sync::watch, time::Instant};
 
-use super::item::Item;
+use super::{
+    item::Item,
+    items::{Items, Snapshot},
+};
 use crate::{LabelSelector, Object, server::Changes};
 
 /// Changes that are always kept, and the most that are kept while they are young.
 const RING: (usize, usize) = (256, 65_536);
 /// Changes younger than this are kept (up to the most), as kube-apiserver's watch cache does.
 const YOUNG: Duration = Duration::from_secs(75);
+/// Bytes that changes may hold besides the current objects, unless the server was told another budget for the resource.
+pub(super) const BUDGET: usize = 64 << 20;
+
+/// What a collection holds in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) objects: usize,
+    /// Of their JSON.
+    pub(crate) object_bytes: usize,
+    /// Of the JSON of versions that only recent changes hold.
+    pub(crate) change_bytes: usize,
+}
 
 /// One change of an object.
 pub(crate) struct Change {
@@ -33,10 +43,13 @@ impl Change {
     pub(crate) fn new(revision: Revision, item: Arc<Item>, previous: Option<Arc<Item>>, deleted: bool) -> Self {
         Self { revision, item, previous, deleted, at: Instant::now() }
     }
-}
 
-/// Objects by `namespace/name`, in the store's order.
-pub(super) type Items = BTreeMap<String, Arc<Item>>;
+    /// Bytes that nobody would hold without this change.
+    fn bytes(&self) -> usize {
+        let of = |item: &Arc<Item>| item.object.json().len();
+        self.previous.as_ref().map_or(0, of) + if self.deleted { of(&self.item) } else { 0 }
+    }
+}
 
 #[derive(Default)]
 pub(super) struct State {
@@ -48,16 +61,28 @@ pub(super) struct State {
     complete_after: Revision,
     /// The revision of the last change (or of the load).
     last: Revision,
+    object_bytes: usize,
+    change_bytes: usize,
 }
 
 impl State {
-    /// The objects of a namespace (empty for all) behind a name, in order.
-    fn behind(&self, namespace: &str, behind: Option<&str>) -> impl Iterator<Item = &Arc<Item>> {
-        let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
-        let start = behind.map_or(Bound::Included(prefix.as_str()), Bound::Excluded);
-        let items = self.items.range::<str, _>((start, Bound::Unbounded));
-        items.take_while(move |(name, _)| name.starts_with(&prefix)).map(|(_, item)| item)
+    fn trim(&mut self, budget: usize) {
+        let old = |change: &Arc<Change>| change.at.elapsed() > YOUNG;
+        while self.ring.len() > RING.1
+            || self.change_bytes > budget
+            || self.ring.len() > RING.0 && self.ring.front().is_some_and(old)
+        {
+            let Some(gone) = self.ring.pop_front() else { return };
+            self.complete_after = gone.revision;
+            self.dropped += 1;
+            self.change_bytes -= gone.bytes();
+        }
     }
+}
+
+/// What the names of a namespace's objects begin with; empty for all.
+pub(super) fn prefix(namespace: &str) -> String {
+    if namespace.is_empty() { String::new() } else { format!("{namespace}/") }
 }
 
 /// A watcher's place among the changes: what it still has to read starts here.
@@ -68,14 +93,16 @@ pub(crate) struct Collection {
     /// Below the root: `pods`, `apps/deployments`.
     pub(crate) name: String,
     pub(super) state: RwLock<State>,
+    /// Bytes that changes may hold.
+    budget: usize,
     grown: watch::Sender<u64>,
 }
 
 impl Collection {
     /// An empty collection whose changes after `revision` will be told.
-    pub(super) fn new(name: &str, revision: Revision) -> Self {
+    pub(super) fn new(name: &str, revision: Revision, budget: usize) -> Self {
         let state = State { complete_after: revision, last: revision, ..State::default() };
-        Self { name: name.to_owned(), state: RwLock::new(state), grown: watch::channel(0).0 }
+        Self { name: name.to_owned(), state: RwLock::new(state), budget, grown: watch::channel(0).0 }
     }
 
     /// Replaces the content by that of a revision, at the start or after the feed was interrupted: who watches has to list
@@ -83,31 +110,28 @@ impl Collection {
     pub(super) fn reset(&self, items: Items, revision: Revision) {
         let mut state = self.state.write();
         let dropped = state.dropped + state.ring.len() as u64 + 1;
-        *state = State { items, complete_after: revision, last: revision, dropped, ..State::default() };
+        let object_bytes = items.values().map(|item| item.object.json().len()).sum();
+        *state = State { items, complete_after: revision, last: revision, dropped, object_bytes, ..State::default() };
         drop(state);
         self.grown.send_modify(|grown| *grown += 1);
     }
 
     /// Takes changes over, all of whole revisions.
-    pub(super) fn apply(&self, changes: Vec<(String, Change)>) {
+    pub(super) fn apply(&self, changes: Vec<Change>) {
         let mut state = self.state.write();
-        for (name, change) in changes {
-            if change.deleted {
-                state.items.remove(&name);
+        for change in changes {
+            let old = if change.deleted {
+                state.items.remove(&change.item.name)
             } else {
-                state.items.insert(name, Arc::clone(&change.item));
-            }
+                state.object_bytes += change.item.object.json().len();
+                state.items.insert(Arc::clone(&change.item))
+            };
+            state.object_bytes -= old.map_or(0, |old| old.object.json().len());
             state.last = change.revision;
+            state.change_bytes += change.bytes();
             state.ring.push_back(Arc::new(change));
         }
-        while state.ring.len() > RING.0
-            && (state.ring.len() > RING.1 || state.ring.front().is_some_and(|front| front.at.elapsed() > YOUNG))
-        {
-            if let Some(gone) = state.ring.pop_front() {
-                state.complete_after = gone.revision;
-                state.dropped += 1;
-            }
-        }
+        state.trim(self.budget);
         drop(state);
         self.grown.send_modify(|grown| *grown += 1);
     }
@@ -119,9 +143,21 @@ impl Collection {
 
     /// The current objects of a namespace (empty for all) with such labels.
     pub(crate) fn select(&self, namespace: &str, labels: &LabelSelector) -> Vec<Arc<Object>> {
-        let (items, ..) = self.snapshot(namespace, 0);
-        let matching = items.iter().filter(|item| labels.matches(&item.object.meta().labels));
-        matching.map(|item| Arc::clone(&item.object)).collect()
+        let (mut items, _) = self.snapshot(namespace, None, 0);
+        let mut selected = Vec::new();
+        while let Some(item) = items.next_ref() {
+            if labels.matches(&item.object.meta().labels) {
+                selected.push(Arc::clone(&item.object));
+            }
+        }
+        selected
+    }
+
+    /// What it holds in memory.
+    pub(crate) fn held(&self) -> Held {
+        let state = self.state.read();
+        let State { object_bytes, change_bytes, .. } = *state;
+        Held { objects: state.items.len(), object_bytes, change_bytes }
     }
 
     /// How many objects there are.
@@ -134,25 +170,18 @@ impl Collection {
         self.grown.subscribe()
     }
 
-    /// The current objects of a namespace (empty for all), and the version of this snapshot: `reached` is the
+    /// The current objects of a namespace (empty for all) behind a name, and the version of this snapshot: `reached` is the
     /// revision that the feed had reached before.
-    pub(super) fn snapshot(&self, namespace: &str, reached: Revision) -> (Vec<Arc<Item>>, Revision, Cursor) {
+    pub(super) fn snapshot(&self, namespace: &str, behind: Option<&str>, reached: Revision) -> (Snapshot, Revision) {
         let state = self.state.read();
-        let items = state.behind(namespace, None).cloned().collect();
-        (items, state.last.max(reached), Cursor(state.dropped + state.ring.len() as u64))
+        (state.items.snapshot(&prefix(namespace), behind), state.last.max(reached))
     }
 
-    /// What `read` makes of the current objects of a namespace (empty for all) behind a name, and the version of what it saw.
-    /// It holds writers up, so it does not take long.
-    pub(super) fn read_behind<T>(
-        &self,
-        namespace: &str,
-        behind: Option<&str>,
-        reached: Revision,
-        read: impl FnOnce(&mut dyn Iterator<Item = &Arc<Item>>) -> T,
-    ) -> (T, Revision) {
+    /// A snapshot, and the place from which its changes go on.
+    pub(super) fn snapshot_to_watch(&self, namespace: &str, reached: Revision) -> (Snapshot, Revision, Cursor) {
         let state = self.state.read();
-        (read(&mut state.behind(namespace, behind)), state.last.max(reached))
+        let cursor = Cursor(state.dropped + state.ring.len() as u64);
+        (state.items.snapshot(&prefix(namespace), None), state.last.max(reached), cursor)
     }
 
     /// The revision of the last change.
@@ -194,5 +223,33 @@ impl Collection {
     pub(super) fn is_read(&self, cursor: &Cursor) -> bool {
         let state = self.state.read();
         cursor.0 == state.dropped + state.ring.len() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item(name: &str, version: u64, filling: usize) -> Arc<Item> {
+        let filling = "x".repeat(filling);
+        let json = format!("{{\"metadata\":{{\"resourceVersion\":\"{version}\"}},\"filling\":\"{filling}\"}}");
+        Item::new(name, Object::from_json(json).unwrap())
+    }
+
+    #[test]
+    fn changes_keep_within_their_budget() {
+        let collection = Collection::new("things", 0, 10_000);
+        let mut previous = None;
+        for version in 1..=100 {
+            let now = item("a", version, 1000);
+            collection.apply(vec![Change::new(version, Arc::clone(&now), previous.replace(now), false)]);
+        }
+        let held = collection.held();
+        assert_eq!(held.objects, 1);
+        assert_eq!(held.object_bytes, collection.get("a").unwrap().object.json().len());
+        assert!((9_000..=10_000).contains(&held.change_bytes), "{held:?}");
+        assert!(collection.cursor_after(99).is_some() && collection.cursor_after(10).is_none());
+        collection.apply(vec![Change::new(101, item("a", 101, 1000), previous, true)]);
+        assert_eq!((collection.held().objects, collection.held().object_bytes), (0, 0));
     }
 }

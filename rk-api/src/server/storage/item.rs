@@ -11,13 +11,15 @@ use crate::{FieldSelector, LabelSelector, Object};
 
 /// One version of an object in the cache. The fields that selectors may name are read from it at most once.
 pub(crate) struct Item {
+    /// Its name in its collection.
+    pub(super) name: Box<str>,
     pub(crate) object: Arc<Object>,
     fields: OnceLock<Arc<Value>>,
 }
 
 impl Item {
-    pub(crate) fn new(object: Object) -> Arc<Self> {
-        Arc::new(Self { object: Arc::new(object), fields: OnceLock::new() })
+    pub(crate) fn new(name: &str, object: Object) -> Arc<Self> {
+        Arc::new(Self { name: name.into(), object: Arc::new(object), fields: OnceLock::new() })
     }
 
     /// Whether both selectors hold.

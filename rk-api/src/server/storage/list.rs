@@ -6,9 +6,9 @@ use base64::Engine as _;
 use rk_store::{KeyRange, RangeRequest, Revision};
 use serde::{Deserialize, Serialize};
 
-use super::{Cache, Collection, item::Item, key, store_error};
+use super::{Cache, Collection, collection::prefix, item::Item, items::Snapshot, key, store_error};
 use crate::{
-    Error, FieldSelector, LabelSelector, List, ListOptions, Object,
+    Error, FieldSelector, LabelSelector, ListOptions, Object,
     server::kinds::field::{self, Errors, Path},
     status,
 };
@@ -25,6 +25,11 @@ pub(crate) struct Selection {
 }
 
 impl Selection {
+    /// Whether it leaves out objects of its namespace.
+    fn selects(&self) -> bool {
+        !(self.labels.is_empty() && self.fields.is_empty())
+    }
+
     /// Whether an object of the namespace matches.
     pub(super) fn matches(&self, item: &Item) -> bool {
         item.matches(&self.labels, &self.fields)
@@ -108,7 +113,7 @@ impl Cache {
         collection: &Collection,
         selection: &Selection,
         options: &ListOptions,
-    ) -> Result<List, Error> {
+    ) -> Result<Listed, Error> {
         validate(options)?;
         if !options.continue_token.is_empty() {
             let token = decode_token(&options.continue_token)?;
@@ -134,17 +139,9 @@ impl Cache {
         limit: usize,
         behind: Option<&str>,
         reached: Revision,
-    ) -> List {
-        // Without a limit the matching, which may take long, is done outside of the collection's lock.
-        if limit == 0 {
-            let (items, revision, _) = collection.snapshot(&selection.namespace, reached);
-            let behind = behind.unwrap_or_default();
-            let from = items.partition_point(|item| name_of(&item.object).as_str() <= behind);
-            return Page::of(items[from..].iter(), selection, limit).into_list(revision);
-        }
-        let read = |items: &mut dyn Iterator<Item = &Arc<Item>>| Page::of(items, selection, limit);
-        let (page, revision) = collection.read_behind(&selection.namespace, behind, reached, read);
-        page.into_list(revision)
+    ) -> Listed {
+        let (items, revision) = collection.snapshot(&selection.namespace, behind, reached);
+        Listed::of(items, selection, limit, revision)
     }
 
     /// A page of the objects as they were at a revision, behind a key.
@@ -155,17 +152,16 @@ impl Cache {
         limit: usize,
         revision: Revision,
         behind: Option<&str>,
-    ) -> Result<List, Error> {
+    ) -> Result<Listed, Error> {
         self.wait_for(revision).await?;
         // While nothing changed since, the cache holds just that snapshot. A compaction leaves it valid.
         if collection.last() <= revision {
             let page = self.cached(collection, selection, limit, behind, revision);
-            if page.resource_version == revision.to_string() {
+            if page.revision == revision {
                 return Ok(page);
             }
         }
-        let below = if selection.namespace.is_empty() { String::new() } else { format!("{}/", selection.namespace) };
-        let mut range = KeyRange::prefix(key::full(&collection.name, &below));
+        let mut range = KeyRange::prefix(key::full(&collection.name, &prefix(&selection.namespace)));
         if let Some(behind) = behind {
             range.start = [&key::full(&collection.name, behind)[..], &[0]].concat().into();
         }
@@ -174,8 +170,8 @@ impl Cache {
             Err(rk_store::Error::Compacted { .. }) => return Err(self.inconsistent(behind).await),
             other => other.map_err(store_error)?,
         };
-        let items = found.kvs.iter().map(|kv| self.decode(kv).map(Item::new)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Page::of(items.iter(), selection, limit).into_list(revision))
+        let items = found.kvs.iter().map(|kv| self.item(kv)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Listed::of(Snapshot::of(items), selection, limit, revision))
     }
 
     /// 410 for a token that is too old, with one that goes on at the newest state.
@@ -196,37 +192,71 @@ impl Cache {
     }
 }
 
-fn name_of(object: &Object) -> String {
-    key::item(&object.meta().namespace, &object.meta().name)
+/// A page of a collection that is gone through as it is needed.
+pub(crate) struct Listed {
+    /// The snapshot's version.
+    pub(crate) revision: Revision,
+    /// The token for the next page; empty at the end.
+    pub(crate) continue_token: String,
+    /// How many more there are, where that is known.
+    pub(crate) remaining: Option<u64>,
+    items: Snapshot,
+    selection: Selection,
+    /// How many of those that match are still to come.
+    left: usize,
 }
 
-/// The first objects of a selection.
-struct Page {
-    items: Vec<Arc<Object>>,
-    /// Whether there are more, and how many where that is known.
-    more: bool,
-    left: Option<u64>,
-}
-
-impl Page {
-    /// Takes the first `limit` that match, 0 for all.
-    fn of<'a>(items: impl Iterator<Item = &'a Arc<Item>>, selection: &Selection, limit: usize) -> Self {
-        let selects = !(selection.labels.is_empty() && selection.fields.is_empty());
-        let mut items = items.filter(|item| selection.matches(item)).map(|item| Arc::clone(&item.object));
-        if limit == 0 {
-            return Self { items: items.collect(), more: false, left: None };
+impl Listed {
+    /// The first `limit` that match, 0 for all.
+    fn of(items: Snapshot, selection: &Selection, limit: usize, revision: Revision) -> Self {
+        let selection = selection.clone();
+        let left = if limit == 0 { usize::MAX } else { limit };
+        let mut listed = Self { revision, continue_token: String::new(), remaining: None, items, selection, left };
+        if limit > 0 {
+            listed.look_ahead();
         }
-        let page = items.by_ref().take(limit).collect();
-        let more = items.next().is_some();
-        // Kubernetes does not count what a selector may leave out.
-        let left = (more && !selects).then(|| 1 + items.count() as u64);
-        Self { items: page, more, left }
+        listed
     }
 
-    fn into_list(self, revision: Revision) -> List {
-        let last = self.items.last().filter(|_| self.more);
-        let continue_token = last.map(|last| encode_token(revision, &name_of(last))).unwrap_or_default();
-        let resource_version = revision.to_string();
-        List { items: self.items, resource_version, continue_token, remaining: self.left }
+    /// Finds out whether there are more behind the page.
+    fn look_ahead(&mut self) {
+        let mut ahead = self.items.clone();
+        let (mut taken, mut last) = (0, None);
+        while let Some(item) = ahead.next_ref() {
+            if !self.selection.matches(item) {
+                continue;
+            }
+            if taken == self.left {
+                self.continue_token =
+                    last.map(|last: Arc<Item>| encode_token(self.revision, &last.name)).unwrap_or_default();
+                // Kubernetes does not count what a selector may leave out.
+                self.remaining = (!self.selection.selects()).then(|| 1 + ahead.left() as u64);
+                return;
+            }
+            taken += 1;
+            if taken == self.left {
+                last = Some(Arc::clone(item));
+            }
+        }
+    }
+}
+
+impl Iterator for Listed {
+    type Item = Arc<Object>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        while let Some(item) = self.items.next_ref() {
+            if self.selection.matches(item) {
+                return Some(Arc::clone(&item.object));
+            }
+        }
+        self.left = 0;
+        None
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let most = self.left.min(self.items.left());
+        (if self.selection.selects() { 0 } else { most }, Some(most))
     }
 }

@@ -10,8 +10,10 @@ mod collection;
 mod encode;
 mod encryption;
 mod item;
+mod items;
 pub(crate) mod key;
 mod list;
+mod reached;
 mod watch;
 mod write;
 
@@ -19,7 +21,7 @@ pub(crate) use cache::Cache;
 pub(crate) use collection::Collection;
 pub(crate) use encode::{encode, is_same};
 pub use encryption::{Encryption, EncryptionError};
-pub(crate) use list::Selection;
+pub(crate) use list::{Listed, Selection};
 pub(crate) use watch::{WatchSpec, start as watch};
 pub(crate) use write::{Claims, Write};
 

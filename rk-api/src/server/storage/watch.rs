@@ -1,18 +1,16 @@
 //! Watches: a collection's changes from a version on, as one selection sees them.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use rand::RngExt;
 use rk_store::{KeyRange, Revision, WatchRequest, WatchStream};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::{
     Cache, Collection, Selection,
     collection::{Change, Cursor},
-    encode,
-    item::Item,
-    key, store_error,
+    encode, key, store_error,
 };
 use crate::{Error, EventStream, WatchEvent, status};
 
@@ -86,9 +84,12 @@ pub(crate) async fn start(
         } else {
             cache.wait_for(asked).await?;
         }
-        let (items, revision, cursor) = collection.snapshot(&spec.selection.namespace, cache.reached());
-        let matching = items.iter().filter(|item| spec.selection.matches(item));
-        ready.extend(matching.map(|item| WatchEvent::Added(Arc::clone(&item.object))));
+        let (mut items, revision, cursor) = collection.snapshot_to_watch(&spec.selection.namespace, cache.reached());
+        while let Some(item) = items.next_ref() {
+            if spec.selection.matches(item) {
+                ready.push_back(WatchEvent::Added(Arc::clone(&item.object)));
+            }
+        }
         if spec.send_initial_events && spec.bookmarks {
             ready.push_back(WatchEvent::Bookmark { resource_version: revision.to_string(), initial_end: true });
         }
@@ -119,15 +120,22 @@ pub(crate) async fn start(
         ends: now + timeout,
         failed: false,
     };
-    let events = futures::stream::unfold(watcher, |mut watcher| async move {
-        let event = watcher.next().await?;
-        Some((event, watcher))
+    // Set anew only when it went off: most waits end before.
+    let alarm = Box::pin(tokio::time::sleep_until(watcher.wakes()));
+    let events = futures::stream::unfold((watcher, alarm), |(mut watcher, mut alarm)| async move {
+        let event = watcher.next(alarm.as_mut()).await?;
+        Some((event, (watcher, alarm)))
     });
     Ok(events.boxed())
 }
 
 impl Watcher {
-    async fn next(&mut self) -> Option<Result<WatchEvent, Error>> {
+    /// When it has something to do by itself.
+    fn wakes(&self) -> Instant {
+        if self.bookmarks { self.next_bookmark.min(self.ends) } else { self.ends }
+    }
+
+    async fn next(&mut self, mut alarm: Pin<&mut Sleep>) -> Option<Result<WatchEvent, Error>> {
         loop {
             if self.failed {
                 return None;
@@ -135,15 +143,16 @@ impl Watcher {
             if let Some(event) = self.ready.pop_front() {
                 return Some(Ok(event));
             }
-            let wake = if self.bookmarks { self.next_bookmark.min(self.ends) } else { self.ends };
             let filled = tokio::select! {
                 biased;
                 filled = self.fill() => filled,
-                () = tokio::time::sleep_until(wake) => {
-                    if wake == self.ends {
+                () = alarm.as_mut() => {
+                    let now = self.wakes();
+                    if now == self.ends {
                         return None;
                     }
-                    self.next_bookmark = wake + BOOKMARK;
+                    self.next_bookmark = now + BOOKMARK;
+                    alarm.as_mut().reset(self.wakes());
                     if let Some(bookmark) = self.bookmark() {
                         return Some(Ok(bookmark));
                     }
@@ -198,7 +207,7 @@ impl Watcher {
                     None => return Err(status::unavailable("the store ended the watch").into()),
                 };
                 for event in batch.events.iter() {
-                    let previous = event.prev_kv.as_ref().map(|kv| self.cache.decode(kv)).transpose()?.map(Item::new);
+                    let previous = event.prev_kv.as_ref().map(|kv| self.cache.item(kv)).transpose()?;
                     if let Some(change) = self.cache.change_of(event, previous)? {
                         self.ready.extend(event_of(&self.selection, &change));
                     }

@@ -5,6 +5,7 @@
 //! connection, or when much has come together.
 
 use std::{
+    future::poll_fn,
     io,
     pin::Pin,
     sync::Arc,
@@ -21,7 +22,7 @@ const GATHERED: usize = 128 << 10;
 const KEPT: usize = 8 << 10;
 
 /// A stream that gathers what is written. Clones are handles of one stream.
-pub(crate) struct Corked<S>(Arc<Mutex<Cork<S>>>);
+pub struct Corked<S>(Arc<Mutex<Cork<S>>>);
 
 struct Cork<S> {
     stream: S,
@@ -30,6 +31,8 @@ struct Cork<S> {
     sent: usize,
     /// Why nothing can be sent any more, for the next who writes.
     failed: Option<io::Error>,
+    /// Whether a flush sends.
+    open: bool,
 }
 
 impl<S> Clone for Corked<S> {
@@ -39,12 +42,27 @@ impl<S> Clone for Corked<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Corked<S> {
-    pub(crate) fn new(stream: S) -> Self {
-        Self(Arc::new(Mutex::new(Cork { stream, gathered: Vec::new(), sent: 0, failed: None })))
+    /// Gathers what is written to this stream.
+    pub fn new(stream: S) -> Self {
+        let cork = Cork { stream, gathered: Vec::new(), sent: 0, failed: None, open: false };
+        Self(Arc::new(Mutex::new(cork)))
+    }
+
+    /// From now on a flush sends: for a stream that is no HTTP connection any more. It also sends what whoever took it over has
+    /// flushed already.
+    ///
+    /// # Errors
+    /// The stream's own.
+    pub async fn uncork(&self) -> io::Result<()>
+    where
+        S: AsyncWrite + Unpin,
+    {
+        self.0.lock().open = true;
+        poll_fn(|cx| self.0.lock().send(cx)).await
     }
 
     /// Sends what was gathered, as far as the stream takes it now. The task is woken when it takes more.
-    pub(crate) fn send(&self, cx: &mut Context<'_>) {
+    pub fn send(&self, cx: &mut Context<'_>) {
         let mut cork = self.0.lock();
         match cork.send(cx) {
             Poll::Ready(Ok(())) if cork.gathered.capacity() > KEPT => cork.gathered = Vec::new(),
@@ -118,9 +136,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
         true
     }
 
-    /// Sends nothing: the connection's task does, by [`Corked::send`].
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.0.lock().fail())
+    /// Sends nothing: the connection's task does, by [`Corked::send`], until the stream is uncorked.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut cork = self.0.lock();
+        cork.fail()?;
+        if cork.open {
+            ready!(cork.send(cx))?;
+            return Pin::new(&mut cork.stream).poll_flush(cx);
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -132,8 +156,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Corked<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     use super::*;
@@ -165,6 +187,19 @@ mod tests {
         corked.shutdown().await.unwrap();
         assert_eq!(far.read(&mut buf).await.unwrap(), 4);
         assert_eq!(far.read(&mut buf).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn uncorked_it_is_a_stream_like_others() {
+        let (near, mut far) = duplex(1 << 10);
+        let mut corked = Corked::new(near);
+        corked.write_all(b"one").await.unwrap();
+        corked.uncork().await.unwrap();
+        let mut buf = [0; 8];
+        assert_eq!(far.read(&mut buf).await.unwrap(), 3);
+        corked.write_all(b"four").await.unwrap();
+        corked.flush().await.unwrap();
+        assert_eq!(far.read(&mut buf).await.unwrap(), 4);
     }
 
     #[tokio::test]

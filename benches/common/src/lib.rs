@@ -1,0 +1,5 @@
+//! What the load generators share.
+
+pub mod process;
+pub mod progress;
+pub mod stats;
