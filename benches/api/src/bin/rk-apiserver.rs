@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode, sync::Arc, time::Dura
 
 use clap::Parser;
 use rk_api::server::{
-    ControlPlane, Security, Server, ServiceAccountIssuer, UserInfo, bootstrap,
+    ControlPlane, Security, Server, ServiceAccountIssuer, UserInfo, authn, bootstrap,
     pki::{Pki, Wanted, kubeconfig, write_private},
     plugins, serve, tls_config,
 };
@@ -65,8 +65,10 @@ async fn run(options: Options) -> Result<(), AnyError> {
             jwks_uri: format!("{url}/openid/v1/jwks"),
             key: pki.service_account_key().to_owned(),
             audiences: Vec::new(),
+            other_keys: Vec::new(),
+            other_urls: Vec::new(),
         }),
-        anonymous: true,
+        anonymous: authn::Anonymous::Allowed,
         ..Security::default()
     };
     let mut builder = ControlPlane::builder().store(store.clone()).security(security);
