@@ -79,3 +79,24 @@ async fn every_request_leaves_what_the_policy_says() {
     assert_eq!((&started["verb"], &started["auditID"]), (&json!("watch"), &ended["auditID"]));
     assert_eq!(log.dropped(), 0);
 }
+
+#[tokio::test]
+async fn what_admission_policies_note_is_in_the_event() {
+    let folder = tempfile::tempdir().unwrap();
+    let (api, log) = start(folder.path()).await;
+    let rule = json!({"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]});
+    let policies = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies";
+    let policy = json!({"metadata": {"name": "p"}, "spec": {"matchConstraints": {"resourceRules": [rule]},
+        "validations": [{"expression": "object.metadata.name != 'bad'", "message": "a bad name"}],
+        "auditAnnotations": [{"key": "name", "valueExpression": "object.metadata.name"}]}});
+    api.create(policies, policy).await;
+    let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Audit"]}});
+    api.create("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings", binding).await;
+    api.create("/api/v1/namespaces/default/configmaps", json!({"metadata": {"name": "bad"}})).await;
+    let all = events(folder.path(), &log).await;
+    let annotations = &all.last().unwrap()["annotations"];
+    assert_eq!(annotations["p/name"], "bad");
+    let failure = annotations["validation.policy.admission.k8s.io/validation_failure"].as_str().unwrap();
+    let failure: Value = serde_json::from_str(failure).unwrap();
+    assert_eq!((&failure[0]["message"], &failure[0]["policy"]), (&json!("a bad name"), &json!("p")));
+}

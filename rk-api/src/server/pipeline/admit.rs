@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Call, Core};
 use crate::{
     DeleteOptions, Error, Object, WriteOptions,
-    server::{AdmissionRequest, Notes, Operation},
+    server::{AdmissionRequest, Notes, Operation, audit},
 };
 
 impl Core {
@@ -43,13 +43,21 @@ impl Core {
     /// # Errors
     /// A plugin refuses the write.
     pub(super) async fn admit(&self, request: &AdmissionRequest, call: &Call) -> Result<(), Error> {
+        let mut admitted = Ok(());
         for plugin in &self.admission {
             if plugin.handles(request.operation, &request.resource, &request.attributes.subresource) {
-                plugin.validate(request, self).await?;
+                admitted = plugin.validate(request, self).await;
+                if admitted.is_err() {
+                    break;
+                }
             }
         }
+        // Whatever was decided.
         call.warn(request.notes.take_warnings());
-        Ok(())
+        for (key, value) in request.notes.annotations() {
+            audit::annotate(&key, || value);
+        }
+        Ok(admitted?)
     }
 }
 
