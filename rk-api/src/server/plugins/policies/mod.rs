@@ -8,9 +8,11 @@
 //! ```
 //!
 //! `environment` is what expressions may name, `compile` what is wrong with a policy, `evaluate` the evaluation of one
-//! policy for one write, `params` the objects that parametrize it. Match conditions of webhooks are evaluated here too.
+//! policy for one write, `params` the objects that parametrize it, `conditions` the match conditions of webhooks.
 
 mod compile;
+#[cfg(feature = "serve")]
+mod conditions;
 mod environment;
 mod evaluate;
 mod mutating;
@@ -26,7 +28,8 @@ use serde_json::Value;
 
 use compile::{Policy, compile};
 pub(crate) use compile::{condition_issues, issues};
-pub(super) use evaluate::conditions_hold;
+#[cfg(feature = "serve")]
+pub(super) use conditions::conditions_hold;
 pub use mutating::MutatingPolicies;
 pub use validating::ValidatingPolicies;
 
