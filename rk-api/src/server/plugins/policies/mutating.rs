@@ -120,7 +120,7 @@ fn patch_with(object: &Value, patch: &Value, mutation: &Mutation, schema: Option
         });
         let patch = json_patch::Patch(operations.collect::<Result<_, _>>()?);
         let mut patched = object.clone();
-        json_patch::patch(&mut patched, &patch).map_err(|error| error.to_string())?;
+        json_patch::patch_unsafe(&mut patched, &patch).map_err(|error| error.to_string())?;
         return well_formed(patched, object, schema);
     }
     let metadata = patch["metadata"].as_object();
