@@ -148,6 +148,14 @@ mod tests {
     }
 
     #[test]
+    fn a_value_is_not_moved_into_itself() {
+        let patch =
+            json!([{"op": "add", "path": "/data/x", "value": "1"}, {"op": "move", "from": "/data", "path": "/data/k"}]);
+        let refused = super::json(&patch, &json!({"data": {"k": "v"}})).unwrap_err();
+        assert!(refused.code.is_some_and(|code| code < 500));
+    }
+
+    #[test]
     fn a_patched_object_is_decoded() {
         let schema = Schema::builtin("apps", "v1", "Deployment");
         let check = |kind, patched, validation| {
