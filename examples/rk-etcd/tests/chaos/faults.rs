@@ -11,11 +11,8 @@ pub async fn make(group: Arc<Group>, seed: u64, until: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let mut over = Vec::new();
     loop {
-        let pause = group.scene.now() + random.random_range(500..5000);
-        while group.scene.now() < pause {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            group.supervise();
-        }
+        let pause = Duration::from_millis(random.random_range(500..5000));
+        group.supervised(tokio::time::sleep(pause)).await;
         if group.scene.now() >= until {
             break;
         }

@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::Write,
     path::PathBuf,
+    pin::pin,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
@@ -112,7 +113,7 @@ impl Group {
     }
 
     /// Starts members again that have ended by themselves, which they may only do on a full disk.
-    pub fn supervise(&self) {
+    fn supervise(&self) {
         for member in self.members.values() {
             let mut state = member.state.lock().unwrap();
             let Some(status) = state.child.as_mut().and_then(|child| child.try_wait().unwrap()) else { continue };
@@ -179,18 +180,25 @@ impl Group {
         }
     }
 
+    /// Waits for something, and meanwhile starts members again that have ended by themselves.
+    pub async fn supervised<T>(&self, what: impl Future<Output = T>) -> T {
+        let mut what = pin!(what);
+        let mut looks = tokio::time::interval(Duration::from_millis(100));
+        loop {
+            tokio::select! {
+                done = &mut what => return done,
+                _ = looks.tick() => self.supervise(),
+            }
+        }
+    }
+
     /// Ends all faults.
-    pub async fn recover(&self) {
+    pub fn recover(&self) {
         self.cut(&BTreeSet::new());
         for id in IDS {
             self.fill(id, false);
             self.pause(id, false);
             self.restart(id);
-        }
-        // One that has just noticed a full disk ends now.
-        for _ in 0..10 {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            self.supervise();
         }
     }
 
