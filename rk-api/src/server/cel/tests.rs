@@ -62,6 +62,7 @@ fn kubernetes_libraries() {
         ("[1.5, 2.5].sum() == 4.0", json!(true)),
         ("[duration('1m'), duration('1s')].sum()", json!("61s")),
         ("[].sum()", json!(0)),
+        ("[duration('1m')].filter(d, false).sum() < duration('1s')", json!(true)),
         ("[1, 3, 2].max() - [1, 3, 2].min()", json!(2)),
         ("['x', 'y', 'x'].indexOf('x')", json!(0)),
         ("['x', 'y', 'x'].lastIndexOf('x')", json!(2)),
