@@ -415,11 +415,10 @@ impl Run {
         });
         let out_of_budget = self.left < CALL_LIMIT;
         self.left = self.left.saturating_sub(meter.spent());
-        let field = path.to_string();
         let whole = |field: String| if field.is_empty() { "<nil>".to_owned() } else { field };
         let mut invalid = |why: String| {
             let message = format!("Invalid value: {:?}: {why}", node.name);
-            self.errors.push(FieldError { reason: "FieldValueInvalid", field: whole(field.clone()), message });
+            self.errors.push(FieldError { reason: "FieldValueInvalid", field: whole(path.to_string()), message });
         };
         match holds {
             Ok(None) => true,
@@ -432,6 +431,7 @@ impl Run {
                     "FieldValueDuplicate" => format!("Duplicate value: {:?}", node.name),
                     _ => format!("Invalid value: {:?}: {why}", node.name),
                 };
+                let field = path.to_string();
                 let joined = format!("{field}{}", rule.path);
                 let joined = if field.is_empty() { joined.trim_start_matches('.').to_owned() } else { joined };
                 self.errors.push(FieldError { reason: rule.reason, field: whole(joined), message });
