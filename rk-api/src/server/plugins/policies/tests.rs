@@ -125,6 +125,9 @@ async fn params_parametrize() {
     let missing = validate(spec(), reference("none", "Deny")).await.0.unwrap().1;
     assert!(missing.ends_with("no params found for policy binding with `Deny` parameterNotFoundAction"), "{missing}");
     assert!(validate(spec(), reference("none", "Allow")).await.0.is_none());
+    let mut audited = reference("none", "Deny");
+    audited["validationActions"] = json!(["Audit"]);
+    assert!(validate(spec(), audited).await.0.is_some(), "a binding that can't be used refuses");
     let all = json!({"paramRef": {"selector": {}, "parameterNotFoundAction": "Deny"}});
     assert!(validate(spec(), all).await.0.unwrap().1.ends_with("too many"));
 }
