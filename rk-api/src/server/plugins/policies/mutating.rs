@@ -86,7 +86,7 @@ async fn run(
     };
     let schema = reader.schema(shown);
     for param in &params {
-        let mut seen = Seen::of(request, shown, reader).await?;
+        let (mut seen, mut changed) = (Seen::of(request, shown, reader).await?, false);
         for (index, mutation) in policy.mutations.iter().enumerate() {
             let patched = settled(request, reader, |answers| {
                 let mut evaluation = Evaluation::new(&seen.inputs(param), &policy.variables, answers)?;
@@ -103,11 +103,13 @@ async fn run(
             };
             match patched {
                 // Later mutations see what this one made.
-                Ok(object) => seen.object = object,
+                Ok(object) => (seen.object, changed) = (object, true),
                 Err(why) => return failed(request, &why),
             }
         }
-        request.object = Some(convert(seen.object, shown, &request.resource, reader).await?);
+        if changed {
+            request.object = Some(convert(seen.object, shown, &request.resource, reader).await?);
+        }
     }
     Ok(())
 }
