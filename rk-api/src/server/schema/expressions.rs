@@ -374,10 +374,9 @@ impl Run {
             Value::Object(map) => self.object(node, map, old.and_then(Value::as_object), path),
             Value::Array(items) => {
                 let Some(part) = &node.parts else { return true };
-                items.iter().enumerate().all(|(index, item)| {
-                    let old = old.and_then(Value::as_array).and_then(|old| node.list.find(old, item));
-                    self.node(part, item, old, &Path::Item(path, index))
-                })
+                let old = node.list.counterparts(items, old.and_then(Value::as_array));
+                let mut items = items.iter().enumerate().zip(old);
+                items.all(|((index, item), old)| self.node(part, item, old, &Path::Item(path, index)))
             }
             _ => true,
         }
