@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Resource, Status,
-    server::{AdmissionRequest, Admit, Operation, Reader, apply, schema::Schema},
+    server::{AdmissionRequest, Admit, Operation, Reader, apply, patch, schema::Schema},
 };
 
 /// Changes a write as the MutatingAdmissionPolicies that are bound to it say, one after the other, each seeing what those
@@ -122,7 +122,7 @@ fn patch_with(object: &Value, patch: &Value, mutation: &Mutation, schema: Option
         });
         let patch = json_patch::Patch(operations.collect::<Result<_, _>>()?);
         let mut patched = object.clone();
-        json_patch::patch_unsafe(&mut patched, &patch).map_err(|error| error.to_string())?;
+        patch::operate(&mut patched, &patch)?;
         return well_formed(patched, object, schema);
     }
     let metadata = patch["metadata"].as_object();

@@ -109,8 +109,7 @@ impl MutatingWebhooks {
         let (webhook, shown) = asked;
         let (Some(patch), Some(object)) = (answer.patch, request.object.clone()) else { return Ok(()) };
         let mut object = convert(object, &request.resource, shown, reader).await?;
-        json_patch::patch_unsafe(&mut object, &patch)
-            .map_err(|error| error.to_string())
+        patch::operate(&mut object, &patch)
             .and_then(|()| well_formed(&object, shown))
             .map_err(|error| status::internal(format!("webhook {:?}: {error}", text(&webhook["name"]))))?;
         request.object = Some(convert(object, shown, &request.resource, reader).await?);
