@@ -87,7 +87,7 @@ fn kubernetes_libraries() {
         ("ip('224.0.0.1').isLinkLocalMulticast() && ip('ff02::1').isLinkLocalMulticast()", json!(true)),
         ("ip('169.254.169.254').isLinkLocalUnicast()", json!(true)),
         ("ip('192.168.0.1').isGlobalUnicast() && !ip('255.255.255.255').isGlobalUnicast()", json!(true)),
-        ("ip('::ffff:1.2.3.4') == ip('1.2.3.4') || true", json!(true)),
+        ("isIP('::ffff:1.2.3.4')", json!(false)),
         ("cidr('192.168.0.0/24').containsIP(ip('192.168.0.1'))", json!(true)),
         ("cidr('192.168.0.0/24').containsIP('192.168.1.1')", json!(false)),
         ("cidr('192.168.0.0/16').containsCIDR('192.168.10.0/24')", json!(true)),
