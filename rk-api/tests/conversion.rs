@@ -13,10 +13,10 @@ use rk_api::{
     server::{
         Server, UserInfo,
         pki::{Pki, Wanted},
+        tls_config,
     },
 };
 use rk_store::MemoryStore;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
@@ -54,18 +54,10 @@ async fn webhook() -> (u16, String) {
     let directory = tempfile::tempdir().unwrap();
     let pki = Pki::open(directory.path()).unwrap();
     let identity = pki.identity("hook", &Wanted::server("hook", ["127.0.0.1".to_owned()])).unwrap();
-    let chain = vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
+    let tls = tls_config(&identity.certificate, &identity.key, None).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let acceptor = TlsAcceptor::from(tls.config());
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();

@@ -331,23 +331,23 @@ impl Checker<'_> {
             }
             ("bind", [v, value, body]) if matches!(&target.expr, Expr::Ident(space) if space == "cel") => {
                 let (value, kind) = self.check(value);
-                let name = self.variable(v)?;
+                let name = self.variable(v);
                 let (body, result) = self.within([(name, kind)], |checker| checker.check(body));
                 return Some((Code::Bind(Box::new([value, body])), result));
             }
             _ => None,
         }?;
-        let names: Vec<String> = variables.iter().map(|v| self.variable(v)).collect::<Option<_>>()?;
+        let names: Vec<String> = variables.iter().map(|v| self.variable(v)).collect();
         Some(self.fold(at, call, target, (kind, names), filter, body))
     }
 
     /// The name that a macro gives to what it goes through.
-    fn variable(&mut self, tree: &IdedExpr) -> Option<String> {
+    fn variable(&mut self, tree: &IdedExpr) -> String {
         match &tree.expr {
-            Expr::Ident(name) => Some(name.clone()),
+            Expr::Ident(name) => name.clone(),
             _ => {
                 self.issue(tree.id, "argument must be a simple name".to_owned());
-                Some(String::new())
+                String::new()
             }
         }
     }
@@ -426,7 +426,7 @@ impl Checker<'_> {
             Type::Dyn => Type::Dyn,
             _ => return self.no_overload(at, if flat { "optFlatMap" } else { "optMap" }, true, &[kind]),
         };
-        let name = self.variable(v).unwrap_or_default();
+        let name = self.variable(v);
         let (body, result) = self.within([(name, inner)], |checker| checker.check(body));
         if flat && !Type::optional(Type::Dyn).is(&result) {
             return self.no_overload(at, "optFlatMap", true, &[kind, result]);

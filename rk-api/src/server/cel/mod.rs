@@ -29,6 +29,7 @@ pub(crate) use estimate::estimate;
 pub(crate) use eval::{Meter, Scope};
 pub(crate) use library::authorizer::Answers;
 pub use parse::CompileError;
+pub(crate) use parse::MAX_DEPTH;
 pub(crate) use types::Type;
 pub(crate) use value::{Failure, Other, Val};
 
@@ -68,6 +69,7 @@ impl Environment {
 pub struct Program {
     code: check::Code,
     kind: Type,
+    depth: usize,
 }
 
 impl Program {
@@ -89,13 +91,19 @@ impl Program {
     /// What is wrong with it and where.
     pub(crate) fn checked(text: &str, environment: &Environment) -> Result<Self, CompileError> {
         parse::parse(text, |tree, source| {
-            check::check(environment, text, tree, source).map(|(code, kind)| Self { code, kind })
+            let (code, kind) = check::check(environment, text, tree, source)?;
+            Ok(Self { code, kind, depth: parse::depth(tree) })
         })
     }
 
     /// The type of its value.
     pub(crate) fn kind(&self) -> &Type {
         &self.kind
+    }
+
+    /// How deep it is nested.
+    pub(crate) fn depth(&self) -> usize {
+        self.depth
     }
 
     /// Whether it reads a variable.

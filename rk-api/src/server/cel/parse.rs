@@ -12,7 +12,7 @@ const MAX_TEXT: usize = 100_000;
 /// Signs of operators, selections and brackets: each may be a level of the tree.
 const MAX_SIGNS: usize = 10_000;
 /// Levels of brackets (cel-go's default).
-const MAX_DEPTH: u16 = 250;
+pub(crate) const MAX_DEPTH: u16 = 250;
 /// Address space, of which only what is used costs memory: 20 KiB for each level there may be.
 const STACK: usize = 256 << 20;
 
@@ -99,7 +99,7 @@ fn too_deep() -> CompileError {
 }
 
 /// Levels of a tree.
-fn depth(tree: &IdedExpr) -> usize {
+pub(super) fn depth(tree: &IdedExpr) -> usize {
     use cel::common::ast::{EntryExpr, Expr};
     let entry = |entry: &cel::common::ast::IdedEntryExpr| match &entry.expr {
         EntryExpr::StructField(field) => depth(&field.value),

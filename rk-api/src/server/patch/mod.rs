@@ -6,6 +6,7 @@
 mod order;
 mod strategic;
 
+use json_patch::PatchOperation;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::Value;
 
@@ -14,6 +15,10 @@ use crate::{PatchKind, StatusExt, status};
 
 /// The most operations in a JSON patch.
 const MAX_OPERATIONS: usize = 10_000;
+/// The most bytes that a JSON patch may copy or move within an object (apiserver's largest request).
+const MAX_COPIED: usize = 3 * 1024 * 1024;
+/// The levels that an object may have after a JSON patch, as many as the parser reads.
+const MAX_DEPTH: usize = 128;
 
 /// Applies a patch to an object.
 ///
@@ -99,9 +104,50 @@ fn json(patch: &Value, current: &Value) -> Result<Value, Status> {
     }
     let operations: json_patch::Patch = serde_json::from_value(patch.clone()).map_err(|_| rejected())?;
     let mut patched = current.clone();
-    // Without undoing what was done before a failure, for the copy is dropped then: to undo some moves the crate panics.
-    json_patch::patch_unsafe(&mut patched, &operations).map_err(|_| rejected())?;
+    operate(&mut patched, &operations).map_err(|_| rejected())?;
     Ok(patched)
+}
+
+/// Applies the operations of a JSON patch. What a failure leaves is to be dropped.
+///
+/// # Errors
+/// Why an operation can't be applied.
+pub(crate) fn operate(object: &mut Value, patch: &json_patch::Patch) -> Result<(), String> {
+    let mut copied = 0;
+    for (index, operation) in patch.0.iter().enumerate() {
+        let (part, from) = match operation {
+            PatchOperation::Add(add) => (Some(&add.value), false),
+            PatchOperation::Replace(replace) => (Some(&replace.value), false),
+            PatchOperation::Copy(copy) => (object.pointer(copy.from.as_str()), true),
+            PatchOperation::Move(moved) => (object.pointer(moved.from.as_str()), true),
+            PatchOperation::Remove(_) | PatchOperation::Test(_) => (None, false),
+        };
+        // A copy may double the object, and both may nest it.
+        copied += part.filter(|_| from).map_or(0, |part| part.to_string().len());
+        if copied > MAX_COPIED {
+            return Err(format!("a JSON patch copies or moves more than {MAX_COPIED} bytes"));
+        }
+        let outside = operation.path().as_str().matches('/').count();
+        if part.is_some_and(|part| outside + depth(part) > MAX_DEPTH) {
+            return Err(format!("a JSON patch nests an object deeper than {MAX_DEPTH} levels"));
+        }
+        // Without undoing what was done before a failure: to undo some moves the crate panics.
+        json_patch::patch_unsafe(object, std::slice::from_ref(operation)).map_err(|mut error| {
+            error.operation = index;
+            error.to_string()
+        })?;
+    }
+    Ok(())
+}
+
+/// Levels of a tree.
+fn depth(value: &Value) -> usize {
+    let inner = match value {
+        Value::Array(items) => items.iter().map(depth).max(),
+        Value::Object(fields) => fields.values().map(depth).max(),
+        _ => None,
+    };
+    1 + inner.unwrap_or_default()
 }
 
 /// The patch is well formed, but not for this object.
@@ -153,6 +199,25 @@ mod tests {
             json!([{"op": "add", "path": "/data/x", "value": "1"}, {"op": "move", "from": "/data", "path": "/data/k"}]);
         let refused = super::json(&patch, &json!({"data": {"k": "v"}})).unwrap_err();
         assert!(refused.code.is_some_and(|code| code < 500));
+    }
+
+    #[test]
+    fn a_patch_grows_and_nests_an_object_within_bounds() {
+        let small = json!({"data": {"k": "v"}});
+        let big = json!({"data": {"k": "v".repeat(100_000)}});
+        let copy = |to: String| json!({"op": "copy", "from": "/data/k", "path": to});
+        let copies = |count: usize| Value::Array((0..count).map(|i| copy(format!("/data/k{i}"))).collect());
+        let doubled = vec![json!({"op": "copy", "from": "/data", "path": "/data/x"}); 60];
+        let wrap = [
+            json!({"op": "add", "path": "/new", "value": {}}),
+            json!({"op": "move", "from": "/data", "path": "/new/data"}),
+            json!({"op": "move", "from": "/new", "path": "/data"}),
+        ];
+        let wrapped = (0..1000).flat_map(|_| wrap.clone()).collect();
+        for (patch, object) in [(Value::Array(doubled), &small), (Value::Array(wrapped), &small), (copies(60), &big)] {
+            assert_eq!(super::json(&patch, object).unwrap_err().code, Some(422));
+        }
+        assert!(super::json(&copies(20), &big).is_ok());
     }
 
     #[test]

@@ -102,14 +102,18 @@ async fn namespace_matches(
 
 /// Whether the labels of namespace and object are those that a webhook or a policy wants to see.
 pub(super) async fn labelled(webhook: &Value, request: &AdmissionRequest, reader: &dyn Reader) -> Result<bool, Status> {
+    let (namespaces, objects) = (selector(&webhook["namespaceSelector"])?, selector(&webhook["objectSelector"])?);
+    // As most are: then nothing is decoded.
+    if namespaces.is_empty() && objects.is_empty() {
+        return Ok(true);
+    }
     let old = request.old_object.as_ref().map(|old| old.value()).transpose().map_err(status::internal)?;
     let old = old.unwrap_or_default();
-    if !namespace_matches(&selector(&webhook["namespaceSelector"])?, request, &old, reader).await? {
+    if !namespace_matches(&namespaces, request, &old, reader).await? {
         return Ok(false);
     }
-    let objects = selector(&webhook["objectSelector"])?;
     let new = request.object.iter().any(|object| labels_match(&objects, object));
-    Ok(new || request.old_object.is_some() && labels_match(&objects, &old))
+    Ok(objects.is_empty() || new || request.old_object.is_some() && labels_match(&objects, &old))
 }
 
 #[cfg(test)]

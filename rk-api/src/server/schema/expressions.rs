@@ -374,10 +374,9 @@ impl Run {
             Value::Object(map) => self.object(node, map, old.and_then(Value::as_object), path),
             Value::Array(items) => {
                 let Some(part) = &node.parts else { return true };
-                items.iter().enumerate().all(|(index, item)| {
-                    let old = old.and_then(Value::as_array).and_then(|old| node.list.find(old, item));
-                    self.node(part, item, old, &Path::Item(path, index))
-                })
+                let old = node.list.counterparts(items, old.and_then(Value::as_array));
+                let mut items = items.iter().enumerate().zip(old);
+                items.all(|((index, item), old)| self.node(part, item, old, &Path::Item(path, index)))
             }
             _ => true,
         }
@@ -415,11 +414,10 @@ impl Run {
         });
         let out_of_budget = self.left < CALL_LIMIT;
         self.left = self.left.saturating_sub(meter.spent());
-        let field = path.to_string();
         let whole = |field: String| if field.is_empty() { "<nil>".to_owned() } else { field };
         let mut invalid = |why: String| {
             let message = format!("Invalid value: {:?}: {why}", node.name);
-            self.errors.push(FieldError { reason: "FieldValueInvalid", field: whole(field.clone()), message });
+            self.errors.push(FieldError { reason: "FieldValueInvalid", field: whole(path.to_string()), message });
         };
         match holds {
             Ok(None) => true,
@@ -432,6 +430,7 @@ impl Run {
                     "FieldValueDuplicate" => format!("Duplicate value: {:?}", node.name),
                     _ => format!("Invalid value: {:?}: {why}", node.name),
                 };
+                let field = path.to_string();
                 let joined = format!("{field}{}", rule.path);
                 let joined = if field.is_empty() { joined.trim_start_matches('.').to_owned() } else { joined };
                 self.errors.push(FieldError { reason: rule.reason, field: whole(joined), message });

@@ -23,7 +23,7 @@ mod rules;
 mod validate;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, OnceLock},
 };
 
@@ -109,10 +109,15 @@ pub(crate) enum ListType {
 }
 
 impl ListType {
-    /// The item of a list that is the same as this one; only those of maps can be told.
-    pub(crate) fn find<'a>(&self, list: &'a [Value], item: &Value) -> Option<&'a Value> {
-        let Self::Map(keys) = self else { return None };
-        list.iter().find(|other| keys.iter().all(|key| other.get(&**key) == item.get(&**key)))
+    /// For each item of a list the one of the `old` list that is the same; only those of maps can be told.
+    pub(crate) fn counterparts<'a>(&self, list: &[Value], old: Option<&'a Vec<Value>>) -> Vec<Option<&'a Value>> {
+        let (Self::Map(keys), Some(old)) = (self, old) else { return vec![None; list.len()] };
+        let identity = |item: &Value| {
+            let keys: Value = keys.iter().map(|key| item.get(&**key).cloned().unwrap_or_default()).collect();
+            keys.to_string()
+        };
+        let old: HashMap<String, &'a Value> = old.iter().map(|item| (identity(item), item)).collect();
+        list.iter().map(|item| old.get(&identity(item)).copied()).collect()
     }
 }
 

@@ -172,8 +172,7 @@ fn array(
     }
     duplicates(schema, list, path, errors);
     if let Shape::List(items) = &schema.shape {
-        for (index, item) in list.iter().enumerate() {
-            let old = old.and_then(|old| schema.list_type.find(old, item));
+        for ((index, item), old) in list.iter().enumerate().zip(schema.list_type.counterparts(list, old)) {
             node(items, item, old, &Path::Item(path, index), errors);
         }
     }

@@ -22,21 +22,10 @@ pub(super) const ROWS: &[Row] = &[
         }
         Ok(Val::Bool(true))
     }),
-    (
-        &[".sum(list<int>) int", ".sum(list<uint>) uint", ".sum(list<double>) double", ".sum(list<duration>) duration"],
-        |meter, a| {
-            let mut sum: Option<Val<'_>> = None;
-            for item in list(&a[0])?.values() {
-                meter.charge(1)?;
-                let item = item?;
-                sum = Some(match sum {
-                    Some(sum) => operators::add(meter, &[sum, item])?,
-                    None => item,
-                });
-            }
-            Ok(sum.unwrap_or(Val::Int(0)))
-        },
-    ),
+    (&[".sum(list<int>) int"], |meter, a| sum(meter, &a[0], Val::Int(0))),
+    (&[".sum(list<uint>) uint"], |meter, a| sum(meter, &a[0], Val::Uint(0))),
+    (&[".sum(list<double>) double"], |meter, a| sum(meter, &a[0], Val::Double(0.0))),
+    (&[".sum(list<duration>) duration"], |meter, a| sum(meter, &a[0], Val::Duration(0))),
     (&[".min(list<A>) A"], |meter, a| extreme(meter, &a[0], "min", Ordering::Less)),
     (&[".max(list<A>) A"], |meter, a| extreme(meter, &a[0], "max", Ordering::Greater)),
     (&[".indexOf(list<A>, A) int"], |meter, a| place(meter, list(&a[0])?.to_vec()?.iter().enumerate(), &a[1])),
@@ -125,6 +114,20 @@ fn list<'v, 'a>(value: &'v Val<'a>) -> Result<&'v List<'a>, Failure> {
         Val::List(list) => Ok(list),
         _ => Err(Failure::overload()),
     }
+}
+
+/// The sum of all items; `none` if there are none.
+fn sum<'a>(meter: &mut Meter<'_>, value: &Val<'a>, none: Val<'a>) -> Evaluated<'a> {
+    let mut sum: Option<Val<'a>> = None;
+    for item in list(value)?.values() {
+        meter.charge(1)?;
+        let item = item?;
+        sum = Some(match sum {
+            Some(sum) => operators::add(meter, &[sum, item])?,
+            None => item,
+        });
+    }
+    Ok(sum.unwrap_or(none))
 }
 
 fn extreme<'a>(meter: &mut Meter<'_>, value: &Val<'a>, name: &str, wanted: Ordering) -> Evaluated<'a> {

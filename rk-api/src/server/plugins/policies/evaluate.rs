@@ -1,6 +1,6 @@
 //! The evaluation of a policy's expressions for one write.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ use crate::{
     Resource, Status,
     server::{
         AdmissionRequest, Reader,
-        cel::{Answers, CALL_LIMIT, Failure, Meter, Program, Scope, Val, library::authorizer::Check},
+        cel::{Answers, CALL_LIMIT, Failure, MAX_DEPTH, Meter, Program, Scope, Val, library::authorizer::Check},
     },
     status,
 };
@@ -71,6 +71,8 @@ pub(super) struct Evaluation<'a, 'n> {
     variables: &'a [Program],
     /// Variables are evaluated when they are first read.
     known: RefCell<Vec<Option<Result<Val<'a>, Failure>>>>,
+    /// Levels of the variables that are being evaluated, of which one may read the other.
+    depth: Cell<usize>,
     answers: &'n Answers,
     left: u64,
 }
@@ -82,7 +84,15 @@ impl<'a> Scope<'a> for Evaluation<'a, '_> {
             return known;
         }
         let program = self.variables.get(variable).ok_or_else(Failure::overload)?;
+        // An expression is no deeper than the stack; so are those together that read each other.
+        let outside = self.depth.get();
+        let depth = outside + program.depth();
+        if depth > usize::from(MAX_DEPTH) {
+            return Err(Failure::Error(format!("variables are nested deeper than {MAX_DEPTH} levels")));
+        }
+        self.depth.set(depth);
         let value = program.evaluate(self, meter);
+        self.depth.set(outside);
         if let Some(known) = self.known.borrow_mut().get_mut(variable) {
             *known = Some(value.clone());
         }
@@ -93,7 +103,7 @@ impl<'a> Scope<'a> for Evaluation<'a, '_> {
 impl<'a, 'n> Evaluation<'a, 'n> {
     pub(super) fn new(inputs: &Inputs<'a>, variables: &'a [Program], answers: &'n Answers) -> Result<Self, Failure> {
         let known = RefCell::new(vec![None; variables.len()]);
-        Ok(Self { values: inputs.values()?, variables, known, answers, left: BUDGET })
+        Ok(Self { values: inputs.values()?, variables, known, depth: Cell::default(), answers, left: BUDGET })
     }
 
     pub(super) fn value(&mut self, program: &'a Program) -> Result<Val<'a>, Failure> {

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Resource, Status,
-    server::{AdmissionRequest, Admit, Operation, Reader, apply, schema::Schema},
+    server::{AdmissionRequest, Admit, Operation, Reader, apply, patch, schema::Schema},
 };
 
 /// Changes a write as the MutatingAdmissionPolicies that are bound to it say, one after the other, each seeing what those
@@ -86,7 +86,7 @@ async fn run(
     };
     let schema = reader.schema(shown);
     for param in &params {
-        let mut seen = Seen::of(request, shown, reader).await?;
+        let (mut seen, mut changed) = (Seen::of(request, shown, reader).await?, false);
         for (index, mutation) in policy.mutations.iter().enumerate() {
             let patched = settled(request, reader, |answers| {
                 let mut evaluation = Evaluation::new(&seen.inputs(param), &policy.variables, answers)?;
@@ -103,11 +103,13 @@ async fn run(
             };
             match patched {
                 // Later mutations see what this one made.
-                Ok(object) => seen.object = object,
+                Ok(object) => (seen.object, changed) = (object, true),
                 Err(why) => return failed(request, &why),
             }
         }
-        request.object = Some(convert(seen.object, shown, &request.resource, reader).await?);
+        if changed {
+            request.object = Some(convert(seen.object, shown, &request.resource, reader).await?);
+        }
     }
     Ok(())
 }
@@ -120,7 +122,7 @@ fn patch_with(object: &Value, patch: &Value, mutation: &Mutation, schema: Option
         });
         let patch = json_patch::Patch(operations.collect::<Result<_, _>>()?);
         let mut patched = object.clone();
-        json_patch::patch_unsafe(&mut patched, &patch).map_err(|error| error.to_string())?;
+        patch::operate(&mut patched, &patch)?;
         return well_formed(patched, object, schema);
     }
     let metadata = patch["metadata"].as_object();

@@ -99,6 +99,21 @@ async fn failures_follow_the_failure_policy() {
 }
 
 #[tokio::test]
+async fn variables_nest_as_deep_as_the_stack_allows() {
+    let spec = |count: usize| {
+        let variable = |i: usize| match i {
+            0 => json!({"name": "v0", "expression": "1"}),
+            i => json!({"name": format!("v{i}"), "expression": format!("variables.v{} + 1", i - 1)}),
+        };
+        let variables: Vec<Value> = (0..count).map(variable).collect();
+        json!({"variables": variables, "validations": [{"expression": format!("variables.v{} == {count}", count - 1)}]})
+    };
+    assert_eq!(validate(spec(50), json!({})).await.0, None);
+    let (refused, _) = validate(spec(1000), json!({})).await;
+    assert!(refused.clone().unwrap().1.contains("variables are nested deeper"), "{refused:?}");
+}
+
+#[tokio::test]
 async fn conditions_rules_and_labels_choose_the_writes() {
     let no = || json!([{"expression": "false"}]);
     let spec =
@@ -125,6 +140,9 @@ async fn params_parametrize() {
     let missing = validate(spec(), reference("none", "Deny")).await.0.unwrap().1;
     assert!(missing.ends_with("no params found for policy binding with `Deny` parameterNotFoundAction"), "{missing}");
     assert!(validate(spec(), reference("none", "Allow")).await.0.is_none());
+    let mut audited = reference("none", "Deny");
+    audited["validationActions"] = json!(["Audit"]);
+    assert!(validate(spec(), audited).await.0.is_some(), "a binding that can't be used refuses");
     let all = json!({"paramRef": {"selector": {}, "parameterNotFoundAction": "Deny"}});
     assert!(validate(spec(), all).await.0.unwrap().1.ends_with("too many"));
 }

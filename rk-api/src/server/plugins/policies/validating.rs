@@ -37,12 +37,19 @@ impl Default for ValidatingPolicies {
 struct Objection {
     message: String,
     reason: String,
+    /// Whether it refuses the write whatever the binding says is to be done.
+    refuses: bool,
 }
 
 impl Objection {
-    /// Of a policy that could not be evaluated.
+    /// Of an expression that could not be evaluated.
     fn failed(why: impl Into<String>) -> Self {
-        Self { message: why.into(), reason: String::new() }
+        Self { message: why.into(), reason: String::new(), refuses: false }
+    }
+
+    /// Of a policy that can't be used as it is, or whose audit annotations can't.
+    fn unusable(why: impl Into<String>) -> Self {
+        Self { refuses: true, ..Self::failed(why) }
     }
 }
 
@@ -93,13 +100,13 @@ async fn judge(
     request: &AdmissionRequest,
     reader: &dyn Reader,
 ) -> Vec<Objection> {
-    let failed = |why: String| if policy.fail { vec![Objection::failed(why)] } else { Vec::new() };
+    let failed = |objection: Objection| if policy.fail { vec![objection] } else { Vec::new() };
     if let Some(why) = &policy.broken {
-        return failed(format!("failed to configure policy: {why}"));
+        return failed(Objection::unusable(format!("failed to configure policy: {why}")));
     }
     let params = match params::params(&policy.param_kind, binding, request, reader).await {
         Ok(params) => params,
-        Err(why) => return failed(format!("failed to configure binding: {why}")),
+        Err(why) => return failed(Objection::unusable(format!("failed to configure binding: {why}"))),
     };
     let mut objections = Vec::new();
     for param in &params {
@@ -114,7 +121,7 @@ async fn judge(
                     request.notes.annotate(format!("{}/{key}", policy.name), value);
                 }
             }
-            Err(failure) => objections.extend(failed(failure.to_string())),
+            Err(failure) => objections.extend(failed(Objection::failed(failure.to_string()))),
         }
     }
     objections
@@ -134,7 +141,7 @@ fn judge_one<'a>(policy: &'a Policy, evaluation: &mut Evaluation<'a, '_>) -> Res
             Ok(true) => {}
             Ok(false) => {
                 let message = message(validation, evaluation)?;
-                judged.objections.push(Objection { message, reason: validation.reason.clone() });
+                judged.objections.push(Objection { message, reason: validation.reason.clone(), refuses: false });
             }
             Err(ask @ Failure::Ask(_)) => return Err(ask),
             Err(failure) if policy.fail => {
@@ -156,9 +163,8 @@ fn judge_one<'a>(policy: &'a Policy, evaluation: &mut Evaluation<'a, '_>) -> Res
             Ok(_) => {}
             Err(ask @ Failure::Ask(_)) => return Err(ask),
             Err(failure) if policy.fail => {
-                judged
-                    .objections
-                    .push(Objection::failed(format!("audit annotation '{key}' resulted in error: {failure}")));
+                let why = format!("audit annotation '{key}' resulted in error: {failure}");
+                judged.objections.push(Objection::unusable(why));
             }
             Err(_) => {}
         }
@@ -192,8 +198,12 @@ fn act(
     denied: &mut Option<Status>,
 ) {
     let (policy, binding_name, why) = (&policy.name, text(&binding["metadata"]["name"]), &objection.message);
-    let actions = &binding["spec"]["validationActions"];
-    for action in list(actions).iter().filter_map(Value::as_str) {
+    let actions: Vec<&str> = if objection.refuses {
+        vec!["Deny"]
+    } else {
+        list(&binding["spec"]["validationActions"]).iter().filter_map(Value::as_str).collect()
+    };
+    for &action in &actions {
         match action {
             "Warn" => request.notes.warn(format!(
                 "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding_name}': {why}"

@@ -18,7 +18,7 @@ pub(crate) use call::call;
 
 use super::{
     describe::{convert, objects},
-    list, policies, select, text,
+    policies, select, text,
 };
 use crate::{
     LabelSelector, PatchKind, Resource, Status,
@@ -42,28 +42,27 @@ fn sees(resource: &Resource) -> bool {
     resource.group != GROUP
 }
 
-/// The webhooks of a kind of configuration that want to see this write, by the names of their configurations, and the
-/// resource as which each sees it.
-async fn webhooks(
-    request: &AdmissionRequest,
-    reader: &dyn Reader,
-    plural: &str,
-) -> Result<Vec<(Value, Resource)>, Status> {
+/// The webhooks of a kind of configuration, by the names of their configurations.
+async fn webhooks(reader: &dyn Reader, plural: &str) -> Result<Vec<Value>, Status> {
     let all = reader.list(GROUP, plural, "", &LabelSelector::everything()).await.map_err(status::internal)?;
-    let mut wanted = Vec::new();
+    let mut webhooks = Vec::new();
     for configuration in all {
-        for webhook in list(&configuration.value().map_err(status::internal)?["webhooks"]) {
-            let Some(shown) = select::matched(&webhook["rules"], &webhook["matchPolicy"], request, reader) else {
-                continue;
-            };
-            if select::labelled(webhook, request, reader).await?
-                && policies::conditions_hold(webhook, &shown, request, reader).await?
-            {
-                wanted.push((webhook.clone(), shown));
-            }
+        let mut configuration = configuration.value().map_err(status::internal)?;
+        if let Value::Array(own) = configuration["webhooks"].take() {
+            webhooks.extend(own);
         }
     }
-    Ok(wanted)
+    Ok(webhooks)
+}
+
+/// The resource as which a webhook wants to see this write; `None` if it does not.
+async fn wanted(webhook: &Value, request: &AdmissionRequest, reader: &dyn Reader) -> Result<Option<Resource>, Status> {
+    let Some(shown) = select::matched(&webhook["rules"], &webhook["matchPolicy"], request, reader) else {
+        return Ok(None);
+    };
+    let wants = select::labelled(webhook, request, reader).await?
+        && policies::conditions_hold(webhook, &shown, request, reader).await?;
+    Ok(wants.then_some(shown))
 }
 
 /// Asks one webhook; `None` if it failed and its failure policy is to go on without it.
@@ -109,8 +108,7 @@ impl MutatingWebhooks {
         let (webhook, shown) = asked;
         let (Some(patch), Some(object)) = (answer.patch, request.object.clone()) else { return Ok(()) };
         let mut object = convert(object, &request.resource, shown, reader).await?;
-        json_patch::patch_unsafe(&mut object, &patch)
-            .map_err(|error| error.to_string())
+        patch::operate(&mut object, &patch)
             .and_then(|()| well_formed(&object, shown))
             .map_err(|error| status::internal(format!("webhook {:?}: {error}", text(&webhook["name"]))))?;
         request.object = Some(convert(object, shown, &request.resource, reader).await?);
@@ -146,10 +144,13 @@ impl Admit for MutatingWebhooks {
 
     async fn mutate(&self, request: &mut AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
         let mut again = Vec::new();
-        for webhook in webhooks(request, reader, "mutatingwebhookconfigurations").await? {
-            Self::apply(&webhook, request, reader).await?;
-            if text(&webhook.0["reinvocationPolicy"]) == "IfNeeded" {
-                again.push((webhook, request.object.clone()));
+        for webhook in webhooks(reader, "mutatingwebhookconfigurations").await? {
+            // By the object as those before it left it.
+            let Some(shown) = wanted(&webhook, request, reader).await? else { continue };
+            let asked = (webhook, shown);
+            Self::apply(&asked, request, reader).await?;
+            if text(&asked.0["reinvocationPolicy"]) == "IfNeeded" {
+                again.push((asked, request.object.clone()));
             }
         }
         for (webhook, left) in again {
@@ -172,8 +173,13 @@ impl Admit for ValidatingWebhooks {
     }
 
     async fn validate(&self, request: &AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
-        let webhooks = webhooks(request, reader, "validatingwebhookconfigurations").await?;
-        let asked = webhooks.iter().map(|webhook| ask(webhook, request, reader));
+        let mut wanting = Vec::new();
+        for webhook in webhooks(reader, "validatingwebhookconfigurations").await? {
+            if let Some(shown) = wanted(&webhook, request, reader).await? {
+                wanting.push((webhook, shown));
+            }
+        }
+        let asked = wanting.iter().map(|webhook| ask(webhook, request, reader));
         for answer in futures::future::join_all(asked).await {
             for warning in answer?.into_iter().flat_map(|answer| answer.warnings) {
                 request.notes.warn(warning);

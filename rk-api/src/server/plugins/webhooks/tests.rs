@@ -15,27 +15,19 @@ use crate::server::{
     Attributes, Notes, UserInfo,
     fixture::Objects,
     pki::{Pki, Wanted},
+    tls_config,
 };
 
 /// Serves a webhook that answers as `answer` says; its port, and its authority in PEM.
 async fn serve(answer: fn(&Value) -> Value) -> (u16, String) {
-    use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
     let directory = tempfile::tempdir().unwrap();
     let pki = Pki::open(directory.path()).unwrap();
     let names = ["127.0.0.1".to_owned(), "hook.dev.svc".to_owned()];
     let identity = pki.identity("hook", &Wanted::server("hook", names)).unwrap();
-    let chain = vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap()];
-    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .unwrap();
+    let tls = tls_config(&identity.certificate, &identity.key, None).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let acceptor = TlsAcceptor::from(tls.config());
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
