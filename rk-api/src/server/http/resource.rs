@@ -27,9 +27,8 @@ use crate::{
 };
 
 /// Whether a request may last: a watch, a log that is followed, a connection.
-pub(super) fn is_long_running(path: &ResourcePath, query: &Query) -> bool {
-    path.watch
-        || query.flag("watch")
+pub(super) fn is_long_running(method: &Method, path: &ResourcePath, query: &Query) -> bool {
+    verb(method, path, query) == Some("watch")
         || matches!(path.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log")
 }
 

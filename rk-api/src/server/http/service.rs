@@ -63,7 +63,7 @@ impl HttpService {
         let (mut parts, body) = request.into_parts();
         let path = ResourcePath::parse(parts.uri.path());
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        let long = path.as_ref().is_some_and(|path| resource::is_long_running(path, &query));
+        let long = path.as_ref().is_some_and(|path| resource::is_long_running(&parts.method, path, &query));
         let labels = Labels::of(&parts.method, path.as_ref(), &query);
         let _running = self.core.metrics.start(&labels, long);
         let started = tokio::time::Instant::now();
