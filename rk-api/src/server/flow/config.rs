@@ -146,8 +146,9 @@ impl Config {
 
     /// The level of a request, its flow, and the uids of schema and level.
     pub(super) fn classify(&self, asked: &Attributes) -> Classified {
-        let found = self.schemas.iter().find(|schema| applies(&schema.rules, asked));
-        let found = found.and_then(|schema| Some((schema, self.levels.get(&schema.level)?)));
+        // A schema whose level is not there is about nothing.
+        let mut about = self.schemas.iter().filter(|schema| applies(&schema.rules, asked));
+        let found = about.find_map(|schema| Some((schema, self.levels.get(&schema.level)?)));
         let Some((schema, running)) = found else {
             let name = if asked.user.in_group(SUPERUSERS) { EXEMPT } else { CATCH_ALL };
             let level = self.levels.get(name);
