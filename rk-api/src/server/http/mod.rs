@@ -35,6 +35,8 @@ pub use connect::KubeletClient;
 pub(crate) use discovery::{Documents, body_of};
 pub use identity::ClientCertificate;
 use identity::Peer;
+#[cfg(feature = "serve")]
+pub(crate) use identity::drop_headers;
 pub(crate) use metrics::Metrics;
 #[cfg(feature = "serve")]
 pub(crate) use path::unescape;
