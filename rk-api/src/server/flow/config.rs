@@ -23,6 +23,11 @@ const CATCH_ALL: &str = "catch-all";
 /// The level and the schema of `system:masters`.
 const EXEMPT: &str = "exempt";
 
+/// No level has more queues, and no flow more of them to choose from, whatever its object says: a queue takes memory, and
+/// dealing hands takes time, before anybody waits.
+const MOST_QUEUES: usize = 1 << 16;
+const MOST_HAND: usize = 64;
+
 /// The level of a request (`None` if it is exempt), its flow there, and the uids of schema and level.
 pub(super) type Classified = (Option<Arc<Level>>, u64, (Arc<str>, Arc<str>));
 
@@ -115,8 +120,8 @@ impl Config {
             let or =
                 |number: Option<i32>, default: usize| number.and_then(|n| usize::try_from(n).ok()).unwrap_or(default);
             Queuing {
-                queues: or(given.and_then(|given| given.queues), 64),
-                hand: or(given.and_then(|given| given.hand_size), 8),
+                queues: or(given.and_then(|given| given.queues), 64).min(MOST_QUEUES),
+                hand: or(given.and_then(|given| given.hand_size), 8).min(MOST_HAND),
                 length: or(given.and_then(|given| given.queue_length_limit), 50),
             }
         });
