@@ -44,4 +44,6 @@ pub use service::HttpService;
 #[cfg(feature = "serve")]
 pub use shell::serve;
 #[cfg(feature = "serve")]
+pub(crate) use tls::roots;
+#[cfg(feature = "serve")]
 pub use tls::{Tls, TlsError, TlsFiles, tls_config};
