@@ -41,6 +41,11 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: std::fmt::Display,
 {
+    let segments = parts.uri.path().strip_prefix("/apis/").map(|path| path.trim_end_matches('/').split('/').count());
+    if path.is_none() && segments.is_some_and(|segments| segments > 2) {
+        // It would be judged as a path, which many may read, and might name a resource there.
+        return Err(status::no_such_path().into());
+    }
     if path.is_some_and(|path| resource::verb(&parts.method, path, query).is_none()) {
         return Err(status::method_not_allowed().into());
     }

@@ -81,6 +81,9 @@ where
     } else {
         core.call(&user, &path.resource(), namespace, name, subresource, verb).await?
     };
+    if !path.rest.is_empty() && subresource != "proxy" {
+        return Err(status::no_such_path().into());
+    }
     call.warn(deprecation(call.resource()).map(str::to_owned).or_else(|| call.served.deprecation.clone()));
     #[cfg(feature = "serve")]
     if super::connect::is_connection(subresource) {
