@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::TlsError;
+use super::{TlsError, http::roots};
 
 /// No answer is longer, in bytes, but for those that are passed on.
 const MAX_ANSWER: usize = 8 << 20;
@@ -45,11 +45,7 @@ pub(crate) fn client_tls(trust: Trust<'_>, identity: Option<(&str, &str)>) -> Re
     let builder = builder.map_err(|error| wrong("TLS", &error))?;
     let builder = match trust {
         Trust::Authorities(pem) => {
-            let mut roots = RootCertStore::empty();
-            for root in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                let root = root.map_err(|error| wrong("CA", &error))?;
-                roots.add(root).map_err(|error| wrong("CA", &error))?;
-            }
+            let roots = roots("CA", pem)?;
             if roots.is_empty() {
                 return Err(wrong("CA", &"no certificate, and this server trusts no other authorities"));
             }

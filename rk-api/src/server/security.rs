@@ -13,7 +13,7 @@ use super::{
 use crate::Error;
 
 /// Who issues service-account tokens, and with which key.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct ServiceAccountIssuer {
     /// The URL in the tokens, such as `https://kubernetes.default.svc.cluster.local`.
     pub url: String,
@@ -28,6 +28,18 @@ pub struct ServiceAccountIssuer {
     pub other_keys: Vec<String>,
     /// URLs that the issuer had before, whose tokens still count.
     pub other_urls: Vec<String>,
+}
+
+impl fmt::Debug for ServiceAccountIssuer {
+    /// Without the keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceAccountIssuer")
+            .field("url", &self.url)
+            .field("jwks_uri", &self.jwks_uri)
+            .field("audiences", &self.audiences)
+            .field("other_urls", &self.other_urls)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What guards a server: client certificates (feature `serve`), tokens, the Node authorizer, RBAC, the default admission

@@ -127,6 +127,10 @@ async fn another_server_serves_a_group() {
         let refused = api.get(caller, &samples).await;
         assert!(refused.code == 403 && refused.body["message"].as_str().unwrap().contains(by), "{}", refused.body);
     }
+    // What follows a subresource makes no other thing of it.
+    let refused = api.get(&jane, &format!("{samples}/a/status/more")).await;
+    let message = refused.body["message"].as_str().unwrap();
+    assert!(refused.code == 403 && message.contains("samples/status"), "{message}");
     let client = behind.client(UserInfo::loopback());
     for (kind, plural, body) in
         [("ClusterRole", "clusterroles", role), ("ClusterRoleBinding", "clusterrolebindings", binding)]

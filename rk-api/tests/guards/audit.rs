@@ -75,6 +75,7 @@ async fn every_request_leaves_what_the_policy_says() {
     assert_eq!((&unknown["responseStatus"]["code"], &unknown["user"]), (&json!(401), &json!({})));
     assert_eq!(impersonated["impersonatedUser"]["username"], "joe");
     assert_eq!(impersonated["user"]["username"], "admin");
+    assert_eq!(impersonated["annotations"]["authorization.k8s.io/decision"], "forbid", "admin may be joe, who may not");
     assert_eq!((&started["stage"], &ended["stage"]), (&json!("ResponseStarted"), &json!("ResponseComplete")));
     assert_eq!((&started["verb"], &started["auditID"]), (&json!("watch"), &ended["auditID"]));
     assert_eq!(log.dropped(), 0);

@@ -68,6 +68,8 @@ async fn more_than_may_be_in_flight_are_told_to_try_again() {
     assert_eq!(api.get(&bearer("jane"), maps).await.code, 200);
     assert_eq!(api.get(&bearer("jane"), &format!("{maps}?watch=1&timeoutSeconds=1")).await.code, 200);
     assert_eq!(api.call(&bearer("admin"), "DELETE", &format!("{maps}/x"), Value::Null).await.code, 404);
+    // Others don't get past by calling a write a watch.
+    assert_eq!(api.call(&bearer("jane"), "DELETE", &format!("{maps}/x?watch=1"), Value::Null).await.code, 429);
     permits.add_permits(1);
     assert_eq!(held.await.unwrap().code, 201);
 }

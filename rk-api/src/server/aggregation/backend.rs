@@ -15,6 +15,7 @@ use crate::{
     Error, LabelSelector,
     server::{
         Reader, UserInfo,
+        http::drop_headers,
         outbound::{Connection, Trust, client_tls, connect, exchange},
         pipeline::Core,
     },
@@ -191,10 +192,7 @@ fn join(host: &str, port: i64) -> String {
 
 /// Says in headers who a request is from; what the client said there is dropped.
 pub(crate) fn identify(headers: &mut http::HeaderMap, user: &UserInfo) {
-    let said: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with("x-remote-")).cloned().collect();
-    for name in said {
-        headers.remove(name);
-    }
+    drop_headers(headers, "x-remote-");
     // A name that no header can hold is nobody's: the other side then knows no caller.
     let mut say = |name: &str, value: &str| {
         if let (Ok(name), Ok(value)) =

@@ -15,6 +15,7 @@ mod status;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -37,10 +38,18 @@ pub(crate) use backend::{Backend, identify};
 pub(crate) use document::RemoteVersion;
 
 /// How this server shows itself to those behind it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Aggregation {
     /// The front proxy's client certificate and key in PEM: with it a server behind this one believes who a request is from.
     pub identity: Option<(String, String)>,
+}
+
+impl fmt::Debug for Aggregation {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let certificate = self.identity.as_ref().map(|(certificate, _)| certificate);
+        f.debug_struct("Aggregation").field("certificate", &certificate).finish_non_exhaustive()
+    }
 }
 
 /// How often a backend is looked at that is available, and one that is not.

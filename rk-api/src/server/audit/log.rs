@@ -139,13 +139,24 @@ impl Writer {
         let stem = self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let ending = self.path.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
         let now = crate::now().strftime("%Y-%m-%dT%H-%M-%S%.6f").to_string();
-        std::fs::rename(&self.path, self.path.with_file_name(format!("{stem}-{now}{ending}")))?;
+        match std::fs::rename(&self.path, self.path.with_file_name(format!("{stem}-{now}{ending}"))) {
+            // Somebody took it away, or another could not be begun the last time.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         self.file = open(&self.path)?;
         self.written = 0;
         if self.options.max_backups > 0 {
             let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             let begins = format!("{stem}-");
-            let is_backup = |name: &str| name.starts_with(&begins) && name.ends_with(&ending);
+            // Files of others may begin alike: only what has a time there is one of these.
+            let is_time = |text: &str| {
+                text.starts_with(|c: char| c.is_ascii_digit())
+                    && text.chars().all(|c| c.is_ascii_digit() || matches!(c, '-' | 'T' | '.'))
+            };
+            let is_backup = |name: &str| {
+                name.strip_prefix(&begins).and_then(|rest| rest.strip_suffix(&ending)).is_some_and(is_time)
+            };
             let mut old: Vec<_> = std::fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.path()).collect();
             old.retain(|path| path.file_name().is_some_and(|name| is_backup(&name.to_string_lossy())));
             old.sort();
@@ -166,12 +177,18 @@ mod tests {
         let path = folder.path().join("audit.log");
         let options = AuditLogOptions { max_bytes: 10, max_backups: 2, ..AuditLogOptions::default() };
         let log = AuditLog::open(&path, options).unwrap();
+        std::fs::write(folder.path().join("audit-policy.log"), "somebody else's").unwrap();
         for i in 0..5 {
             log.take(format!("event {i}").into());
             log.flush().await;
         }
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "event 4\n");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4);
+        assert!(folder.path().join("audit-policy.log").exists());
+        std::fs::remove_file(&path).unwrap();
+        log.take("event 5".into());
+        log.flush().await;
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "event 5\n");
         assert_eq!(log.dropped(), 0);
     }
 }

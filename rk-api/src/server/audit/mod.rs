@@ -53,6 +53,12 @@ pub(crate) fn annotate(key: &str, value: impl FnOnce() -> String) {
     });
 }
 
+/// The same for what is decided on the way more than once: the last word counts. Who may act as somebody else, say, may not
+/// do everything as them.
+pub(crate) fn decide(key: &str, value: impl FnOnce() -> String) {
+    let _ = NOTES.try_with(|notes| notes.annotations.lock().insert(key.to_owned(), value()));
+}
+
 /// Notes as whom the request is made.
 pub(crate) fn impersonated(user: &Arc<UserInfo>) {
     let _ = NOTES.try_with(|notes| *notes.impersonated.lock() = Some(Arc::clone(user)));

@@ -54,7 +54,9 @@ impl ClientCertificates {
             Err(error) => return refuse(format!("malformed certificate: {error}")),
         };
         let validity = certificate.validity();
-        let at = |time: &ASN1Time| Timestamp::from_second(time.timestamp()).unwrap_or_default();
+        // The end of a certificate that never ends (RFC 5280, 4.1.2.5) is some hours behind the last time there is here.
+        let last = Timestamp::MAX.as_second();
+        let at = |time: &ASN1Time| Timestamp::from_second(time.timestamp().min(last)).unwrap_or_default();
         let valid = (at(&validity.not_before), at(&validity.not_after));
         if now < valid.0 || now > valid.1 {
             let side = if now < valid.0 { format!("before {}", valid.0) } else { format!("after {}", valid.1) };
@@ -72,7 +74,8 @@ impl ClientCertificates {
         let subject = certificate.subject();
         let texts = |values: Vec<&str>| values.into_iter().map(str::to_owned).collect::<Vec<_>>();
         let names = texts(subject.iter_common_name().filter_map(|value| value.as_str().ok()).collect());
-        let Some(name) = names.into_iter().next().filter(|name| !name.is_empty()) else { return Ok(None) };
+        // Of several the last counts, as in Go: signers judge the same one.
+        let Some(name) = names.into_iter().next_back().filter(|name| !name.is_empty()) else { return Ok(None) };
         let groups = texts(subject.iter_organization().filter_map(|value| value.as_str().ok()).collect());
         let oid = Oid::from(UID).expect("a valid object identifier");
         let uid = subject.iter_by_oid(&oid).find_map(|value| value.as_str().ok()).unwrap_or_default().to_owned();
@@ -136,6 +139,13 @@ mod tests {
         assert!(ClientCertificates::user(&certificate(&jane, &[], 2030), now).unwrap().is_some());
         let nobody = [(DnType::OrganizationName, "dev")];
         assert!(ClientCertificates::user(&certificate(&nobody, &[], 2030), now).unwrap().is_none());
+        let mut endless = CertificateParams::default();
+        endless.distinguished_name.push(DnType::CommonName, "jane");
+        endless.not_after = date_time_ymd(9999, 12, 31);
+        let endless = endless.self_signed(&KeyPair::generate().unwrap()).unwrap();
+        assert!(ClientCertificates::user(endless.der(), now).unwrap().is_some());
+        let two = [(DnType::CommonName, "jane"), (DnType::CustomDnType(vec![2, 5, 4, 3]), "joe")];
+        assert_eq!(ClientCertificates::user(&certificate(&two, &[], 2030), now).unwrap().unwrap().name, "joe");
         for (der, word) in [
             (certificate(&jane, &[Usage::ClientAuth], 2025), "expired"),
             (certificate(&jane, &[Usage::ServerAuth], 2030), "usage"),

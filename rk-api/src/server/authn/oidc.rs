@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::Method;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, jwk::JwkSet};
+use jsonwebtoken::{
+    Algorithm, DecodingKey, Validation,
+    jwk::{Jwk, JwkSet},
+};
+use parking_lot::RwLock;
 use serde_json::{Map, Value};
 use tokio::{sync::Mutex, time::Instant};
 
@@ -59,19 +63,14 @@ const PAUSE: Duration = Duration::from_secs(10);
 /// How far clocks may differ for a token that counts from a time on, in seconds, as go-oidc has it.
 const LEEWAY: i64 = 300;
 
-/// The issuer's keys, and when they were last asked for.
-#[derive(Default)]
-struct Keys {
-    set: Option<JwkSet>,
-    asked: Option<Instant>,
-}
-
 /// Knows the holders of an issuer's ID tokens. The issuer's keys are fetched when they are first needed, and again when a
 /// token is signed with another.
 pub struct Oidc {
     issuer: OidcIssuer,
     remote: Remote,
-    keys: Mutex<Keys>,
+    keys: RwLock<Option<JwkSet>>,
+    /// When the keys were last asked for; locked while they are.
+    asked: Mutex<Option<Instant>>,
 }
 
 fn refuse<T>(why: impl std::fmt::Display) -> Result<T, AuthenticationError> {
@@ -89,7 +88,7 @@ impl Oidc {
         if !remote.is_https() {
             return Err(RemoteError { what: url, reason: "an issuer has to be https".to_owned() });
         }
-        Ok(Self { issuer, remote, keys: Mutex::default() })
+        Ok(Self { issuer, remote, keys: RwLock::default(), asked: Mutex::default() })
     }
 
     async fn fetch(&self) -> Result<JwkSet, String> {
@@ -102,21 +101,31 @@ impl Oidc {
         serde_json::from_value(keys).map_err(|error| format!("the issuer's keys can't be read: {error}"))
     }
 
-    /// The keys that may have signed a token.
+    /// Those of the keys known that may have signed a token.
+    fn known(&self, id: Option<&str>) -> Vec<DecodingKey> {
+        let named = |key: &&Jwk| id.is_none() || key.common.key_id.as_deref() == id;
+        let keys = self.keys.read();
+        let keys = keys.iter().flat_map(|set| &set.keys);
+        keys.filter(named).filter_map(|key| DecodingKey::from_jwk(key).ok()).collect()
+    }
+
+    /// The keys that may have signed a token. One whose key is known does not wait for the issuer.
     async fn candidates(&self, id: Option<&str>) -> Result<Vec<DecodingKey>, String> {
-        let find = |set: &JwkSet| -> Vec<DecodingKey> {
-            let named = |key: &&jsonwebtoken::jwk::Jwk| id.is_none() || key.common.key_id.as_deref() == id;
-            set.keys.iter().filter(named).filter_map(|key| DecodingKey::from_jwk(key).ok()).collect()
-        };
-        let mut keys = self.keys.lock().await;
-        let known = keys.set.as_ref().map(find).unwrap_or_default();
-        if !known.is_empty() || keys.asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
+        let known = self.known(id);
+        if !known.is_empty() {
             return Ok(known);
         }
-        keys.asked = Some(Instant::now());
+        let mut asked = self.asked.lock().await;
+        // Somebody else may have asked meanwhile.
+        let known = self.known(id);
+        if !known.is_empty() || asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
+            return Ok(known);
+        }
+        *asked = Some(Instant::now());
         let fetched = tokio::time::timeout(PATIENCE, self.fetch()).await;
         let set = fetched.map_err(|_| "the issuer does not answer".to_owned())??;
-        Ok(find(keys.set.insert(set)))
+        *self.keys.write() = Some(set);
+        Ok(self.known(id))
     }
 
     /// The claims of a token whose signature holds.

@@ -6,13 +6,15 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use async_trait::async_trait;
 use http::{HeaderMap, HeaderName, header::InvalidHeaderName};
 use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, UnixTime},
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
 use super::ClientCertificates;
-use crate::server::{AuthenticationError, Authenticator, Credentials, TlsError, UserInfo, http::unescape};
+use crate::server::{
+    AuthenticationError, Authenticator, Credentials, TlsError, UserInfo,
+    http::{roots, unescape},
+};
 
 /// The headers in which a front proxy says who calls; these are the usual ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,13 +64,9 @@ impl RequestHeader {
     /// The authority is none, or a header's name is none.
     pub fn new(ca: &str, names: Vec<String>, headers: &IdentityHeaders) -> Result<Self, TlsError> {
         let wrong = |what, reason: &dyn fmt::Display| TlsError { what, reason: reason.to_string() };
-        let mut roots = RootCertStore::empty();
-        for root in CertificateDer::pem_slice_iter(ca.as_bytes()) {
-            let root = root.map_err(|error| wrong("request-header CA", &error))?;
-            roots.add(root).map_err(|error| wrong("request-header CA", &error))?;
-        }
+        let roots = Arc::new(roots("request-header CA", ca)?);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider).build();
         let verifier = verifier.map_err(|error| wrong("request-header CA", &error))?;
         let list = |names: &[String]| -> Result<Vec<HeaderName>, InvalidHeaderName> {
             names.iter().map(|name| HeaderName::from_bytes(name.as_bytes())).collect()

@@ -81,9 +81,11 @@ impl Authenticator for TokenWebhook {
         if known.len() >= REMEMBERED {
             known.retain(|_, (at, _)| at.elapsed() < self.remember);
         }
-        if known.len() < REMEMBERED {
-            known.insert(key, (Instant::now(), answer.clone()));
+        // All are in time: they are forgotten rather than looked through each time, and what comes is remembered.
+        if known.len() >= REMEMBERED {
+            known.clear();
         }
+        known.insert(key, (Instant::now(), answer.clone()));
         answer
     }
 }

@@ -153,13 +153,18 @@ impl Authorizer for AuthorizationWebhook {
                 return if self.options.deny_on_failure { Decision::Deny(why) } else { Decision::NoOpinion(why) };
             }
         };
+        if text.len() >= LONG {
+            return decision;
+        }
         let mut known = self.known.lock();
         if known.len() >= REMEMBERED {
             known.retain(|_, (at, decision)| at.elapsed() < self.remember(decision));
         }
-        if known.len() < REMEMBERED && text.len() < LONG {
-            known.insert(key, (Instant::now(), decision.clone()));
+        // All are in time: they are forgotten rather than looked through each time, and what comes is remembered.
+        if known.len() >= REMEMBERED {
+            known.clear();
         }
+        known.insert(key, (Instant::now(), decision.clone()));
         decision
     }
 }

@@ -23,6 +23,11 @@ const CATCH_ALL: &str = "catch-all";
 /// The level and the schema of `system:masters`.
 const EXEMPT: &str = "exempt";
 
+/// No level has more queues, and no flow more of them to choose from, whatever its object says: a queue takes memory, and
+/// dealing hands takes time, before anybody waits.
+const MOST_QUEUES: usize = 1 << 16;
+const MOST_HAND: usize = 64;
+
 /// The level of a request (`None` if it is exempt), its flow there, and the uids of schema and level.
 pub(super) type Classified = (Option<Arc<Level>>, u64, (Arc<str>, Arc<str>));
 
@@ -115,8 +120,8 @@ impl Config {
             let or =
                 |number: Option<i32>, default: usize| number.and_then(|n| usize::try_from(n).ok()).unwrap_or(default);
             Queuing {
-                queues: or(given.and_then(|given| given.queues), 64),
-                hand: or(given.and_then(|given| given.hand_size), 8),
+                queues: or(given.and_then(|given| given.queues), 64).min(MOST_QUEUES),
+                hand: or(given.and_then(|given| given.hand_size), 8).min(MOST_HAND),
                 length: or(given.and_then(|given| given.queue_length_limit), 50),
             }
         });
@@ -146,8 +151,9 @@ impl Config {
 
     /// The level of a request, its flow, and the uids of schema and level.
     pub(super) fn classify(&self, asked: &Attributes) -> Classified {
-        let found = self.schemas.iter().find(|schema| applies(&schema.rules, asked));
-        let found = found.and_then(|schema| Some((schema, self.levels.get(&schema.level)?)));
+        // A schema whose level is not there is about nothing.
+        let mut about = self.schemas.iter().filter(|schema| applies(&schema.rules, asked));
+        let found = about.find_map(|schema| Some((schema, self.levels.get(&schema.level)?)));
         let Some((schema, running)) = found else {
             let name = if asked.user.in_group(SUPERUSERS) { EXEMPT } else { CATCH_ALL };
             let level = self.levels.get(name);

@@ -81,6 +81,7 @@ async fn requests_have_the_level_of_the_first_schema_that_is_about_them() {
         (asked("system:serviceaccount:ops:x", all, "get", "pods", "x"), "schema-accounts", "level-high"),
         (asked("system:serviceaccount:dev:x", all, "get", "pods", "x"), "schema-all", "level-low"),
         (asked("x", &["lost"], "get", "pods", "x"), "", ""),
+        (asked("x", &["lost", "system:authenticated"], "get", "pods", "x"), "schema-all", "level-low"),
     ] {
         let admitted = gate.enter(&asked, &*objects).await.unwrap();
         let (by_schema, by_level) = admitted.by.unwrap();

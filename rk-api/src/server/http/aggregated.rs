@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Response, request::Parts};
 use http_body_util::BodyExt;
 
-use super::{body::Body, connect::forward, path::ResourcePath, query::Query, resource};
+use super::{audited, body::Body, connect::forward, path::ResourcePath, query::Query, resource};
 use crate::{
     Error,
     server::{
@@ -41,25 +41,18 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: std::fmt::Display,
 {
-    let url = parts.uri.path().to_owned();
-    let attributes = match path {
-        Some(path) => Attributes {
-            user: Arc::clone(user),
-            verb: resource::verb(&parts.method, path, query).ok_or_else(status::method_not_allowed)?.to_owned(),
-            group: path.group.clone(),
-            version: path.version.clone(),
-            resource: path.plural.clone(),
-            subresource: path.subresource.clone(),
-            namespace: path.namespace.clone(),
-            name: path.name.clone(),
-            path: url,
-            labels: query.get("labelSelector").parse().unwrap_or_default(),
-            fields: query.get("fieldSelector").parse().unwrap_or_default(),
-        },
-        None => {
-            let verb = parts.method.as_str().to_lowercase();
-            Attributes { user: Arc::clone(user), verb, path: url, ..Attributes::default() }
-        }
+    let segments = parts.uri.path().strip_prefix("/apis/").map(|path| path.trim_end_matches('/').split('/').count());
+    if path.is_none() && segments.is_some_and(|segments| segments > 2) {
+        // It would be judged as a path, which many may read, and might name a resource there.
+        return Err(status::no_such_path().into());
+    }
+    if path.is_some_and(|path| resource::verb(&parts.method, path, query).is_none()) {
+        return Err(status::method_not_allowed().into());
+    }
+    let attributes = Attributes {
+        labels: query.get("labelSelector").parse().unwrap_or_default(),
+        fields: query.get("fieldSelector").parse().unwrap_or_default(),
+        ..audited::attributes(user, parts, path, query)
     };
     core.authorize_attributes(&attributes).await?;
     if !backend.is_available() {

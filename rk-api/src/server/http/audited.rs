@@ -26,6 +26,9 @@ use crate::{
     },
 };
 
+/// Failures of more bytes are noted without their body.
+const SHORT: u64 = 1 << 20;
+
 /// A request in the authorizers' terms, before its caller acts as somebody else.
 pub(super) fn attributes(
     user: &Arc<UserInfo>,
@@ -106,7 +109,10 @@ pub(super) async fn response(trail: Trail, mut response: Response<Body>, long: b
         trail.started(code);
         return response.map(|body| Followed { body, trail, code }.boxed_unsync());
     }
-    if code < 400 && !trail.wants_response() {
+    // What a failure says is noted too. One that is passed on from somebody else, though, need not end.
+    let short = http_body::Body::size_hint(response.body()).upper().is_some_and(|most| most <= SHORT);
+    let noted = code >= 400 && short || trail.wants_response() && !long;
+    if !noted {
         trail.complete(code, None);
         return response;
     }

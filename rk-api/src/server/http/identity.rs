@@ -24,6 +24,14 @@ pub struct ClientCertificate {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer(pub(super) std::net::SocketAddr);
 
+/// Drops the headers whose names begin so.
+pub(crate) fn drop_headers(headers: &mut HeaderMap, prefix: &str) {
+    let dropped: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with(prefix)).cloned().collect();
+    for name in dropped {
+        headers.remove(name);
+    }
+}
+
 /// Who sends a request.
 ///
 /// # Errors
@@ -36,15 +44,18 @@ pub(super) async fn authenticate(core: &Core, parts: &mut Parts) -> Result<Arc<U
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, token)| token.trim().to_owned());
-    let certificate = parts.extensions.get::<ClientCertificate>();
+    let certificate = parts.extensions.remove::<ClientCertificate>();
+    let (certificate, chain) = certificate.map(|shown| (shown.trusted, shown.chain)).unzip();
     let credentials = Credentials {
-        certificate: certificate.map(|certificate| certificate.trusted.clone()),
-        chain: certificate.map(|certificate| certificate.chain.clone()).unwrap_or_default(),
+        certificate,
+        chain: chain.unwrap_or_default(),
         token,
         headers: std::mem::take(&mut parts.headers),
     };
     let authenticated = core.authenticator.authenticate(&credentials).await;
     parts.headers = credentials.headers;
+    // They have said what they had to say, and to nobody else: requests are sent on in this server's own name.
+    drop_headers(&mut parts.headers, "x-remote-");
     match authenticated {
         Ok(Some(user)) if user.name == ANONYMOUS && !core.anonymous_paths.allow(parts.uri.path()) => {
             Err(status::unauthorized().into())

@@ -35,11 +35,15 @@ pub use connect::KubeletClient;
 pub(crate) use discovery::{Documents, body_of};
 pub use identity::ClientCertificate;
 use identity::Peer;
+#[cfg(feature = "serve")]
+pub(crate) use identity::drop_headers;
 pub(crate) use metrics::Metrics;
 #[cfg(feature = "serve")]
 pub(crate) use path::unescape;
 pub use service::HttpService;
 #[cfg(feature = "serve")]
 pub use shell::serve;
+#[cfg(feature = "serve")]
+pub(crate) use tls::roots;
 #[cfg(feature = "serve")]
 pub use tls::{Tls, TlsError, TlsFiles, tls_config};

@@ -11,7 +11,7 @@ pub(super) struct ResourcePath {
     pub(super) namespace: String,
     pub(super) name: String,
     pub(super) subresource: String,
-    /// What follows the subresource (the path behind `proxy`).
+    /// What follows the subresource: the path behind `proxy`, or what a server behind this one makes of it.
     pub(super) rest: String,
     /// The old form of a watch: `/api/v1/watch/...`.
     pub(super) watch: bool,
@@ -69,9 +69,6 @@ impl ResourcePath {
         parsed.name = unescape(parts.next().unwrap_or_default())?;
         parsed.subresource = unescape(parts.next().unwrap_or_default())?;
         parsed.rest = parts.collect::<Vec<_>>().join("/");
-        if !parsed.rest.is_empty() && parsed.subresource != "proxy" {
-            return None;
-        }
         Some(parsed)
     }
 
@@ -98,6 +95,7 @@ mod tests {
             ("/api/v1/namespaces/a/status", "|v1||namespaces|a|status|"),
             ("/api/v1/namespaces/a/pods", "|v1|a|pods|||"),
             ("/api/v1/namespaces/a/pods/p/proxy/x/y", "|v1|a|pods|p|proxy|x/y"),
+            ("/api/v1/pods/a/log/x", "|v1||pods|a|log|x"),
             ("/apis/apps/v1/namespaces/a/deployments/d/scale", "apps|v1|a|deployments|d|scale|"),
             (
                 "/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode",
@@ -107,9 +105,7 @@ mod tests {
         ] {
             assert_eq!(parts(path).as_deref(), Some(wanted), "{path}");
         }
-        for path in
-            ["/", "/api", "/api/v1", "/apis/apps", "/apis/apps/v1", "/version", "/api/v1/pods/a/log/x", "/api/v1/"]
-        {
+        for path in ["/", "/api", "/api/v1", "/apis/apps", "/apis/apps/v1", "/version", "/api/v1/"] {
             assert_eq!(parts(path), None, "{path}");
         }
         assert!(ResourcePath::parse("/api/v1/watch/pods").unwrap().watch);

@@ -27,9 +27,8 @@ use crate::{
 };
 
 /// Whether a request may last: a watch, a log that is followed, a connection.
-pub(super) fn is_long_running(path: &ResourcePath, query: &Query) -> bool {
-    path.watch
-        || query.flag("watch")
+pub(super) fn is_long_running(method: &Method, path: &ResourcePath, query: &Query) -> bool {
+    verb(method, path, query) == Some("watch")
         || matches!(path.subresource.as_str(), "exec" | "attach" | "portforward" | "proxy" | "log")
 }
 
@@ -82,6 +81,9 @@ where
     } else {
         core.call(&user, &path.resource(), namespace, name, subresource, verb).await?
     };
+    if !path.rest.is_empty() && subresource != "proxy" {
+        return Err(status::no_such_path().into());
+    }
     call.warn(deprecation(call.resource()).map(str::to_owned).or_else(|| call.served.deprecation.clone()));
     #[cfg(feature = "serve")]
     if super::connect::is_connection(subresource) {

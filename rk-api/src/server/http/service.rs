@@ -63,8 +63,14 @@ impl HttpService {
         let (mut parts, body) = request.into_parts();
         let path = ResourcePath::parse(parts.uri.path());
         let query = Query::parse(parts.uri.query().unwrap_or_default());
-        let long = path.as_ref().is_some_and(|path| resource::is_long_running(path, &query));
-        let labels = Labels::of(&parts.method, path.as_ref(), &query);
+        let long = path.as_ref().is_some_and(|path| resource::is_long_running(&parts.method, path, &query));
+        // What is not served here has no labels of its own: anybody could ask for ever more of it, and labels stay.
+        let served = path.as_ref().filter(|path| {
+            let catalog = self.core.catalog.load();
+            let served = catalog.get(&path.group, &path.version, &path.plural);
+            served.is_some_and(|served| served.has(&path.subresource))
+        });
+        let labels = Labels::of(&parts.method, served, &query);
         let _running = self.core.metrics.start(&labels, long);
         let started = tokio::time::Instant::now();
         let answered = {

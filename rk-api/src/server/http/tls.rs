@@ -198,14 +198,23 @@ fn certified_key(certificate: &str, key: &str, provider: &CryptoProvider) -> Res
     CertifiedKey::from_der(chain, key, provider).map_err(|error| bad_certificate(&error))
 }
 
-fn client_verifier(pem: &str, provider: Arc<CryptoProvider>) -> Result<Verifier, TlsError> {
-    let bad_ca = tls_error("client CA");
+/// The authorities in PEM; there may be none.
+///
+/// # Errors
+/// One is no certificate of an authority.
+pub(crate) fn roots(what: &'static str, pem: &str) -> Result<RootCertStore, TlsError> {
+    let wrong = tls_error(what);
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        roots.add(certificate.map_err(|error| bad_ca(&error))?).map_err(|error| bad_ca(&error))?;
+        roots.add(certificate.map_err(|error| wrong(&error))?).map_err(|error| wrong(&error))?;
     }
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-    verifier.allow_unauthenticated().build().map(Verifier).map_err(|error| bad_ca(&error))
+    Ok(roots)
+}
+
+fn client_verifier(pem: &str, provider: Arc<CryptoProvider>) -> Result<Verifier, TlsError> {
+    let roots = Arc::new(roots("client CA", pem)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
+    verifier.allow_unauthenticated().build().map(Verifier).map_err(|error| tls_error("client CA")(&error))
 }
 
 /// TLS with a serving certificate and key in PEM. With `client_ca` (PEM), certificates that clients show are checked

@@ -14,8 +14,8 @@ const REASON: &str = "authorization.k8s.io/reason";
 
 fn refuse(attributes: &Attributes, reason: String) -> Error {
     let refused = forbidden(attributes, &reason).into();
-    audit::annotate(DECISION, || "forbid".to_owned());
-    audit::annotate(REASON, || reason);
+    audit::decide(DECISION, || "forbid".to_owned());
+    audit::decide(REASON, || reason);
     refused
 }
 
@@ -58,8 +58,8 @@ impl Core {
         for authorizer in &self.authorizers {
             match authorizer.authorize(attributes).await {
                 Decision::Allow(reason) => {
-                    audit::annotate(DECISION, || "allow".to_owned());
-                    audit::annotate(REASON, || reason);
+                    audit::decide(DECISION, || "allow".to_owned());
+                    audit::decide(REASON, || reason);
                     return Ok(());
                 }
                 Decision::Deny(reason) => return Err(refuse(attributes, reason)),

@@ -99,8 +99,9 @@ impl Authority {
             ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
             _ => None,
         });
-        let ends = Timestamp::from_second(parsed.validity().not_after.timestamp());
-        let ends = ends.map_err(|error| fail("certificate", &error))?;
+        // An authority that never ends (RFC 5280, 4.1.2.5) does so behind the last time there is here.
+        let ends = parsed.validity().not_after.timestamp().min(Timestamp::MAX.as_second());
+        let ends = Timestamp::from_second(ends).map_err(|error| fail("certificate", &error))?;
         let subject = parsed.subject().as_raw().to_vec();
         Ok(Self(Arc::new(Inner { key, algorithm, subject, key_id, ends })))
     }

@@ -7,6 +7,7 @@ use x509_parser::{
     oid_registry::OID_X509_EXT_SUBJECT_ALT_NAME,
     pem::parse_x509_pem,
     prelude::FromDer,
+    x509::AttributeTypeAndValue,
 };
 
 pub(super) const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
@@ -30,6 +31,13 @@ pub(super) struct Asked {
     pub(super) names: Vec<u8>,
 }
 
+/// The texts of a subject's attributes. One that can't be read can't be judged, and would still be signed.
+fn texts<'a, 'b: 'a>(values: impl Iterator<Item = &'a AttributeTypeAndValue<'b>>) -> Result<Vec<String>, String> {
+    let text = |value: &AttributeTypeAndValue<'_>| value.as_str().map(str::to_owned);
+    let texts: Result<Vec<String>, _> = values.map(text).collect();
+    texts.map_err(|error| format!("the request's subject can't be read: {error}"))
+}
+
 impl Asked {
     /// Reads a request in PEM.
     pub(super) fn parse(pem: &[u8]) -> Result<Self, String> {
@@ -38,11 +46,14 @@ impl Asked {
         let (_, request) = parsed.map_err(|error| format!("the request is no PKCS #10: {error}"))?;
         request.verify_signature().map_err(|error| format!("the request's signature does not hold: {error}"))?;
         let info = &request.certification_request_info;
-        let texts = |values: Vec<&str>| values.into_iter().map(str::to_owned).collect::<Vec<_>>();
-        let common = texts(info.subject.iter_common_name().filter_map(|value| value.as_str().ok()).collect());
-        let organizations = texts(info.subject.iter_organization().filter_map(|value| value.as_str().ok()).collect());
+        let common = texts(info.subject.iter_common_name())?;
+        if common.len() > 1 {
+            // Who reads the certificate might take another one for the name than who approved it.
+            return Err("the request's subject has several common names".to_owned());
+        }
+        let organizations = texts(info.subject.iter_organization())?;
         let mut asked = Self {
-            common_name: common.into_iter().next_back().unwrap_or_default(),
+            common_name: common.into_iter().next().unwrap_or_default(),
             organizations,
             subject: info.subject.as_raw().to_vec(),
             public_key: info.subject_pki.raw.to_vec(),

@@ -6,7 +6,7 @@ use hyper::{client::conn::http1, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy_bidirectional};
 
-use super::super::body::Body;
+use super::super::{body::Body, identity::drop_headers};
 use crate::{Error, status};
 
 /// Headers that concern one connection only, or the caller's identity.
@@ -32,10 +32,7 @@ fn headers(from: &HeaderMap, authority: &str) -> HeaderMap {
     for name in DROPPED {
         headers.remove(name);
     }
-    let identity: Vec<_> = headers.keys().filter(|key| key.as_str().starts_with("impersonate-")).cloned().collect();
-    identity.into_iter().for_each(|name| {
-        headers.remove(name);
-    });
+    drop_headers(&mut headers, "impersonate-");
     if !from.contains_key(header::UPGRADE) {
         headers.remove(header::CONNECTION);
     }

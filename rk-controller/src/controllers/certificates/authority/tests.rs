@@ -84,6 +84,17 @@ fn each_signer_has_its_rules() {
 }
 
 #[test]
+fn a_second_name_is_refused() {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, "system:kube-scheduler");
+    params.distinguished_name.push(DnType::CustomDnType(vec![2, 5, 4, 3]), "system:node:n1");
+    params.distinguished_name.push(DnType::OrganizationName, "system:nodes");
+    let pem = params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+    assert!(Asked::parse(pem.as_bytes()).unwrap_err().contains("several common names"));
+}
+
+#[test]
 fn junk_is_refused() {
     assert!(Asked::parse(b"junk").is_err());
     assert!(Asked::parse(b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n").is_err());
