@@ -84,3 +84,28 @@ impl Driver {
         while let Poll::Ready(Some(())) = pin!(unconstrained(self.running.next())).poll(cx) {}
     }
 }
+
+impl Drop for Driver {
+    /// A connection may end as soon as it has given away requests. They hold the executor, so in its list they would stay for ever.
+    fn drop(&mut self) {
+        let left = std::mem::take(&mut *self.requests.new.lock());
+        drop(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::rt::Executor;
+
+    use super::*;
+
+    #[test]
+    fn requests_that_were_not_begun_end_with_the_connection() {
+        let (driver, held) = (Driver::new(), Arc::new(()));
+        let (requests, own) = (driver.requests(), held.clone());
+        driver.requests().execute(async move { drop((requests, own)) });
+        assert_eq!(Arc::strong_count(&held), 2);
+        drop(driver);
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
+}
