@@ -7,6 +7,7 @@
 mod cork;
 
 use std::{
+    panic::AssertUnwindSafe,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -32,8 +33,9 @@ impl<F> hyper::rt::Executor<F> for Requests
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    /// A request that panics ends alone, as in a task of its own.
     fn execute(&self, request: F) {
-        self.new.lock().push(request.boxed());
+        self.new.lock().push(AssertUnwindSafe(request).catch_unwind().map(drop).boxed());
     }
 }
 
@@ -98,6 +100,16 @@ mod tests {
     use hyper::rt::Executor;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_panics_ends_alone() {
+        let (near, _far) = tokio::io::duplex(64);
+        let mut driver = Driver::new();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        driver.requests().execute(async { panic!("as a bug would") });
+        driver.requests().execute(async move { tell.send(()).unwrap() });
+        driver.drive(&Corked::new(near), pin!(told)).await.unwrap();
+    }
 
     #[test]
     fn requests_that_were_not_begun_end_with_the_connection() {
