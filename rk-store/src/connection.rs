@@ -7,6 +7,7 @@
 mod cork;
 
 use std::{
+    panic::AssertUnwindSafe,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -32,8 +33,9 @@ impl<F> hyper::rt::Executor<F> for Requests
 where
     F: Future<Output = ()> + Send + 'static,
 {
+    /// A request that panics ends alone, as in a task of its own.
     fn execute(&self, request: F) {
-        self.new.lock().push(request.boxed());
+        self.new.lock().push(AssertUnwindSafe(request).catch_unwind().map(drop).boxed());
     }
 }
 
@@ -82,5 +84,40 @@ impl Driver {
         // Out of tokio's budget, which is one task's: with a hundred requests here it would be used up at once, and each of the others
         // be polled for nothing. How long this takes is bounded by what the connection takes up.
         while let Poll::Ready(Some(())) = pin!(unconstrained(self.running.next())).poll(cx) {}
+    }
+}
+
+impl Drop for Driver {
+    /// A connection may end as soon as it has given away requests. They hold the executor, so in its list they would stay for ever.
+    fn drop(&mut self) {
+        let left = std::mem::take(&mut *self.requests.new.lock());
+        drop(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::rt::Executor;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_panics_ends_alone() {
+        let (near, _far) = tokio::io::duplex(64);
+        let mut driver = Driver::new();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        driver.requests().execute(async { panic!("as a bug would") });
+        driver.requests().execute(async move { tell.send(()).unwrap() });
+        driver.drive(&Corked::new(near), pin!(told)).await.unwrap();
+    }
+
+    #[test]
+    fn requests_that_were_not_begun_end_with_the_connection() {
+        let (driver, held) = (Driver::new(), Arc::new(()));
+        let (requests, own) = (driver.requests(), held.clone());
+        driver.requests().execute(async move { drop((requests, own)) });
+        assert_eq!(Arc::strong_count(&held), 2);
+        drop(driver);
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 }

@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use rk_benches_common::load::Outcome;
+use rk_benches_common::load::Span;
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::{
@@ -37,27 +39,10 @@ impl Load {
     }
 }
 
-/// What came of it.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// Microseconds from request to answer, of all that count.
-    pub latencies: Vec<u32>,
-    /// The time in which they counted.
-    pub elapsed: Duration,
-}
-
-impl Outcome {
-    /// Answers per second.
-    pub fn per_second(&self) -> f64 {
-        self.latencies.len() as f64 / self.elapsed.as_secs_f64()
-    }
-}
-
 struct Shared<W> {
     work: W,
     latencies: Vec<u32>,
-    counts_from: Instant,
-    counts_to: Option<Instant>,
+    span: Span,
 }
 
 /// Asks what `work` says, until it has no more or the time is over. `measured` is called when answers begin to count and when they
@@ -66,7 +51,7 @@ pub async fn run<W: FnMut() -> Option<Request> + 'static>(
     endpoint: &Endpoint,
     load: Load,
     work: W,
-    mut measured: impl FnMut() -> io::Result<()>,
+    measured: impl FnMut() -> io::Result<()>,
 ) -> io::Result<Outcome> {
     let local = LocalSet::new();
     let mut connections = Vec::new();
@@ -76,46 +61,14 @@ pub async fn run<W: FnMut() -> Option<Request> + 'static>(
         connections.push((Connection::open(endpoint, "application/json", false).await?, share));
         clients -= share;
     }
-    let counts_from = Instant::now() + load.warm_up;
-    let counts_to = load.time.map(|time| counts_from + time);
-    let shared = Rc::new(RefCell::new(Shared { work, latencies: Vec::new(), counts_from, counts_to }));
+    let span = Span::new(load.warm_up, load.time);
+    let shared = Rc::new(RefCell::new(Shared { work, latencies: Vec::new(), span }));
     let mut running = JoinSet::new();
     for (connection, clients) in connections {
         let shared = shared.clone();
         running.spawn_local_on(async move { ask_on(connection, clients, &shared).await }, &local);
     }
-    let elapsed = local
-        .run_until(async {
-            let end = async {
-                while let Some(ended) = running.join_next().await {
-                    ended.map_err(io::Error::other)??;
-                }
-                Ok::<_, io::Error>(Instant::now())
-            };
-            tokio::pin!(end);
-            let mut ended = None;
-            tokio::select! {
-                () = tokio::time::sleep_until(counts_from.into()) => {}
-                at = &mut end => ended = Some(at?),
-            }
-            measured()?;
-            if let (Some(to), None) = (counts_to, ended) {
-                tokio::select! {
-                    () = tokio::time::sleep_until(to.into()) => {}
-                    at = &mut end => ended = Some(at?),
-                }
-                measured()?;
-            }
-            let ended = match ended {
-                Some(at) => at,
-                None => end.await?,
-            };
-            if counts_to.is_none() {
-                measured()?;
-            }
-            Ok::<_, io::Error>(counts_to.unwrap_or(ended).min(ended).saturating_duration_since(counts_from))
-        })
-        .await?;
+    let elapsed = local.run_until(span.pass(&mut running, measured)).await?;
     drop(running);
     let shared = Rc::into_inner(shared).expect("all connections have ended").into_inner();
     Ok(Outcome { latencies: shared.latencies, elapsed })
@@ -130,7 +83,7 @@ async fn ask_on<W: FnMut() -> Option<Request>>(
     let mut begun = vec![Instant::now(); clients];
     let mut failure: Vec<Vec<u8>> = vec![Vec::new(); clients];
     let ask = |at: usize, now: Instant, shared: &mut Shared<W>, connection: &mut Connection| {
-        if shared.counts_to.is_some_and(|end| now >= end) {
+        if shared.span.is_over(now) {
             return 0;
         }
         let Some(request) = (shared.work)() else { return 0 };
@@ -159,7 +112,7 @@ async fn ask_on<W: FnMut() -> Option<Request>>(
                 Event::End(at, false) => {
                     under_way -= 1;
                     let now = Instant::now();
-                    if now >= shared.counts_from && shared.counts_to.is_none_or(|end| now < end) {
+                    if shared.span.counts(now) {
                         let latency = now.duration_since(begun[at]).as_micros();
                         shared.latencies.push(u32::try_from(latency).unwrap_or(u32::MAX));
                     }

@@ -1,6 +1,6 @@
 //! The table of results, printed row by row as Markdown.
 
-use crate::stats::median;
+use crate::stats::{median, number};
 
 /// What a figure must keep to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -95,26 +95,6 @@ pub fn lines(row: &str, rounds: &[Vec<Figure>]) -> Vec<String> {
     first.iter().enumerate().map(line).collect()
 }
 
-/// A number with three digits that mean something, or all before the point, in groups.
-fn number(value: f64) -> String {
-    let decimals = match value.abs() {
-        v if v >= 100.0 => 0,
-        v if v >= 10.0 => 1,
-        v if v >= 0.1 || v == 0.0 => 2,
-        _ => 4,
-    };
-    let text = format!("{value:.decimals$}");
-    let (whole, rest) = text.split_once('.').map_or((text.as_str(), String::new()), |(w, r)| (w, format!(".{r}")));
-    let mut grouped = String::new();
-    for (i, digit) in whole.chars().enumerate() {
-        if i > 0 && (whole.len() - i) % 3 == 0 && !grouped.ends_with('-') {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped + &rest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +103,5 @@ mod tests {
     fn a_row_tells_the_median_and_whether_it_holds() {
         let rounds = [100.0, 10.0, 1000.0].map(|value| vec![Figure::new("gets/s", value).at_least(99.0).beside("7")]);
         assert_eq!(lines("get", &rounds), ["| get | gets/s | 100 | ≥ 99.0 | yes | 7 |"]);
-        assert_eq!([number(-123_456.0), number(1234.0), number(0.04)], ["-123,456", "1,234", "0.0400"]);
     }
 }

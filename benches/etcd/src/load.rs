@@ -9,6 +9,8 @@ use std::{
 };
 
 use bytes::Bytes;
+pub use rk_benches_common::load::Outcome;
+use rk_benches_common::load::Span;
 use tokio::task::JoinSet;
 
 use crate::http2::{Connection, Event};
@@ -46,27 +48,10 @@ pub struct Load {
     pub time: Option<Duration>,
 }
 
-/// What came of it.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// Microseconds from request to answer, of all that count.
-    pub latencies: Vec<u32>,
-    /// The time in which they counted.
-    pub elapsed: Duration,
-}
-
-impl Outcome {
-    /// Answers per second.
-    pub fn per_second(&self) -> f64 {
-        self.latencies.len() as f64 / self.elapsed.as_secs_f64()
-    }
-}
-
 struct Shared<W> {
     work: W,
     latencies: Vec<u32>,
-    counts_from: Instant,
-    counts_to: Option<Instant>,
+    span: Span,
 }
 
 /// Runs the work against these servers, its connections spread over them. `measured` is called when answers begin to count and
@@ -75,50 +60,18 @@ pub async fn run<W: Work + 'static>(
     addresses: &[SocketAddr],
     load: Load,
     work: W,
-    mut measured: impl FnMut() -> io::Result<()>,
+    measured: impl FnMut() -> io::Result<()>,
 ) -> io::Result<(Outcome, W)> {
     let local = tokio::task::LocalSet::new();
-    let counts_from = Instant::now() + load.warm_up;
-    let counts_to = load.time.map(|time| counts_from + time);
-    let shared = Rc::new(RefCell::new(Shared { work, latencies: Vec::new(), counts_from, counts_to }));
+    let span = Span::new(load.warm_up, load.time);
+    let shared = Rc::new(RefCell::new(Shared { work, latencies: Vec::new(), span }));
     let clients: Vec<_> = (0..load.clients).collect();
     let mut running = JoinSet::new();
     for (at, clients) in clients.chunks(load.clients_per_connection).enumerate() {
         let (address, clients, shared) = (addresses[at % addresses.len()], clients.to_vec(), shared.clone());
         running.spawn_local_on(async move { connection(address, &clients, &shared).await }, &local);
     }
-    let elapsed = local
-        .run_until(async {
-            let end = async {
-                while let Some(ended) = running.join_next().await {
-                    ended.map_err(io::Error::other)??;
-                }
-                Ok::<_, io::Error>(Instant::now())
-            };
-            tokio::pin!(end);
-            let mut ended = None;
-            tokio::select! {
-                () = tokio::time::sleep_until(counts_from.into()) => {}
-                at = &mut end => ended = Some(at?),
-            }
-            measured()?;
-            if let (Some(to), None) = (counts_to, ended) {
-                tokio::select! {
-                    () = tokio::time::sleep_until(to.into()) => {}
-                    at = &mut end => ended = Some(at?),
-                }
-                measured()?;
-            }
-            let ended = match ended {
-                Some(at) => at,
-                None => end.await?,
-            };
-            if counts_to.is_none() {
-                measured()?;
-            }
-            Ok::<_, io::Error>(counts_to.unwrap_or(ended).min(ended).saturating_duration_since(counts_from))
-        })
-        .await?;
+    let elapsed = local.run_until(span.pass(&mut running, measured)).await?;
     drop(running);
     let shared = Rc::into_inner(shared).expect("all connections have ended").into_inner();
     Ok((Outcome { latencies: shared.latencies, elapsed }, shared.work))
@@ -131,7 +84,7 @@ async fn connection<W: Work>(address: SocketAddr, clients: &[usize], shared: &Re
     let mut begun = vec![Instant::now(); clients.len()];
     let mut ask = |at: usize, now: Instant, shared: &mut Shared<W>, connection: &mut Connection| {
         body.clear();
-        if shared.counts_to.is_some_and(|end| now >= end) || !shared.work.request(clients[at], &mut body) {
+        if shared.span.is_over(now) || !shared.work.request(clients[at], &mut body) {
             return 0;
         }
         connection.call(at, W::PATH, &body, true);
@@ -155,7 +108,7 @@ async fn connection<W: Work>(address: SocketAddr, clients: &[usize], shared: &Re
                         return Err(io::Error::other(format!("{} was refused", W::PATH)));
                     }
                     let now = Instant::now();
-                    if now >= shared.counts_from && shared.counts_to.is_none_or(|end| now < end) {
+                    if shared.span.counts(now) {
                         let latency = now.duration_since(begun[at]).as_micros();
                         shared.latencies.push(u32::try_from(latency).unwrap_or(u32::MAX));
                     }

@@ -1,6 +1,6 @@
 //! The table of results, printed row by row as Markdown.
 
-use crate::stats::median;
+use crate::stats::{median, number};
 
 /// What a ratio must keep to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -86,25 +86,6 @@ pub fn lines(row: &str, etcd: &[Vec<Figure>], rk: &[Vec<Figure>]) -> Vec<String>
         )
     });
     lines.collect()
-}
-
-/// A number with three digits that mean something, or all before the point, in groups.
-fn number(value: f64) -> String {
-    let decimals = match value.abs() {
-        v if v >= 100.0 => 0,
-        v if v >= 10.0 => 1,
-        _ => 2,
-    };
-    let text = format!("{value:.decimals$}");
-    let (whole, rest) = text.split_once('.').map_or((text.as_str(), String::new()), |(w, r)| (w, format!(".{r}")));
-    let mut grouped = String::new();
-    for (i, digit) in whole.chars().enumerate() {
-        if i > 0 && (whole.len() - i) % 3 == 0 {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped + &rest
 }
 
 #[cfg(test)]

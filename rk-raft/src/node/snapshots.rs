@@ -266,6 +266,8 @@ impl Node {
     pub(super) fn save(&mut self, point: Point, state: SnapshotGuard) {
         let (states, events, index) = (self.states.clone(), self.events.clone(), point.index);
         let thorough = !self.thorough.is_empty();
+        // Those that have ended take space until they are looked at.
+        while self.tasks.try_join_next().is_some() {}
         self.tasks.spawn(async move {
             let result = states.save(point, state, thorough).await;
             let _stopped = events.send(Event::Saved(index, result));

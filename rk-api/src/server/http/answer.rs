@@ -207,10 +207,13 @@ pub(super) fn list(page: Page, served: &Served, style: &Style) -> Result<Respons
 fn pieces_of(content_type: &str, mut pieces: impl Gather, style: &Style) -> Response<Body> {
     if style.gzip {
         // As much as makes compression worth while, if there is as much.
-        let mut start = BytesMut::new();
-        while start.len() < COMPRESS_FROM && pieces.gather(&mut start) {}
+        let (mut start, mut more) = (BytesMut::new(), true);
+        while more && start.len() < COMPRESS_FROM {
+            more = pieces.gather(&mut start);
+        }
         if start.len() >= COMPRESS_FROM {
-            let mut response = respond(200, content_type, body::compressed(start.freeze(), pieces));
+            let rest = more.then_some(pieces);
+            let mut response = respond(200, content_type, body::compressed(start.freeze(), rest));
             tell_gzip(&mut response);
             return response;
         }

@@ -69,11 +69,11 @@ pub(super) fn gathered(pieces: impl Gather) -> Body {
     }))
 }
 
-/// The same compressed; `start` comes before the pieces.
-pub(super) fn compressed(start: Bytes, pieces: impl Gather) -> Body {
+/// The same compressed; `start` comes before the pieces, if there are more.
+pub(super) fn compressed(start: Bytes, pieces: Option<impl Gather>) -> Body {
     let encoder = GzEncoder::new(Vec::new(), Compression::fast());
     streamed(stream::unfold(
-        (Some(start), Some(pieces), Some(encoder)),
+        (Some(start), pieces, Some(encoder)),
         |(mut start, mut pieces, mut encoder)| async move {
             loop {
                 let mut gzip = encoder.take()?;

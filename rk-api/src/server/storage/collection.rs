@@ -66,11 +66,13 @@ pub(super) struct State {
 }
 
 impl State {
-    fn trim(&mut self, budget: usize) {
+    /// Drops changes, but not the last `new` ones, which no watcher has had the time to read.
+    fn trim(&mut self, budget: usize, new: usize) {
         let old = |change: &Arc<Change>| change.at.elapsed() > YOUNG;
-        while self.ring.len() > RING.1
-            || self.change_bytes > budget
-            || self.ring.len() > RING.0 && self.ring.front().is_some_and(old)
+        while self.ring.len() > new
+            && (self.ring.len() > RING.1
+                || self.change_bytes > budget
+                || self.ring.len() > RING.0 && self.ring.front().is_some_and(old))
         {
             let Some(gone) = self.ring.pop_front() else { return };
             self.complete_after = gone.revision;
@@ -118,7 +120,7 @@ impl Collection {
 
     /// Takes changes over, all of whole revisions.
     pub(super) fn apply(&self, changes: Vec<Change>) {
-        let mut state = self.state.write();
+        let (mut state, new) = (self.state.write(), changes.len());
         for change in changes {
             let old = if change.deleted {
                 state.items.remove(&change.item.name)
@@ -131,7 +133,7 @@ impl Collection {
             state.change_bytes += change.bytes();
             state.ring.push_back(Arc::new(change));
         }
-        state.trim(self.budget);
+        state.trim(self.budget, new);
         drop(state);
         self.grown.send_modify(|grown| *grown += 1);
     }
@@ -251,5 +253,10 @@ mod tests {
         assert!(collection.cursor_after(99).is_some() && collection.cursor_after(10).is_none());
         collection.apply(vec![Change::new(101, item("a", 101, 1000), previous, true)]);
         assert_eq!((collection.held().objects, collection.held().object_bytes), (0, 0));
+        // However many come at once, those who watch can read them.
+        let mut cursor = collection.cursor_after(101).unwrap();
+        let one = |version| Change::new(version, item("b", version, 1000), Some(item("b", 1, 1000)), false);
+        collection.apply((102..=201).map(one).collect());
+        assert_eq!(collection.read(&mut cursor, 1000).map(|changes| changes.len()), Some(100));
     }
 }

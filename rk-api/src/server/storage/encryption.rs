@@ -179,7 +179,7 @@ impl Encryption {
     /// A value as it is stored under a key.
     pub(super) fn seal(&self, collection: &str, key: &Bytes, value: Bytes) -> Result<Bytes, Error> {
         let Some(providers) = self.providers(collection) else { return Ok(value) };
-        let sealed = match providers.first() {
+        Ok(match providers.first() {
             Some(Provider::AesGcm { prefix, cipher }) => {
                 let nonce: [u8; NONCE] = rand::random();
                 let sealed = cipher.seal(&nonce, Payload { msg: &value, aad: key });
@@ -187,9 +187,14 @@ impl Encryption {
                 [prefix.as_slice(), &nonce, &sealed].concat().into()
             }
             _ => value,
-        };
-        self.stale.lock().remove(key);
-        Ok(sealed)
+        })
+    }
+
+    /// Notes that the value of a key is gone: what [`Encryption::seal`] gave has taken its place, or nothing.
+    pub(super) fn replaced(&self, key: &Bytes) {
+        if self.is_in_use() {
+            self.stale.lock().remove(key);
+        }
     }
 
     /// What a stored value holds.
@@ -279,7 +284,10 @@ mod tests {
         assert_eq!(&*both.open("secrets", &key, &sealed).unwrap(), &value[..]);
         assert!(both.is_stale(&key), "to be written with the new key");
         let again = both.seal("secrets", &key, value.clone()).unwrap();
-        assert!(again.starts_with(b"k8s:enc:aesgcm:v1:new:") && !both.is_stale(&key));
+        assert!(again.starts_with(b"k8s:enc:aesgcm:v1:new:"));
+        assert!(both.is_stale(&key), "it is not stored yet");
+        both.replaced(&key);
+        assert!(!both.is_stale(&key));
 
         let new = Encryption::parse(&config(&keys(&["new"]))).unwrap();
         assert!(new.open("secrets", &key, &sealed).is_err());

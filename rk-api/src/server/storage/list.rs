@@ -208,8 +208,18 @@ pub(crate) struct Listed {
 
 impl Listed {
     /// The first `limit` that match, 0 for all.
-    fn of(items: Snapshot, selection: &Selection, limit: usize, revision: Revision) -> Self {
-        let selection = selection.clone();
+    fn of(mut items: Snapshot, selection: &Selection, limit: usize, revision: Revision) -> Self {
+        let mut selection = selection.clone();
+        if limit == 0 && selection.selects() {
+            // Here, not where it is sent: to look for a few among many takes long, and would hold up what else is sent there.
+            let mut found = Vec::new();
+            while let Some(item) = items.next_ref() {
+                if selection.matches(item) {
+                    found.push(Arc::clone(item));
+                }
+            }
+            (items, selection) = (Snapshot::of(found), Selection::default());
+        }
         let left = if limit == 0 { usize::MAX } else { limit };
         let mut listed = Self { revision, continue_token: String::new(), remaining: None, items, selection, left };
         if limit > 0 {

@@ -74,6 +74,7 @@ impl Cache {
             Guarded::Raced => return Ok(Write::Raced),
             Guarded::Held => return Ok(Write::Held),
         };
+        self.encryption.replaced(&key);
         match collection.get(item) {
             Some(cached) if cached.object.revision() == revision => Ok(Write::Done(Arc::clone(&cached.object))),
             _ => Ok(Write::Done(Arc::new(encode::decode(&key, &json, revision)?))),
@@ -95,7 +96,10 @@ impl Cache {
         let key = key::full(&collection.name, item);
         let delete = delete(key.clone());
         match self.guarded(collection, &key, expected, delete, claims).await? {
-            Guarded::Done(revision) => Ok(Write::Done(Arc::new(encode::decode(&key, json, revision)?))),
+            Guarded::Done(revision) => {
+                self.encryption.replaced(&key);
+                Ok(Write::Done(Arc::new(encode::decode(&key, json, revision)?)))
+            }
             Guarded::Raced => Ok(Write::Raced),
             Guarded::Held => Ok(Write::Held),
         }
