@@ -207,7 +207,8 @@ mod tests {
         let big = json!({"data": {"k": "v".repeat(100_000)}});
         let copy = |to: String| json!({"op": "copy", "from": "/data/k", "path": to});
         let copies = |count: usize| Value::Array((0..count).map(|i| copy(format!("/data/k{i}"))).collect());
-        let doubled = vec![json!({"op": "copy", "from": "/data", "path": "/data/x"}); 60];
+        let double = |i| json!({"op": "copy", "from": "/data", "path": format!("/data/x{i}")});
+        let doubled = (0..60).map(double).collect();
         let wrap = [
             json!({"op": "add", "path": "/new", "value": {}}),
             json!({"op": "move", "from": "/data", "path": "/new/data"}),
