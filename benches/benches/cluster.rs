@@ -18,6 +18,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use rk_benches::{median, row, title};
+use rk_benches_common::build;
 
 /// Starts and samples, of which the median counts.
 const SAMPLES: usize = 5;
@@ -31,12 +32,9 @@ const WRITERS: usize = 16;
 const LISTS: usize = 20;
 
 fn main() {
-    let status =
-        Command::new(env!("CARGO")).args(["build", "--release", "-p", "rk-examples", "--bin", "mini-cluster"]).status();
-    assert!(status.is_ok_and(|status| status.success()), "the release build of mini-cluster failed");
-    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../target");
-    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| default.into());
-    let binary = Path::new(&target).join("release/mini-cluster");
+    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let binary = build::release("rk-examples", "mini-cluster", scratch.parent().unwrap_or(scratch))
+        .expect("a release build of mini-cluster");
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
 
     title(&format!("mini-cluster with {} nodes, release build, median of {SAMPLES}", AGENTS + 1));
@@ -53,9 +51,9 @@ fn main() {
         cpu.push((cluster.cpu_seconds() - before) / from.elapsed().as_secs_f64() * 100.0);
         memory.push(cluster.resident_mib());
         if sample == SAMPLES {
-            row("start to ready", median(&mut ready), "ms");
-            row("resident memory at rest", median(&mut memory), "MiB");
-            row("CPU at rest", median(&mut cpu), "% of a core");
+            median("start to ready", &ready, "ms");
+            median("resident memory at rest", &memory, "MiB");
+            median("CPU at rest", &cpu, "% of a core");
             runtime.block_on(throughput(&dir.path().join("data/kubeconfig")));
             row("resident memory after the load", cluster.resident_mib(), "MiB");
         }

@@ -18,4 +18,4 @@ pub mod table;
 pub mod target;
 pub mod wire;
 
-pub use rk_benches_common::{process, progress, stats};
+pub use rk_benches_common::{build, process, progress, stats};

@@ -1,14 +1,11 @@
 //! Which rows are measured, and in which order.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{io, path::Path};
 
 use tokio::{runtime::Builder, task::LocalSet};
 
 use crate::{
+    build,
     options::Options,
     progress::Progress,
     rows::{self, Row},
@@ -18,18 +15,6 @@ use crate::{
 
 /// The row that needs no server.
 const IN_PROCESS: &str = "in-process";
-
-/// Builds the server as its users would, and tells where it is.
-fn build(target: &Path) -> io::Result<PathBuf> {
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--release", "-p", "rk-benches-api", "--bin", "rk-apiserver", "--target-dir"])
-        .arg(target)
-        .status()?;
-    if !status.success() {
-        return Err(io::Error::other("rk-apiserver does not build"));
-    }
-    Ok(target.join("release/rk-apiserver"))
-}
 
 /// Measures all that is wanted, with folders below `scratch` and builds below `target`.
 pub fn run(options: &Options, scratch: &Path, target: &Path) -> io::Result<()> {
@@ -48,7 +33,8 @@ pub fn run(options: &Options, scratch: &Path, target: &Path) -> io::Result<()> {
     let servers = if foreign || rows.is_empty() {
         None
     } else {
-        let program = options.apiserver.clone().map_or_else(|| build(target), Ok)?;
+        let program =
+            options.apiserver.clone().map_or_else(|| build::release("rk-benches-api", "rk-apiserver", target), Ok)?;
         Some(Servers { program, dir: options.dir.clone().unwrap_or_else(|| scratch.to_owned()) })
     };
     let in_process = options.wants(IN_PROCESS) && !foreign;

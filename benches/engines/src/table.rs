@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use rk_benches_common::stats::{median, number};
+
 use crate::Kind;
 
 /// Figures of several rounds.
@@ -25,20 +27,12 @@ impl Table {
         let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
         let mut out = format!("| what | {} |\n| --- |{}\n", names.join(" | "), " --- |".repeat(names.len()));
         for row in &self.rows {
-            let cell = |name: &&'static str| self.values.get(&(row.clone(), *name)).map_or("-".into(), |v| median(v));
+            let cell = |name: &&'static str| {
+                self.values.get(&(row.clone(), *name)).and_then(|samples| median(samples)).map_or("-".into(), number)
+            };
             let cells: Vec<String> = names.iter().map(cell).collect();
             out.push_str(&format!("| {row} | {} |\n", cells.join(" | ")));
         }
         out
-    }
-}
-
-fn median(values: &[f64]) -> String {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted[sorted.len() / 2] {
-        value if value >= 100.0 => format!("{value:.0}"),
-        value if value >= 10.0 => format!("{value:.1}"),
-        value => format!("{value:.2}"),
     }
 }

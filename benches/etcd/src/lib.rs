@@ -17,4 +17,4 @@ pub mod plan;
 pub mod rows;
 pub mod table;
 
-pub use rk_benches_common::{process, progress, stats};
+pub use rk_benches_common::{build, process, progress, stats};

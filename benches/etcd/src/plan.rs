@@ -2,11 +2,12 @@
 
 use std::{
     io,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
 
 use crate::{
+    build,
     cluster::Peer,
     options::Options,
     progress::Progress,
@@ -16,18 +17,6 @@ use crate::{
 
 /// The row that needs no server.
 const IN_PROCESS: &str = "in-process";
-
-/// Builds rk-etcd as its users do, and tells where it is.
-fn build(target: &Path) -> io::Result<PathBuf> {
-    let status = Command::new(env!("CARGO"))
-        .args(["build", "--release", "-p", "rk-etcd", "--target-dir"])
-        .arg(target)
-        .status()?;
-    if !status.success() {
-        return Err(io::Error::other("rk-etcd does not build"));
-    }
-    Ok(target.join("release/rk-etcd"))
-}
 
 fn peers(options: &Options, target: &Path) -> io::Result<Vec<Peer>> {
     let wanted = |name| options.peer.as_deref().is_none_or(|only| only == name);
@@ -42,7 +31,7 @@ fn peers(options: &Options, target: &Path) -> io::Result<Vec<Peer>> {
         }
     }
     if wanted("rk-etcd") {
-        let program = options.rk_etcd.clone().map_or_else(|| build(target), Ok)?;
+        let program = options.rk_etcd.clone().map_or_else(|| build::release("rk-etcd", "rk-etcd", target), Ok)?;
         peers.push(Peer { name: "rk-etcd", program });
     }
     Ok(peers)
