@@ -126,6 +126,8 @@ pub(crate) struct Node {
     /// The point of the newest state saved here, and what was written since.
     saved: u64,
     saving: bool,
+    /// When it may be saved again where it could not be.
+    save_again: Option<Instant>,
     /// Who waits for the state to be saved thoroughly: the next time, and this time.
     defragmenting: Vec<Reply<()>>,
     thorough: Vec<Reply<()>>,
@@ -224,6 +226,7 @@ impl Node {
             arrived: None,
             saved: point.index,
             saving: false,
+            save_again: None,
             defragmenting: Vec::new(),
             thorough: Vec::new(),
             trimmed: 0,

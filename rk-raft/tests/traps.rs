@@ -1,9 +1,18 @@
 //! What others fell into with the raft library.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use rk_raft::{LocalGroup, MemberId, RaftOptions, RaftStore};
-use rk_store::{Cluster, ClusterError, Error, Store};
+use async_trait::async_trait;
+use rk_raft::{
+    Checkpoints, Incoming, LocalGroup, LocalNetwork, MemberId, MemoryLog, Point, RaftOptions, RaftStore, Start,
+};
+use rk_store::{Cluster, ClusterError, Error, Machine, SnapshotGuard, SnapshotHead, Store};
 use tokio::time::{Instant, sleep, timeout};
 
 fn options() -> RaftOptions {
@@ -242,4 +251,51 @@ async fn one_that_was_removed_ends_whenever_it_comes_back() {
             group.restart(id).await.unwrap();
         }
     }
+}
+
+/// States that can't be saved for now, as on a full disk or while another one arrives.
+struct Unwilling {
+    states: MemoryLog,
+    tries: AtomicUsize,
+}
+
+#[async_trait]
+impl Checkpoints for Unwilling {
+    async fn load(&self) -> Result<Option<(Point, Machine)>, Error> {
+        self.states.load().await
+    }
+
+    async fn empty(&self) -> Result<Machine, Error> {
+        self.states.empty().await
+    }
+
+    async fn save(&self, _: Point, _: SnapshotGuard, _: bool) -> Result<(), Error> {
+        self.tries.fetch_add(1, Ordering::Relaxed);
+        Err(Error::NoSpace("the disk is full".into()))
+    }
+
+    async fn receive(&self, point: Point, head: SnapshotHead) -> Result<Box<dyn Incoming>, Error> {
+        self.states.receive(point, head).await
+    }
+
+    fn size(&self) -> u64 {
+        self.states.size()
+    }
+}
+
+/// A state that is due stays due if it can't be saved, which is no reason to do nothing but try.
+#[tokio::test(start_paused = true)]
+async fn a_state_that_cannot_be_saved_is_tried_again_after_a_while() {
+    let log = MemoryLog::new(&[1]);
+    let states = Arc::new(Unwilling { states: log.clone(), tries: AtomicUsize::new(0) });
+    let network = LocalNetwork::new(1);
+    let packets = network.connect(1);
+    let start = Start { id: 1, log: Box::new(log), states: states.clone(), transport: Arc::new(network), packets };
+    let store = RaftStore::start(start, options()).await.unwrap();
+    fill(&store, 300).await;
+    let before = states.tries.load(Ordering::Relaxed);
+    sleep(Duration::from_secs(10)).await;
+    let tries = states.tries.load(Ordering::Relaxed) - before;
+    assert!((9..=11).contains(&tries), "{tries} tries in 10 s");
+    assert_eq!(store.get("key".into()).await.unwrap().unwrap().value, "299");
 }

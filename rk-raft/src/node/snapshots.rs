@@ -1,5 +1,7 @@
 //! States: for members that need entries from before the log, from the leader, and to be started from.
 
+use std::time::Duration;
+
 use raft::{SnapshotStatus, eraftpb};
 use rk_store::{Error, SnapshotGuard};
 use tokio::{sync::mpsc, task::AbortHandle, time::Instant};
@@ -18,6 +20,9 @@ use crate::{
 
 /// Entries after which the log in memory is made shorter.
 const TRIM: u64 = 100;
+
+/// Time from a state that could not be saved to the next try: a full disk, or a state that arrives, takes a while.
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
 /// A state for a member that lacks it.
 pub(crate) struct Sending {
@@ -254,7 +259,8 @@ impl Node {
         let large = self.written >= self.options.snapshot_bytes;
         // Writing the state again is worth it once as much was written to the log.
         let worth = self.written >= self.states.size();
-        let due = worth && (entries >= self.options.snapshot_entries || (large && entries > 0));
+        let waits = || self.save_again.is_some_and(|at| self.options.clock.now() < at);
+        let due = worth && (entries >= self.options.snapshot_entries || (large && entries > 0)) && !waits();
         if !self.saving && self.dispatched > 0 && (due || !self.defragmenting.is_empty()) {
             self.saving = true;
             self.thorough = std::mem::take(&mut self.defragmenting);
@@ -281,11 +287,15 @@ impl Node {
         }
         match result {
             Ok(()) => {
+                self.save_again = None;
                 self.saved = self.saved.max(index);
                 self.tell_writer(Write::DropTo(self.saved));
             }
             // The log grows on until the next one.
-            Err(error) => tracing::warn!(member = self.id, %error, "the state could not be saved; the log is kept"),
+            Err(error) => {
+                self.save_again = Some(self.options.clock.now() + SAVE_AGAIN);
+                tracing::warn!(member = self.id, %error, "the state could not be saved; the log is kept");
+            }
         }
     }
 
