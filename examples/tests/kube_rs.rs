@@ -1,4 +1,4 @@
-//! Unmodified kube-rs against a running `mini-cluster`: a `Controller`, informers, exec, logs, apply.
+//! Unmodified kube-rs against a running `mini-cluster`: a `Controller`, informers, exec, logs, port-forward, apply.
 #![allow(missing_docs)]
 
 mod common;
@@ -25,7 +25,7 @@ use kube::{
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn client(cluster: &MiniCluster) -> Client {
     let kubeconfig = Kubeconfig::read_from(&cluster.kubeconfig).unwrap();
@@ -138,7 +138,7 @@ async fn an_unmodified_controller_reconciles() {
 }
 
 #[tokio::test]
-async fn informers_pages_exec_and_logs() {
+async fn informers_pages_exec_logs_and_port_forward() {
     let (_dir, cluster) = start();
     let client = client(&cluster).await;
     let secrets: Api<Secret> = Api::default_namespaced(client.clone());
@@ -165,19 +165,37 @@ async fn informers_pages_exec_and_logs() {
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     let pod = serde_json::json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
-        "spec": {"containers": [{"name": "c", "image": "host", "command": ["sh", "-c", "echo up; exec sleep 600"]}]},
+        "spec": {"containers": [
+            {"name": "c", "image": "host", "command": ["sh", "-c", "echo up; exec sleep 600"]},
+            {"name": "web", "image": "host", "command": [env!("CARGO_BIN_EXE_mini-cluster"), "--hello", "5000"], "env": [
+                {"name": "POD_NAME", "value": "p"},
+                {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            ]},
+        ]},
     });
     pods.create(&PostParams::default(), &serde_json::from_value(pod).unwrap()).await.unwrap();
     let running = await_condition(pods.clone(), "p", conditions::is_pod_running());
     tokio::time::timeout(Duration::from_secs(60), running).await.unwrap().unwrap();
-    until(async || (pods.logs("p", &LogParams::default()).await.ok()? == "up\n").then_some(())).await;
-    let mut attached = pods.exec("p", ["cat"], &AttachParams::default().stdin(true).stderr(false)).await.unwrap();
+    let of_c = LogParams { container: Some("c".into()), ..LogParams::default() };
+    until(async || (pods.logs("p", &of_c).await.ok()? == "up\n").then_some(())).await;
+    let params = AttachParams::default().container("c").stdin(true).stderr(false);
+    let mut attached = pods.exec("p", ["cat"], &params).await.unwrap();
     let (mut stdin, mut stdout) = (attached.stdin().unwrap(), attached.stdout().unwrap());
-    tokio::io::AsyncWriteExt::write_all(&mut stdin, b"ping\n").await.unwrap();
+    stdin.write_all(b"ping\n").await.unwrap();
     let mut answer = [0; 5];
     tokio::time::timeout(Duration::from_secs(20), stdout.read_exact(&mut answer)).await.unwrap().unwrap();
     assert_eq!(&answer, b"ping\n");
     drop(stdin);
+    // The program may not listen yet.
+    let hello = until(async || {
+        let mut forward = pods.portforward("p", &[5000]).await.ok()?;
+        let mut stream = forward.take_stream(5000)?;
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: p\r\nconnection: close\r\n\r\n").await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        (!answer.is_empty()).then_some(answer)
+    });
+    assert!(hello.await.ends_with("hello from p\n"));
     pods.delete("p", &DeleteParams { grace_period_seconds: Some(1), ..DeleteParams::default() }).await.unwrap();
     until(async || pods.get_opt("p").await.unwrap().is_none().then_some(())).await;
     secrets.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
