@@ -40,7 +40,11 @@ pub(crate) fn clock(skew: Skew, begin: Instant, until: Duration, random: &mut St
         at.shown += time.mul_f64(at.rate);
         at.begin += time;
         if jumps && random.random_bool(0.2) {
-            at.shown += Duration::from_millis(random.random_range(1..4000));
+            let jump = Duration::from_millis(random.random_range(1..4000));
+            // From then on none does, or what is asked in time would seem late.
+            if at.begin < begin + until {
+                at.shown += jump;
+            }
         }
     }
 }
