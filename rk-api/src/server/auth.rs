@@ -93,7 +93,7 @@ pub struct Attributes {
     pub namespace: String,
     /// Object name; empty for collections.
     pub name: String,
-    /// The URL path.
+    /// The URL path, if it is no resource's; a resource's path tells no more than what is above.
     pub path: String,
     /// Which objects of a collection are meant, by their labels.
     pub labels: LabelSelector,

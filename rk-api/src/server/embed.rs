@@ -21,7 +21,7 @@ use super::{
     http::{HttpService, Metrics},
     pipeline::Core,
     schema::Schema,
-    storage::{Cache, key},
+    storage::Cache,
 };
 use crate::{
     Client, DeleteOptions, Error, EventStream, List, ListOptions, Object, Patch, Request, Resource, Verb, WatchOptions,
@@ -209,7 +209,7 @@ fn serve(row: Row, cache: &Cache) -> Served {
         status_replicas: "status.replicas".to_owned(),
         selector: "spec.selector".to_owned(),
     });
-    let collection = cache.collection(&key::collection(group, &resource.plural));
+    let collection = cache.collection_of(group, &resource.plural);
     let schema = Schema::builtin(&resource.group, &resource.version, &resource.kind);
     let api_version = resource.api_version();
     Served {

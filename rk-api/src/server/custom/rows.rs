@@ -11,7 +11,7 @@ use crate::{
         Reader, Row, Strategy, Subresource, WriteContext,
         catalog::{ScalePaths, Served, version_priority},
         schema::Schema,
-        storage::{Cache, key},
+        storage::Cache,
     },
 };
 
@@ -78,7 +78,7 @@ pub(super) fn of(
     let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let storage = versions.iter().find(|version| version["storage"] == true).ok_or("no version is the stored one")?;
     let stored_as = format!("{group}/{}", text(&storage["name"]));
-    let collection = cache.collection(&key::collection(&group, &plural));
+    let collection = cache.collection_of(&group, &plural);
     let converter = Converter::of(spec, reader).map(Arc::new);
     let mut rows = Vec::new();
     for version in versions.iter().filter(|version| version["served"] == true) {

@@ -84,7 +84,6 @@ impl Call {
             subresource: self.subresource.clone(),
             namespace: self.namespace.clone(),
             name: self.name.clone(),
-            path: resource.path(&self.namespace, &self.name, &self.subresource),
             ..Attributes::default()
         }
     }

@@ -318,7 +318,7 @@ pub(crate) fn invalid(resource: &Resource, name: &str, errors: FieldErrors) -> E
 #[async_trait]
 impl Reader for Core {
     async fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Error> {
-        let collection = self.cache.collection(&key::collection(group, plural));
+        let collection = self.cache.collection_of(group, plural);
         let item = key::item(namespace, name);
         let found = match collection.get(&item) {
             Some(found) => Some(found),
@@ -338,12 +338,12 @@ impl Reader for Core {
         namespace: &str,
         labels: &LabelSelector,
     ) -> Result<Vec<Arc<Object>>, Error> {
-        let collection = self.cache.collection(&key::collection(group, plural));
+        let collection = self.cache.collection_of(group, plural);
         Ok(collection.select(namespace, labels))
     }
 
     fn version(&self, group: &str, plural: &str) -> Result<u64, Error> {
-        Ok(self.cache.collection(&key::collection(group, plural)).last())
+        Ok(self.cache.collection_of(group, plural).last())
     }
 
     fn resource_of(&self, api_version: &str, kind: &str) -> Option<Resource> {
@@ -379,6 +379,6 @@ impl Reader for Core {
     }
 
     fn changes(&self, group: &str, plural: &str, after: u64) -> Result<Changes, Error> {
-        Ok(self.cache.collection(&key::collection(group, plural)).changes_after(after))
+        Ok(self.cache.collection_of(group, plural).changes_after(after))
     }
 }

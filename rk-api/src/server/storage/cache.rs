@@ -38,7 +38,8 @@ const RETRY: Duration = Duration::from_millis(500);
 pub(crate) struct Cache {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) encryption: Encryption,
-    collections: RwLock<HashMap<String, Arc<Collection>>>,
+    /// By plural names: kinds of other groups may have the same.
+    collections: RwLock<HashMap<String, Vec<Arc<Collection>>>>,
     /// Bytes that the changes of a collection may hold, where that is not the usual.
     budgets: HashMap<String, usize>,
     reached: Reached,
@@ -101,7 +102,7 @@ impl Cache {
             }
         }
         // Readers go on meanwhile: each collection goes from its old content to the new in one step.
-        for collection in self.collections.read().values() {
+        for collection in self.collections.read().values().flatten() {
             collection.reset(loaded.remove(&collection.name).unwrap_or_default(), revision);
         }
         for (name, items) in loaded {
@@ -115,18 +116,37 @@ impl Cache {
 
     /// The collection of this name; it comes to be when it is first asked for.
     pub(crate) fn collection(&self, name: &str) -> Arc<Collection> {
-        if let Some(found) = self.collections.read().get(name) {
-            return Arc::clone(found);
+        let (group, plural) = name.rsplit_once('/').unwrap_or(("", name));
+        self.collection_of(group, plural)
+    }
+
+    /// The same by group and plural name.
+    pub(crate) fn collection_of(&self, group: &str, plural: &str) -> Arc<Collection> {
+        let find = |same_name: &Vec<Arc<Collection>>| {
+            same_name.iter().find(|collection| key::is_collection(&collection.name, group, plural)).cloned()
+        };
+        if let Some(found) = self.collections.read().get(plural).and_then(find) {
+            return found;
         }
         let mut collections = self.collections.write();
-        let budget = self.budgets.get(name).copied().unwrap_or(BUDGET);
-        let new = || Arc::new(Collection::new(name, self.reached(), budget));
-        Arc::clone(collections.entry(name.to_owned()).or_insert_with(new))
+        let same_name = collections.entry(plural.to_owned()).or_default();
+        find(same_name).unwrap_or_else(|| {
+            let name = key::collection(group, plural);
+            let budget = self.budgets.get(&name).copied().unwrap_or(BUDGET);
+            let new = Arc::new(Collection::new(&name, self.reached(), budget));
+            same_name.push(Arc::clone(&new));
+            new
+        })
     }
 
     /// Every collection's name and what it holds.
     pub(crate) fn held(&self) -> Vec<(String, Held)> {
-        self.collections.read().values().map(|collection| (collection.name.clone(), collection.held())).collect()
+        self.collections
+            .read()
+            .values()
+            .flatten()
+            .map(|collection| (collection.name.clone(), collection.held()))
+            .collect()
     }
 
     /// The revision up to which the cache holds every change.

@@ -18,6 +18,14 @@ pub(crate) fn collection(group: &str, plural: &str) -> String {
     if group.is_empty() { plural.to_owned() } else { format!("{group}/{plural}") }
 }
 
+/// Whether this is the name that [`collection`] makes.
+pub(crate) fn is_collection(name: &str, group: &str, plural: &str) -> bool {
+    match name.rsplit_once('/') {
+        Some((of, name)) => (of, name) == (group, plural),
+        None => group.is_empty() && name == plural,
+    }
+}
+
 /// An object's name in its collection: `namespace/name`, or `name` for objects of the cluster.
 pub(crate) fn item(namespace: &str, name: &str) -> String {
     if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
