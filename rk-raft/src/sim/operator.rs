@@ -117,8 +117,16 @@ impl Operator {
         }
     }
 
-    /// The members, once nothing is under way any more.
-    async fn settled(&mut self) -> Vec<Member> {
+    /// Starts a new member, if that was not done.
+    async fn begin(&self, id: MemberId) {
+        if !self.group.ids().contains(&id) {
+            self.group.add(id, true);
+        }
+        self.group.start(id).await;
+    }
+
+    /// The members, once nothing is under way any more; perhaps one more, with this address.
+    async fn settled(&mut self, adding: Option<&str>) -> Vec<Member> {
         sleep(UNDER_WAY).await;
         loop {
             let store = self.ask().await;
@@ -128,6 +136,12 @@ impl Operator {
             {
                 self.group.trace.tell(|| format!("operator: members {:?}", of(&members)));
                 return members;
+            }
+            // Once there is a second voter, the group does nothing without it.
+            let known = store.members(false).await.unwrap_or_default();
+            let of = |url: &str| known.iter().find(|member| member.peer_urls.iter().any(|of| of == url));
+            if let Some(member) = adding.and_then(of) {
+                self.begin(member.id).await;
             }
             sleep(Duration::from_millis(200)).await;
         }
@@ -153,15 +167,14 @@ impl Operator {
         let members = match self.outcome(&format!("adding {url}"), result) {
             Outcome::Done(members) => members,
             Outcome::Refused => return None,
-            Outcome::Unknown => self.settled().await,
+            Outcome::Unknown => self.settled(Some(&url)).await,
         };
         let id = members.iter().find(|member| member.peer_urls.contains(&url)).map(|member| member.id);
         let mut wanted = self.members.clone();
         wanted.extend(id.map(|id| (id, learner)));
         self.note(&members, wanted);
         let id = id?;
-        self.group.add(id, true);
-        self.group.start(id).await;
+        self.begin(id).await;
         Some(id)
     }
 
@@ -174,7 +187,7 @@ impl Operator {
                     sleep(Duration::from_millis(200)).await;
                     continue;
                 }
-                Outcome::Unknown => self.settled().await,
+                Outcome::Unknown => self.settled(None).await,
             };
             let mut wanted = self.members.clone();
             wanted.insert(id, false);
@@ -192,7 +205,7 @@ impl Operator {
         let members = match self.outcome(&format!("removing {id}"), store.member_remove(id).await) {
             Outcome::Done(members) => members,
             Outcome::Refused => return false,
-            Outcome::Unknown => self.settled().await,
+            Outcome::Unknown => self.settled(None).await,
         };
         let mut wanted = self.members.clone();
         wanted.remove(&id);
