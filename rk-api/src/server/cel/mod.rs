@@ -29,7 +29,7 @@ pub(crate) use estimate::estimate;
 pub(crate) use eval::{Meter, Scope};
 pub(crate) use library::authorizer::Answers;
 pub use parse::CompileError;
-pub(crate) use parse::MAX_DEPTH;
+pub(crate) use parse::{MAX_DEPTH, batch};
 pub(crate) use types::Type;
 pub(crate) use value::{Failure, Other, Val};
 

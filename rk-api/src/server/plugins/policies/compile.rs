@@ -10,7 +10,7 @@ use super::{
 };
 use crate::server::{
     FieldError, FieldErrors,
-    cel::{Environment, Program, Type},
+    cel::{Environment, Program, Type, batch},
     kinds::names,
 };
 
@@ -61,14 +61,20 @@ pub(crate) fn issues(policy: &Value) -> FieldErrors {
 
 /// What is wrong with the match conditions of a webhook.
 pub(crate) fn condition_issues(webhook: &Value, path: &str) -> FieldErrors {
-    let mut issues = FieldErrors::new();
+    webhook_conditions(&webhook["matchConditions"], &format!("{path}.matchConditions")).1
+}
+
+/// Compiles the `matchConditions` of a webhook, which stand at `path`.
+pub(super) fn webhook_conditions(conditions: &Value, path: &str) -> (Vec<(String, Program)>, FieldErrors) {
     let environment = environment(false, true, false);
-    conditions(&webhook["matchConditions"], &format!("{path}.matchConditions"), &environment, &mut issues);
-    issues
+    batch(|| {
+        let mut issues = FieldErrors::new();
+        (self::conditions(conditions, path, &environment, &mut issues), issues)
+    })
 }
 
 /// Compiles a list of `matchConditions`.
-pub(super) fn conditions(
+fn conditions(
     conditions: &Value,
     path: &str,
     environment: &Environment,
@@ -106,6 +112,10 @@ pub(super) fn compile(policy: &Value) -> (Policy, FieldErrors) {
     let conditions = conditions(&spec["matchConditions"], "spec.matchConditions", &all, &mut issues);
     let mut messages = environment(params, false, false);
     let mut compiled = Policy {
+    batch(|| compile_here(policy))
+}
+
+fn compile_here(policy: &Value) -> (Policy, FieldErrors) {
         name: text(&policy["metadata"]["name"]).to_owned(),
         resources: spec["matchConstraints"].clone(),
         param_kind: spec["paramKind"].clone(),

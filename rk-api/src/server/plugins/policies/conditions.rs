@@ -10,8 +10,7 @@ use serde_json::Value;
 
 use super::{
     super::text,
-    compile::conditions,
-    environment::environment,
+    compile::webhook_conditions,
     evaluate::{Evaluation, Seen, settled},
 };
 use crate::{
@@ -32,8 +31,7 @@ fn compiled(list: &Value) -> Arc<Compiled> {
     if let Some(known) = COMPILED.lock().get(&text) {
         return Arc::clone(known);
     }
-    let mut issues = Vec::new();
-    let programs = conditions(list, "matchConditions", &environment(false, true, false), &mut issues);
+    let (programs, issues) = webhook_conditions(list, "matchConditions");
     let made = Arc::new(match issues.first() {
         Some(issue) => Err(format!("{}: {}", issue.field, issue.message)),
         None => Ok(programs),
