@@ -324,7 +324,7 @@ impl Admit for NodeRestriction {
             let why = format!("could not determine node from user {:?}", request.attributes.user.name);
             return Err(forbid(request, &why));
         }
-        let old = request.old_object.as_ref().map(|old| old.value()).transpose().map_err(status::internal)?;
+        let old = request.old_value()?;
         let old = old.unwrap_or_default();
         let new = request.object.as_ref().unwrap_or(&Value::Null);
         let at = text(&old["spec"]["nodeName"]);
