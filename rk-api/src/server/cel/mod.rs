@@ -11,10 +11,11 @@
 //! evaluates. Here an expression is checked against the schema when it is written, counts its cost in cel-go's units,
 //! and reads the object's tree in place.
 //!
-//! `types` and `value` are what there is, `library` the functions, `schema` the types of custom resources, `estimate` what
-//! an expression may cost at most.
+//! `types` and `value` are what there is, `library` the functions, `schema` the types of custom resources, `device` those
+//! of devices, `estimate` what an expression may cost at most.
 
 mod check;
+pub(crate) mod device;
 mod estimate;
 mod eval;
 pub(crate) mod library;
