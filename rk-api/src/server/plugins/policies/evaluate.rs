@@ -69,6 +69,26 @@ impl Seen {
     }
 }
 
+/// A write as one plugin shows it to all that want to see it in the same version.
+#[derive(Default)]
+pub(in super::super) struct Shown(Option<(Resource, Seen)>);
+
+impl Shown {
+    pub(super) async fn of(
+        &mut self,
+        request: &AdmissionRequest,
+        shown: &Resource,
+        reader: &dyn Reader,
+    ) -> Result<&Seen, Status> {
+        let known = self.0.take().filter(|(resource, _)| resource == shown);
+        let seen = match known {
+            Some((_, seen)) => seen,
+            None => Seen::of(request, shown, reader).await?,
+        };
+        Ok(&self.0.insert((shown.clone(), seen)).1)
+    }
+}
+
 /// Evaluates expressions, each within its limit and all within theirs.
 pub(super) struct Evaluation<'a, 'n> {
     values: [Val<'a>; VARIABLES],

@@ -7,7 +7,7 @@ use super::{
     super::{forbid, list, text},
     Policies,
     compile::{Policy, Validation},
-    evaluate::{Evaluation, Seen, settled},
+    evaluate::{Evaluation, Seen, Shown, settled},
     matched, params, sees,
 };
 use crate::{
@@ -72,17 +72,14 @@ impl Admit for ValidatingPolicies {
 
     async fn validate(&self, request: &AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
         let set = self.0.current(reader).await?;
-        let (mut seen, mut denied): (Option<(Resource, Seen)>, _) = (None, None);
+        let (mut seen, mut denied) = (Shown::default(), None);
         for policy in set.0.iter().filter(|policy| !policy.bindings.is_empty()) {
             let Some(shown) = matched(&policy.resources, request, reader).await? else { continue };
             for binding in &policy.bindings {
                 if matched(&binding["spec"]["matchResources"], request, reader).await?.is_none() {
                     continue;
                 }
-                if seen.as_ref().is_none_or(|(resource, _)| *resource != shown) {
-                    seen = Some((shown.clone(), Seen::of(request, &shown, reader).await?));
-                }
-                let Some((_, seen)) = &seen else { continue };
+                let seen = seen.of(request, &shown, reader).await?;
                 for objection in judge(policy, binding, seen, request, reader).await {
                     act(policy, binding, objection, request, &mut denied);
                 }
