@@ -30,7 +30,7 @@ pub(super) struct Policy {
     pub(super) conditions: Vec<(String, Program)>,
     pub(super) variables: Vec<Program>,
     pub(super) validations: Vec<Validation>,
-    pub(super) annotations: Vec<(String, Program)>,
+    pub(super) annotations: Vec<Annotation>,
     pub(super) mutations: Vec<Mutation>,
     /// `reinvocationPolicy: IfNeeded`
     pub(super) again: bool,
@@ -45,6 +45,14 @@ pub(super) struct Validation {
     pub(super) message: String,
     pub(super) message_expression: Option<Program>,
     pub(super) reason: String,
+}
+
+/// An audit annotation.
+#[derive(Debug)]
+pub(super) struct Annotation {
+    pub(super) key: String,
+    pub(super) text: String,
+    pub(super) program: Program,
 }
 
 #[derive(Debug)]
@@ -104,6 +112,10 @@ fn conditions(
 
 /// Compiles a policy; the second part is what is wrong with it.
 pub(super) fn compile(policy: &Value) -> (Policy, FieldErrors) {
+    batch(|| compile_here(policy))
+}
+
+fn compile_here(policy: &Value) -> (Policy, FieldErrors) {
     let mut issues = FieldErrors::new();
     let spec = &policy["spec"];
     let params = spec["paramKind"].is_object();
@@ -112,10 +124,6 @@ pub(super) fn compile(policy: &Value) -> (Policy, FieldErrors) {
     let conditions = conditions(&spec["matchConditions"], "spec.matchConditions", &all, &mut issues);
     let mut messages = environment(params, false, false);
     let mut compiled = Policy {
-    batch(|| compile_here(policy))
-}
-
-fn compile_here(policy: &Value) -> (Policy, FieldErrors) {
         name: text(&policy["metadata"]["name"]).to_owned(),
         resources: spec["matchConstraints"].clone(),
         param_kind: spec["paramKind"].clone(),
@@ -154,15 +162,24 @@ fn compile_here(policy: &Value) -> (Policy, FieldErrors) {
             });
         }
     }
+    let mut keys = HashSet::new();
     for (i, annotation) in list(&spec["auditAnnotations"]).iter().enumerate() {
         let path = format!("spec.auditAnnotations[{i}]");
         let key = text(&annotation["key"]);
         if key.is_empty() {
             compiler.required(format!("{path}.key"), "");
+        } else if !keys.insert(key) {
+            compiler.push("FieldValueDuplicate", format!("{path}.key"), format!("Duplicate value: {key:?}"));
+        } else {
+            // As it stands in the audit log.
+            for why in names::qualified_name(&format!("{}/{key}", compiled.name)) {
+                compiler.invalid(format!("{path}.key"), key, &why);
+            }
         }
         let wanted = [Type::String, Type::Null];
         if let Some(program) = compiler.expression(annotation, "valueExpression", &path, &all, &wanted) {
-            compiled.annotations.push((key.to_owned(), program));
+            let text = text(&annotation["valueExpression"]).trim().to_owned();
+            compiled.annotations.push(Annotation { key: key.to_owned(), text, program });
         }
     }
     for (i, mutation) in list(&spec["mutations"]).iter().enumerate() {
