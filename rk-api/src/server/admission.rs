@@ -1,6 +1,9 @@
 //! Admission: the contract of plugins that change or refuse a write.
 
-use std::sync::Arc;
+use std::{
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
 
 use async_trait::async_trait;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
@@ -8,7 +11,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{Attributes, Reader};
-use crate::{Object, Resource};
+use crate::{Error, Object, Resource, status};
 
 /// The kind of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,7 +38,7 @@ pub struct AdmissionRequest {
     /// The object as it shall be; for a subresource such as `binding` its own body. `None` in a delete.
     pub object: Option<Value>,
     /// The object as it is; `None` in a create.
-    pub old_object: Option<Arc<Object>>,
+    pub old_object: Option<OldObject>,
     /// The request's options (`CreateOptions`, `DeleteOptions`, ...).
     pub options: Value,
     /// Nothing will be stored.
@@ -44,6 +47,56 @@ pub struct AdmissionRequest {
     pub warnings: Vec<String>,
     /// What plugins that only look at the write have to say besides yes or no.
     pub notes: Notes,
+}
+
+impl AdmissionRequest {
+    /// The tree of the object as it is; `None` in a create. It is made by the first who asks, for all plugins.
+    ///
+    /// # Errors
+    /// 500 if the stored object is broken.
+    pub fn old_value(&self) -> Result<Option<Arc<Value>>, Status> {
+        self.old_object.as_ref().map(OldObject::tree).transpose().map_err(status::internal)
+    }
+}
+
+/// The object as it is before a write.
+#[derive(Debug, Clone)]
+pub struct OldObject {
+    object: Arc<Object>,
+    tree: OnceLock<Arc<Value>>,
+}
+
+impl OldObject {
+    /// An object whose tree is known.
+    pub(crate) fn with_tree(object: Arc<Object>, tree: Arc<Value>) -> Self {
+        Self { object, tree: tree.into() }
+    }
+
+    /// The tree of the object, made by the first who asks.
+    ///
+    /// # Errors
+    /// [`Error::Decode`] if the JSON is broken behind the metadata.
+    pub fn tree(&self) -> Result<Arc<Value>, Error> {
+        if let Some(tree) = self.tree.get() {
+            return Ok(Arc::clone(tree));
+        }
+        let made = Arc::new(self.object.value()?);
+        Ok(Arc::clone(self.tree.get_or_init(|| made)))
+    }
+}
+
+impl From<Arc<Object>> for OldObject {
+    fn from(object: Arc<Object>) -> Self {
+        Self { object, tree: OnceLock::new() }
+    }
+}
+
+impl Deref for OldObject {
+    type Target = Object;
+
+    fn deref(&self) -> &Object {
+        &self.object
+    }
 }
 
 /// Warnings and audit annotations of plugins that validate a write.
@@ -98,5 +151,23 @@ pub trait Admit: Send + Sync + 'static {
     /// A [`Status`] (most often 403) refuses the write.
     async fn validate(&self, _request: &AdmissionRequest, _reader: &dyn Reader) -> Result<(), Status> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_tree_of_an_old_object_is_made_once() {
+        let value = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}});
+        let object = Arc::new(Object::from_value(&value).unwrap());
+        let old = OldObject::from(Arc::clone(&object));
+        let tree = old.tree().unwrap();
+        assert_eq!((tree["data"]["k"].as_str(), &*old.meta().name), (Some("v"), "a"));
+        assert!(Arc::ptr_eq(&tree, &old.tree().unwrap()));
+        assert!(Arc::ptr_eq(&tree, &OldObject::with_tree(object, Arc::clone(&tree)).tree().unwrap()));
     }
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     Row, convert,
-    custom::{Converter, columns::PrinterColumn},
+    custom::{Converter, Definition, columns::PrinterColumn},
     http::Documents,
     openapi,
     schema::Schema,
@@ -46,6 +46,8 @@ pub(crate) struct Served {
     pub(crate) deprecation: Option<String>,
     /// What converts a custom resource's versions, if they differ in more than their names.
     pub(crate) converter: Option<Arc<Converter>>,
+    /// What the row was made of, if a CustomResourceDefinition brought it.
+    pub(crate) definition: Option<Arc<Definition>>,
 }
 
 impl Served {
@@ -256,6 +258,13 @@ impl Catalog {
             return Some(first);
         }
         rows.find(|row| row.stored_as == row.api_version).or(Some(first))
+    }
+
+    /// The rows of a definition, which is named after what it defines.
+    pub(crate) fn defined(&self, definition: &str) -> impl Iterator<Item = &Arc<Served>> {
+        let (plural, group) = definition.split_once('.').unwrap_or((definition, ""));
+        let same_name = self.served.get(plural).into_iter().flatten();
+        same_name.filter(move |row| row.custom && row.resource().group == group)
     }
 
     /// Every row, in discovery's order.

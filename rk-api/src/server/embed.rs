@@ -222,6 +222,7 @@ fn serve(row: Row, cache: &Cache) -> Served {
         printer: Vec::new(),
         deprecation: None,
         converter: None,
+        definition: None,
         row,
     }
 }

@@ -41,7 +41,7 @@ pub mod schema;
 mod security;
 mod storage;
 
-pub use admission::{AdmissionRequest, Admit, Notes, Operation};
+pub use admission::{AdmissionRequest, Admit, Notes, OldObject, Operation};
 #[cfg(feature = "serve")]
 pub use aggregation::Aggregation;
 pub use audit::{AuditLog, AuditLogOptions, AuditPolicy, AuditPolicyError, AuditSink};

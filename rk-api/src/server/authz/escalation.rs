@@ -147,14 +147,14 @@ impl Admit for EscalationCheck {
         if request.attributes.user.in_group(SUPERUSERS) {
             return Ok(());
         }
-        let old = request.old_object.as_ref().map(|old| old.value()).transpose().map_err(status::internal)?;
+        let old = request.old_value()?;
         if old.as_ref().is_some_and(|old| only_collects(new, old)) {
             return Ok(());
         }
         if request.resource.plural.ends_with("bindings") {
             self.check_binding(request, new).await
         } else {
-            self.check_role(request, new, old.as_ref()).await
+            self.check_role(request, new, old.as_deref()).await
         }
     }
 }

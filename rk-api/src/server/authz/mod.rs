@@ -24,6 +24,7 @@ use crate::{StatusExt, status};
 
 pub use abac::{Abac, AbacError};
 pub use escalation::EscalationCheck;
+pub(crate) use node::taken_from;
 pub use node::{NodeAuthorizer, node_name};
 pub use rbac::Rbac;
 pub use rules::{covers, describe_rule, rule_allows};

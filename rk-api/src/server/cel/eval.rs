@@ -1,7 +1,7 @@
 //! The evaluation of checked expressions, which counts what it costs and stops at a limit.
 //!
-//! Costs are cel-go's: 1 to read a variable, a field or an item and to call a function, more where a function goes
-//! through texts or lists ([`Meter::traverse`]), 10 to make a list and 30 to make a map. A turn of a macro costs what
+//! Costs are cel-go's: 1 to read a variable, a field or an item and to call a function, but for functions that go through
+//! texts or lists and cost by their size ([`Meter::traverse`]), 10 to make a list and 30 to make a map. A turn of a macro costs what
 //! cel-go's expansion of it does.
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -193,12 +193,17 @@ impl<'a> Run<'a, '_, '_> {
 
     fn call(&mut self, overloads: &'a [&'static Overload], arguments: &'a [Code]) -> Evaluated<'a> {
         let values = arguments.iter().map(|code| self.value(code)).collect::<Result<Vec<_>, _>>()?;
-        self.meter.charge(1)?;
         let fits = |overload: &&&'static Overload| {
             overload.parameters.iter().zip(&values).all(|(kind, value)| value.fits(kind))
         };
         let overload = overloads.iter().find(fits).ok_or_else(Failure::overload)?;
-        (overload.call)(self.meter, &values)
+        let before = self.meter.spent;
+        let made = (overload.call)(self.meter, &values);
+        // What does not count by itself costs 1.
+        if self.meter.spent == before {
+            self.meter.charge(1)?;
+        }
+        made
     }
 
     fn list(&mut self, items: &'a [(Code, bool)]) -> Evaluated<'a> {

@@ -11,10 +11,11 @@
 //! evaluates. Here an expression is checked against the schema when it is written, counts its cost in cel-go's units,
 //! and reads the object's tree in place.
 //!
-//! `types` and `value` are what there is, `library` the functions, `schema` the types of custom resources, `estimate` what
-//! an expression may cost at most.
+//! `types` and `value` are what there is, `library` the functions, `schema` the types of custom resources, `device` those
+//! of devices, `estimate` what an expression may cost at most.
 
 mod check;
+pub(crate) mod device;
 mod estimate;
 mod eval;
 pub(crate) mod library;
@@ -29,7 +30,7 @@ pub(crate) use estimate::estimate;
 pub(crate) use eval::{Meter, Scope};
 pub(crate) use library::authorizer::Answers;
 pub use parse::CompileError;
-pub(crate) use parse::MAX_DEPTH;
+pub(crate) use parse::{MAX_DEPTH, batch};
 pub(crate) use types::Type;
 pub(crate) use value::{Failure, Other, Val};
 

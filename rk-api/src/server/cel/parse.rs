@@ -1,9 +1,15 @@
 //! Text to a tree, by the parser of the crate `cel`.
 //!
 //! A parser and what frees its trees recurse as deep as the text is nested, and the text is anybody's. So the text is
-//! bounded, and the work is done on a stack of its own that is large enough for the deepest of them.
+//! bounded, and the work is done on a stack that is large enough for the deepest of them: on a thread of its own, or on one for
+//! all expressions of a [`batch`].
 
-use std::sync::LazyLock;
+use std::{
+    cell::Cell,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::LazyLock,
+    thread,
+};
 
 use cel::{Env, IdedExpr, common::ast::SourceInfo};
 
@@ -84,13 +90,39 @@ pub(super) fn parse<T: Send>(
             }
         }
     };
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
-        match thread.map(std::thread::ScopedJoinHandle::join) {
-            Ok(Ok(done)) => done,
-            Ok(Err(_)) => Err(CompileError::plain("the parser failed on this expression")),
-            Err(error) => Err(CompileError::plain(format!("can't start a thread to parse the expression: {error}"))),
-        }
+    // One that the parser fails on spoils no other of its batch.
+    let guarded = || {
+        let failed = |_| Err(CompileError::plain("the parser failed on this expression"));
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(failed)
+    };
+    deep(guarded).unwrap_or_else(|error| {
+        Err(CompileError::plain(format!("can't start a thread to parse the expression: {error}")))
+    })
+}
+
+thread_local! {
+    /// Whether this thread has the deep stack.
+    static DEEP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does work that compiles several expressions, with one deep stack for all of them.
+pub(crate) fn batch<T: Send>(work: impl Fn() -> T + Send + Sync) -> T {
+    // Without the thread each expression says that it could not be parsed.
+    deep(&work).unwrap_or_else(|_| work())
+}
+
+/// Does work on a deep stack: this thread's, or that of a new one.
+fn deep<T: Send>(work: impl FnOnce() -> T + Send) -> std::io::Result<T> {
+    if DEEP.get() {
+        return Ok(work());
+    }
+    let work = || {
+        DEEP.set(true);
+        work()
+    };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work)?;
+        Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
     })
 }
 
@@ -115,4 +147,18 @@ pub(super) fn depth(tree: &IdedExpr) -> usize {
         Expr::Comprehension(_) | Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => None,
     }
     .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_has_one_thread() {
+        let parsed_by = || parse("1 + 1", |_, _| Ok(thread::current().id())).unwrap();
+        assert_ne!(parsed_by(), parsed_by());
+        let (outside, inside, nested) = batch(|| (thread::current().id(), parsed_by(), batch(parsed_by)));
+        assert_eq!((outside, outside), (inside, nested));
+        assert_ne!(outside, thread::current().id());
+    }
 }

@@ -261,6 +261,30 @@ fn a_cost_ends_an_evaluation() {
     assert_eq!(run(&text, &list), Err("operation cancelled: actual cost limit exceeded".to_owned()));
 }
 
+/// cel-go's costs, and apiserver's of its own functions (`library/cost_test.go`).
+#[test]
+fn regular_expressions_cost_what_they_do_in_kubernetes() {
+    let long = "a".repeat(1000);
+    let object = json!({"text": "abc 123 def 123", "pattern": "123", "umlauts": "ä".repeat(9), "long": long});
+    // `self` and a field of it cost 2.
+    for (text, cost) in [
+        ("'abc 123 def 123'.matches('123')", 2),
+        ("'abc 123 def 123'.find('123')", 2),
+        ("'abc 123 def 123'.findAll('123')", 2),
+        ("self.text.find(self.pattern)", 2 + 2 + 2),
+        ("self.text.matches('[0-9]{3} [a-z]+')", 2 + 2 * 4),
+        ("self.umlauts.matches('ääää')", 2 + 1),
+        ("self.long.matches(self.text)", 2 + 2 + 101 * 4),
+        ("'abc'.contains('b')", 1),
+    ] {
+        let program = Program::compile(text, &["self"]).unwrap();
+        let answers = Answers::default();
+        let mut meter = Meter::new(CALL_LIMIT, &answers);
+        program.evaluate([Val::of(&object, &Type::Dyn).unwrap()].as_slice(), &mut meter).unwrap();
+        assert_eq!(meter.spent(), cost, "{text}");
+    }
+}
+
 #[test]
 fn deep_and_long_texts_are_refused() {
     for text in [

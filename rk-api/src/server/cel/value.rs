@@ -135,7 +135,7 @@ pub(crate) enum Other {
     Check(Check),
     Verdict(Verdict),
     /// A regular expression that the checker compiled; it stands for its text.
-    Pattern(Regex),
+    Pattern(Arc<Regex>),
 }
 
 impl Other {

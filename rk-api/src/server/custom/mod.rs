@@ -8,6 +8,8 @@ mod conversion;
 mod jsonpath;
 mod rows;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, Weak};
 
@@ -23,6 +25,7 @@ use super::{
 use crate::{DeleteOptions, Error, ListOptions, Object, Resource, WatchEvent, WriteOptions};
 
 pub(crate) use conversion::Converter;
+pub(crate) use rows::Definition;
 
 /// Keeps a definition until its objects are gone.
 pub(crate) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -80,20 +83,25 @@ impl Core {
     /// Puts a definition in service if it may be. The status that it should have, if that is another, and whether it is
     /// being deleted.
     fn define(self: &Arc<Self>, object: &Object, judge: bool) -> (Option<Value>, bool) {
+        let (name, terminating) = (&object.meta().name, object.meta().deletion_timestamp.is_some());
         let value = match object.value() {
             Ok(value) => value,
             Err(error) => {
-                tracing::error!(definition = %object.meta().name, %error, "a definition can't be read");
+                tracing::error!(definition = %name, %error, "a definition can't be read");
                 return (None, false);
             }
         };
-        let terminating = object.meta().deletion_timestamp.is_some();
-        let status = status::of(&value, &self.catalog.load());
+        let catalog = self.catalog.load_full();
+        let (definition, before) = (Definition::of(object), catalog.defined(name).collect::<Vec<_>>());
+        let schemas = rows::schemas(&value, before.iter().copied());
+        let status = status::of(&value, &schemas, &catalog);
         let accepted = status::is(&status, "Established");
         // What was established stays so, whatever names others take since.
-        if accepted || status::is(&value["status"], "Established") {
+        let established = accepted || status::is(&value["status"], "Established");
+        // Its rows, documents and compiled rules stay as they are where only its status changed.
+        if established && !before.iter().any(|row| definition.made(row)) {
             let reader: Weak<dyn Reader> = Arc::<Self>::downgrade(self);
-            match rows::of(&value, &self.cache, terminating, &reader) {
+            match rows::of(&value, schemas, definition, &self.cache, &reader) {
                 Ok(rows) => self.change_catalog(|catalog| {
                     let (group, plural) = (&value["spec"]["group"], &value["spec"]["names"]["plural"]);
                     catalog.remove(group.as_str().unwrap_or_default(), plural.as_str().unwrap_or_default());
@@ -101,7 +109,7 @@ impl Core {
                         catalog.insert(Arc::clone(row));
                     }
                 }),
-                Err(error) => tracing::error!(definition = %object.meta().name, error, "a definition can't be served"),
+                Err(error) => tracing::error!(definition = %name, error, "a definition can't be served"),
             }
         }
         (Some(status).filter(|status| judge && *status != value["status"]), terminating)

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Converter, columns, status};
 use crate::{
-    Resource,
+    Object, Resource,
     server::{
         Reader, Row, Strategy, Subresource, WriteContext,
         catalog::{ScalePaths, Served, version_priority},
@@ -17,6 +17,50 @@ use crate::{
 
 const VERBS: [&str; 8] = ["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 const SUBRESOURCE_VERBS: [&str; 3] = ["get", "patch", "update"];
+
+/// A definition as its rows were made of it. What else of it changes, such as its status, changes nothing of them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Definition {
+    uid: String,
+    generation: i64,
+    terminating: bool,
+}
+
+impl Definition {
+    pub(super) fn of(object: &Object) -> Self {
+        let meta = object.meta();
+        Self {
+            uid: meta.uid.clone(),
+            generation: meta.generation.unwrap_or_default(),
+            terminating: meta.deletion_timestamp.is_some(),
+        }
+    }
+
+    /// Whether rows are made of this very definition, as far as can be told: it has to count its changes.
+    pub(super) fn made(&self, row: &Served) -> bool {
+        self.generation > 0 && row.definition.as_deref() == Some(self)
+    }
+}
+
+/// The schemas of a definition's versions, in their order; none where a version has none.
+pub(super) type Schemas = Vec<Result<Option<Arc<Schema>>, String>>;
+
+/// Reads the schemas of a definition; those that rows `before` have already are taken over, with their compiled rules.
+pub(super) fn schemas<'a>(definition: &Value, before: impl Iterator<Item = &'a Arc<Served>> + Clone) -> Schemas {
+    let versions = definition["spec"]["versions"].as_array().into_iter().flatten();
+    let read = |version: &Value| {
+        let schema = &version["schema"]["openAPIV3Schema"];
+        if schema.is_null() {
+            return Ok(None);
+        }
+        let mut known = before.clone().filter_map(|row| row.schema.as_ref());
+        match known.find(|known| known.was_read_from(schema)) {
+            Some(known) => Ok(Some(Arc::clone(known))),
+            None => Schema::from_crd(schema).map(Some),
+        }
+    };
+    versions.map(read).collect()
+}
 
 /// The rules of custom resources: their status is not the client's to make.
 struct Custom {
@@ -60,14 +104,15 @@ fn deprecation(version: &Value, spec: &Value) -> Option<String> {
     Some(format!("{group}/{name} {kind} is deprecated{advice}"))
 }
 
-/// The rows of a definition. While it is being deleted nothing new can be made.
+/// The rows of a definition with these schemas. While it is being deleted nothing new can be made.
 ///
 /// # Errors
 /// What is wrong with a version's schema.
 pub(super) fn of(
     definition: &Value,
+    schemas: Schemas,
+    made_of: Definition,
     cache: &Cache,
-    terminating: bool,
     reader: &Weak<dyn Reader>,
 ) -> Result<Vec<Arc<Served>>, String> {
     let spec = &definition["spec"];
@@ -80,11 +125,10 @@ pub(super) fn of(
     let stored_as = format!("{group}/{}", text(&storage["name"]));
     let collection = cache.collection_of(&group, &plural);
     let converter = Converter::of(spec, reader).map(Arc::new);
+    let made_of = Arc::new(made_of);
     let mut rows = Vec::new();
-    for version in versions.iter().filter(|version| version["served"] == true) {
+    for (version, schema) in versions.iter().zip(schemas).filter(|(version, _)| version["served"] == true) {
         let resource = Resource::new(&group, &text(&version["name"]), &kind, &plural, namespaced);
-        let schema = &version["schema"]["openAPIV3Schema"];
-        let schema = if schema.is_null() { None } else { Some(Schema::from_crd(schema)?) };
         let mut subresources = Vec::new();
         let mut add = |name: &str, kind: &str, group: &str, version: &str| {
             subresources.push(Subresource {
@@ -109,7 +153,7 @@ pub(super) fn of(
             add("scale", "Scale", "autoscaling", "v1");
         }
         let mut verbs = owned(&VERBS);
-        if terminating {
+        if made_of.terminating {
             verbs.retain(|verb| verb != "create");
         }
         let selectable = version["selectableFields"].as_array().into_iter().flatten();
@@ -129,12 +173,13 @@ pub(super) fn of(
             api_version: row.resource.api_version(),
             collection: Arc::clone(&collection),
             stored_as: stored_as.clone(),
-            schema,
+            schema: schema?,
             scale,
             custom: true,
             printer: columns::of(version),
             deprecation: deprecation(version, spec),
             converter: converter.clone(),
+            definition: Some(Arc::clone(&made_of)),
             row,
         }));
     }

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::server::{catalog::Catalog, pipeline::now, schema::Schema};
+use super::rows::Schemas;
+use crate::server::{catalog::Catalog, pipeline::now};
 
 /// Whether a condition of a status is true.
 pub(super) fn is(status: &Value, kind: &str) -> bool {
@@ -73,8 +74,8 @@ fn set(conditions: &mut Vec<Value>, kind: &str, status: bool, reason: &str, mess
     }
 }
 
-/// The status that a definition should have.
-pub(super) fn of(definition: &Value, catalog: &Catalog) -> Value {
+/// The status that a definition should have; `schemas` are those of its versions.
+pub(super) fn of(definition: &Value, schemas: &Schemas, catalog: &Catalog) -> Value {
     let spec = &definition["spec"];
     let names = names(spec);
     let mut status = definition["status"].clone();
@@ -98,10 +99,8 @@ pub(super) fn of(definition: &Value, catalog: &Catalog) -> Value {
         }
     }
     // What is written now is judged before; this is of what was stored before that.
-    let schemas =
-        spec["versions"].as_array().into_iter().flatten().map(|version| &version["schema"]["openAPIV3Schema"]);
-    match schemas.filter(|schema| !schema.is_null()).find_map(|schema| Schema::from_crd(schema).err()) {
-        Some(why) => set(&mut conditions, "NonStructuralSchema", true, "Violations", &why),
+    match schemas.iter().find_map(|schema| schema.as_ref().err()) {
+        Some(why) => set(&mut conditions, "NonStructuralSchema", true, "Violations", why),
         None => conditions.retain(|condition| condition["type"] != "NonStructuralSchema"),
     }
     if !definition["metadata"]["deletionTimestamp"].is_null() {

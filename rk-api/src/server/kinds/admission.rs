@@ -15,7 +15,13 @@ use super::{
 use crate::server::{Column, plugins};
 
 /// The rules of webhook configurations.
-pub const WEBHOOKS: Rules = Rules { default: default_webhooks, validate: validate_webhooks, ..Rules::NONE };
+pub const WEBHOOKS: Rules = Rules {
+    default: default_webhooks,
+    validate: validate_webhooks,
+    validate_new: |config, errors| validate_conditions(config, &Value::Null, errors),
+    validate_change: |new, old, _, errors| validate_conditions(new, old, errors),
+    ..Rules::NONE
+};
 
 /// The rules of admission policies.
 pub const POLICY: Rules = Rules {
@@ -167,7 +173,17 @@ fn webhook_fields(webhook: &Value, path: &Path<'_>, errors: &mut Errors) {
         }
     }
     rules(webhook.list("rules"), &path.child("rules"), errors);
-    errors.extend(plugins::condition_issues(webhook, &path.to_string()));
+}
+
+/// Match conditions compile. Those that a webhook had before are not judged again.
+fn validate_conditions(config: &Value, old: &Value, errors: &mut Errors) {
+    let list = Path::Root.child("webhooks");
+    for (i, webhook) in config.list("webhooks").iter().enumerate() {
+        let before = old.list("webhooks").iter().find(|before| before.text("name") == webhook.text("name"));
+        if before.is_none_or(|before| before.at("matchConditions") != webhook.at("matchConditions")) {
+            errors.extend(plugins::condition_issues(webhook, &list.index(i).to_string()));
+        }
+    }
 }
 
 fn rules(rules: &[Value], list: &Path<'_>, errors: &mut Errors) {

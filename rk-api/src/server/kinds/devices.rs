@@ -12,11 +12,18 @@ use super::{
     rules::Rules,
     value::{Peek, each_mut, fill, fill_zero},
 };
-use crate::server::Column;
+use crate::server::{
+    Column,
+    cel::{
+        batch,
+        device::{MAX_SELECTOR, Wrong, check_selector},
+    },
+};
 
-/// The most devices of a slice, requests of a claim, and constraints of a claim.
+/// The most devices of a slice, requests of a claim, and selectors of a class or a request.
 const MOST_DEVICES: usize = 128;
 const MOST_REQUESTS: usize = 32;
+const MOST_SELECTORS: usize = 32;
 
 const MODES: [&str; 2] = ["All", "ExactCount"];
 
@@ -26,6 +33,11 @@ pub const CLAIM: Rules = Rules {
     validate: |claim, errors| {
         let path = Path::Root.child("spec");
         validate_claim(claim.at("spec"), &path.child("devices"), errors);
+    },
+    // A claim's spec never changes.
+    validate_new: |claim, errors| {
+        let path = Path::Root.child("spec");
+        claim_expressions(claim.at("spec"), &path.child("devices"), errors);
     },
     validate_change: |new, old, _, errors| {
         errors.immutable(&Path::Root.child("spec"), new.at("spec"), old.at("spec"));
@@ -42,6 +54,11 @@ pub const TEMPLATE: Rules = Rules {
         let path = path.child("spec");
         validate_claim(template.at("spec.spec"), &path.child("devices"), errors);
     },
+    validate_new: |template, errors| {
+        let path = Path::Root.child("spec");
+        let path = path.child("spec");
+        claim_expressions(template.at("spec.spec"), &path.child("devices"), errors);
+    },
     validate_change: |new, old, _, errors| {
         errors.immutable(&Path::Root.child("spec"), new.at("spec"), old.at("spec"));
     },
@@ -54,6 +71,9 @@ pub const CLASS: Rules = Rules {
         let path = Path::Root.child("spec");
         selectors(class.list("spec.selectors"), &path.child("selectors"), errors);
     },
+    validate_new: |class, errors| class_expressions(class, &[], errors),
+    // What was stored before is not judged again.
+    validate_change: |new, old, _, errors| class_expressions(new, old.list("spec.selectors"), errors),
     ..Rules::NONE
 };
 
@@ -197,12 +217,56 @@ fn exact(request: &Value, path: &Path<'_>, errors: &mut Errors) {
 }
 
 fn selectors(list: &[Value], path: &Path<'_>, errors: &mut Errors) {
+    if list.len() > MOST_SELECTORS {
+        errors.too_many(path, list.len(), MOST_SELECTORS);
+    }
     for (i, selector) in list.iter().enumerate() {
         let path = path.index(i);
         if selector.at("cel").is_null() {
             errors.required(&path.child("cel"), "");
         } else if selector.text("cel.expression").trim().is_empty() {
             errors.required(&path.child("cel").child("expression"), "");
+        } else if selector.text("cel.expression").len() > MAX_SELECTOR {
+            errors.too_long(&path.child("cel").child("expression"), MAX_SELECTOR);
+        }
+    }
+}
+
+/// The expressions of a class compile, but for those of selectors that it had before.
+fn class_expressions(class: &Value, before: &[Value], errors: &mut Errors) {
+    let path = Path::Root.child("spec");
+    expressions(class.list("spec.selectors"), before, &path.child("selectors"), errors);
+}
+
+/// The expressions of a claim compile.
+fn claim_expressions(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let list = path.child("requests");
+    for (i, request) in spec.list("devices.requests").iter().enumerate() {
+        let path = list.index(i);
+        expressions(request.list("exactly.selectors"), &[], &path.child("exactly").child("selectors"), errors);
+        let list = path.child("firstAvailable");
+        for (i, request) in request.list("firstAvailable").iter().enumerate() {
+            expressions(request.list("selectors"), &[], &list.index(i).child("selectors"), errors);
+        }
+    }
+}
+
+fn expressions(list: &[Value], before: &[Value], path: &Path<'_>, errors: &mut Errors) {
+    let judge = |selector: &Value| {
+        let text = selector.text("cel.expression");
+        let judged = !text.trim().is_empty() && text.len() <= MAX_SELECTOR && !before.contains(selector);
+        if judged { check_selector(text) } else { Ok(()) }
+    };
+    // Most have none.
+    let judged = if list.is_empty() { Vec::new() } else { batch(|| list.iter().map(judge).collect::<Vec<_>>()) };
+    for (i, (selector, judged)) in list.iter().zip(judged).enumerate() {
+        let (path, text) = (path.index(i), selector.text("cel.expression"));
+        let path = path.child("cel");
+        let path = path.child("expression");
+        match judged {
+            Ok(()) => {}
+            Err(Wrong::Invalid(why)) => errors.invalid(&path, text, &why),
+            Err(Wrong::Costly) => errors.forbidden(&path, "too complex, exceeds cost limit"),
         }
     }
 }

@@ -1,13 +1,11 @@
 //! Admission: the chain of plugins around a write.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 
 use super::{Call, Core};
 use crate::{
-    DeleteOptions, Error, Object, WriteOptions,
-    server::{AdmissionRequest, Notes, Operation, audit},
+    DeleteOptions, Error, WriteOptions,
+    server::{AdmissionRequest, Notes, OldObject, Operation, audit},
 };
 
 impl Core {
@@ -67,7 +65,7 @@ pub(super) fn request(
     verb: &str,
     operation: Operation,
     object: Option<Value>,
-    old_object: Option<Arc<Object>>,
+    old_object: Option<OldObject>,
     options: (Value, bool),
 ) -> AdmissionRequest {
     AdmissionRequest {

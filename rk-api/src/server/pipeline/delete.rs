@@ -59,7 +59,7 @@ impl Core {
             if !std::mem::replace(&mut admitted, true) {
                 let old = call.served.read(&current.object).await?;
                 let admission = admit::delete_options(options);
-                let mut request = admit::request(call, "delete", Operation::Delete, None, Some(old), admission);
+                let mut request = admit::request(call, "delete", Operation::Delete, None, Some(old.into()), admission);
                 self.mutate(&mut request, call).await?;
                 self.admit(&request, call).await?;
             }

@@ -11,7 +11,7 @@ use super::{Call, Core, Outcome, admit, invalid, meta, scale};
 use crate::{
     Error, Object, Patch, PatchKind, WriteOptions,
     server::{
-        Operation, WriteContext, patch,
+        OldObject, Operation, WriteContext, patch,
         schema::Schema,
         storage::{Claims, Write, encode, is_same},
     },
@@ -103,7 +103,7 @@ impl Core {
     ) -> Result<Try, Error> {
         let row = &call.served.row;
         let current = call.served.read(stored).await?;
-        let old = current.value()?;
+        let old = Arc::new(current.value()?);
         let mut new = match (call.subresource.as_str(), &call.served.scale) {
             ("scale", Some(paths)) => {
                 let scale = self.changed(call, change, options, &scale::scale_of(&old, paths))?;
@@ -136,7 +136,7 @@ impl Core {
         self.default(call, &mut new);
         let verb = if matches!(change, Change::Patch(_)) { "patch" } else { "update" };
         let admission = admit::write_options(if verb == "patch" { "PatchOptions" } else { "UpdateOptions" }, options);
-        let old_object = Some(Arc::clone(&current));
+        let old_object = Some(OldObject::with_tree(Arc::clone(&current), Arc::clone(&old)));
         let mut request = admit::request(call, verb, Operation::Update, Some(new), old_object, admission);
         let mutated = self.mutate(&mut request, call).await?;
         let mut new = request.object.take().ok_or_else(|| status::internal("admission removed the object"))?;

@@ -9,7 +9,6 @@ use super::{forbid, is, text};
 use crate::{
     Resource, Status,
     server::{AdmissionRequest, Admit, Attributes, Authorizer, Decision, Operation, Reader},
-    status,
 };
 
 const GROUP: &str = "certificates.k8s.io";
@@ -78,8 +77,8 @@ async fn may(authorizer: &dyn Authorizer, request: &AdmissionRequest, verb: &str
 }
 
 fn signer(request: &AdmissionRequest) -> Result<String, Status> {
-    let old = request.old_object.as_ref().map(|old| old.value()).transpose().map_err(status::internal)?;
-    let object = old.as_ref().or(request.object.as_ref());
+    let old = request.old_value()?;
+    let object = old.as_deref().or(request.object.as_ref());
     Ok(object.map(|object| text(&object["spec"]["signerName"]).to_owned()).unwrap_or_default())
 }
 
@@ -134,7 +133,7 @@ impl Admit for CertificateSigning {
     }
 
     async fn validate(&self, request: &AdmissionRequest, _reader: &dyn Reader) -> Result<(), Status> {
-        let old = request.old_object.as_ref().map(|old| old.value()).transpose().map_err(status::internal)?;
+        let old = request.old_value()?;
         let (Some(old), Some(new)) = (old, &request.object) else { return Ok(()) };
         let same = |field: &str| old["status"][field] == new["status"][field];
         if same("certificate") && same("conditions") {

@@ -1,5 +1,7 @@
 //! A write as webhooks and policies see it: the `AdmissionRequest` of admission.k8s.io/v1.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::select::operation;
@@ -14,22 +16,30 @@ pub(super) async fn objects(
     request: &AdmissionRequest,
     reader: &dyn Reader,
     to: &Resource,
-) -> Result<(Value, Value), Status> {
-    let old = request.old_object.as_ref().map(|old| old.value()).transpose().map_err(status::internal)?;
+) -> Result<(Value, Arc<Value>), Status> {
     let object = request.object.clone().unwrap_or_default();
     let object = convert(object, &request.resource, to, reader).await?;
-    let old = convert(old.unwrap_or_default(), &request.resource, to, reader).await?;
+    let old = match request.old_value()? {
+        None => Arc::default(),
+        Some(old) if shown_so(&old, &request.resource, to) => old,
+        Some(old) => Arc::new(convert(Value::clone(&old), &request.resource, to, reader).await?),
+    };
     Ok((object, old))
 }
 
-/// An object of one version of a resource in another; bodies of subresources stay what they are.
+/// Whether an object of one version of a resource is shown in the other as it is. Bodies of subresources always are.
+fn shown_so(object: &Value, from: &Resource, to: &Resource) -> bool {
+    from.version == to.version || object["kind"] != *from.kind
+}
+
+/// An object of one version of a resource in another.
 pub(super) async fn convert(
     object: Value,
     from: &Resource,
     to: &Resource,
     reader: &dyn Reader,
 ) -> Result<Value, Status> {
-    if from.version == to.version || object["kind"] != *from.kind {
+    if shown_so(&object, from, to) {
         return Ok(object);
     }
     reader.convert(object, from, to).await.map_err(status::internal)

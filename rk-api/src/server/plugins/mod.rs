@@ -82,10 +82,10 @@ pub fn default_chain() -> Vec<Arc<dyn Admit>> {
         Arc::new(DefaultIngressClass),
         Arc::new(MutatingPolicies::default()),
         #[cfg(feature = "serve")]
-        Arc::new(MutatingWebhooks),
+        Arc::new(MutatingWebhooks::default()),
         Arc::new(ValidatingPolicies::default()),
         #[cfg(feature = "serve")]
-        Arc::new(ValidatingWebhooks),
+        Arc::new(ValidatingWebhooks::default()),
         Arc::new(ResourceQuota::default()),
     ]
 }

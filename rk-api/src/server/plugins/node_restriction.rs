@@ -4,12 +4,16 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 
 use super::{forbid, is, list, text};
 use crate::{
     Resource, Status,
-    server::{AdmissionRequest, Admit, Operation, Reader, authz::node_name},
+    server::{
+        AdmissionRequest, Admit, Operation, Reader,
+        authz::{node_name, taken_from},
+    },
     status,
 };
 
@@ -89,45 +93,52 @@ async fn check_pod_create(pod: &Value, node: &str, reader: &dyn Reader) -> Resul
     if uid != own {
         return Err(format!("node {node:?} UID mismatch: expected {own} got {uid}"));
     }
-    let refuse = |what: &str| Err(format!("node {node:?} can not create pods that reference {what}"));
-    if !text(&pod["spec"]["serviceAccountName"]).is_empty() {
-        return refuse("a service account");
+    match reference(pod)? {
+        Some(what) => Err(format!("node {node:?} can not create pods that reference {what}")),
+        None => Ok(()),
     }
-    if !list(&pod["spec"]["resourceClaims"]).is_empty() {
-        return refuse("resourceclaims");
-    }
-    if let Some(what) = reference(&pod["spec"]) {
-        return refuse(what);
-    }
-    Ok(())
 }
 
-/// What kind of object a pod's spec takes its variables, files or pull secrets from, if it does.
-fn reference(spec: &Value) -> Option<&'static str> {
-    const FIELDS: [(&str, &str); 11] = [
-        ("secret", "secrets"),
-        ("secretRef", "secrets"),
-        ("secretKeyRef", "secrets"),
-        ("secretName", "secrets"),
-        ("nodePublishSecretRef", "secrets"),
-        ("imagePullSecrets", "secrets"),
-        ("configMap", "configmaps"),
-        ("configMapRef", "configmaps"),
-        ("configMapKeyRef", "configmaps"),
-        ("persistentVolumeClaim", "persistentvolumeclaims"),
-        ("ephemeral", "persistentvolumeclaims"),
-    ];
-    match spec {
-        Value::Object(fields) => fields.iter().find_map(|(name, value)| {
-            let known = FIELDS.iter().find(|(field, _)| field == name);
-            known
-                .filter(|_| value.is_object() || value.is_string() || !list(value).is_empty())
-                .map(|(_, what)| *what)
-                .or_else(|| reference(value))
-        }),
-        Value::Array(items) => items.iter().find_map(reference),
-        _ => None,
+/// Volumes for which the API is asked, and what of it.
+const VOLUMES: [(&str, &str); 7] = [
+    ("configMap", "configmaps (via configmap volumes)"),
+    ("secret", "secrets (via secret volumes)"),
+    ("csi", "csidrivers (via CSI volumes)"),
+    ("glusterfs", "endpoints (via glusterFS volumes)"),
+    ("persistentVolumeClaim", "persistentvolumeclaims"),
+    ("ephemeral", "persistentvolumeclaims (via ephemeral volumes)"),
+    ("azureFile", "secrets (via azureFile volumes)"),
+];
+/// The same for the sources of projected volumes.
+const SOURCES: [(&str, &str); 5] = [
+    ("configMap", "configmaps (via projected volumes)"),
+    ("secret", "secrets (via projected volumes)"),
+    ("serviceAccountToken", "serviceaccounts (via projected volumes)"),
+    ("clusterTrustBundle", "clustertrustbundles"),
+    ("podCertificate", "podcertificates"),
+];
+
+/// What kind of other objects a pod refers to, if it does (Kubernetes' `HasAPIObjectReference`).
+fn reference(pod: &Value) -> Result<Option<&'static str>, String> {
+    let spec = &pod["spec"];
+    if !text(&spec["serviceAccountName"]).is_empty() {
+        return Ok(Some("serviceaccounts"));
     }
+    let typed: Pod = serde_json::from_value(pod.clone()).map_err(|error| format!("the pod can't be read: {error}"))?;
+    if let Some(what) = taken_from(&typed) {
+        return Ok(Some(what));
+    }
+    if !list(&spec["resourceClaims"]).is_empty() {
+        return Ok(Some("resourceclaims"));
+    }
+    let of = |holder: &Value, known: &[(&str, &'static str)]| {
+        known.iter().find(|(field, _)| holder[*field].is_object()).map(|(_, what)| *what)
+    };
+    let of_volume = |volume: &Value| {
+        let sources = list(&volume["projected"]["sources"]);
+        of(volume, &VOLUMES).or_else(|| sources.iter().find_map(|source| of(source, &SOURCES)))
+    };
+    Ok(list(&spec["volumes"]).iter().find_map(of_volume))
 }
 
 fn check_pod_status(new: &Value, old: &Value, node: &str) -> Result<(), String> {
@@ -324,7 +335,7 @@ impl Admit for NodeRestriction {
             let why = format!("could not determine node from user {:?}", request.attributes.user.name);
             return Err(forbid(request, &why));
         }
-        let old = request.old_object.as_ref().map(|old| old.value()).transpose().map_err(status::internal)?;
+        let old = request.old_value()?;
         let old = old.unwrap_or_default();
         let new = request.object.as_ref().unwrap_or(&Value::Null);
         let at = text(&old["spec"]["nodeName"]);

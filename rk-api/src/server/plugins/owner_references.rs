@@ -9,7 +9,6 @@ use super::{forbid, list, text};
 use crate::{
     Resource, Status,
     server::{AdmissionRequest, Admit, Attributes, Authorizer, Decision, Operation, Reader},
-    status,
 };
 
 /// Lets only those change owner references who may delete the object, so that nobody has the garbage collector delete
@@ -54,8 +53,8 @@ impl Admit for OwnerReferencesPermissionEnforcement {
 
     async fn validate(&self, request: &AdmissionRequest, _reader: &dyn Reader) -> Result<(), Status> {
         let Some(new) = &request.object else { return Ok(()) };
-        let old = request.old_object.as_ref().map(|old| old.value()).transpose().map_err(status::internal)?;
-        let before = old.as_ref().map(references).unwrap_or_default();
+        let old = request.old_value()?;
+        let before = old.as_deref().map(references).unwrap_or_default();
         // A new object may name owners: its maker could as well not have made it.
         if request.operation == Operation::Update && plain(before) != plain(references(new)) {
             let attributes = Attributes { verb: "delete".into(), ..request.attributes.clone() };

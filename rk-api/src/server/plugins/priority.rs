@@ -48,8 +48,8 @@ async fn global_default(reader: &dyn Reader) -> Result<Option<Class>, Status> {
 }
 
 /// A client that updates a pod need not repeat what this plugin set when it was made.
-fn keep(request: &mut AdmissionRequest) -> Result<(), crate::Error> {
-    let Some(old) = request.old_object.as_ref().map(|old| old.value()).transpose()? else { return Ok(()) };
+fn keep(request: &mut AdmissionRequest) -> Result<(), Status> {
+    let Some(old) = request.old_value()? else { return Ok(()) };
     let Some(spec) = spec_mut(request) else { return Ok(()) };
     for field in ["priority", "preemptionPolicy"] {
         if spec[field].is_null() && !old["spec"][field].is_null() {
@@ -118,7 +118,7 @@ impl Admit for Priority {
     async fn mutate(&self, request: &mut AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
         match (request.resource.plural == "pods", request.operation) {
             (true, Operation::Create) => self.admit_pod(request, reader).await,
-            (true, _) => keep(request).map_err(status::internal),
+            (true, _) => keep(request),
             (false, _) => Ok(()),
         }
     }

@@ -107,7 +107,7 @@ pub(super) async fn labelled(webhook: &Value, request: &AdmissionRequest, reader
     if namespaces.is_empty() && objects.is_empty() {
         return Ok(true);
     }
-    let old = request.old_object.as_ref().map(|old| old.value()).transpose().map_err(status::internal)?;
+    let old = request.old_value()?;
     let old = old.unwrap_or_default();
     if !namespace_matches(&namespaces, request, &old, reader).await? {
         return Ok(false);

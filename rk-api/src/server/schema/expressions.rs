@@ -13,7 +13,7 @@ use super::{ListType, builtin, parse::Path};
 use crate::server::{
     FieldError, FieldErrors,
     cel::{
-        Answers, CALL_LIMIT, Environment, Failure, Meter, Program, Type, Val, estimate,
+        Answers, CALL_LIMIT, Environment, Failure, Meter, Program, Type, Val, batch, estimate,
         schema::{Typed, typed},
     },
 };
@@ -77,6 +77,19 @@ struct Compiler<'i> {
 impl Expressions {
     /// Compiles the rules of the root schema of a version; `path` says where it is. `None` if there are none.
     pub(crate) fn compile(schema: &Value, path: &str, issues: &mut Vec<Issue>) -> Option<Self> {
+        // Most schemas have none, which is told at once.
+        if !has_rules(schema) {
+            return None;
+        }
+        let (compiled, found) = batch(|| {
+            let mut issues = Vec::new();
+            (Self::compile_here(schema, path, &mut issues), issues)
+        });
+        issues.extend(found);
+        compiled
+    }
+
+    fn compile_here(schema: &Value, path: &str, issues: &mut Vec<Issue>) -> Option<Self> {
         let mut compiler = Compiler { issues, total: 0, costs: Vec::new() };
         let root = Surroundings { often: Some(1), uncorrelatable: None };
         let compiled = compiler.node(schema, path, true, root);
@@ -101,6 +114,15 @@ impl Expressions {
         let mut run = Run { errors: Vec::new(), left: BUDGET };
         run.node(self, object, old, &Path::Root);
         run.errors
+    }
+}
+
+/// Whether a schema or a part of it may have rules.
+fn has_rules(schema: &Value) -> bool {
+    match schema {
+        Value::Object(fields) => fields.contains_key("x-kubernetes-validations") || fields.values().any(has_rules),
+        Value::Array(items) => items.iter().any(has_rules),
+        _ => false,
     }
 }
 

@@ -223,6 +223,11 @@ impl Schema {
         self.source.as_ref().and_then(|text| serde_json::from_str(text).ok())
     }
 
+    /// Whether this schema of a custom resource was read from this `openAPIV3Schema`.
+    pub(crate) fn was_read_from(&self, open_api_v3_schema: &Value) -> bool {
+        self.source.as_deref().is_some_and(|text| *text == *open_api_v3_schema.to_string())
+    }
+
     /// The node that says the type: the definition where this one refers to one.
     fn resolve(&self) -> &Self {
         match &self.shape {

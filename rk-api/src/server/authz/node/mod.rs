@@ -21,6 +21,7 @@ use crate::{
 };
 
 use graph::Graph;
+pub(crate) use references::taken_from;
 use references::{Kind, Thing};
 
 /// The node that a user is: `system:node:NAME` in `system:nodes`. The name is empty for a member of the group with another name.

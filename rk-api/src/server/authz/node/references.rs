@@ -33,10 +33,25 @@ const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Everything that a pod refers to, each once. A mirror pod, which a node makes itself, gives it nothing.
 pub(super) fn of_pod(pod: &Pod) -> Vec<Thing> {
-    let Some(spec) = &pod.spec else { return Vec::new() };
     if pod.metadata.annotations.as_ref().is_some_and(|annotations| annotations.contains_key(MIRROR)) {
         return Vec::new();
     }
+    all_of_pod(pod)
+}
+
+/// Whether a pod takes anything from secrets or from config maps: `secrets`, or `configmaps`.
+pub(crate) fn taken_from(pod: &Pod) -> Option<&'static str> {
+    let all = all_of_pod(pod);
+    let of = |kind: Kind| all.iter().any(|thing| thing.kind == kind);
+    match (of(Kind::Secret), of(Kind::ConfigMap)) {
+        (true, _) => Some("secrets"),
+        (false, true) => Some("configmaps"),
+        (false, false) => None,
+    }
+}
+
+fn all_of_pod(pod: &Pod) -> Vec<Thing> {
+    let Some(spec) = &pod.spec else { return Vec::new() };
     let mut found = Found { namespace: pod.metadata.namespace.as_deref().unwrap_or_default(), things: Vec::new() };
     let account = spec.service_account_name.as_deref();
     found.add(Kind::ServiceAccount, account);

@@ -13,10 +13,7 @@ use super::{
     },
     Row, strings,
 };
-use crate::{
-    FieldSelector, LabelSelector,
-    server::{Attributes, Decision, UserInfo},
-};
+use crate::server::{Attributes, Decision, UserInfo};
 
 /// What a check costs (apiserver's `library.cost`).
 const CHECK: u64 = 350_000;
@@ -38,6 +35,9 @@ pub(crate) struct Check {
     subresource: String,
     namespace: String,
     name: String,
+    /// Selectors as they were given.
+    fields: String,
+    labels: String,
     verb: String,
 }
 
@@ -104,8 +104,9 @@ impl Check {
             namespace: self.namespace.clone(),
             name: self.name.clone(),
             path: self.path.clone(),
-            labels: LabelSelector::default(),
-            fields: FieldSelector::default(),
+            // One that can't be read chooses nothing among the objects, as for Kubernetes' authorizers.
+            labels: self.labels.parse().unwrap_or_default(),
+            fields: self.fields.parse().unwrap_or_default(),
         }
     }
 }
@@ -138,11 +139,8 @@ pub(super) const ROWS: &[Row] = &[
     }),
     (&[".namespace(resourcecheck, string) resourcecheck"], |_, a| narrowed(a, |check, text| check.namespace = text)),
     (&[".name(resourcecheck, string) resourcecheck"], |_, a| narrowed(a, |check, text| check.name = text)),
-    // This server's authorizers do not look at selectors.
-    (
-        &[".fieldSelector(resourcecheck, string) resourcecheck", ".labelSelector(resourcecheck, string) resourcecheck"],
-        |_, a| narrowed(a, |_, _| {}),
-    ),
+    (&[".fieldSelector(resourcecheck, string) resourcecheck"], |_, a| narrowed(a, |check, text| check.fields = text)),
+    (&[".labelSelector(resourcecheck, string) resourcecheck"], |_, a| narrowed(a, |check, text| check.labels = text)),
     (&[".check(pathcheck, string) decision", ".check(resourcecheck, string) decision"], |meter, a| {
         meter.charge(CHECK)?;
         let mut check = check(&a[0])?.clone();
@@ -195,5 +193,40 @@ fn verdict<'v>(value: &'v Val<'_>) -> Result<&'v Verdict, Failure> {
             _ => Err(Failure::overload()),
         },
         _ => Err(Failure::overload()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::cel::{CALL_LIMIT, Environment, Meter, Program, Type, Val};
+
+    /// What the authorizer is asked by an expression.
+    fn asked(text: &str) -> Attributes {
+        let mut environment = Environment::default();
+        environment.declare("authorizer", Type::Opaque(Opaque::Authorizer));
+        let program = Program::checked(text, &environment).unwrap();
+        let (answers, user) = (Answers::default(), Arc::new(UserInfo::new("jane", [])));
+        let values = [Val::other(Other::Authorizer(Authorizer::default()))];
+        match program.evaluate(values.as_slice(), &mut Meter::new(CALL_LIMIT, &answers)) {
+            Err(Failure::Ask(check)) => check.attributes(&user),
+            other => panic!("asks nothing: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn selectors_are_asked_about() {
+        let pods = "authorizer.group('').resource('pods')";
+        let check = format!(
+            "{pods}.fieldSelector('spec.nodeName=n1').labelSelector('app in (a, b),!old').check('list').allowed()"
+        );
+        let attributes = asked(&check);
+        assert_eq!((attributes.verb.as_str(), attributes.resource.as_str()), ("list", "pods"));
+        assert_eq!(attributes.fields, "spec.nodeName=n1".parse().unwrap());
+        assert_eq!(attributes.labels, "app in (a,b),!old".parse().unwrap());
+        for unreadable in ["fieldSelector('x')", "labelSelector('a in (')"] {
+            let attributes = asked(&format!("{pods}.{unreadable}.check('list').allowed()"));
+            assert!(attributes.fields.is_empty() && attributes.labels.is_empty(), "{unreadable}");
+        }
     }
 }

@@ -1,7 +1,14 @@
 //! Regular expressions: `matches`, and Kubernetes' `find` and `findAll`.
+//!
+//! Constant patterns are compiled with their expression. Others are known only when they are evaluated, mostly the same
+//! ones again and again: those that were used last are kept.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock},
+};
 
+use parking_lot::Mutex;
 use regex::Regex;
 
 use super::{
@@ -14,6 +21,8 @@ use super::{
 
 /// Memory that a compiled pattern may take.
 const SIZE: usize = 1 << 20;
+/// So many patterns that are no constants are kept, and as many more that were used before them.
+const KEPT: usize = 32;
 
 pub(super) const ROWS: &[Row] = &[
     (&[".matches(string, string) bool", "matches(string, string) bool"], |meter, a| {
@@ -25,44 +34,105 @@ pub(super) const ROWS: &[Row] = &[
         Ok(Val::text(pattern.find(text).map_or("", |found| found.as_str())))
     }),
     (&[".findAll(string, string) list<string>", ".findAll(string, string, int) list<string>"], |meter, a| {
+        let before = meter.spent();
         let (text, pattern) = prepare(meter, a)?;
         let most = a.get(2).map(strings::int).transpose()?.unwrap_or(-1);
         let most = usize::try_from(most).unwrap_or(usize::MAX);
         let found: Vec<_> = pattern.find_iter(text).take(most).map(|found| Val::text(found.as_str())).collect();
-        meter.charge(found.len() as u64)?;
+        // A short pattern that is found everywhere costs next to nothing in Kubernetes, whatever is made of it.
+        meter.charge((found.len() as u64).saturating_sub(meter.spent() - before))?;
         Ok(Val::list(found))
     }),
 ];
+
+/// What patterns became, by their text, in two generations: the older one goes when the younger one is full.
+#[derive(Default)]
+struct Known {
+    young: HashMap<String, Result<Arc<Regex>, Failure>>,
+    old: HashMap<String, Result<Arc<Regex>, Failure>>,
+}
+
+static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
+
+impl Known {
+    fn get(&mut self, pattern: &str) -> Option<Result<Arc<Regex>, Failure>> {
+        if let Some(known) = self.young.get(pattern) {
+            return Some(known.clone());
+        }
+        let (pattern, known) = self.old.remove_entry(pattern)?;
+        self.keep(pattern, known.clone());
+        Some(known)
+    }
+
+    fn keep(&mut self, pattern: String, made: Result<Arc<Regex>, Failure>) {
+        if self.young.len() >= KEPT {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(pattern, made);
+    }
+}
 
 /// A pattern that is compiled once and for all.
 pub(in super::super) fn compiled(pattern: &str) -> Evaluated<'static> {
     Ok(Val::Other(Arc::new(Other::Pattern(compile(pattern)?))))
 }
 
-fn compile(pattern: &str) -> Result<Regex, Failure> {
-    regex::RegexBuilder::new(pattern).size_limit(SIZE).dfa_size_limit(SIZE).build().map_err(|error| {
+/// A pattern that comes with the values.
+fn known(pattern: &str) -> Result<Arc<Regex>, Failure> {
+    if let Some(known) = KNOWN.lock().get(pattern) {
+        return known;
+    }
+    let made = compile(pattern);
+    KNOWN.lock().keep(pattern.to_owned(), made.clone());
+    made
+}
+
+fn compile(pattern: &str) -> Result<Arc<Regex>, Failure> {
+    let made = regex::RegexBuilder::new(pattern).size_limit(SIZE).dfa_size_limit(SIZE).build();
+    made.map(Arc::new).map_err(|error| {
         let why = error.to_string();
         Failure::new(format!("error parsing regexp: {}", why.lines().last().unwrap_or_default().trim()))
     })
 }
 
-/// The text and the pattern, and the cost of going through the one with the other.
-fn prepare<'v>(meter: &mut Meter<'_>, a: &'v [Val<'_>]) -> Result<(&'v str, Cow<'v, Regex>), Failure> {
+/// The text and the pattern, and the cost of going through the one with the other (cel-go's of `matches`, apiserver's of
+/// the others): characters of the one by those of the other.
+fn prepare<'v>(meter: &mut Meter<'_>, a: &'v [Val<'_>]) -> Result<(&'v str, Arc<Regex>), Failure> {
     let text = strings::text(&a[0])?;
-    let steps = (1 + text.len() as u64).div_ceil(10);
-    let mut charge = |pattern: &str| meter.charge(steps.saturating_mul((pattern.len() as u64).div_ceil(4)));
+    let count = |text: &str| text.chars().count() as u64;
+    let steps = (1 + count(text)).div_ceil(10);
+    let mut charge = |pattern: &str| meter.charge(steps.saturating_mul(count(pattern).div_ceil(4)));
     match &a[1] {
         Val::Other(other) => match &**other {
             Other::Pattern(pattern) => {
                 charge(pattern.as_str())?;
-                Ok((text, Cow::Borrowed(pattern)))
+                Ok((text, Arc::clone(pattern)))
             }
             _ => Err(Failure::overload()),
         },
         pattern => {
             let pattern = strings::text(pattern)?;
             charge(pattern)?;
-            Ok((text, Cow::Owned(compile(pattern)?)))
+            Ok((text, known(pattern)?))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_compiled_once_and_not_all_kept() {
+        let first = known("^kept-[a-z]+$").unwrap();
+        assert!(Arc::ptr_eq(&first, &known("^kept-[a-z]+$").unwrap()), "compiled twice");
+        let mut kept = Known::default();
+        for n in 0..10 * KEPT {
+            kept.keep(n.to_string(), compile("a"));
+            assert!(kept.get("0").is_some(), "one that is used stays");
+            assert!(kept.young.len() + kept.old.len() <= 2 * KEPT);
+        }
+        assert!(kept.get("1").is_none());
+        assert_eq!(known("(").unwrap_err(), known("(").unwrap_err());
     }
 }

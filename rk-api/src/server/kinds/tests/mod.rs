@@ -201,11 +201,28 @@ fn good(kind: &str) -> Sample {
             false,
             json!({"spec": {"policyName": "a", "validationActions": ["Deny"]}}),
         ),
+        "DeviceClass" => sample(
+            "resource.k8s.io",
+            "v1",
+            kind,
+            false,
+            json!({"spec": {"selectors": [{"cel": {"expression": "device.driver == 'gpu.example.com'"}}]}}),
+        ),
+        "ResourceClaim" => sample(
+            "resource.k8s.io",
+            "v1",
+            kind,
+            true,
+            json!({"spec": {"devices": {"requests": [{"name": "gpu", "exactly": {"deviceClassName": "gpu.example.com",
+                "selectors": [{"cel": {"expression": "device.attributes['gpu.example.com'].large"}}]}}]}}}),
+        ),
         other => panic!("no sample of {other}"),
     }
 }
 
-const KINDS: [&str; 41] = [
+const KINDS: [&str; 43] = [
+    "DeviceClass",
+    "ResourceClaim",
     "Pod",
     "Deployment",
     "ReplicaSet",

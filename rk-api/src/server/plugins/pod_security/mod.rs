@@ -164,7 +164,7 @@ impl PodSecurity {
     /// Warnings of pods that break the level a namespace is about to enforce.
     async fn warn_of_existing(&self, request: &mut AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
         let Some(new) = &request.object else { return Ok(()) };
-        let old = request.old_object.as_ref().map(|old| old.value()).transpose().map_err(status::internal)?;
+        let old = request.old_value()?;
         let before = old.map(|old| policy(&old["metadata"]["labels"], "enforce", self.enforce));
         let wanted = policy(&new["metadata"]["labels"], "enforce", self.enforce);
         if before.is_none_or(|before| before.level >= wanted.level) {
@@ -207,8 +207,8 @@ impl PodSecurity {
         let Some(object) = &request.object else { return Ok(None) };
         let Some(pod) = template(&request.resource, object) else { return Ok(None) };
         if request.resource.plural == "pods"
-            && let Some(old) = &request.old_object
-            && !is_significant(object, &old.value().map_err(status::internal)?)
+            && let Some(old) = request.old_value()?
+            && !is_significant(object, &old)
         {
             return Ok(None);
         }

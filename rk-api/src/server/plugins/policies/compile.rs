@@ -10,7 +10,7 @@ use super::{
 };
 use crate::server::{
     FieldError, FieldErrors,
-    cel::{Environment, Program, Type},
+    cel::{Environment, Program, Type, batch},
     kinds::names,
 };
 
@@ -30,7 +30,7 @@ pub(super) struct Policy {
     pub(super) conditions: Vec<(String, Program)>,
     pub(super) variables: Vec<Program>,
     pub(super) validations: Vec<Validation>,
-    pub(super) annotations: Vec<(String, Program)>,
+    pub(super) annotations: Vec<Annotation>,
     pub(super) mutations: Vec<Mutation>,
     /// `reinvocationPolicy: IfNeeded`
     pub(super) again: bool,
@@ -47,6 +47,14 @@ pub(super) struct Validation {
     pub(super) reason: String,
 }
 
+/// An audit annotation.
+#[derive(Debug)]
+pub(super) struct Annotation {
+    pub(super) key: String,
+    pub(super) text: String,
+    pub(super) program: Program,
+}
+
 #[derive(Debug)]
 pub(super) struct Mutation {
     pub(super) program: Program,
@@ -61,14 +69,20 @@ pub(crate) fn issues(policy: &Value) -> FieldErrors {
 
 /// What is wrong with the match conditions of a webhook.
 pub(crate) fn condition_issues(webhook: &Value, path: &str) -> FieldErrors {
-    let mut issues = FieldErrors::new();
+    webhook_conditions(&webhook["matchConditions"], &format!("{path}.matchConditions")).1
+}
+
+/// Compiles the `matchConditions` of a webhook, which stand at `path`.
+pub(super) fn webhook_conditions(conditions: &Value, path: &str) -> (Vec<(String, Program)>, FieldErrors) {
     let environment = environment(false, true, false);
-    conditions(&webhook["matchConditions"], &format!("{path}.matchConditions"), &environment, &mut issues);
-    issues
+    batch(|| {
+        let mut issues = FieldErrors::new();
+        (self::conditions(conditions, path, &environment, &mut issues), issues)
+    })
 }
 
 /// Compiles a list of `matchConditions`.
-pub(super) fn conditions(
+fn conditions(
     conditions: &Value,
     path: &str,
     environment: &Environment,
@@ -98,6 +112,10 @@ pub(super) fn conditions(
 
 /// Compiles a policy; the second part is what is wrong with it.
 pub(super) fn compile(policy: &Value) -> (Policy, FieldErrors) {
+    batch(|| compile_here(policy))
+}
+
+fn compile_here(policy: &Value) -> (Policy, FieldErrors) {
     let mut issues = FieldErrors::new();
     let spec = &policy["spec"];
     let params = spec["paramKind"].is_object();
@@ -144,15 +162,24 @@ pub(super) fn compile(policy: &Value) -> (Policy, FieldErrors) {
             });
         }
     }
+    let mut keys = HashSet::new();
     for (i, annotation) in list(&spec["auditAnnotations"]).iter().enumerate() {
         let path = format!("spec.auditAnnotations[{i}]");
         let key = text(&annotation["key"]);
         if key.is_empty() {
             compiler.required(format!("{path}.key"), "");
+        } else if !keys.insert(key) {
+            compiler.push("FieldValueDuplicate", format!("{path}.key"), format!("Duplicate value: {key:?}"));
+        } else {
+            // As it stands in the audit log.
+            for why in names::qualified_name(&format!("{}/{key}", compiled.name)) {
+                compiler.invalid(format!("{path}.key"), key, &why);
+            }
         }
         let wanted = [Type::String, Type::Null];
         if let Some(program) = compiler.expression(annotation, "valueExpression", &path, &all, &wanted) {
-            compiled.annotations.push((key.to_owned(), program));
+            let text = text(&annotation["valueExpression"]).trim().to_owned();
+            compiled.annotations.push(Annotation { key: key.to_owned(), text, program });
         }
     }
     for (i, mutation) in list(&spec["mutations"]).iter().enumerate() {

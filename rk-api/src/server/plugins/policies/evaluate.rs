@@ -1,6 +1,9 @@
 //! The evaluation of a policy's expressions for one write.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    sync::Arc,
+};
 
 use serde_json::Value;
 
@@ -28,20 +31,21 @@ const CONDITIONS_BUDGET: u64 = BUDGET / 4;
 /// A write as expressions see it.
 pub(super) struct Seen {
     pub(super) object: Value,
-    old: Value,
+    old: Arc<Value>,
     request: Value,
-    namespace: Value,
+    namespace: Arc<Value>,
     check: Check,
 }
 
 impl Seen {
     /// A write whose objects are shown in the version of `shown`.
     pub(super) async fn of(request: &AdmissionRequest, shown: &Resource, reader: &dyn Reader) -> Result<Self, Status> {
-        let mut namespace = Value::Null;
+        let mut namespace = Arc::default();
         if request.resource.namespaced && !is(&request.resource, "", "namespaces") {
             let found =
                 reader.get("", "namespaces", "", &request.attributes.namespace).await.map_err(status::internal)?;
-            namespace = found.map(|found| found.value()).transpose().map_err(status::internal)?.unwrap_or_default();
+            let found = found.map(|found| found.typed::<Value>()).transpose().map_err(status::internal)?;
+            namespace = found.unwrap_or_default();
         }
         let (object, old) = objects(request, reader, shown).await?;
         Ok(Self {
@@ -62,6 +66,26 @@ impl Seen {
             params,
             check: &self.check,
         }
+    }
+}
+
+/// A write as one plugin shows it to all that want to see it in the same version.
+#[derive(Default)]
+pub(in super::super) struct Shown(Option<(Resource, Seen)>);
+
+impl Shown {
+    pub(super) async fn of(
+        &mut self,
+        request: &AdmissionRequest,
+        shown: &Resource,
+        reader: &dyn Reader,
+    ) -> Result<&Seen, Status> {
+        let known = self.0.take().filter(|(resource, _)| resource == shown);
+        let seen = match known {
+            Some((_, seen)) => seen,
+            None => Seen::of(request, shown, reader).await?,
+        };
+        Ok(&self.0.insert((shown.clone(), seen)).1)
     }
 }
 

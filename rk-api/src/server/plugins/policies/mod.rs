@@ -29,7 +29,9 @@ use serde_json::Value;
 use compile::{Policy, compile};
 pub(crate) use compile::{condition_issues, issues};
 #[cfg(feature = "serve")]
-pub(super) use conditions::conditions_hold;
+pub(super) use conditions::Conditions;
+#[cfg(feature = "serve")]
+pub(super) use evaluate::Shown;
 pub use mutating::MutatingPolicies;
 pub use validating::ValidatingPolicies;
 

@@ -84,7 +84,61 @@ async fn a_validation_denies_warns_or_notes() {
     assert_eq!(refused, None);
     let warning = "Validation failed for ValidatingAdmissionPolicy 'p' with binding 'b': at most 5 in prod";
     assert_eq!(notes.take_warnings(), [warning]);
-    assert!(notes.annotations()[1].0.ends_with("validation_failure"), "{:?}", notes.annotations());
+    let failure = notes.annotations().into_iter().find(|(key, _)| key.ends_with("validation_failure")).unwrap();
+    let value = r#"[{"message":"at most 5 in prod","policy":"p","binding":"b","expressionIndex":0,"validationActions":["Warn","Audit"]}]"#;
+    assert_eq!(failure, ("validation.policy.admission.k8s.io/validation_failure".to_owned(), value.to_owned()));
+    let second = json!({"validations": [{"expression": "true"}, {"expression": "false"}]});
+    let (_, notes) = validate(second, json!({"validationActions": ["Audit"]})).await;
+    assert!(notes.annotations()[0].1.contains(r#""expressionIndex":1"#), "{:?}", notes.annotations());
+}
+
+#[tokio::test]
+async fn audit_annotations_have_every_value_once() {
+    let reader = reader([
+        (
+            VALIDATING,
+            policy(
+                "ValidatingAdmissionPolicy",
+                json!({"paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}, "auditAnnotations": [
+                    {"key": "most", "valueExpression": "'  ' + params.data.most + ' '"},
+                    {"key": "none", "valueExpression": "' '"}, {"key": "null", "valueExpression": "null"}]}),
+            ),
+        ),
+        ("validatingadmissionpolicybindings", {
+            binding(json!({"paramRef": {"selector": {}, "parameterNotFoundAction": "Deny"}}))
+        }),
+    ]);
+    for (name, most) in [("a", "1"), ("b", "2"), ("c", "1")] {
+        let map = json!({"metadata": {"name": name, "namespace": "team"}, "data": {"most": most}});
+        reader.put("configmaps", map);
+    }
+    let request = write(deployment(1));
+    ValidatingPolicies::default().validate(&request, &*reader).await.unwrap();
+    assert_eq!(request.notes.annotations(), [("p/most".to_owned(), "1, 2".to_owned())]);
+
+    let failing = json!({"auditAnnotations": [{"key": "k", "valueExpression": "object.nothing"}]});
+    let (refused, _) = validate(failing, json!({"validationActions": ["Audit"]})).await;
+    let why = "expression 'object.nothing' resulted in error: no such key: nothing";
+    assert!(refused.clone().is_some_and(|(_, message)| message.ends_with(why)), "{refused:?}");
+}
+
+#[test]
+fn keys_of_audit_annotations_are_those_of_the_audit_log() {
+    let annotation = |key: &str| json!({"key": key, "valueExpression": "'v'"});
+    let wrong = |annotations: Value| {
+        let issues = issues(&policy("ValidatingAdmissionPolicy", json!({"auditAnnotations": annotations})));
+        issues.into_iter().map(|issue| format!("{}: {}", issue.field, issue.message)).collect::<Vec<_>>()
+    };
+    assert_eq!(wrong(json!([annotation("a"), annotation("b")])), [""; 0]);
+    assert_eq!(
+        wrong(json!([annotation("a"), annotation("a")])),
+        ["spec.auditAnnotations[1].key: Duplicate value: \"a\""]
+    );
+    let slash = wrong(json!([annotation("a/b")]));
+    assert!(
+        slash[0].starts_with("spec.auditAnnotations[0].key: Invalid value: \"a/b\": a qualified name must"),
+        "{slash:?}"
+    );
 }
 
 #[tokio::test]

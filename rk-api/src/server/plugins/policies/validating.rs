@@ -1,19 +1,20 @@
 //! ValidatingAdmissionPolicies.
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::{
     super::{forbid, list, text},
     Policies,
     compile::{Policy, Validation},
-    evaluate::{Evaluation, Seen, settled},
+    evaluate::{Evaluation, Seen, Shown, settled},
     matched, params, sees,
 };
 use crate::{
     Resource, Status, StatusExt,
     server::{
-        AdmissionRequest, Admit, Operation, Reader,
+        AdmissionRequest, Admit, Notes, Operation, Reader,
         cel::{Failure, Val},
     },
 };
@@ -37,6 +38,8 @@ impl Default for ValidatingPolicies {
 struct Objection {
     message: String,
     reason: String,
+    /// The validation that has it.
+    index: usize,
     /// Whether it refuses the write whatever the binding says is to be done.
     refuses: bool,
 }
@@ -44,7 +47,7 @@ struct Objection {
 impl Objection {
     /// Of an expression that could not be evaluated.
     fn failed(why: impl Into<String>) -> Self {
-        Self { message: why.into(), reason: String::new(), refuses: false }
+        Self { message: why.into(), reason: String::new(), index: 0, refuses: false }
     }
 
     /// Of a policy that can't be used as it is, or whose audit annotations can't.
@@ -60,6 +63,37 @@ struct Judged {
     annotations: Vec<(String, String)>,
 }
 
+/// The audit annotations of a policy, of all its bindings and params: each value of a key once.
+#[derive(Default)]
+struct Annotations(Vec<(String, Vec<String>)>);
+
+impl Annotations {
+    fn add(&mut self, (key, value): (String, String)) {
+        match self.0.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, values)) if values.contains(&value) => {}
+            Some((_, values)) => values.push(value),
+            None => self.0.push((key, vec![value])),
+        }
+    }
+
+    fn publish(self, policy: &str, notes: &Notes) {
+        for (key, values) in self.0 {
+            notes.annotate(format!("{policy}/{key}"), values.join(", "));
+        }
+    }
+}
+
+/// A failure as the audit log has it (apiserver's `ValidationFailureValue`).
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Noted<'a> {
+    message: &'a str,
+    policy: &'a str,
+    binding: &'a str,
+    expression_index: usize,
+    validation_actions: &'a [&'a str],
+}
+
 #[async_trait]
 impl Admit for ValidatingPolicies {
     fn name(&self) -> &str {
@@ -72,21 +106,22 @@ impl Admit for ValidatingPolicies {
 
     async fn validate(&self, request: &AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
         let set = self.0.current(reader).await?;
-        let (mut seen, mut denied): (Option<(Resource, Seen)>, _) = (None, None);
+        let (mut seen, mut denied) = (Shown::default(), None);
         for policy in set.0.iter().filter(|policy| !policy.bindings.is_empty()) {
             let Some(shown) = matched(&policy.resources, request, reader).await? else { continue };
+            let mut annotations = Annotations::default();
             for binding in &policy.bindings {
                 if matched(&binding["spec"]["matchResources"], request, reader).await?.is_none() {
                     continue;
                 }
-                if seen.as_ref().is_none_or(|(resource, _)| *resource != shown) {
-                    seen = Some((shown.clone(), Seen::of(request, &shown, reader).await?));
-                }
-                let Some((_, seen)) = &seen else { continue };
-                for objection in judge(policy, binding, seen, request, reader).await {
+                let seen = seen.of(request, &shown, reader).await?;
+                let judged = judge(policy, binding, seen, request, reader).await;
+                judged.annotations.into_iter().for_each(|annotation| annotations.add(annotation));
+                for objection in judged.objections {
                     act(policy, binding, objection, request, &mut denied);
                 }
             }
+            annotations.publish(&policy.name, &request.notes);
         }
         denied.map_or(Ok(()), Err)
     }
@@ -99,8 +134,11 @@ async fn judge(
     seen: &Seen,
     request: &AdmissionRequest,
     reader: &dyn Reader,
-) -> Vec<Objection> {
-    let failed = |objection: Objection| if policy.fail { vec![objection] } else { Vec::new() };
+) -> Judged {
+    let failed = |objection: Objection| {
+        let objections = if policy.fail { vec![objection] } else { Vec::new() };
+        Judged { objections, ..Judged::default() }
+    };
     if let Some(why) = &policy.broken {
         return failed(Objection::unusable(format!("failed to configure policy: {why}")));
     }
@@ -108,23 +146,17 @@ async fn judge(
         Ok(params) => params,
         Err(why) => return failed(Objection::unusable(format!("failed to configure binding: {why}"))),
     };
-    let mut objections = Vec::new();
+    let mut all = Judged::default();
     for param in &params {
         let judged = settled(request, reader, |answers| {
             let mut evaluation = Evaluation::new(&seen.inputs(param), &policy.variables, answers)?;
             judge_one(policy, &mut evaluation)
         });
-        match judged.await {
-            Ok(judged) => {
-                objections.extend(judged.objections);
-                for (key, value) in judged.annotations {
-                    request.notes.annotate(format!("{}/{key}", policy.name), value);
-                }
-            }
-            Err(failure) => objections.extend(failed(Objection::failed(failure.to_string()))),
-        }
+        let judged = judged.await.unwrap_or_else(|failure| failed(Objection::failed(failure.to_string())));
+        all.objections.extend(judged.objections);
+        all.annotations.extend(judged.annotations);
     }
-    objections
+    all
 }
 
 /// Evaluates the expressions of a policy.
@@ -136,34 +168,38 @@ fn judge_one<'a>(policy: &'a Policy, evaluation: &mut Evaluation<'a, '_>) -> Res
     if !evaluation.all(&policy.conditions)? {
         return Ok(judged);
     }
-    for validation in &policy.validations {
+    for (index, validation) in policy.validations.iter().enumerate() {
         match evaluation.holds(&validation.program) {
             Ok(true) => {}
             Ok(false) => {
                 let message = message(validation, evaluation)?;
-                judged.objections.push(Objection { message, reason: validation.reason.clone(), refuses: false });
+                let reason = validation.reason.clone();
+                judged.objections.push(Objection { message, reason, index, refuses: false });
             }
             Err(ask @ Failure::Ask(_)) => return Err(ask),
             Err(failure) if policy.fail => {
                 let why = format!("expression '{}' resulted in error: {failure}", validation.text);
-                judged.objections.push(Objection::failed(why));
+                judged.objections.push(Objection { index, ..Objection::failed(why) });
             }
             Err(_) => {}
         }
     }
-    for (key, program) in &policy.annotations {
-        match evaluation.value(program) {
-            Ok(Val::String(value)) if !value.is_empty() => {
+    for annotation in &policy.annotations {
+        match evaluation.value(&annotation.program) {
+            Ok(Val::String(value)) => {
+                let value = value.trim();
                 let mut end = value.len().min(MAX_ANNOTATION);
                 while !value.is_char_boundary(end) {
                     end -= 1;
                 }
-                judged.annotations.push((key.clone(), value[..end].to_owned()));
+                if !value.is_empty() {
+                    judged.annotations.push((annotation.key.clone(), value[..end].to_owned()));
+                }
             }
             Ok(_) => {}
             Err(ask @ Failure::Ask(_)) => return Err(ask),
             Err(failure) if policy.fail => {
-                let why = format!("audit annotation '{key}' resulted in error: {failure}");
+                let why = format!("expression '{}' resulted in error: {failure}", annotation.text);
                 judged.objections.push(Objection::unusable(why));
             }
             Err(_) => {}
@@ -209,9 +245,16 @@ fn act(
                 "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding_name}': {why}"
             )),
             "Audit" => {
-                let failure = json!([{"message": why, "policy": policy, "binding": binding_name,
-                    "validationActions": actions}]);
-                request.notes.annotate("validation.policy.admission.k8s.io/validation_failure", failure.to_string());
+                let failure = Noted {
+                    message: why,
+                    policy,
+                    binding: binding_name,
+                    expression_index: objection.index,
+                    validation_actions: &actions,
+                };
+                // Names and texts always are JSON.
+                let failure = serde_json::to_string(&[failure]).unwrap_or_default();
+                request.notes.annotate("validation.policy.admission.k8s.io/validation_failure", failure);
             }
             // The first one is told.
             "Deny" if denied.is_none() => {

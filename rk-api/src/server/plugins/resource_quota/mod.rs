@@ -182,7 +182,7 @@ impl Admit for ResourceQuota {
         };
         let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let new = Arc::new(measure(resource, object));
-        let old = request.old_object.as_ref().map(|old| old.value()).transpose().map_err(status::internal)?;
+        let old = request.old_value()?;
         let old = old.map(|old| measure(resource, &old));
 
         let mut all: Option<Vec<Arc<Measured>>> = None;

@@ -48,6 +48,11 @@ async fn nodes_write_only_what_is_theirs() {
     let claim = |size: &str, name: &str| json!({"metadata": {"name": "c"}, "spec": {"volumeName": name}, "status": {"capacity": {"storage": size}}});
     let claims = || Case::create(&all, "", "persistentvolumeclaims", true).by(node()).update(claim("1Gi", "v"));
     let tokens = || Case::create(&all, "", "serviceaccounts", true).by(node()).sub("token");
+    let projected = |source: &str, name: &str| json!([{"name": "v", "projected": {"sources": [{source: {"name": name, "path": "t"}}]}}]);
+    let variable = |source: &str| {
+        let from = json!({source: {"name": "s", "key": "k", "path": "p", "volumeName": "v"}});
+        json!([{"name": "c", "env": [{"name": "V", "valueFrom": from}]}])
+    };
     for (case, object, word) in [
         (pods(), mirror("n1"), ""),
         (pods(), mirror("n2"), "can only create pods with spec.nodeName set to itself"),
@@ -66,9 +71,19 @@ async fn nodes_write_only_what_is_theirs() {
         (leases("kube-node-lease"), named("n1"), ""),
         (leases("kube-node-lease"), named("n2"), "same name as the requesting node"),
         (leases("dev"), named("n1"), "can only access leases"),
-        (pods(), with("serviceAccountName", json!("s")), "reference a service account"),
+        (pods(), with("serviceAccountName", json!("s")), "reference serviceaccounts"),
         (pods(), with("imagePullSecrets", json!([{"name": "s"}])), "reference secrets"),
         (pods(), with("volumes", json!([{"name": "v", "configMap": {"name": "c"}}])), "reference configmaps"),
+        (pods(), with("volumes", json!([{"name": "v", "configMap": {}}])), "configmaps (via configmap volumes)"),
+        (pods(), with("volumes", projected("secret", "s")), "reference secrets"),
+        (pods(), with("volumes", projected("serviceAccountToken", "")), "serviceaccounts (via projected volumes)"),
+        (pods(), with("volumes", projected("downwardAPI", "")), ""),
+        (pods(), with("resourceClaims", json!([{"name": "c"}])), "reference resourceclaims"),
+        (pods(), with("containers", variable("secretKeyRef")), "reference secrets"),
+        (pods(), with("containers", variable("fileKeyRef")), ""),
+        // Names that are those of references only where references are.
+        (pods(), with("nodeSelector", json!({"secretName": "s", "configMap": "c"})), ""),
+        (pods(), with("overhead", json!({"secretRef": "1"})), ""),
         (pods(), with("volumes", json!([{"name": "v", "ephemeral": {}}])), "reference persistentvolumeclaims"),
         (pods(), with("volumes", json!([{"name": "secrets", "hostPath": {"path": "/"}}])), ""),
         (pods(), owned("uid", json!("other")), "UID mismatch"),

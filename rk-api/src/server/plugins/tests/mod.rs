@@ -76,7 +76,7 @@ impl Case {
             resource: self.resource,
             operation: self.operation,
             object: (self.operation != Operation::Delete).then_some(object),
-            old_object: self.old.map(|old| Arc::new(crate::Object::from_value(&old).unwrap())),
+            old_object: self.old.map(|old| Arc::new(crate::Object::from_value(&old).unwrap()).into()),
             options: Value::Null,
             dry_run: false,
             warnings: Vec::new(),

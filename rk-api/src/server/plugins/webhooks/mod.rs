@@ -2,26 +2,29 @@
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>).
 //!
 //! `select` and the match conditions pick the webhooks that want to see a write, `review` is the question and its answer,
-//! `call` asks it.
+//! `call` asks it. `configurations` are the webhooks that there are.
 
 mod call;
+mod configurations;
 mod review;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use serde_json::Value;
 
 pub(crate) use call::call;
+use configurations::{Webhook, Webhooks};
 
 use super::{
     describe::{convert, objects},
-    policies, select, text,
+    policies::Shown,
+    select, text,
 };
 use crate::{
-    LabelSelector, PatchKind, Resource, Status,
+    PatchKind, Resource, Status,
     server::{AdmissionRequest, Admit, Operation, Reader, patch, schema::Schema},
     status,
 };
@@ -30,47 +33,53 @@ const GROUP: &str = "admissionregistration.k8s.io";
 
 /// Calls the webhooks of all MutatingWebhookConfigurations, one after the other, each seeing what those before it changed.
 /// A webhook with `reinvocationPolicy: IfNeeded` is called once more if others changed the object after it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct MutatingWebhooks;
+#[derive(Debug)]
+pub struct MutatingWebhooks(Webhooks);
+
+impl Default for MutatingWebhooks {
+    fn default() -> Self {
+        Self(Webhooks::new("mutatingwebhookconfigurations"))
+    }
+}
 
 /// Calls the webhooks of all ValidatingWebhookConfigurations, all at the same time.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct ValidatingWebhooks;
+#[derive(Debug)]
+pub struct ValidatingWebhooks(Webhooks);
+
+impl Default for ValidatingWebhooks {
+    fn default() -> Self {
+        Self(Webhooks::new("validatingwebhookconfigurations"))
+    }
+}
 
 /// Webhooks never see the objects that configure admission, so that a broken one can be removed.
 fn sees(resource: &Resource) -> bool {
     resource.group != GROUP
 }
 
-/// The webhooks of a kind of configuration, by the names of their configurations.
-async fn webhooks(reader: &dyn Reader, plural: &str) -> Result<Vec<Value>, Status> {
-    let all = reader.list(GROUP, plural, "", &LabelSelector::everything()).await.map_err(status::internal)?;
-    let mut webhooks = Vec::new();
-    for configuration in all {
-        let mut configuration = configuration.value().map_err(status::internal)?;
-        if let Value::Array(own) = configuration["webhooks"].take() {
-            webhooks.extend(own);
-        }
-    }
-    Ok(webhooks)
-}
-
 /// The resource as which a webhook wants to see this write; `None` if it does not.
-async fn wanted(webhook: &Value, request: &AdmissionRequest, reader: &dyn Reader) -> Result<Option<Resource>, Status> {
-    let Some(shown) = select::matched(&webhook["rules"], &webhook["matchPolicy"], request, reader) else {
+async fn wanted(
+    webhook: &Webhook,
+    seen: &mut Shown,
+    request: &AdmissionRequest,
+    reader: &dyn Reader,
+) -> Result<Option<Resource>, Status> {
+    let value = &webhook.value;
+    let Some(shown) = select::matched(&value["rules"], &value["matchPolicy"], request, reader) else {
         return Ok(None);
     };
-    let wants = select::labelled(webhook, request, reader).await?
-        && policies::conditions_hold(webhook, &shown, request, reader).await?;
+    let wants = select::labelled(value, request, reader).await?
+        && webhook.conditions.hold(value, &shown, seen, request, reader).await?;
     Ok(wants.then_some(shown))
 }
 
 /// Asks one webhook; `None` if it failed and its failure policy is to go on without it.
 async fn ask(
-    (webhook, shown): &(Value, Resource),
+    (webhook, shown): &(Arc<Webhook>, Resource),
     request: &AdmissionRequest,
     reader: &dyn Reader,
 ) -> Result<Option<review::Answer>, Status> {
+    let webhook = &webhook.value;
     let name = text(&webhook["name"]);
     if request.dry_run && !matches!(text(&webhook["sideEffects"]), "None" | "NoneOnDryRun") {
         return Err(status::bad_request(format!("admission webhook {name:?} does not support dry run")));
@@ -98,21 +107,22 @@ async fn ask(
 }
 
 impl MutatingWebhooks {
+    /// Asks a webhook and does what it answers; whether that changed the object.
     async fn apply(
-        asked: &(Value, Resource),
+        asked: &(Arc<Webhook>, Resource),
         request: &mut AdmissionRequest,
         reader: &dyn Reader,
-    ) -> Result<(), Status> {
-        let Some(answer) = ask(asked, request, reader).await? else { return Ok(()) };
+    ) -> Result<bool, Status> {
+        let Some(answer) = ask(asked, request, reader).await? else { return Ok(false) };
         request.warnings.extend(answer.warnings);
         let (webhook, shown) = asked;
-        let (Some(patch), Some(object)) = (answer.patch, request.object.clone()) else { return Ok(()) };
+        let (Some(patch), Some(object)) = (answer.patch, request.object.clone()) else { return Ok(false) };
         let mut object = convert(object, &request.resource, shown, reader).await?;
         patch::operate(&mut object, &patch)
             .and_then(|()| well_formed(&object, shown))
-            .map_err(|error| status::internal(format!("webhook {:?}: {error}", text(&webhook["name"]))))?;
+            .map_err(|error| status::internal(format!("webhook {:?}: {error}", text(&webhook.value["name"]))))?;
         request.object = Some(convert(object, shown, &request.resource, reader).await?);
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -143,13 +153,15 @@ impl Admit for MutatingWebhooks {
     }
 
     async fn mutate(&self, request: &mut AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
-        let mut again = Vec::new();
-        for webhook in webhooks(reader, "mutatingwebhookconfigurations").await? {
+        let (mut seen, mut again) = (Shown::default(), Vec::new());
+        for webhook in self.0.current(reader).await?.iter() {
             // By the object as those before it left it.
-            let Some(shown) = wanted(&webhook, request, reader).await? else { continue };
-            let asked = (webhook, shown);
-            Self::apply(&asked, request, reader).await?;
-            if text(&asked.0["reinvocationPolicy"]) == "IfNeeded" {
+            let Some(shown) = wanted(webhook, &mut seen, request, reader).await? else { continue };
+            let asked = (Arc::clone(webhook), shown);
+            if Self::apply(&asked, request, reader).await? {
+                seen = Shown::default();
+            }
+            if text(&asked.0.value["reinvocationPolicy"]) == "IfNeeded" {
                 again.push((asked, request.object.clone()));
             }
         }
@@ -173,10 +185,10 @@ impl Admit for ValidatingWebhooks {
     }
 
     async fn validate(&self, request: &AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
-        let mut wanting = Vec::new();
-        for webhook in webhooks(reader, "validatingwebhookconfigurations").await? {
-            if let Some(shown) = wanted(&webhook, request, reader).await? {
-                wanting.push((webhook, shown));
+        let (mut seen, mut wanting) = (Shown::default(), Vec::new());
+        for webhook in self.0.current(reader).await?.iter() {
+            if let Some(shown) = wanted(webhook, &mut seen, request, reader).await? {
+                wanting.push((Arc::clone(webhook), shown));
             }
         }
         let asked = wanting.iter().map(|webhook| ask(webhook, request, reader));

@@ -1,5 +1,7 @@
 //! `AdmissionReview` of admission.k8s.io/v1: the question to a webhook, and its answer.
 
+use std::sync::Arc;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
@@ -7,10 +9,15 @@ use super::super::{describe::describe, list, text};
 use crate::{Resource, Status, server::AdmissionRequest};
 
 /// The question about a write, whose objects are shown in the version of `shown`.
-pub(super) fn question(request: &AdmissionRequest, shown: &Resource, objects: (Value, Value), uid: &str) -> Value {
+pub(super) fn question(
+    request: &AdmissionRequest,
+    shown: &Resource,
+    (object, old): (Value, Arc<Value>),
+    uid: &str,
+) -> Value {
     let mut review = describe(request, shown);
     review["uid"] = uid.into();
-    (review["object"], review["oldObject"]) = objects;
+    (review["object"], review["oldObject"]) = (object, Arc::unwrap_or_clone(old));
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": review})
 }
 

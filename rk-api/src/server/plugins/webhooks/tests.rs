@@ -113,11 +113,11 @@ async fn a_mutating_webhook_patches_and_warns() {
         answer
     })
     .await;
-    let done = write(MUTATING, &MutatingWebhooks, json!({"clientConfig": client(port, &ca)})).await.unwrap();
+    let done = write(MUTATING, &MutatingWebhooks::default(), json!({"clientConfig": client(port, &ca)})).await.unwrap();
     assert_eq!(done.object.unwrap()["data"]["by"], "jane");
     assert_eq!(done.warnings, ["careful"]);
     let other = json!({"clientConfig": client(port, &ca), "namespaceSelector": {"matchLabels": {"team": "b"}}});
-    assert_eq!(write(MUTATING, &MutatingWebhooks, other).await.unwrap().object.unwrap()["data"], json!({}));
+    assert_eq!(write(MUTATING, &MutatingWebhooks::default(), other).await.unwrap().object.unwrap()["data"], json!({}));
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn a_patch_that_leaves_no_such_object_is_a_failure() {
     for answer in answers {
         let (port, ca) = serve(answer).await;
         let webhook = json!({"clientConfig": client(port, &ca)});
-        let (code, message) = write(MUTATING, &MutatingWebhooks, webhook).await.unwrap_err();
+        let (code, message) = write(MUTATING, &MutatingWebhooks::default(), webhook).await.unwrap_err();
         assert_eq!(code, 500, "{message}");
     }
 }
@@ -141,7 +141,9 @@ async fn a_validating_webhook_refuses() {
         json!({"allowed": false, "status": {"code": 403, "reason": "Forbidden", "message": "not today"}})
     })
     .await;
-    let error = write(VALIDATING, &ValidatingWebhooks, json!({"clientConfig": client(port, &ca)})).await.unwrap_err();
+    let error = write(VALIDATING, &ValidatingWebhooks::default(), json!({"clientConfig": client(port, &ca)}))
+        .await
+        .unwrap_err();
     assert_eq!(error, (403, "admission webhook \"hook.example.com\" denied the request: not today".into()));
 }
 
@@ -154,7 +156,7 @@ async fn a_service_is_found_by_its_cluster_ip_and_its_certificate_by_its_name() 
         (VALIDATING, configuration(json!({"clientConfig": config}))),
         ("services", json!({"metadata": {"name": "hook", "namespace": "dev"}, "spec": {"clusterIP": "127.0.0.1"}})),
     ]);
-    let error = write_with(&reader, &ValidatingWebhooks, false).await.unwrap_err();
+    let error = write_with(&reader, &ValidatingWebhooks::default(), false).await.unwrap_err();
     assert_eq!(error, (400, "admission webhook \"hook.example.com\" denied the request without explanation".into()));
 }
 
@@ -170,12 +172,12 @@ async fn failures_follow_the_failure_policy() {
         json!({"service": {"namespace": "dev", "name": "gone"}}),
     ] {
         let fail = json!({"clientConfig": config});
-        let (code, message) = write(VALIDATING, &ValidatingWebhooks, fail).await.unwrap_err();
+        let (code, message) = write(VALIDATING, &ValidatingWebhooks::default(), fail).await.unwrap_err();
         assert_eq!(code, 500);
         let start = "Internal error occurred: failed calling webhook \"hook.example.com\": failed to call webhook: ";
         assert!(message.starts_with(start), "{message}");
         let ignore = json!({"clientConfig": config, "failurePolicy": "Ignore"});
-        write(VALIDATING, &ValidatingWebhooks, ignore).await.unwrap();
+        write(VALIDATING, &ValidatingWebhooks::default(), ignore).await.unwrap();
     }
 }
 
@@ -184,6 +186,32 @@ async fn a_webhook_with_side_effects_takes_no_dry_runs() {
     let (port, ca) = serve(|_| json!({"allowed": true})).await;
     let webhook = json!({"clientConfig": client(port, &ca), "sideEffects": "Some"});
     let reader = Objects::new([(VALIDATING, configuration(webhook))]);
-    let error = write_with(&reader, &ValidatingWebhooks, true).await.unwrap_err();
+    let error = write_with(&reader, &ValidatingWebhooks::default(), true).await.unwrap_err();
     assert_eq!(error, (400, "admission webhook \"hook.example.com\" does not support dry run".into()));
+}
+
+#[tokio::test]
+async fn only_what_changed_of_the_webhooks_is_decoded_and_compiled() {
+    let conditions = json!([{"name": "named", "expression": "object.metadata.name == 'm'"}]);
+    let of = |name: &str, url: &str, conditions: &Value| {
+        let mut configuration =
+            configuration(json!({"clientConfig": {"url": url}, "matchConditions": conditions, "name": name}));
+        configuration["metadata"]["name"] = name.into();
+        configuration
+    };
+    let reader = Objects::new([
+        (VALIDATING, of("a.example.com", "https://a", &conditions)),
+        (VALIDATING, of("b.example.com", "https://b", &conditions)),
+    ]);
+    let webhooks = Webhooks::new(VALIDATING);
+    let first = webhooks.current(&*reader).await.unwrap();
+    assert!(Arc::ptr_eq(&first, &webhooks.current(&*reader).await.unwrap()), "nothing changed");
+    reader.put(VALIDATING, of("b.example.com", "https://elsewhere", &conditions));
+    let second = webhooks.current(&*reader).await.unwrap();
+    assert!(Arc::ptr_eq(&first[0], &second[0]) && !Arc::ptr_eq(&first[1], &second[1]));
+    assert_eq!(second[1].value["clientConfig"]["url"], "https://elsewhere");
+    assert!(Arc::ptr_eq(&first[1].conditions, &second[1].conditions));
+    reader.put(VALIDATING, of("b.example.com", "https://elsewhere", &json!([])));
+    let third = webhooks.current(&*reader).await.unwrap();
+    assert!(!Arc::ptr_eq(&second[1].conditions, &third[1].conditions));
 }
