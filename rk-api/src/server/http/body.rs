@@ -72,23 +72,20 @@ pub(super) fn gathered(pieces: impl Gather) -> Body {
 /// The same compressed; `start` comes before the pieces, if there are more.
 pub(super) fn compressed(start: Bytes, pieces: Option<impl Gather>) -> Body {
     let encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    streamed(stream::unfold(
-        (Some(start), pieces, Some(encoder)),
-        |(mut start, mut pieces, mut encoder)| async move {
-            loop {
-                let mut gzip = encoder.take()?;
-                let plain = start.take().or_else(|| next_piece(&mut pieces).map(BytesMut::freeze));
-                // Writing into memory does not fail.
-                let Some(plain) = plain else { return Some((gzip.finish().ok()?.into(), (start, pieces, None))) };
-                gzip.write_all(&plain).ok()?;
-                let out = std::mem::take(gzip.get_mut());
-                encoder = Some(gzip);
-                if !out.is_empty() {
-                    return Some((Bytes::from(out), (start, pieces, encoder)));
-                }
+    streamed(stream::unfold((Some(start), pieces, Some(encoder)), |(mut start, mut pieces, mut encoder)| async move {
+        loop {
+            let mut gzip = encoder.take()?;
+            let plain = start.take().or_else(|| next_piece(&mut pieces).map(BytesMut::freeze));
+            // Writing into memory does not fail.
+            let Some(plain) = plain else { return Some((gzip.finish().ok()?.into(), (start, pieces, None))) };
+            gzip.write_all(&plain).ok()?;
+            let out = std::mem::take(gzip.get_mut());
+            encoder = Some(gzip);
+            if !out.is_empty() {
+                return Some((Bytes::from(out), (start, pieces, encoder)));
             }
-        },
-    ))
+        }
+    }))
 }
 
 /// Reads a request's body.
