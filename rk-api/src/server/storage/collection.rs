@@ -250,7 +250,7 @@ mod tests {
         let change = |version| Change::new(version, item("a", version, 0), None, false);
         collection.apply(vec![change(1)]);
         let mut cursor = collection.cursor_after(3).unwrap();
-        let mut read = |limit| -> Vec<_> {
+        let mut read = |limit| -> Vec<u64> {
             collection.read(&mut cursor, limit).unwrap().iter().map(|change| change.revision).collect()
         };
         collection.apply(vec![change(2)]);
