@@ -41,6 +41,8 @@ const LONG: u64 = 60;
 struct Load {
     seconds: u64,
     watchers: usize,
+    /// The longest that one of them watches the same.
+    longest: Duration,
     /// Mean seconds from one start of the control plane to its end.
     restarts: f64,
     /// How long what is left in memory may take to go.
@@ -76,8 +78,9 @@ async fn nothing_is_missed_and_nothing_is_left() {
     let folder = tempfile::tempdir().unwrap();
     let hook = Hook::new(seed);
     let webhooks = hook.serve().await;
-    let (restarts, settle) = if long { (25.0, Duration::from_secs(90)) } else { (3.0, Duration::ZERO) };
-    let warm = Load { seconds: seconds / 6, watchers, restarts, settle, seed: !seed };
+    let (longest, restarts, settle) = if long { (30, 25.0, 90) } else { (4, 3.0, 0) };
+    let (longest, settle) = (Duration::from_secs(longest), Duration::from_secs(settle));
+    let warm = Load { seconds: seconds / 6, watchers, longest, restarts, settle, seed: !seed };
     let before = run(folder.path(), &hook, &warm, 0, Some(webhooks)).await;
     let load = Load { seconds, seed, ..warm };
     let after = run(folder.path(), &hook, &load, before.revision, None).await;
@@ -156,10 +159,9 @@ fn actors(load: &Load, world: &Arc<World>, counts: &Arc<Counts>) -> JoinSet<()> 
         let (pace, choices) = (Duration::from_millis(100), choices(load.seed, WRITERS + number));
         actors.spawn(keep_listing(world.clone(), counts.clone(), (number, pace), choices));
     }
-    let longest = Duration::from_secs(if load.seconds >= LONG { 30 } else { 4 });
     for number in 0..load.watchers {
         let choices = choices(load.seed, WRITERS + LISTERS + number);
-        actors.spawn(keep_watching(world.clone(), counts.clone(), (number, longest), choices));
+        actors.spawn(keep_watching(world.clone(), counts.clone(), (number, load.longest), choices));
     }
     actors
 }
