@@ -227,6 +227,11 @@ impl DurableStore {
         Self::open(dir, options).await
     }
 
+    /// What to read from: nothing once the store is closed, for whoever opens the directory next writes on without this one.
+    fn open_replica(&self) -> Result<&Arc<Replica>, Error> {
+        self.replica.hub().closed().map_or(Ok(&self.replica), Err)
+    }
+
     async fn propose(&self, command: Command) -> Result<Outcome, Error> {
         self.quota.propose(&self.replica, command, |command| self.requests.propose(command)).await
     }
@@ -324,13 +329,13 @@ fn replay(log: &Log, mut from: u64, machine: &mut Machine) -> Result<(), Error> 
 #[async_trait]
 impl Store for DurableStore {
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
-        self.replica.range(&request)
+        self.open_replica()?.range(&request)
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, Error> {
         self.limits.check(&txn)?;
         if is_read_only(&txn) {
-            return self.replica.read_txn(&txn);
+            return self.open_replica()?.read_txn(&txn);
         }
         match self.propose(Command::Txn(txn)).await? {
             Outcome::Txn(response) => Ok(response),
@@ -364,27 +369,27 @@ impl Store for DurableStore {
     }
 
     async fn lease_keep_alive(&self, id: LeaseId) -> Result<Lease, Error> {
-        self.replica.lease_keep_alive(id)
+        self.open_replica()?.lease_keep_alive(id)
     }
 
     async fn lease_time_to_live(&self, id: LeaseId, keys: bool) -> Result<Lease, Error> {
-        self.replica.lease_time_to_live(id, keys)
+        self.open_replica()?.lease_time_to_live(id, keys)
     }
 
     async fn leases(&self) -> Result<Vec<LeaseId>, Error> {
-        Ok(self.replica.leases())
+        Ok(self.open_replica()?.leases())
     }
 
     async fn hash_kv(&self, revision: Revision) -> Result<HashKv, Error> {
-        self.replica.hash_kv(revision).await
+        self.open_replica()?.hash_kv(revision).await
     }
 
     async fn snapshot(&self) -> Result<SnapshotStream, Error> {
-        Ok(self.replica.snapshot_stream())
+        Ok(self.open_replica()?.snapshot_stream())
     }
 
     async fn alarms(&self) -> Result<Vec<Alarm>, Error> {
-        Ok(self.replica.alarms())
+        Ok(self.open_replica()?.alarms())
     }
 
     async fn activate_alarm(&self, alarm: Alarm) -> Result<(), Error> {
@@ -403,7 +408,7 @@ impl Store for DurableStore {
     }
 
     async fn status(&self) -> Result<StoreStatus, Error> {
-        let mut status = self.replica.status();
+        let mut status = self.open_replica()?.status();
         status.disk_size += self.disk_size.load(Ordering::Relaxed);
         Ok(status)
     }

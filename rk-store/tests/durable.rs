@@ -43,6 +43,31 @@ async fn everything_is_there_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_closed_store_tells_nothing_that_may_be_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let closed = DurableStore::open(dir.path(), small()).await.unwrap();
+    closed.put("key".into(), "old".into()).await.unwrap();
+    let lease = closed.lease_grant(7, 100).await.unwrap();
+    closed.close().await;
+    let next = DurableStore::open(dir.path(), small()).await.unwrap();
+    next.put("key".into(), "new".into()).await.unwrap();
+
+    let refused = |error: Error| assert!(matches!(error, Error::Unavailable(_)), "{error}");
+    refused(closed.get("key".into()).await.unwrap_err());
+    let read = Op::Range(RangeRequest::new(KeyRange::key("key")));
+    refused(closed.txn(Txn { success: vec![read], ..Txn::default() }).await.unwrap_err());
+    refused(closed.put("key".into(), "lost".into()).await.unwrap_err());
+    refused(closed.lease_keep_alive(lease.id).await.unwrap_err());
+    refused(closed.lease_time_to_live(lease.id, false).await.unwrap_err());
+    refused(closed.leases().await.unwrap_err());
+    refused(closed.hash_kv(0).await.unwrap_err());
+    refused(closed.snapshot().await.map(drop).unwrap_err());
+    refused(closed.alarms().await.unwrap_err());
+    refused(closed.status().await.unwrap_err());
+    refused(closed.watch(WatchRequest::new(KeyRange::all(), 0)).await.map(drop).unwrap_err());
+}
+
+#[tokio::test]
 async fn a_checkpoint_takes_the_place_of_the_log() {
     let dir = tempfile::tempdir().unwrap();
     let store = DurableStore::open_in_memory(dir.path(), small()).await.unwrap();

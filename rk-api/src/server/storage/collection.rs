@@ -88,7 +88,11 @@ pub(super) fn prefix(namespace: &str) -> String {
 }
 
 /// A watcher's place among the changes: what it still has to read starts here.
-pub(crate) struct Cursor(u64);
+pub(crate) struct Cursor {
+    at: u64,
+    /// It has everything up to here. It may have more than the collection, from the store itself.
+    after: Revision,
+}
 
 /// The objects and changes of one collection, shared by all who read it.
 pub(crate) struct Collection {
@@ -182,8 +186,9 @@ impl Collection {
     /// A snapshot, and the place from which its changes go on.
     pub(super) fn snapshot_to_watch(&self, namespace: &str, reached: Revision) -> (Snapshot, Revision, Cursor) {
         let state = self.state.read();
-        let cursor = Cursor(state.dropped + state.ring.len() as u64);
-        (state.items.snapshot(&prefix(namespace), None), state.last.max(reached), cursor)
+        let revision = state.last.max(reached);
+        let cursor = Cursor { at: state.dropped + state.ring.len() as u64, after: revision };
+        (state.items.snapshot(&prefix(namespace), None), revision, cursor)
     }
 
     /// The revision of the last change.
@@ -191,12 +196,12 @@ impl Collection {
         self.state.read().last
     }
 
-    /// A place from which every change after `revision` is still in the ring.
+    /// A place from which every change after `revision`, which may be one to come, is still in the ring.
     pub(super) fn cursor_after(&self, revision: Revision) -> Option<Cursor> {
         let state = self.state.read();
         (revision >= state.complete_after).then(|| {
             let at = state.ring.partition_point(|change| change.revision <= revision);
-            Cursor(state.dropped + at as u64)
+            Cursor { at: state.dropped + at as u64, after: revision }
         })
     }
 
@@ -215,16 +220,17 @@ impl Collection {
     /// The next changes, at most `limit`; `None` if the cursor's place has left the ring.
     pub(super) fn read(&self, cursor: &mut Cursor, limit: usize) -> Option<Vec<Arc<Change>>> {
         let state = self.state.read();
-        let at = usize::try_from(cursor.0.checked_sub(state.dropped)?).ok()?;
+        let mut at = usize::try_from(cursor.at.checked_sub(state.dropped)?).ok()?;
+        at += state.ring.iter().skip(at).take_while(|change| change.revision <= cursor.after).count();
         let changes: Vec<_> = state.ring.iter().skip(at).take(limit).cloned().collect();
-        cursor.0 += changes.len() as u64;
+        cursor.at = state.dropped + (at + changes.len()) as u64;
         Some(changes)
     }
 
     /// Whether nothing is left to read.
     pub(super) fn is_read(&self, cursor: &Cursor) -> bool {
         let state = self.state.read();
-        cursor.0 == state.dropped + state.ring.len() as u64
+        cursor.at == state.dropped + state.ring.len() as u64
     }
 }
 
@@ -236,6 +242,21 @@ mod tests {
         let filling = "x".repeat(filling);
         let json = format!("{{\"metadata\":{{\"resourceVersion\":\"{version}\"}},\"filling\":\"{filling}\"}}");
         Item::new(name, Object::from_json(json).unwrap())
+    }
+
+    #[test]
+    fn who_has_read_ahead_in_the_store_reads_nothing_twice() {
+        let collection = Collection::new("things", 0, 10_000);
+        let change = |version| Change::new(version, item("a", version, 0), None, false);
+        collection.apply(vec![change(1)]);
+        let mut cursor = collection.cursor_after(3).unwrap();
+        let mut read = |limit| -> Vec<u64> {
+            collection.read(&mut cursor, limit).unwrap().iter().map(|change| change.revision).collect()
+        };
+        collection.apply(vec![change(2)]);
+        assert!(read(1).is_empty());
+        collection.apply(vec![change(3), change(4), change(4), change(5)]);
+        assert_eq!((read(2), read(2)), (vec![4, 4], vec![5]));
     }
 
     #[test]

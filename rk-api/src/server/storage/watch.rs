@@ -207,6 +207,12 @@ impl Watcher {
                     None => return Err(status::unavailable("the store ended the watch").into()),
                 };
                 for event in batch.events.iter() {
+                    // Of a change at the compact revision the store has no state before: what it is to this watch, nobody knows.
+                    if event.prev_kv.is_none() && event.kv.version != 1 {
+                        let revision = event.kv.mod_revision;
+                        let message = format!("too old resource version: the state before {revision} is compacted");
+                        return Err(status::expired(message).into());
+                    }
                     let previous = event.prev_kv.as_ref().map(|kv| self.cache.item(kv)).transpose()?;
                     if let Some(change) = self.cache.change_of(event, previous)? {
                         self.ready.extend(event_of(&self.selection, &change));
@@ -239,5 +245,28 @@ fn event_of(selection: &Selection, change: &Change) -> Option<WatchEvent> {
             Some(WatchEvent::Deleted(Arc::new(last)))
         }
         (false, false) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use rk_store::{MemoryStore, Store};
+
+    use super::*;
+    use crate::server::Encryption;
+
+    #[tokio::test]
+    async fn a_change_whose_state_before_is_compacted_is_too_old() {
+        let store = Arc::new(MemoryStore::new());
+        let json = |label: &str| format!("{{\"metadata\":{{\"name\":\"a\",\"labels\":{{\"l\":\"{label}\"}}}}}}");
+        let made = store.put(key::full("pods", "a"), json("1").into()).await.unwrap();
+        let changed = store.put(key::full("pods", "a"), json("2").into()).await.unwrap();
+        store.compact(changed).await.unwrap();
+        let cache = Cache::start(store, Encryption::default(), HashMap::new()).await.unwrap();
+        let spec = WatchSpec { resource_version: made.to_string(), ..WatchSpec::default() };
+        let mut events = start(&cache, &cache.collection("pods"), spec).await.unwrap();
+        assert!(events.next().await.unwrap().unwrap_err().is_expired());
     }
 }
