@@ -109,6 +109,11 @@ pub(crate) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
+/// Host and port as URLs and dialers have them.
+pub(crate) fn authority(host: &str, port: impl fmt::Display) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// Connects to an address (host and port), with TLS to somebody of that name.
 pub(crate) async fn connect(
     address: &str,

@@ -34,6 +34,8 @@ pub use body::Body;
 pub use connect::KubeletClient;
 pub(crate) use discovery::{Documents, body_of};
 pub use identity::ClientCertificate;
+#[cfg(feature = "serve")]
+pub(crate) use connect::Reach;
 use identity::Peer;
 #[cfg(feature = "serve")]
 pub(crate) use identity::drop_headers;

@@ -71,6 +71,9 @@ pub(crate) struct Core {
     #[cfg(feature = "serve")]
     pub(crate) kubelets: Option<super::KubeletClient>,
     /// The time of day where it is not the system's.
+    /// Where `proxy` may lead.
+    #[cfg(feature = "serve")]
+    pub(crate) reach: super::http::Reach,
     pub(crate) clock: Option<crate::Clock>,
     /// The lease that new Events share, and when it was granted.
     pub(crate) event_lease: Mutex<Option<(tokio::time::Instant, rk_store::LeaseId)>>,
