@@ -50,7 +50,7 @@ pub struct Credentials {
     /// CA; its dates and usage are the authenticator's to check. Or why it is not trusted.
     pub certificate: Option<Result<Bytes, String>>,
     /// All certificates that the client showed, in DER, the leaf first; nobody has checked them.
-    pub chain: Vec<Bytes>,
+    pub chain: Arc<[Bytes]>,
     /// The bearer token, if any.
     pub token: Option<String>,
     /// All headers.
