@@ -142,8 +142,8 @@ impl NodeAuthorizer {
             return Ok(unrelated(node));
         };
         let claim = references::claim_of_volume(&*volume.typed::<PersistentVolume>()?);
-        let related = claim.is_some_and(|claim| self.graph().is_ok_and(|graph| graph.relates(node, &claim)));
-        Ok(if related { Ok(()) } else { unrelated(node) })
+        let Some(claim) = claim else { return Ok(unrelated(node)) };
+        Ok(if self.graph()?.relates(node, &claim) { Ok(()) } else { unrelated(node) })
     }
 
     /// An object whose `spec.nodeName` is this node.
@@ -245,7 +245,7 @@ impl Authorizer for NodeAuthorizer {
         match self.decide(node, asked).await {
             Ok(Ok(())) => Decision::Allow(String::new()),
             Ok(Err(why)) => Decision::NoOpinion(why),
-            Err(error) => Decision::NoOpinion(format!("node authorizer: {error}")),
+            Err(error) => Decision::Failed(format!("node authorizer: {error}")),
         }
     }
 }
