@@ -20,6 +20,7 @@ use super::{Attributes, Reader, authz::SUPERUSERS};
 use crate::{Error, StatusExt, status};
 
 use config::{Classified, Config};
+pub(crate) use config::{EXEMPT, GROUP, is_mandatory};
 use level::{Level, Seat};
 
 /// How long a request may wait in a queue: a quarter of the time that a request has, as in kube-apiserver.
