@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::{core::v1::PersistentVolume, rbac::v1::PolicyRule};
-use parking_lot::Mutex;
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde_json::Value;
 
 use super::{ResolvedRules, RuleResolver, rule_allows};
@@ -34,7 +34,7 @@ pub fn node_name(user: &UserInfo) -> Option<&str> {
 /// pods that are bound to it; of PersistentVolumes and the Secrets of their drivers, from its claims.
 pub struct NodeAuthorizer {
     reader: Arc<dyn Reader>,
-    graph: Mutex<Graph>,
+    graph: RwLock<Graph>,
     rules: Vec<PolicyRule>,
 }
 
@@ -48,7 +48,7 @@ fn no(why: impl Into<String>) -> Verdict {
 impl NodeAuthorizer {
     /// Decides by the objects that `reader` shows.
     pub fn new(reader: Arc<dyn Reader>) -> Self {
-        Self { reader, graph: Mutex::default(), rules: bootstrap::node_rules() }
+        Self { reader, graph: RwLock::default(), rules: bootstrap::node_rules() }
     }
 
     async fn decide(&self, node: &str, asked: &Attributes) -> Result<Verdict, Error> {
@@ -118,10 +118,15 @@ impl NodeAuthorizer {
     }
 
     /// The pods, changed up to now.
-    fn graph(&self) -> Result<parking_lot::MutexGuard<'_, Graph>, Error> {
-        let mut graph = self.graph.lock();
+    fn graph(&self) -> Result<RwLockReadGuard<'_, Graph>, Error> {
+        let graph = self.graph.read();
+        if graph.is_current(&*self.reader)? {
+            return Ok(graph);
+        }
+        drop(graph);
+        let mut graph = self.graph.write();
         graph.follow(&*self.reader)?;
-        Ok(graph)
+        Ok(RwLockWriteGuard::downgrade(graph))
     }
 
     /// The volume of a claim, if each names the other.
