@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, date_time_ymd};
 use rk_api::server::{
-    Security, Server, UserInfo, authn,
+    Security, Server, Tls, UserInfo, authn,
     pki::{Identity, Pki, Wanted},
     serve, tls_config,
 };
@@ -19,7 +19,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::CancellationToken;
 
 struct Api {
@@ -27,6 +27,8 @@ struct Api {
     pki: Pki,
     directory: tempfile::TempDir,
     shutdown: CancellationToken,
+    tls: Tls,
+    serving: Identity,
 }
 
 impl Api {
@@ -40,12 +42,12 @@ impl Api {
         let server = security.build(Server::builder(Arc::new(MemoryStore::new()))).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
-        tokio::spawn(serve(listener, server.service(), Some(tls), shutdown.clone()));
-        Self { address, pki, directory, shutdown }
+        tokio::spawn(serve(listener, server.service(), Some(tls.clone()), shutdown.clone()));
+        Self { address, pki, directory, shutdown, tls, serving }
     }
 
-    /// Code and body of a list of namespaces.
-    async fn list(&self, identity: Option<&Identity>, token: &str) -> (u16, Value) {
+    /// A connection whose client shows this.
+    async fn connect(&self, identity: Option<&Identity>) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.pki.ca().as_bytes()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -61,7 +63,12 @@ impl Api {
         };
         let stream = TcpStream::connect(self.address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    }
+
+    /// Code and body of a list of namespaces.
+    async fn list(&self, identity: Option<&Identity>, token: &str) -> (u16, Value) {
+        let mut stream = self.connect(identity).await;
         let request = format!(
             "GET /api/v1/namespaces HTTP/1.0\r\nHost: localhost\r\n{}\r\n",
             if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") }
@@ -127,5 +134,31 @@ async fn a_request_without_tls_is_told_so() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert_eq!(answer, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n");
+    api.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_connection_is_trusted_by_the_authorities_of_the_moment() {
+    let api = Api::start().await;
+    let admin = api.issue(&api.authority(), 2020, 2999);
+    let io = hyper_util::rt::TokioIo::new(api.connect(Some(&admin)).await);
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    let mut list = async || {
+        let request = hyper::Request::get("/api/v1/namespaces").header("host", "localhost");
+        let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        let code = answer.status().as_u16();
+        http_body_util::BodyExt::collect(answer.into_body()).await.unwrap();
+        code
+    };
+    assert_eq!(list().await, 200);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let other = Pki::open(elsewhere.path()).unwrap();
+    let (certificate, key) = (&api.serving.certificate, &api.serving.key);
+    api.tls.reload(certificate, key, Some(other.ca())).unwrap();
+    assert_eq!(list().await, 401, "its authority is believed no more");
+    api.tls.reload(certificate, key, Some(api.pki.ca())).unwrap();
+    assert_eq!(list().await, 200);
     api.shutdown.cancel();
 }

@@ -6,11 +6,14 @@ use std::{convert::Infallible, sync::Arc};
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::{
+    core::v1::{Node, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
 use rk_api::{
     Client, Patch, Resource, Verb, WriteOptions,
     server::{
-        KubeletClient, Server, UserInfo,
+        KubeletClient, Server, ServerBuilder, UserInfo,
         pki::{Pki, Wanted},
         serve, tls_config,
     },
@@ -81,12 +84,20 @@ async fn send(
 
 /// A server with a node and a pod on it, listening without TLS.
 async fn cluster() -> (String, tempfile::TempDir, CancellationToken) {
+    cluster_with(|builder| builder).await.0
+}
+
+/// The same with other parts of the server, and a client of it.
+async fn cluster_with(
+    parts: impl FnOnce(ServerBuilder) -> ServerBuilder,
+) -> ((String, tempfile::TempDir, CancellationToken), Arc<dyn Client>) {
     let directory = tempfile::tempdir().unwrap();
     let pki = Pki::open(directory.path()).unwrap();
     let port = kubelet(&pki).await;
     let identity = pki.identity("kubelet-client", &Wanted::api_server_kubelet_client()).unwrap();
     let kubelets = KubeletClient::new(&identity.certificate, &identity.key, pki.ca()).unwrap();
-    let server = Server::builder(Arc::new(MemoryStore::new())).kubelets(kubelets).build().await.unwrap();
+    let builder = Server::builder(Arc::new(MemoryStore::new())).kubelets(kubelets);
+    let server = parts(builder).build().await.unwrap();
     let client = server.client(UserInfo::loopback());
     let options = WriteOptions::default;
     send(&client, Resource::of::<Node>(), "", "", "", Verb::Create(json!({"metadata": {"name": "n1"}}), options()))
@@ -103,11 +114,13 @@ async fn cluster() -> (String, tempfile::TempDir, CancellationToken) {
         let pod = json!({"metadata": {"name": name}, "spec": spec});
         send(&client, Resource::of::<Pod>(), "default", "", "", Verb::Create(pod, options())).await;
     }
+    let status = json!({"status": {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}});
+    send(&client, Resource::of::<Pod>(), "default", "p", "status", Verb::Patch(Patch::merge(status), options())).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let stop = CancellationToken::new();
     tokio::spawn(serve(listener, server.service_as(UserInfo::loopback()), None, stop.clone()));
-    (address, directory, stop)
+    ((address, directory, stop), client)
 }
 
 async fn call(address: &str, method: &str, path: &str) -> (u16, String) {
@@ -169,4 +182,59 @@ async fn an_upgraded_stream_passes_through() {
     let mut echoed = String::new();
     stream.read_to_string(&mut echoed).await.unwrap();
     assert_eq!(echoed, "HELLO");
+}
+
+/// A port that says which path it was asked for, without TLS.
+async fn backend() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let http = hyper::server::conn::http1::Builder::new();
+            tokio::spawn(http.serve_connection(TokioIo::new(stream), service_fn(answer)));
+        }
+    });
+    port
+}
+
+/// A Service whose one endpoint is the backend's, as the address of this object.
+async fn publish(client: &Arc<dyn Client>, name: &str, port: u16, target: Value) {
+    let options = WriteOptions::default;
+    let service = json!({"metadata": {"name": name}, "spec": {"ports": [{"port": 80}]}});
+    send(client, Resource::of::<Service>(), "default", "", "", Verb::Create(service, options())).await;
+    let slice = json!({"metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
+        "addressType": "IPv4", "ports": [{"name": "", "port": port, "protocol": "TCP"}],
+        "endpoints": [{"addresses": ["127.0.0.1"], "targetRef": target}]});
+    send(client, Resource::of::<EndpointSlice>(), "default", "", "", Verb::Create(slice, options())).await;
+}
+
+#[tokio::test]
+async fn proxies_lead_to_this_machine_only_where_they_are_told_to() {
+    let port = backend().await;
+    let pod = format!("/api/v1/namespaces/default/pods/p:{port}/proxy/x");
+    let node = format!("/api/v1/nodes/n1:{port}/proxy/x");
+    let service = |name: &str| format!("/api/v1/namespaces/default/services/{name}/proxy/x");
+    for (networks, open) in [(vec![], false), (vec![([127, 0, 0, 0].into(), 8)], true)] {
+        let ((address, _directory, _stop), client) = cluster_with(|builder| builder.proxy_to(networks)).await;
+        let of_pod = json!({"kind": "Pod", "namespace": "default", "name": "p"});
+        publish(&client, "good", port, of_pod).await;
+        publish(&client, "none", port, Value::Null).await;
+        publish(&client, "other", port, json!({"kind": "Pod", "namespace": "default", "name": "q"})).await;
+        for path in [&pod, &node, &service("good")] {
+            let (code, body) = call(&address, "GET", path).await;
+            match open {
+                true => assert_eq!((code, body.as_str()), (200, "GET /x"), "{path}"),
+                false => assert_eq!((code, message(&body).as_str()), (400, "address not allowed"), "{path}"),
+            }
+        }
+        // An endpoint that is no pod's is none to lead to, whatever its address.
+        for name in ["none", "other"] {
+            let (code, body) = call(&address, "GET", &service(name)).await;
+            let wanted = format!("no endpoints available for service {name:?}");
+            assert_eq!((code, message(&body)), (503, wanted));
+        }
+        let (code, body) = call(&address, "GET", "/api/v1/namespaces/default/pods/q/proxy/").await;
+        assert_eq!((code, message(&body).as_str()), (400, "address not allowed"), "it has no address");
+    }
 }

@@ -96,6 +96,8 @@ impl ControlPlane {
         let builder = Server::builder(store)
             .strategy("", "Service", kinds::service::strategy(services))
             .kubelets(kubelets)
+            // Of 127/8, unless they were asked to be elsewhere.
+            .proxy_to([(IpAddr::V4(addresses.pods.base), addresses.pods.prefix)])
             .aggregation(Aggregation { identity: Some((shown.certificate, shown.key)) })
             .flow_control(FlowControl::Fair { total: IN_FLIGHT });
         let service_accounts = ServiceAccountIssuer {

@@ -50,7 +50,7 @@ pub struct Credentials {
     /// CA; its dates and usage are the authenticator's to check. Or why it is not trusted.
     pub certificate: Option<Result<Bytes, String>>,
     /// All certificates that the client showed, in DER, the leaf first; nobody has checked them.
-    pub chain: Vec<Bytes>,
+    pub chain: Arc<[Bytes]>,
     /// The bearer token, if any.
     pub token: Option<String>,
     /// All headers.
@@ -110,6 +110,9 @@ pub enum Decision {
     Deny(String),
     /// Not by this one; the reason is shown if nobody allows.
     NoOpinion(String),
+    /// It can't be told now, and why. The others are still asked; if none of them decides, the answer is 500, for a 403 would be
+    /// taken for the last word.
+    Failed(String),
 }
 
 /// Tells whether a caller may do something. Authorizers are asked in order until one allows or denies.

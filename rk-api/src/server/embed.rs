@@ -1,5 +1,7 @@
 //! The server as a value: built over a store, called through clients in the same process.
 
+#[cfg(feature = "serve")]
+use std::net::IpAddr;
 use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
@@ -56,6 +58,8 @@ pub struct ServerBuilder {
     #[cfg(feature = "serve")]
     kubelets: Option<super::KubeletClient>,
     #[cfg(feature = "serve")]
+    reach: super::http::Reach,
+    #[cfg(feature = "serve")]
     aggregation: Option<super::Aggregation>,
 }
 
@@ -94,6 +98,15 @@ impl ServerBuilder {
     #[cfg(feature = "serve")]
     pub fn kubelets(mut self, client: super::KubeletClient) -> Self {
         self.kubelets = Some(client);
+        self
+    }
+
+    /// Lets `proxy` lead to pods and nodes of these networks (address and bits of the prefix), though they are of this machine or its
+    /// link. As with kube-apiserver such addresses are refused otherwise, for whoever reaches this server's own machine is often
+    /// believed there.
+    #[cfg(feature = "serve")]
+    pub fn proxy_to(mut self, networks: impl IntoIterator<Item = (IpAddr, u8)>) -> Self {
+        self.reach = super::http::Reach::new(networks);
         self
     }
 
@@ -177,6 +190,8 @@ impl ServerBuilder {
             aggregator: aggregator.clone(),
             #[cfg(feature = "serve")]
             kubelets: self.kubelets,
+            #[cfg(feature = "serve")]
+            reach: self.reach,
             event_lease: Mutex::default(),
             clock: self.options.clock,
             metrics: Metrics::new(),
@@ -247,6 +262,8 @@ impl Server {
             options: Default::default(),
             #[cfg(feature = "serve")]
             kubelets: None,
+            #[cfg(feature = "serve")]
+            reach: Default::default(),
             #[cfg(feature = "serve")]
             aggregation: None,
         }

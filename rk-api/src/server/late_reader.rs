@@ -72,7 +72,7 @@ impl Reader for LateReader {
     async fn authorize(&self, attributes: &Attributes) -> Decision {
         match self.reader() {
             Ok(reader) => reader.authorize(attributes).await,
-            Err(error) => Decision::NoOpinion(error.to_string()),
+            Err(error) => Decision::Failed(error.to_string()),
         }
     }
 

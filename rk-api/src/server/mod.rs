@@ -4,6 +4,7 @@
 //! ([`FlowControl`]), authorize ([`Authorizer`]), decode, mutating admission ([`Admit::mutate`]), default, validate,
 //! validating admission ([`Admit::validate`]), store, encode.
 
+mod addresses;
 mod admission;
 #[cfg(feature = "serve")]
 mod aggregation;
@@ -20,6 +21,8 @@ mod control_plane;
 mod convert;
 mod custom;
 mod embed;
+#[cfg(feature = "serve")]
+mod endpoints;
 #[cfg(test)]
 mod fixture;
 mod flow;

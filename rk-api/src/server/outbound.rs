@@ -109,6 +109,11 @@ pub(crate) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
+/// Host and port as URLs and dialers have them.
+pub(crate) fn authority(host: &str, port: impl fmt::Display) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// Connects to an address (host and port), with TLS to somebody of that name.
 pub(crate) async fn connect(
     address: &str,
@@ -140,6 +145,15 @@ pub(crate) async fn exchange(
         answer = &mut exchange => answer,
         _ = connection => exchange.await,
     }
+}
+
+/// What an answer of success says in JSON.
+pub(crate) fn json(answer: http::Response<Bytes>) -> Result<Value, String> {
+    if !answer.status().is_success() {
+        let start = &answer.body()[..answer.body().len().min(512)];
+        return Err(format!("status {}: {}", answer.status(), String::from_utf8_lossy(start)));
+    }
+    serde_json::from_slice(answer.body()).map_err(|error| format!("the answer is no JSON: {error}"))
 }
 
 /// A server that this one calls: where it is, whom to believe there, and how to show oneself.
@@ -276,11 +290,6 @@ impl Remote {
         *request.method_mut() = method;
         *request.uri_mut() = self.path().parse().map_err(|error: http::uri::InvalidUri| error.to_string())?;
         *request.headers_mut() = headers;
-        let answer = exchange(stream, request).await?;
-        if !answer.status().is_success() {
-            let start = &answer.body()[..answer.body().len().min(512)];
-            return Err(format!("status {}: {}", answer.status(), String::from_utf8_lossy(start)));
-        }
-        serde_json::from_slice(answer.body()).map_err(|error| format!("the answer is no JSON: {error}"))
+        json(exchange(stream, request).await?)
     }
 }

@@ -1,8 +1,14 @@
 //! The audit log, as requests over HTTP write it.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use rk_api::server::{AuditLog, AuditLogOptions, AuditPolicy};
+use async_trait::async_trait;
+use rk_api::{
+    Resource, Status,
+    server::{
+        AdmissionRequest, Admit, AuditLog, AuditLogOptions, AuditPolicy, Limits, Operation, Reader, ServerBuilder,
+    },
+};
 use serde_json::{Value, json};
 
 use super::common::{Api, Caller, bearer};
@@ -100,4 +106,39 @@ async fn what_admission_policies_note_is_in_the_event() {
     let failure = annotations["validation.policy.admission.k8s.io/validation_failure"].as_str().unwrap();
     let failure: Value = serde_json::from_str(failure).unwrap();
     assert_eq!((&failure[0]["message"], &failure[0]["policy"]), (&json!("a bad name"), &json!("p")));
+}
+
+/// Never comes to a decision on Secrets.
+struct Endless;
+
+#[async_trait]
+impl Admit for Endless {
+    fn name(&self) -> &str {
+        "Endless"
+    }
+
+    fn handles(&self, _: Operation, resource: &Resource, _: &str) -> bool {
+        resource.plural == "secrets"
+    }
+
+    async fn validate(&self, _: &AdmissionRequest, _: &dyn Reader) -> Result<(), Status> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_takes_too_long_is_audited_with_its_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = AuditLog::open(&folder.path().join("audit.log"), AuditLogOptions::default()).unwrap();
+    let (policy, sink) = (AuditPolicy::parse(POLICY).unwrap(), Arc::clone(&log));
+    let limits = Limits { request_timeout: Duration::from_millis(200), ..Limits::default() };
+    let more = |builder: ServerBuilder| builder.audit(policy, sink).limits(limits).admission(Arc::new(Endless));
+    let api = Api::build(|_, security| security, |_, builder| more(builder)).await;
+    let path = "/api/v1/namespaces/default/secrets";
+    let late = api.call(&bearer("admin"), "POST", path, json!({"metadata": {"name": "s"}})).await;
+    assert_eq!((late.code, &late.body["reason"]), (504, &json!("Timeout")));
+    let all = events(folder.path(), &log).await;
+    let status = &all.last().unwrap()["responseStatus"];
+    assert_eq!((&status["code"], &status["reason"]), (&json!(504), &json!("Timeout")));
+    assert_eq!(all.last().unwrap()["auditID"], late.headers["audit-id"].to_str().unwrap());
 }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -109,10 +109,10 @@ async fn an_issuer_of_id_tokens_is_believed() {
     let key = EncodingKey::from_rsa_pem(OLD_KEY.as_bytes()).unwrap();
     let mut jwk = Jwk::from_encoding_key(&key, Algorithm::RS256).unwrap();
     jwk.common.key_id = Some("k1".into());
-    let (keys, asked) = (json!({"keys": [jwk]}), Arc::new(AtomicUsize::new(0)));
+    let (keys, asked) = (Arc::new(Mutex::new(json!({"keys": [jwk]}))), Arc::new(AtomicUsize::new(0)));
     let url = Arc::new(std::sync::OnceLock::new());
     let served = https(&pki, {
-        let (asked, url) = (Arc::clone(&asked), Arc::clone(&url));
+        let (keys, asked, url) = (Arc::clone(&keys), Arc::clone(&asked), Arc::clone(&url));
         move |path, _| match path {
             "/.well-known/openid-configuration" => {
                 let url: &String = url.get().unwrap();
@@ -120,7 +120,7 @@ async fn an_issuer_of_id_tokens_is_believed() {
             }
             "/keys" => {
                 asked.fetch_add(1, Ordering::SeqCst);
-                keys.clone()
+                keys.lock().unwrap().clone()
             }
             _ => Value::Null,
         }
@@ -131,6 +131,7 @@ async fn an_issuer_of_id_tokens_is_believed() {
         username_prefix: Some("id:".into()),
         groups_claim: "groups".into(),
         groups_prefix: "id:".into(),
+        algorithms: vec![Algorithm::RS256, Algorithm::ES256],
         ..OidcIssuer::new(&served, pki.ca(), "rk")
     };
     let api = Api::start(|_, mut security| {
@@ -160,6 +161,29 @@ async fn an_issuer_of_id_tokens_is_believed() {
         assert_eq!(api.whoami(&bearer(&token)).await, Err(401));
     }
     assert_eq!(asked.load(Ordering::SeqCst), 1, "an unknown key does not make the server ask all the time");
+
+    // Another key under the old name; then tokens that name none.
+    let next = include_bytes!("../../src/server/authn/service_account/keys/p256.pem");
+    let next = EncodingKey::from_ec_pem(next).unwrap();
+    let mut jwk = Jwk::from_encoding_key(&next, Algorithm::ES256).unwrap();
+    jwk.common.key_id = Some("k1".into());
+    *keys.lock().unwrap() = json!({"keys": [jwk]});
+    let claims = json!({"iss": served, "sub": "jane", "aud": "rk", "exp": now() + 60});
+    let sign = |id: Option<&str>| {
+        let header = Header { kid: id.map(str::to_owned), ..Header::new(Algorithm::ES256) };
+        jsonwebtoken::encode(&header, &claims, &next).unwrap()
+    };
+    for (token, fetched) in [(sign(Some("k1")), 2), (sign(None), 2)] {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(10)).await;
+        tokio::time::resume();
+        assert!(api.whoami(&bearer(&token)).await.is_ok());
+        assert_eq!(asked.load(Ordering::SeqCst), fetched);
+    }
+    assert_eq!(api.whoami(&bearer(&good)).await, Err(401), "the old key is believed no more");
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+    *keys.lock().unwrap() = json!({"keys": []});
+    assert!(api.whoami(&bearer(&sign(None))).await.is_ok(), "a known key asks nobody");
 }
 
 #[tokio::test]

@@ -55,16 +55,23 @@ async fn a_webhook_decides_what_rbac_does_not() {
 }
 
 #[tokio::test]
-async fn a_webhook_that_does_not_answer_has_no_opinion_or_refuses() {
+async fn a_webhook_that_does_not_answer_fails_or_refuses() {
     let folder = tempfile::tempdir().unwrap();
     let pki = Pki::open(folder.path()).unwrap();
-    for (deny_on_failure, word) in [(false, "authorization webhook: dial"), (true, "authorization webhook: dial")] {
+    let word = "authorization webhook: dial";
+    for (deny_on_failure, code) in [(false, 500), (true, 403)] {
         let remote = Remote::new("https://localhost:1/", pki.ca()).unwrap();
         let options = WebhookOptions { deny_on_failure, ..WebhookOptions::default() };
         let webhook = Arc::new(AuthorizationWebhook::new(remote, options));
         let api = Api::start(|_, security| security.with_authorizer(webhook)).await;
         let refused = api.get(&bearer("jane"), "/api/v1/pods").await;
-        assert!(refused.code == 403 && refused.body["message"].as_str().unwrap().contains(word), "{}", refused.body);
+        assert!(refused.code == code && refused.body["message"].as_str().unwrap().contains(word), "{}", refused.body);
+        assert_eq!(api.get(&bearer("admin"), "/api/v1/pods").await.code, 200, "others allow it");
+        let asked = json!({"spec": {"resourceAttributes": {"verb": "list", "resource": "pods"}}});
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        let status = &api.call(&bearer("jane"), "POST", path, asked).await.body["status"];
+        assert_eq!(status["allowed"], false, "{status}");
+        assert_eq!(status["evaluationError"].is_string(), !deny_on_failure, "{status}");
     }
 }
 

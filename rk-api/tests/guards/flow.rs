@@ -1,8 +1,10 @@
 //! Priority and fairness through the server: seats are shared out, those who get none are told to try again.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
 use rk_api::{
     Resource, Status,
     server::{AdmissionRequest, Admit, FlowControl, Limits, Operation, Reader, UserInfo, bootstrap},
@@ -104,6 +106,40 @@ async fn seats_are_shared_out_by_priority_levels() {
     assert_eq!(api.get(&bearer("jane"), maps).await.code, 200);
     let schemas = api.get(&bearer("admin"), &format!("{flows}/flowschemas")).await.body;
     assert_eq!(schemas["items"].as_array().unwrap().len(), 14);
+}
+
+#[tokio::test]
+async fn a_list_holds_its_seat_until_it_is_sent() {
+    let (api, _permits) = start(FlowControl::MaxInFlight { reading: 1, writing: 1 }).await;
+    let service = api.server.service_as(UserInfo::new("jane", ["dev"]));
+    let list = async |query: &str| {
+        let request = http::Request::get(format!("/api/v1/namespaces/default/configmaps{query}"));
+        service.clone().handle(request.body(Full::<Bytes>::default()).unwrap()).await
+    };
+    let free = async || {
+        let wait = async {
+            loop {
+                let answer = list("").await;
+                if answer.status() == 200 {
+                    return answer;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap()
+    };
+    let watch = list("?watch=1&timeoutSeconds=1").await;
+    let sent = list("").await;
+    assert_eq!((sent.status().as_u16(), list("").await.status().as_u16()), (200, 429));
+    sent.into_body().collect().await.unwrap();
+    // Who does not read in time keeps nobody waiting.
+    let unread = free().await;
+    assert_eq!(list("").await.status(), 429);
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    tokio::time::resume();
+    free().await;
+    drop((watch, unread));
 }
 
 #[tokio::test]

@@ -467,10 +467,11 @@ impl Worker {
                     self.wake_in(Duration::from_millis(10));
                 }
                 Ok(_) => self.gone = true,
-                Err(error) if error.is_not_found() || error.is_forbidden() => {
+                Err(error) if error.is_not_found() => {
                     self.gone = !self.is_static;
                     self.wake_in(Duration::ZERO);
                 }
+                // One that may not be read may be another node's by now; if so, the source of pods tells.
                 Err(error) => self.troubled("read the pod", &error.to_string()),
             },
             Err(error) => self.troubled("write the pod's status", &error.to_string()),

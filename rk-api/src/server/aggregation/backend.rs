@@ -12,11 +12,11 @@ use serde_json::Value;
 
 use super::{RemoteVersion, document, status::Condition, text};
 use crate::{
-    Error, LabelSelector,
+    Error,
     server::{
-        Reader, UserInfo,
+        Reader, UserInfo, endpoints,
         http::drop_headers,
-        outbound::{Connection, Trust, client_tls, connect, exchange},
+        outbound::{Connection, Trust, authority, client_tls, connect, exchange},
         pipeline::Core,
     },
 };
@@ -97,18 +97,9 @@ impl Backend {
             let why = format!("service/{name} in {namespace:?} is not listening on port {port}");
             return Err(no("ServicePortError", why));
         };
-        let selector: Result<LabelSelector, _> = format!("kubernetes.io/service-name={name}").parse();
-        let selector = selector.map_err(|error| no("ServiceAccessError", error.to_string()))?;
-        let slices = reader.list("discovery.k8s.io", "endpointslices", namespace, &selector).await.map_err(failed)?;
-        for slice in slices {
-            let slice = slice.value().map_err(failed)?;
-            let list = |field: &str| slice[field].as_array().cloned().unwrap_or_default();
-            let of_name = |port: &&Value| text(&port["name"]) == text(&wanted["name"]);
-            let number = list("ports").iter().find(of_name).and_then(|port| port["port"].as_i64());
-            let ready = list("endpoints").into_iter().find(|endpoint| endpoint["conditions"]["ready"] != false);
-            if let (Some(number), Some(endpoint)) = (number, ready) {
-                return Ok(join(text(&endpoint["addresses"][0]), number));
-            }
+        let ready = endpoints::ready(reader, namespace, name, text(&wanted["name"])).await.map_err(failed)?;
+        if let Some(endpoint) = ready.first() {
+            return Ok(authority(&endpoint.host, endpoint.port));
         }
         let why = format!(
             "endpoints for service/{name} in {namespace:?} have no addresses with port name {:?}",
@@ -184,10 +175,6 @@ impl Backend {
             openapi_v2: document::part_of(&older, &format!("/{path}/")),
         })
     }
-}
-
-fn join(host: &str, port: i64) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 /// Says in headers who a request is from; what the client said there is dropped.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::Method;
 use jsonwebtoken::{
-    Algorithm, DecodingKey, Validation,
+    Algorithm, DecodingKey, Header, Validation,
     jwk::{Jwk, JwkSet},
 };
 use parking_lot::RwLock;
@@ -64,7 +64,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 const LEEWAY: i64 = 300;
 
 /// Knows the holders of an issuer's ID tokens. The issuer's keys are fetched when they are first needed, and again when a
-/// token is signed with another.
+/// token comes that none of them has signed, though not all the time.
 pub struct Oidc {
     issuer: OidcIssuer,
     remote: Remote,
@@ -109,43 +109,45 @@ impl Oidc {
         keys.filter(named).filter_map(|key| DecodingKey::from_jwk(key).ok()).collect()
     }
 
-    /// The keys that may have signed a token. One whose key is known does not wait for the issuer.
-    async fn candidates(&self, id: Option<&str>) -> Result<Vec<DecodingKey>, String> {
-        let known = self.known(id);
-        if !known.is_empty() {
-            return Ok(known);
-        }
+    /// The claims of a token that a known key has signed.
+    fn signed(&self, token: &str, header: &Header) -> Option<Map<String, Value>> {
+        let mut validation = Validation::new(header.alg);
+        // Times and audiences are checked by `user`, by go-oidc's rules.
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        validation.required_spec_claims.clear();
+        let decode = |key| jsonwebtoken::decode::<Map<String, Value>>(token, &key, &validation);
+        self.known(header.kid.as_deref()).into_iter().find_map(|key| decode(key).ok()).map(|data| data.claims)
+    }
+
+    /// Asks the issuer for its keys, unless that was done just now.
+    async fn refresh(&self) -> Result<(), String> {
         let mut asked = self.asked.lock().await;
-        // Somebody else may have asked meanwhile.
-        let known = self.known(id);
-        if !known.is_empty() || asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
-            return Ok(known);
+        if asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
+            return Ok(());
         }
         *asked = Some(Instant::now());
         let fetched = tokio::time::timeout(PATIENCE, self.fetch()).await;
         let set = fetched.map_err(|_| "the issuer does not answer".to_owned())??;
         *self.keys.write() = Some(set);
-        Ok(self.known(id))
+        Ok(())
     }
 
-    /// The claims of a token whose signature holds.
+    /// The claims of a token whose signature holds. One that a known key has signed does not wait for the issuer; where none has,
+    /// there may be other keys by now, be it under an old name.
     async fn verify(&self, token: &str) -> Result<Map<String, Value>, AuthenticationError> {
         let header = jsonwebtoken::decode_header(token).or_else(refuse)?;
         if !self.issuer.algorithms.contains(&header.alg) {
             return refuse(format!("tokens signed with {:?} are not taken", header.alg));
         }
-        let keys = self.candidates(header.kid.as_deref()).await.or_else(refuse)?;
-        let mut validation = Validation::new(header.alg);
-        // Times and audiences are checked by `check`, by go-oidc's rules.
-        validation.validate_exp = false;
-        validation.validate_aud = false;
-        validation.required_spec_claims.clear();
-        for key in keys {
-            if let Ok(data) = jsonwebtoken::decode::<Map<String, Value>>(token, &key, &validation) {
-                return Ok(data.claims);
-            }
+        if let Some(claims) = self.signed(token, &header) {
+            return Ok(claims);
         }
-        refuse("failed to verify signature: no key of the issuer's fits")
+        self.refresh().await.or_else(refuse)?;
+        match self.signed(token, &header) {
+            Some(claims) => Ok(claims),
+            None => refuse("failed to verify signature: no key of the issuer's fits"),
+        }
     }
 
     /// The user of a token's claims.

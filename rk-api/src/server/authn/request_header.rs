@@ -106,6 +106,8 @@ impl RequestHeader {
 impl Authenticator for RequestHeader {
     async fn authenticate(&self, credentials: &Credentials) -> Result<Option<UserInfo>, AuthenticationError> {
         let Some((leaf, others)) = credentials.chain.split_first() else { return Ok(None) };
+        // Of most requests nobody says anything, and nobody's certificate has to be checked for that.
+        let Some(user) = self.user(&credentials.headers) else { return Ok(None) };
         let der = |bytes: &bytes::Bytes| CertificateDer::from(bytes.to_vec());
         let others: Vec<_> = others.iter().map(der).collect();
         // A certificate of another authority is no proxy's: others may know its holder.
@@ -117,6 +119,27 @@ impl Authenticator for RequestHeader {
         if !self.names.is_empty() && !self.names.contains(&name) {
             return Err(AuthenticationError(format!("x509: subject with cn={name} is not in the allowed list")));
         }
-        Ok(self.user(&credentials.headers))
+        Ok(Some(user))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::pki_types::pem::PemObject;
+
+    use super::*;
+    use crate::server::pki::{Pki, Wanted};
+
+    #[tokio::test]
+    async fn nothing_is_checked_of_a_request_that_names_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let proxies = Pki::open(folder.path()).unwrap();
+        let believed = RequestHeader::new(proxies.ca(), vec!["front".into()], &IdentityHeaders::default()).unwrap();
+        let identity = proxies.identity("other", &Wanted::client("other", "")).unwrap();
+        let leaf = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
+        let mut credentials = Credentials { chain: [leaf.to_vec().into()].into(), ..Credentials::default() };
+        assert_eq!(believed.authenticate(&credentials).await.unwrap(), None, "its name was not looked at");
+        credentials.headers.insert("x-remote-user", "jane".parse().unwrap());
+        assert!(believed.authenticate(&credentials).await.unwrap_err().0.contains("not in the allowed list"));
     }
 }

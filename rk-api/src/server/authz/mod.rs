@@ -140,16 +140,26 @@ impl Union {
 #[async_trait]
 impl Authorizer for Union {
     async fn authorize(&self, attributes: &Attributes) -> Decision {
-        let mut reasons = Vec::new();
-        for authorizer in &self.0 {
-            match authorizer.authorize(attributes).await {
-                Decision::NoOpinion(reason) if reason.is_empty() => {}
-                Decision::NoOpinion(reason) => reasons.push(reason),
-                decided => return decided,
-            }
-        }
-        Decision::NoOpinion(reasons.join("\n"))
+        decide(&self.0, attributes).await
     }
+}
+
+/// What several authorizers say together.
+pub(crate) async fn decide(authorizers: &[Arc<dyn Authorizer>], attributes: &Attributes) -> Decision {
+    let (mut reasons, mut failed) = (Vec::new(), false);
+    for authorizer in authorizers {
+        match authorizer.authorize(attributes).await {
+            Decision::NoOpinion(reason) if reason.is_empty() => {}
+            Decision::NoOpinion(reason) => reasons.push(reason),
+            Decision::Failed(reason) => {
+                failed = true;
+                reasons.push(reason);
+            }
+            decided => return decided,
+        }
+    }
+    let reasons = reasons.join("\n");
+    if failed { Decision::Failed(reasons) } else { Decision::NoOpinion(reasons) }
 }
 
 /// The 403 for a refused request, in Kubernetes' words
@@ -238,6 +248,10 @@ mod tests {
         assert_eq!(ask(vec![no(), deny(), Arc::new(AlwaysAllow)]).await, Decision::Deny("no".into()));
         assert_eq!(ask(vec![no(), Arc::new(AlwaysAllow), deny()]).await, Decision::Allow(String::new()));
         assert_eq!(ask(vec![no(), no()]).await, Decision::NoOpinion("first\nfirst".into()));
+        let failed = || Arc::new(Says(Decision::Failed("down".into()))) as Arc<dyn Authorizer>;
+        assert_eq!(ask(vec![failed(), no()]).await, Decision::Failed("down\nfirst".into()));
+        assert_eq!(ask(vec![failed(), Arc::new(AlwaysAllow)]).await, Decision::Allow(String::new()));
+        assert_eq!(ask(vec![failed(), deny()]).await, Decision::Deny("no".into()));
         let master = Attributes { user: Arc::new(UserInfo::loopback()), ..Attributes::default() };
         assert_eq!(SuperUsers.authorize(&master).await, Decision::Allow(String::new()));
         assert_eq!(SuperUsers.authorize(&attributes).await, Decision::NoOpinion(String::new()));

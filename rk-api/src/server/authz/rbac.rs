@@ -60,7 +60,7 @@ impl Authorizer for Rbac {
     async fn authorize(&self, attributes: &Attributes) -> Decision {
         let compiled = match self.compiled() {
             Ok(compiled) => compiled,
-            Err(error) => return Decision::NoOpinion(format!("RBAC: {error}")),
+            Err(error) => return Decision::Failed(format!("RBAC: {error}")),
         };
         match compiled.allow(attributes).map_err(|errors| errors.join(", ")) {
             Ok(reason) => Decision::Allow(reason.to_owned()),

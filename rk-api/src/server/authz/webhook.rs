@@ -27,12 +27,12 @@ pub struct WebhookOptions {
     pub remember_refused: Duration,
     /// How long the service may take.
     pub timeout: Duration,
-    /// Whether a service that does not answer refuses, rather than having no opinion.
+    /// Whether a service that does not answer refuses, rather than letting others decide.
     pub deny_on_failure: bool,
 }
 
 impl Default for WebhookOptions {
-    /// kube-apiserver's times; a service that does not answer has no opinion.
+    /// kube-apiserver's times; where a service does not answer, others decide.
     fn default() -> Self {
         Self {
             remember_allowed: Duration::from_secs(300),
@@ -150,7 +150,7 @@ impl Authorizer for AuthorizationWebhook {
             Err(why) => {
                 tracing::warn!(why, "the authorization webhook failed");
                 let why = format!("authorization webhook: {why}");
-                return if self.options.deny_on_failure { Decision::Deny(why) } else { Decision::NoOpinion(why) };
+                return if self.options.deny_on_failure { Decision::Deny(why) } else { Decision::Failed(why) };
             }
         };
         if text.len() >= LONG {

@@ -35,6 +35,16 @@ pub(crate) fn node_rules() -> Vec<PolicyRule> {
     rules.filter_map(|rule| serde_json::from_value(objects::policy_rule(rule)).ok()).collect()
 }
 
+/// Kubernetes' FlowSchemas.
+pub(crate) fn flow_schemas() -> Vec<Value> {
+    flow::schemas().collect()
+}
+
+/// Kubernetes' priority levels.
+pub(crate) fn priority_levels() -> Vec<Value> {
+    flow::levels().collect()
+}
+
 /// What a cluster's own objects say of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Config {

@@ -17,11 +17,11 @@ use crate::{
     server::{Attributes, Follower, Reader, authz::SUPERUSERS},
 };
 
-const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+pub(crate) const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 /// The level and the schema of requests that no other is about; both are there even if nobody has stored them.
 const CATCH_ALL: &str = "catch-all";
 /// The level and the schema of `system:masters`.
-const EXEMPT: &str = "exempt";
+pub(crate) const EXEMPT: &str = "exempt";
 
 /// No level has more queues, and no flow more of them to choose from, whatever its object says: a queue takes memory, and
 /// dealing hands takes time, before anybody waits.
@@ -171,7 +171,8 @@ impl Config {
     }
 }
 
-fn is_mandatory(name: &str) -> bool {
+/// Whether a FlowSchema or priority level of this name is always there.
+pub(crate) fn is_mandatory(name: &str) -> bool {
     matches!(name, CATCH_ALL | EXEMPT)
 }
 

@@ -20,6 +20,7 @@ use super::{Attributes, Reader, authz::SUPERUSERS};
 use crate::{Error, StatusExt, status};
 
 use config::{Classified, Config};
+pub(crate) use config::{EXEMPT, GROUP, is_mandatory};
 use level::{Level, Seat};
 
 /// How long a request may wait in a queue: a quarter of the time that a request has, as in kube-apiserver.
@@ -60,9 +61,16 @@ pub(crate) struct Fair {
 
 /// A request that was let in: it holds its seat until this is dropped.
 pub(crate) struct Admitted {
-    _seat: Option<Seat>,
+    seat: Option<Seat>,
     /// The uids of the FlowSchema and of the PriorityLevelConfiguration, for the answer's headers.
     pub(crate) by: Option<(Arc<str>, Arc<str>)>,
+}
+
+impl Admitted {
+    /// Whether somebody else may wait for it to end.
+    pub(crate) fn has_seat(&self) -> bool {
+        self.seat.is_some()
+    }
 }
 
 fn too_many() -> Error {
@@ -92,12 +100,12 @@ impl Gate {
     /// 429: there are too many.
     pub(crate) async fn enter(&self, asked: &Attributes, reader: &dyn Reader) -> Result<Admitted, Error> {
         match self {
-            Self::Open => Ok(Admitted { _seat: None, by: None }),
-            Self::MaxInFlight { .. } if asked.user.in_group(SUPERUSERS) => Ok(Admitted { _seat: None, by: None }),
+            Self::Open => Ok(Admitted { seat: None, by: None }),
+            Self::MaxInFlight { .. } if asked.user.in_group(SUPERUSERS) => Ok(Admitted { seat: None, by: None }),
             Self::MaxInFlight { reading, writing } => {
                 let reads = matches!(asked.verb.as_str(), "get" | "list" | "watch");
                 let seat = if reads { reading } else { writing }.take(0, PATIENCE).await.ok_or_else(too_many)?;
-                Ok(Admitted { _seat: Some(seat), by: None })
+                Ok(Admitted { seat: Some(seat), by: None })
             }
             Self::Fair(fair) => {
                 let (level, flow, by) = fair.classify(asked, reader)?;
@@ -105,7 +113,7 @@ impl Gate {
                     None => None,
                     Some(level) => Some(level.take(flow, PATIENCE).await.ok_or_else(too_many)?),
                 };
-                Ok(Admitted { _seat: seat, by: Some(by) })
+                Ok(Admitted { seat, by: Some(by) })
             }
         }
     }

@@ -12,7 +12,10 @@ use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 
 use super::{
+    answer,
     body::{self, Body},
+    deadline::Deadline,
+    negotiate::Format,
     path::ResourcePath,
     query::Query,
     resource,
@@ -100,7 +103,13 @@ where
 }
 
 /// Notes what came of a request: at once, or, of one that lasts, when its answer has ended.
-pub(super) async fn response(trail: Trail, mut response: Response<Body>, long: bool) -> Response<Body> {
+pub(super) async fn response(
+    trail: Trail,
+    mut response: Response<Body>,
+    deadline: Deadline,
+    format: Format,
+) -> Response<Body> {
+    let long = !deadline.is_some();
     if let Ok(id) = HeaderValue::from_str(trail.id()) {
         response.headers_mut().insert("audit-id", id);
     }
@@ -117,13 +126,20 @@ pub(super) async fn response(trail: Trail, mut response: Response<Body>, long: b
         return response;
     }
     let (mut head, body) = response.into_parts();
-    match body.collect().await {
-        Ok(collected) => {
+    let collected = deadline.keep(async { Ok(body.collect().await) }).await;
+    match collected {
+        Ok(Ok(collected)) => {
             let bytes = collected.to_bytes();
             trail.complete(code, Some(&bytes));
             Response::from_parts(head, body::full(bytes))
         }
-        Err(error) => {
+        // A backend's that does not end.
+        Err(late) => {
+            let response = answer::failure(&late, format);
+            trail.complete(response.status().as_u16(), None);
+            response
+        }
+        Ok(Err(error)) => {
             tracing::debug!(%error, "an answer broke off");
             trail.complete(code, None);
             head.headers.remove(header::CONTENT_LENGTH);

@@ -17,7 +17,7 @@ pub struct ClientCertificate {
     /// The leaf, in DER, after its chain was checked; or why it is not trusted.
     pub trusted: Result<Bytes, String>,
     /// All that the client showed, the leaf first, for those who have authorities of their own.
-    pub chain: Vec<Bytes>,
+    pub chain: Arc<[Bytes]>,
 }
 
 /// Where a connection comes from, which the listener puts into a request's extensions.

@@ -12,6 +12,7 @@ mod audited;
 mod body;
 #[cfg(feature = "serve")]
 mod connect;
+mod deadline;
 mod discovery;
 mod health;
 mod identity;
@@ -21,6 +22,7 @@ mod openapi;
 mod path;
 mod query;
 mod resource;
+mod seated;
 mod service;
 #[cfg(feature = "serve")]
 mod shell;
@@ -32,6 +34,8 @@ mod watch;
 pub use body::Body;
 #[cfg(feature = "serve")]
 pub use connect::KubeletClient;
+#[cfg(feature = "serve")]
+pub(crate) use connect::Reach;
 pub(crate) use discovery::{Documents, body_of};
 pub use identity::ClientCertificate;
 use identity::Peer;

@@ -16,12 +16,13 @@ use super::{
     answer::{self, Style},
     audited,
     body::{self, Body},
+    deadline::Deadline,
     health, identity,
     metrics::Labels,
     negotiate,
     path::ResourcePath,
     query::Query,
-    resource,
+    resource, seated,
 };
 use crate::{
     Error,
@@ -73,32 +74,21 @@ impl HttpService {
         let labels = Labels::of(&parts.method, served, &query);
         let _running = self.core.metrics.start(&labels, long);
         let started = tokio::time::Instant::now();
-        let answered = {
-            // Pinned here, so that it is not moved again: it is large.
-            let answered = pin!(self.answer(&mut parts, path, &query, body, long));
-            if long {
-                answered.await
-            } else {
-                let late = || {
-                    let message = "Timeout: request did not complete within the allotted timeout";
-                    Err(status::failure(504, "Timeout", message).into())
-                };
-                tokio::time::timeout(self.core.limits.request_timeout, answered).await.unwrap_or_else(|_| late())
-            }
-        };
+        let deadline = Deadline::of(started, (!long).then_some(self.core.limits.request_timeout));
+        let answered = self.answer(&mut parts, path, &query, body, deadline).await;
         let response = answered.unwrap_or_else(|error| answer::failure(&error, negotiate::format(&parts.headers)));
         self.core.metrics.done(labels, response.status().as_u16(), started.elapsed());
         response
     }
 
-    /// Authenticates the caller, and follows what comes of the request if it is audited.
+    /// Authenticates the caller, and follows what comes of the request if it is audited: that it came too late, too.
     async fn answer<B>(
         &self,
         parts: &mut Parts,
         path: Option<ResourcePath>,
         query: &Query,
         body: B,
-        long: bool,
+        deadline: Deadline,
     ) -> Result<Response<Body>, Error>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -106,14 +96,15 @@ impl HttpService {
     {
         let known = match &self.user {
             Some(user) => Ok(Arc::clone(user)),
-            None => identity::authenticate(&self.core, parts).await,
+            None => deadline.keep(identity::authenticate(&self.core, parts)).await,
         };
         let nobody = || Arc::new(UserInfo::default());
         let asks = known.as_ref().map_or_else(|_| nobody(), Arc::clone);
         match audited::begin(&self.core, &asks, parts, path.as_ref(), query) {
-            None => self.route(known?, parts, path, query, body, long).await,
+            // Pinned where they are, here and below, so that they are not moved again: they are large.
+            None => deadline.keep(pin!(self.route(known?, parts, path, query, body, deadline))).await,
             // On the heap, so that requests that are not audited stay small.
-            Some(trail) => Ok(Box::pin(self.audited(trail, known, parts, path, query, body, long)).await),
+            Some(trail) => Ok(Box::pin(self.audited(trail, known, parts, path, query, body, deadline)).await),
         }
     }
 
@@ -127,7 +118,7 @@ impl HttpService {
         path: Option<ResourcePath>,
         query: &Query,
         body: B,
-        long: bool,
+        deadline: Deadline,
     ) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -135,16 +126,23 @@ impl HttpService {
     {
         let answered = match user {
             Err(error) => Err(error),
-            Ok(user) if trail.wants_request() && !long => {
-                match audited::request_body(&mut trail, parts, body, self.core.limits.body).await {
-                    Ok(body) => trail.follow(self.route(user, parts, path, query, body, long)).await,
+            Ok(user) if trail.wants_request() && deadline.is_some() => {
+                let read = audited::request_body(&mut trail, parts, body, self.core.limits.body);
+                match deadline.keep(read).await {
+                    Ok(body) => {
+                        let routed = pin!(self.route(user, parts, path, query, body, deadline));
+                        trail.follow(deadline.keep(routed)).await
+                    }
                     Err(error) => Err(error),
                 }
             }
-            Ok(user) => trail.follow(self.route(user, parts, path, query, body, long)).await,
+            Ok(user) => {
+                let routed = pin!(self.route(user, parts, path, query, body, deadline));
+                trail.follow(deadline.keep(routed)).await
+            }
         };
         let response = answered.unwrap_or_else(|error| answer::failure(&error, negotiate::format(&parts.headers)));
-        audited::response(trail, response, long).await
+        audited::response(trail, response, deadline, negotiate::format(&parts.headers)).await
     }
 
     /// Lets the caller act as somebody else, lets the request in, and answers it.
@@ -155,7 +153,7 @@ impl HttpService {
         path: Option<ResourcePath>,
         query: &Query,
         body: B,
-        long: bool,
+        deadline: Deadline,
     ) -> Result<Response<Body>, Error>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -164,21 +162,24 @@ impl HttpService {
         let user =
             if self.user.is_some() { user } else { identity::impersonate(&self.core, user, &parts.headers).await? };
         // What lasts takes no seat.
-        let admitted = if long || self.core.gate.is_open() {
-            None
-        } else {
-            let asked = audited::attributes(&user, parts, path.as_ref(), query);
-            Some(self.core.gate.enter(&asked, &*self.core).await?)
+        let Some(until) = deadline.at().filter(|_| !self.core.gate.is_open()) else {
+            return self.dispatch(user, parts, path, query, body).await;
         };
+        let asked = audited::attributes(&user, parts, path.as_ref(), query);
+        let mut admitted = self.core.gate.enter(&asked, &*self.core).await?;
+        let by = admitted.by.take();
         let answered = self.dispatch(user, parts, path, query, body).await;
-        let Some((schema, level)) = admitted.and_then(|admitted| admitted.by) else { return answered };
-        let mut response = answered.unwrap_or_else(|error| answer::failure(&error, negotiate::format(&parts.headers)));
-        for (name, uid) in [(SCHEMA_UID, schema), (LEVEL_UID, level)] {
+        let mut response = match answered {
+            // Without these headers it is the caller's to word.
+            Err(error) if by.is_none() => return Err(error),
+            answered => answered.unwrap_or_else(|error| answer::failure(&error, negotiate::format(&parts.headers))),
+        };
+        for (name, uid) in by.into_iter().flat_map(|(schema, level)| [(SCHEMA_UID, schema), (LEVEL_UID, level)]) {
             if let Ok(uid) = HeaderValue::from_str(&uid) {
                 response.headers_mut().insert(name, uid);
             }
         }
-        Ok(response)
+        Ok(seated::response(admitted, response, until))
     }
 
     async fn dispatch<B>(

@@ -23,9 +23,9 @@ use rk_store::connection::{Corked, Driver};
 
 use super::{
     Body, HttpService, answer,
-    identity::{ClientCertificate, Peer},
+    identity::Peer,
     negotiate::Format,
-    tls::Tls,
+    tls::{Shown, Tls},
 };
 use crate::status;
 
@@ -83,8 +83,8 @@ pub async fn serve(
             match tokio::time::timeout(PATIENCE, handshake).await {
                 Ok(Ok(None)) => tracing::debug!("a request without TLS"),
                 Ok(Ok(Some(stream))) => {
-                    let certificate = tls.certificate(stream.get_ref().1.peer_certificates());
-                    connection(stream, service, (certificate, peer), closing).await;
+                    let shown = tls.shown(stream.get_ref().1.peer_certificates());
+                    connection(stream, service, (shown, peer), closing).await;
                 }
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake took too long"),
@@ -132,7 +132,7 @@ fn takes_long<B>(request: &http::Request<B>) -> bool {
 /// What answers the requests of a connection.
 struct Handler {
     service: HttpService,
-    certificate: Option<ClientCertificate>,
+    shown: Option<Shown>,
     peer: Option<Peer>,
 }
 
@@ -142,8 +142,8 @@ impl hyper::service::Service<http::Request<Incoming>> for Handler {
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
     fn call(&self, mut request: http::Request<Incoming>) -> Self::Future {
-        if let Some(certificate) = &self.certificate {
-            request.extensions_mut().insert(certificate.clone());
+        if let Some(shown) = &self.shown {
+            request.extensions_mut().insert(shown.certificate());
         }
         if let Some(peer) = self.peer {
             request.extensions_mut().insert(peer);
@@ -164,12 +164,12 @@ impl hyper::service::Service<http::Request<Incoming>> for Handler {
 async fn connection<S>(
     stream: S,
     service: HttpService,
-    (certificate, peer): (Option<ClientCertificate>, Option<Peer>),
+    (shown, peer): (Option<Shown>, Option<Peer>),
     closing: CancellationToken,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let handler = Handler { service, certificate, peer };
+    let handler = Handler { service, shown, peer };
     let mut driver = Driver::new();
     let mut builder = Builder::new(driver.requests());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);

@@ -8,6 +8,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use rustls::{
     DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
     client::danger::HandshakeSignatureValid,
@@ -19,12 +20,16 @@ use rustls::{
     },
     sign::CertifiedKey,
 };
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::identity::ClientCertificate;
 
 /// How often files are looked at for a new content.
 const LOOK: Duration = Duration::from_secs(10);
+
+/// How long it holds that a certificate is of an authority: some certificate between them may end.
+const TRUSTED: Duration = Duration::from_secs(10);
 
 /// Certificates or keys that can't be used for TLS.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -56,19 +61,14 @@ impl Tls {
         Arc::clone(&self.config)
     }
 
-    /// What a client shows of itself: its certificate, or why that is not trusted.
-    pub(super) fn certificate(&self, chain: Option<&[CertificateDer<'_>]>) -> Option<ClientCertificate> {
-        let chain = chain?;
-        let (leaf, intermediates) = chain.split_first()?;
-        let verifier = self.clients.as_ref()?.0.load();
-        let checked = verifier.0.verify_client_cert(leaf, intermediates, UnixTime::now());
-        Some(ClientCertificate {
-            trusted: checked.map(|_| Bytes::copy_from_slice(leaf)).map_err(|error| error.to_string()),
-            chain: chain.iter().map(|certificate| Bytes::copy_from_slice(certificate)).collect(),
-        })
+    /// What the client of a connection shows of itself; `None` if it shows nothing, or is asked for nothing.
+    pub(super) fn shown(&self, chain: Option<&[CertificateDer<'_>]>) -> Option<Shown> {
+        let chain = chain.filter(|chain| !chain.is_empty())?;
+        let chain = chain.iter().map(|certificate| CertificateDer::from(certificate.to_vec())).collect();
+        Some(Shown { chain, clients: Arc::clone(self.clients.as_ref()?), checked: Mutex::default() })
     }
 
-    /// Shows another certificate, and believes other authorities, from the next handshake on. Whether clients are asked for
+    /// Shows another certificate from the next handshake on, and believes other authorities from the next request on. Whether clients are asked for
     /// certificates at all stays as it was.
     ///
     /// # Errors
@@ -126,6 +126,41 @@ impl TlsFiles {
     fn read(&self) -> Result<(String, String, Option<String>), (PathBuf, std::io::Error)> {
         let read = |path: &Path| std::fs::read_to_string(path).map_err(|error| (path.to_owned(), error));
         Ok((read(&self.certificate)?, read(&self.key)?, self.client_ca.as_deref().map(read).transpose()?))
+    }
+}
+
+/// The certificates that the client of a connection shows, and what was found of them.
+pub(super) struct Shown {
+    chain: Vec<CertificateDer<'static>>,
+    clients: Arc<AskForCertificate>,
+    checked: Mutex<Option<Checked>>,
+}
+
+/// What was found, by whom and when.
+struct Checked {
+    by: Arc<Verifier>,
+    at: Instant,
+    certificate: ClientCertificate,
+}
+
+impl Shown {
+    /// The client's certificate, or why it is not trusted: by the authorities of the moment, for a connection may outlive them.
+    pub(super) fn certificate(&self) -> ClientCertificate {
+        let (verifier, now) = (self.clients.0.load(), Instant::now());
+        let mut checked = self.checked.lock();
+        if let Some(last) = &*checked
+            && Arc::ptr_eq(&last.by, &verifier)
+            && now.duration_since(last.at) < TRUSTED
+        {
+            return last.certificate.clone();
+        }
+        let (leaf, intermediates) = self.chain.split_first().expect("no chain is empty");
+        let trusted = verifier.0.verify_client_cert(leaf, intermediates, UnixTime::now());
+        let chain: Arc<[_]> = self.chain.iter().map(|certificate| Bytes::copy_from_slice(certificate)).collect();
+        let trusted = trusted.map(|_| chain[0].clone()).map_err(|error| error.to_string());
+        let certificate = ClientCertificate { trusted, chain };
+        *checked = Some(Checked { by: Arc::clone(&verifier), at: now, certificate: certificate.clone() });
+        certificate
     }
 }
 

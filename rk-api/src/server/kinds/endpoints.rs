@@ -12,7 +12,7 @@ use super::{
     rules::Rules,
     value::{Peek, each_mut, fill},
 };
-use crate::server::Column;
+use crate::server::{Column, addresses::is_link_local};
 
 /// The rules of Endpoints.
 pub const ENDPOINTS: Rules = Rules {
@@ -146,11 +146,7 @@ fn ip(text: &str, path: &Path<'_>, errors: &mut Errors) {
     if ip.is_unspecified() {
         errors.invalid(path, text, &format!("may not be unspecified ({text})"));
     }
-    let link_local = match ip {
-        std::net::IpAddr::V4(ip) => ip.is_link_local(),
-        std::net::IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    if link_local {
+    if is_link_local(ip) {
         errors.invalid(path, text, "may not be in the link-local range (169.254.0.0/16, fe80::/10)");
     }
     if ip.is_multicast() {

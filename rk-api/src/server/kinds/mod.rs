@@ -17,6 +17,7 @@ mod devices;
 mod endpoints;
 mod event;
 pub mod field;
+mod flow_control;
 mod limits;
 pub(crate) mod meta;
 mod misc;
@@ -42,7 +43,7 @@ pub use meta::{validate_meta, validate_meta_update};
 pub use value::Peek;
 
 use self::rules::Rules;
-use super::{Column, Strategy};
+use super::{Column, Strategy, flow::GROUP as FLOW_CONTROL};
 
 /// The rules of a kind; those that have none beyond their schema get a strategy that does nothing.
 ///
@@ -90,6 +91,8 @@ pub fn strategy(group: &str, kind: &str) -> Arc<dyn Strategy> {
         ("certificates.k8s.io", "CertificateSigningRequest") => certificates::SIGNING_REQUEST,
         ("apiextensions.k8s.io", "CustomResourceDefinition") => custom::DEFINITION,
         ("apiregistration.k8s.io", "APIService") => api_service::API_SERVICE,
+        (FLOW_CONTROL, "FlowSchema") => flow_control::FLOW_SCHEMA,
+        (FLOW_CONTROL, "PriorityLevelConfiguration") => flow_control::PRIORITY_LEVEL,
         (ADMISSION, "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration") => admission::WEBHOOKS,
         (ADMISSION, "ValidatingAdmissionPolicy") => admission::POLICY,
         (ADMISSION, "MutatingAdmissionPolicy") => Rules { has_status: false, ..admission::POLICY },
@@ -147,8 +150,8 @@ pub fn columns(group: &str, kind: &str) -> Arc<[Column]> {
         ("node.k8s.io", "RuntimeClass") => scheduling::runtime_class_columns(),
         ("coordination.k8s.io", "Lease") => scheduling::lease_columns(),
         ("certificates.k8s.io", "CertificateSigningRequest") => certificates::columns(),
-        ("flowcontrol.apiserver.k8s.io", "FlowSchema") => misc::flow_schema(),
-        ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration") => misc::priority_level(),
+        (FLOW_CONTROL, "FlowSchema") => misc::flow_schema(),
+        (FLOW_CONTROL, "PriorityLevelConfiguration") => misc::priority_level(),
         ("apiregistration.k8s.io", "APIService") => misc::api_service(),
         (ADMISSION, "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration") => admission::webhook_columns(),
         (ADMISSION, "ValidatingAdmissionPolicy") => admission::policy_columns(),

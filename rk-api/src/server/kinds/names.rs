@@ -4,6 +4,8 @@
 
 use std::net::IpAddr;
 
+use crate::server::addresses::is_within;
+
 /// A label of the DNS: RFC 1123.
 pub fn dns_label(value: &str) -> Vec<String> {
     let mut errors = too_long(value, 63);
@@ -223,16 +225,10 @@ pub fn cidr(value: &str) -> Option<&'static str> {
 /// Whether the first range is a part of the second, and not the whole.
 pub fn cidr_within(part: &str, whole: &str) -> bool {
     let (Some((part, bits)), Some((whole, whole_bits))) = (network(part), network(whole)) else { return false };
-    let width = if whole.is_ipv4() { 32 } else { 128 };
-    let number = |ip: IpAddr| match ip {
-        IpAddr::V4(ip) => u128::from(ip.to_bits()),
-        IpAddr::V6(ip) => ip.to_bits(),
-    };
-    let differing = (number(part) ^ number(whole)).checked_shr(width - whole_bits).unwrap_or(0);
-    part.is_ipv4() == whole.is_ipv4() && bits > whole_bits && differing == 0
+    bits > whole_bits && is_within(part, (whole, whole_bits))
 }
 
-fn network(cidr: &str) -> Option<(IpAddr, u32)> {
+fn network(cidr: &str) -> Option<(IpAddr, u8)> {
     let (address, bits) = cidr.split_once('/')?;
     Some((address.parse().ok()?, bits.parse().ok()?))
 }

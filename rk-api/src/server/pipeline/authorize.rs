@@ -5,7 +5,11 @@ use std::sync::Arc;
 use super::{Call, Core};
 use crate::{
     Error, FieldSelector, LabelSelector,
-    server::{Attributes, Decision, audit, authz::forbidden},
+    server::{
+        Attributes, Decision, audit,
+        authz::{decide, forbidden},
+    },
+    status,
 };
 
 /// What the audit log says of a decision.
@@ -23,7 +27,7 @@ impl Core {
     /// Whether the caller may do this.
     ///
     /// # Errors
-    /// 403 with what was asked and the authorizers' reasons.
+    /// 403 with what was asked and the authorizers' reasons; 500 if they can't tell.
     pub(crate) async fn authorize(&self, call: &Call, verb: &str) -> Result<(), Error> {
         self.authorize_attributes(&call.attributes(verb)).await
     }
@@ -54,20 +58,21 @@ impl Core {
     /// # Errors
     /// 403.
     pub(crate) async fn authorize_attributes(&self, attributes: &Attributes) -> Result<(), Error> {
-        let mut reasons = Vec::new();
-        for authorizer in &self.authorizers {
-            match authorizer.authorize(attributes).await {
-                Decision::Allow(reason) => {
-                    audit::decide(DECISION, || "allow".to_owned());
-                    audit::decide(REASON, || reason);
-                    return Ok(());
-                }
-                Decision::Deny(reason) => return Err(refuse(attributes, reason)),
-                Decision::NoOpinion(reason) if !reason.is_empty() => reasons.push(reason),
-                Decision::NoOpinion(_) => {}
+        if self.authorizers.is_empty() {
+            return Ok(());
+        }
+        match decide(&self.authorizers, attributes).await {
+            Decision::Allow(reason) => {
+                audit::decide(DECISION, || "allow".to_owned());
+                audit::decide(REASON, || reason);
+                Ok(())
+            }
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refuse(attributes, reason)),
+            Decision::Failed(why) => {
+                audit::decide(REASON, || "internal error".to_owned());
+                Err(status::internal(why).into())
             }
         }
-        if self.authorizers.is_empty() { Ok(()) } else { Err(refuse(attributes, reasons.join(", "))) }
     }
 }
 

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use base64::{Engine, engine::general_purpose::STANDARD};
+use x509_parser::{certification_request::X509CertificationRequest, pem::parse_x509_pem, prelude::FromDer};
 
 use super::{forbid, is, text};
 use crate::{
     Resource, Status,
-    server::{AdmissionRequest, Admit, Attributes, Authorizer, Decision, Operation, Reader},
+    server::{AdmissionRequest, Admit, Attributes, Authorizer, Decision, Operation, Reader, authz::SUPERUSERS},
 };
 
 const GROUP: &str = "certificates.k8s.io";
@@ -19,18 +20,13 @@ const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CertificateSubjectRestriction;
 
-/// Whether a request in PEM asks for this organization. An organization is an attribute 2.5.4.10 with a string for its
-/// value; looking for its encoding needs no parser of requests.
-fn names_organization(pem: &str, organization: &str) -> bool {
-    let body: String = pem.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
-    let Ok(der) = STANDARD.decode(body) else { return false };
-    let length = u8::try_from(organization.len()).unwrap_or(u8::MAX);
-    // PrintableString, UTF8String, TeletexString and IA5String.
-    [0x13, 0x0c, 0x14, 0x16].into_iter().any(|tag| {
-        let mut wanted = vec![0x06, 0x03, 0x55, 0x04, 0x0a, tag, length];
-        wanted.extend_from_slice(organization.as_bytes());
-        der.windows(wanted.len()).any(|window| window == wanted)
-    })
+/// The organizations that a request in PEM asks for.
+fn organizations(pem: &[u8]) -> Result<Vec<String>, String> {
+    let (_, pem) = parse_x509_pem(pem).map_err(|error| error.to_string())?;
+    let (_, request) = X509CertificationRequest::from_der(&pem.contents).map_err(|error| error.to_string())?;
+    let organizations = request.certification_request_info.subject.iter_organization();
+    let texts = organizations.map(|organization| organization.as_str().map(str::to_owned));
+    texts.collect::<Result<_, _>>().map_err(|error| format!("an organization can't be read: {error}"))
 }
 
 #[async_trait]
@@ -47,12 +43,16 @@ impl Admit for CertificateSubjectRestriction {
         let Some(csr) = request.object.as_ref().filter(|csr| text(&csr["spec"]["signerName"]) == CLIENT_SIGNER) else {
             return Ok(());
         };
-        let Ok(pem) = STANDARD.decode(text(&csr["spec"]["request"])) else { return Ok(()) };
-        if names_organization(&String::from_utf8_lossy(&pem), "system:masters") {
-            let why = format!("use of {CLIENT_SIGNER} signer with system:masters group is not allowed");
-            return Err(forbid(request, &why));
-        }
-        Ok(())
+        let decoded = STANDARD.decode(text(&csr["spec"]["request"])).map_err(|error| error.to_string());
+        // What can't be read can't be judged, and might be signed all the same.
+        let why = match decoded.and_then(|pem| organizations(&pem)) {
+            Err(error) => format!("failed to parse CSR: {error}"),
+            Ok(organizations) if organizations.iter().any(|name| name == SUPERUSERS) => {
+                format!("use of {CLIENT_SIGNER} signer with {SUPERUSERS} group is not allowed")
+            }
+            Ok(_) => return Ok(()),
+        };
+        Err(forbid(request, &why))
     }
 }
 

@@ -27,7 +27,7 @@ impl OwnerReferencesPermissionEnforcement {
     async fn may(&self, attributes: &Attributes) -> Result<(), String> {
         match self.authorizer.authorize(attributes).await {
             Decision::Allow(_) => Ok(()),
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(reason),
+            Decision::Deny(reason) | Decision::NoOpinion(reason) | Decision::Failed(reason) => Err(reason),
         }
     }
 }

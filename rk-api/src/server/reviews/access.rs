@@ -126,6 +126,7 @@ impl Strategy for AccessReviews {
             Decision::Allow(reason) => json!({"allowed": true, "reason": reason}),
             Decision::Deny(reason) => json!({"allowed": false, "denied": true, "reason": reason}),
             Decision::NoOpinion(reason) => json!({"allowed": false, "reason": reason}),
+            Decision::Failed(error) => json!({"allowed": false, "evaluationError": error}),
         };
         if status["reason"] == ""
             && let Some(fields) = status.as_object_mut()

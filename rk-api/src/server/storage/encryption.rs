@@ -128,7 +128,8 @@ impl Encryption {
     /// JSON.
     ///
     /// # Errors
-    /// It is no such configuration, names another provider, or has a key of a length that AES does not know.
+    /// It is no such configuration, names another provider, has a key of a length that AES does not know, or two of one name in a
+    /// rule.
     pub fn parse(text: &str) -> Result<Self, EncryptionError> {
         let fail = |why: String| EncryptionError(why);
         let file: File = serde_saphyr::from_str(text).map_err(|error| fail(error.to_string()))?;
@@ -137,7 +138,7 @@ impl Encryption {
         }
         let mut rules = Vec::new();
         for rule in file.resources {
-            let mut providers = Vec::new();
+            let (mut providers, mut names) = (Vec::new(), HashSet::new());
             for (name, options) in rule.providers.into_iter().flatten() {
                 match name.as_str() {
                     "identity" => providers.push(Provider::Identity),
@@ -145,6 +146,11 @@ impl Encryption {
                         let keys: Keys = serde_json::from_value(options).map_err(|error| fail(error.to_string()))?;
                         for key in keys.keys {
                             providers.push(provider(&key).map_err(fail)?);
+                            // A value names its key, which must be one.
+                            if names.contains(&key.name) {
+                                return Err(fail(format!("two keys of a rule have the name {:?}", key.name)));
+                            }
+                            names.insert(key.name);
                         }
                     }
                     other => {
@@ -319,6 +325,7 @@ mod tests {
             (config("[{aescbc: {keys: []}}]"), "there is no provider \"aescbc\" here"),
             (config("[{aesgcm: {keys: [{name: a, secret: AAAA}]}}]"), "has 3 bytes"),
             (config("[]"), "needs resources and providers"),
+            (config(&keys(&["a", "b", "a"])), "two keys of a rule have the name \"a\""),
             (config("[{identity: {}}]").replace("v1", "v2"), "is no EncryptionConfiguration"),
         ] {
             let error = Encryption::parse(&text).unwrap_err().to_string();

@@ -34,6 +34,11 @@ impl Default for Graph {
 }
 
 impl Graph {
+    /// Whether nothing changed since the last call of [`Self::follow`].
+    pub(super) fn is_current(&self, reader: &dyn Reader) -> Result<bool, Error> {
+        self.follower.is_current(reader)
+    }
+
     /// Takes over what changed since the last call.
     pub(super) fn follow(&mut self, reader: &dyn Reader) -> Result<(), Error> {
         let news = self.follower.news(reader)?;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::{core::v1::PersistentVolume, rbac::v1::PolicyRule};
-use parking_lot::Mutex;
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use serde_json::Value;
 
 use super::{ResolvedRules, RuleResolver, rule_allows};
@@ -35,7 +35,7 @@ pub fn node_name(user: &UserInfo) -> Option<&str> {
 /// pods that are bound to it; of PersistentVolumes and the Secrets of their drivers, from its claims.
 pub struct NodeAuthorizer {
     reader: Arc<dyn Reader>,
-    graph: Mutex<Graph>,
+    graph: RwLock<Graph>,
     rules: Vec<PolicyRule>,
 }
 
@@ -49,7 +49,7 @@ fn no(why: impl Into<String>) -> Verdict {
 impl NodeAuthorizer {
     /// Decides by the objects that `reader` shows.
     pub fn new(reader: Arc<dyn Reader>) -> Self {
-        Self { reader, graph: Mutex::default(), rules: bootstrap::node_rules() }
+        Self { reader, graph: RwLock::default(), rules: bootstrap::node_rules() }
     }
 
     async fn decide(&self, node: &str, asked: &Attributes) -> Result<Verdict, Error> {
@@ -119,10 +119,15 @@ impl NodeAuthorizer {
     }
 
     /// The pods, changed up to now.
-    fn graph(&self) -> Result<parking_lot::MutexGuard<'_, Graph>, Error> {
-        let mut graph = self.graph.lock();
+    fn graph(&self) -> Result<RwLockReadGuard<'_, Graph>, Error> {
+        let graph = self.graph.read();
+        if graph.is_current(&*self.reader)? {
+            return Ok(graph);
+        }
+        drop(graph);
+        let mut graph = self.graph.write();
         graph.follow(&*self.reader)?;
-        Ok(graph)
+        Ok(RwLockWriteGuard::downgrade(graph))
     }
 
     /// The volume of a claim, if each names the other.
@@ -143,8 +148,8 @@ impl NodeAuthorizer {
             return Ok(unrelated(node));
         };
         let claim = references::claim_of_volume(&*volume.typed::<PersistentVolume>()?);
-        let related = claim.is_some_and(|claim| self.graph().is_ok_and(|graph| graph.relates(node, &claim)));
-        Ok(if related { Ok(()) } else { unrelated(node) })
+        let Some(claim) = claim else { return Ok(unrelated(node)) };
+        Ok(if self.graph()?.relates(node, &claim) { Ok(()) } else { unrelated(node) })
     }
 
     /// An object whose `spec.nodeName` is this node.
@@ -246,7 +251,7 @@ impl Authorizer for NodeAuthorizer {
         match self.decide(node, asked).await {
             Ok(Ok(())) => Decision::Allow(String::new()),
             Ok(Err(why)) => Decision::NoOpinion(why),
-            Err(error) => Decision::NoOpinion(format!("node authorizer: {error}")),
+            Err(error) => Decision::Failed(format!("node authorizer: {error}")),
         }
     }
 }

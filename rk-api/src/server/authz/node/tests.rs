@@ -1,7 +1,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::server::fixture::Objects;
+use crate::server::{LateReader, fixture::Objects};
 
 fn pod(name: &str, node: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "dev", "uid": name}, "spec": {
@@ -145,4 +145,14 @@ async fn others_are_no_nodes() {
     asked.user = Arc::new(UserInfo::new("jane", ["system:nodes"]));
     assert_eq!(authorizer.authorize(&asked).await, Decision::NoOpinion("unknown node for user \"jane\"".into()));
     assert!(authorizer.rules_for(&asked.user, "dev").await.incomplete);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_no_refusal() {
+    // It was bound to no server.
+    let authorizer = NodeAuthorizer::new(LateReader::new());
+    for (verb, what) in [("get", "secrets"), ("get", "pods"), ("get", "persistentvolumes")] {
+        let decision = authorizer.authorize(&ask("n1", verb, what, "x")).await;
+        assert!(matches!(decision, Decision::Failed(_)), "{what}: {decision:?}");
+    }
 }

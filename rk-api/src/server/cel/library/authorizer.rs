@@ -46,6 +46,8 @@ pub(crate) struct Check {
 pub(crate) struct Verdict {
     allowed: bool,
     reason: String,
+    /// Why it could not tell; empty if it could.
+    error: String,
 }
 
 /// What is known of what authorizers say.
@@ -56,8 +58,11 @@ impl Answers {
     /// Notes what the authorizer said.
     pub(crate) fn note(&mut self, check: Check, decision: Decision) {
         let verdict = match decision {
-            Decision::Allow(reason) => Verdict { allowed: true, reason },
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => Verdict { allowed: false, reason },
+            Decision::Allow(reason) => Verdict { allowed: true, reason, error: String::new() },
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => {
+                Verdict { allowed: false, reason, error: String::new() }
+            }
+            Decision::Failed(error) => Verdict { allowed: false, reason: String::new(), error },
         };
         self.0.push((check, verdict));
     }
@@ -152,8 +157,8 @@ pub(super) const ROWS: &[Row] = &[
     }),
     (&[".allowed(decision) bool"], |_, a| Ok(Val::Bool(verdict(&a[0])?.allowed))),
     (&[".reason(decision) string"], |_, a| Ok(Val::text(verdict(&a[0])?.reason.as_str()))),
-    (&[".errored(decision) bool"], |_, a| verdict(&a[0]).map(|_| Val::Bool(false))),
-    (&[".error(decision) string"], |_, a| verdict(&a[0]).map(|_| Val::text(""))),
+    (&[".errored(decision) bool"], |_, a| Ok(Val::Bool(!verdict(&a[0])?.error.is_empty()))),
+    (&[".error(decision) string"], |_, a| Ok(Val::text(verdict(&a[0])?.error.as_str()))),
 ];
 
 fn made<'a>(check: Check) -> Evaluated<'a> {

@@ -12,6 +12,7 @@ use super::{
     },
     Row, strings,
 };
+use crate::server::addresses::{is_global_unicast, is_link_local, is_within};
 
 /// An address with the length of its network's prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,13 +43,8 @@ pub(super) const ROWS: &[Row] = &[
             IpAddr::V6(ip) => ip.segments()[0] & 0xff0f == 0xff02,
         })
     }),
-    (&[".isLinkLocalUnicast(ip) bool"], |_, a| is(a, link_local)),
-    (&[".isGlobalUnicast(ip) bool"], |_, a| {
-        is(a, |ip| {
-            let special = ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || link_local(ip);
-            !special && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
-        })
-    }),
+    (&[".isLinkLocalUnicast(ip) bool"], |_, a| is(a, is_link_local)),
+    (&[".isGlobalUnicast(ip) bool"], |_, a| is(a, is_global_unicast)),
     (&["isCIDR(string) bool"], |meter, a| Ok(Val::Bool(parse(meter, &a[0], read_cidr)?.is_ok()))),
     (&["cidr(string) cidr"], |meter, a| Ok(Val::other(Other::Cidr(parse(meter, &a[0], read_cidr)??)))),
     (&[".containsIP(cidr, ip) bool", ".containsIP(cidr, string) bool"], |meter, a| {
@@ -129,13 +125,6 @@ fn is<'a>(a: &[Val<'a>], holds: fn(IpAddr) -> bool) -> Evaluated<'a> {
     Ok(Val::Bool(holds(ip(&a[0])?)))
 }
 
-fn link_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.segments()[0] & 0xffc0 == 0xfe80,
-    }
-}
-
 /// The network that an address is in.
 fn masked(ip: IpAddr, bits: u8) -> IpAddr {
     match ip {
@@ -151,5 +140,5 @@ fn masked(ip: IpAddr, bits: u8) -> IpAddr {
 }
 
 fn contains(cidr: Cidr, ip: IpAddr) -> bool {
-    cidr.ip.is_ipv4() == ip.is_ipv4() && masked(cidr.ip, cidr.bits) == masked(ip, cidr.bits)
+    is_within(ip, (cidr.ip, cidr.bits))
 }

@@ -1,18 +1,16 @@
 //! The way to a node's kubelet.
 
-use std::{fmt, net::IpAddr, sync::Arc};
+use std::{fmt, sync::Arc};
 
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::ClientConfig;
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     Error,
     server::{
         Reader,
         http::TlsError,
-        outbound::{Trust, client_tls},
+        outbound::{self, Connection, Trust, authority, client_tls},
         pipeline::Core,
     },
     status,
@@ -41,14 +39,6 @@ impl KubeletClient {
     pub fn new(certificate: &str, key: &str, ca: &str) -> Result<Self, TlsError> {
         Ok(Self { tls: client_tls(Trust::Authorities(ca), Some((certificate, key)))? })
     }
-
-    /// A TLS connection to a host.
-    async fn connect(&self, host: &str, port: u16) -> std::io::Result<TlsStream<TcpStream>> {
-        let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
-        let stream = TcpStream::connect((host, port)).await?;
-        stream.set_nodelay(true)?;
-        TlsConnector::from(Arc::clone(&self.tls)).connect(name, stream).await
-    }
 }
 
 /// Where a kubelet listens.
@@ -61,10 +51,7 @@ pub(super) struct Address {
 impl Address {
     /// For the `Host` header.
     pub(super) fn authority(&self) -> String {
-        match self.host.parse::<IpAddr>() {
-            Ok(IpAddr::V6(_)) => format!("[{}]:{}", self.host, self.port),
-            _ => format!("{}:{}", self.host, self.port),
-        }
+        authority(&self.host, self.port)
     }
 }
 
@@ -77,20 +64,27 @@ fn address(node: &Value) -> Option<Address> {
     Some(Address { host, port: u16::try_from(port).ok()? })
 }
 
+/// Where a node's kubelet listens.
+///
+/// # Errors
+/// 404 for an unknown node, 503 if it has no address.
+pub(super) async fn locate(core: &Core, name: &str) -> Result<Address, Error> {
+    let nodes = crate::Resource::new("", "v1", "Node", "nodes", false);
+    let node = Reader::get(core, "", "nodes", "", name).await?.ok_or_else(|| status::not_found(&nodes, name))?;
+    let none = || status::unavailable(format!("no preferred addresses found for node {name:?}"));
+    Ok(address(&node.value()?).ok_or_else(none)?)
+}
+
 /// A connection to a node's kubelet.
 ///
 /// # Errors
-/// 404 for an unknown node, 503 if it has no address or does not answer.
-pub(super) async fn connect(core: &Core, name: &str) -> Result<(TlsStream<TcpStream>, Address), Error> {
-    let nodes = crate::Resource::new("", "v1", "Node", "nodes", false);
-    let node = Reader::get(core, "", "nodes", "", name).await?.ok_or_else(|| status::not_found(&nodes, name))?;
-    let Some(address) = address(&node.value()?) else {
-        return Err(status::unavailable(format!("no preferred addresses found for node {name:?}")).into());
-    };
+/// As of [`locate`], and 503 if this server may not call kubelets, 500 if it does not answer.
+pub(super) async fn connect(core: &Core, name: &str) -> Result<(Box<dyn Connection>, Address), Error> {
+    let address = locate(core, name).await?;
     let Some(client) = &core.kubelets else {
         return Err(status::unavailable("this server has no client certificate to call kubelets with").into());
     };
-    match client.connect(&address.host, address.port).await {
+    match outbound::connect(&address.authority(), Some((&client.tls, &address.host))).await {
         Ok(stream) => Ok((stream, address)),
         Err(error) => Err(dial_error(&address.authority(), &error)),
     }

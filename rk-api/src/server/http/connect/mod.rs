@@ -10,6 +10,7 @@ mod forward;
 mod kubelet;
 mod pod;
 mod proxy;
+mod reach;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use http_body_util::BodyExt;
 
 pub(super) use forward::forward;
 pub use kubelet::KubeletClient;
+pub(crate) use reach::Reach;
 
 use super::{body::Body, path::ResourcePath, query::Query};
 use crate::{

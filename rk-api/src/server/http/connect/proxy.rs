@@ -9,12 +9,14 @@ use tokio::net::TcpStream;
 use super::{
     super::{body::Body, path::ResourcePath},
     forward::forward,
-    kubelet::{self, Address},
+    kubelet,
 };
 use crate::{
-    Error, LabelSelector,
+    Error,
     server::{
         Reader,
+        endpoints::{self, Endpoint},
+        outbound::authority,
         pipeline::{Call, Core},
     },
     status,
@@ -39,8 +41,10 @@ fn target(parts: &Parts, path: &ResourcePath) -> String {
     }
 }
 
+/// Sends a request on to a host, if requests may be led there.
 async fn plain(
-    address: &Address,
+    core: &Core,
+    (host, port): (&str, u16),
     parts: &mut Parts,
     path: &ResourcePath,
     body: Body,
@@ -49,8 +53,9 @@ async fn plain(
     if scheme == "https" {
         return Err(status::bad_request("proxying to https backends is not supported").into());
     }
-    let authority = address.authority();
-    let dialled = TcpStream::connect((address.host.as_str(), address.port)).await;
+    let authority = authority(host, port);
+    let addresses = core.reach.resolve(host, port).await?;
+    let dialled = TcpStream::connect(addresses.as_slice()).await;
     let stream = dialled.map_err(|error| kubelet::dial_error(&authority, &error))?;
     send(stream, &authority, parts, path, body).await
 }
@@ -79,7 +84,7 @@ where
     Ok(response)
 }
 
-/// Answers `nodes/proxy`: the kubelet's own API.
+/// Answers `nodes/proxy`: the kubelet's own API, or another port of the node.
 pub(super) async fn node(
     core: &Arc<Core>,
     call: &Call,
@@ -87,7 +92,14 @@ pub(super) async fn node(
     path: &ResourcePath,
     body: Body,
 ) -> Result<Response<Body>, Error> {
-    let (_, name, _) = split(&call.name)?;
+    let (scheme, name, wanted) = split(&call.name)?;
+    if !wanted.is_empty() {
+        let address = kubelet::locate(core, name).await?;
+        let number: u16 = wanted.parse().map_err(|_| status::bad_request(format!("invalid port {wanted:?}")))?;
+        if number != address.port {
+            return plain(core, (&address.host, number), parts, path, body, scheme).await;
+        }
+    }
     let (stream, address) = kubelet::connect(core, name).await?;
     send(stream, &address.authority(), parts, path, body).await
 }
@@ -103,9 +115,7 @@ pub(super) async fn pod(
     let (scheme, name, port) = split(&call.name)?;
     let found = Reader::get(core.as_ref(), "", "pods", &call.namespace, name).await?;
     let pod = found.ok_or_else(|| status::not_found(call.resource(), name))?.value()?;
-    let Some(host) = pod["status"]["podIP"].as_str().filter(|ip| !ip.is_empty()) else {
-        return Err(status::bad_request(format!("address not allowed: pod {name} has no IP")).into());
-    };
+    let host = core.reach.check(pod["status"]["podIP"].as_str().unwrap_or_default())?.to_string();
     let mut ports = pod["spec"]["containers"]
         .as_array()
         .into_iter()
@@ -121,15 +131,22 @@ pub(super) async fn pod(
                 .ok_or_else(|| status::bad_request(format!("no port {text:?} in pod {name:?}")))?,
         },
     };
-    plain(&address(host, number)?, parts, path, body, scheme).await
+    let number = u16::try_from(number).map_err(|_| status::bad_request(format!("invalid port {number}")))?;
+    plain(core, (&host, number), parts, path, body, scheme).await
 }
 
-fn address(host: &str, port: u64) -> Result<Address, Error> {
-    let port = u16::try_from(port).map_err(|_| status::bad_request(format!("invalid port {port}")))?;
-    Ok(Address { host: host.to_owned(), port })
+/// Whether an endpoint is the address of a pod of the namespace: whoever writes endpoints may not lead this server to where they
+/// can't go themselves.
+async fn is_of_pod(core: &Core, namespace: &str, endpoint: &Endpoint) -> Result<bool, Error> {
+    let target = &endpoint.target;
+    let Some(name) = target["name"].as_str().filter(|_| target["namespace"] == namespace) else { return Ok(false) };
+    let Some(pod) = Reader::get(core, "", "pods", namespace, name).await? else { return Ok(false) };
+    let pod = pod.value()?;
+    let ips = pod["status"]["podIPs"].as_array().map(Vec::as_slice).unwrap_or_default();
+    Ok(ips.iter().any(|ip| ip["ip"] == endpoint.host.as_str()))
 }
 
-/// Answers `services/proxy`: a ready endpoint of the service.
+/// Answers `services/proxy`: a ready pod of the service.
 pub(super) async fn service(
     core: &Arc<Core>,
     call: &Call,
@@ -149,25 +166,16 @@ pub(super) async fn service(
             .find(|port| port["name"] == text || port["port"].as_u64().map(|n| n.to_string()).as_deref() == Some(text))
             .unwrap_or(&Value::Null),
     };
-    let none = || Error::from(status::unavailable(format!("no endpoints available for service {:?}", call.name)));
     if port.is_null() {
         return Err(status::unavailable(format!("no service port {wanted:?} found for service {name:?}")).into());
     }
-    let selector: LabelSelector = format!("kubernetes.io/service-name={name}").parse().map_err(status::internal)?;
-    let slices = Reader::list(core.as_ref(), "discovery.k8s.io", "endpointslices", &call.namespace, &selector).await?;
-    for slice in slices {
-        let slice = slice.value()?;
-        let port_name = port["name"].as_str().unwrap_or_default();
-        let slice_ports = slice["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let target = slice_ports.iter().find(|p| p["name"].as_str().unwrap_or_default() == port_name);
-        let Some(number) = target.and_then(|port| port["port"].as_u64()) else { continue };
-        let ready = |endpoint: &&Value| endpoint["conditions"]["ready"] != false;
-        let endpoint = slice["endpoints"].as_array().and_then(|endpoints| endpoints.iter().find(ready));
-        if let Some(host) = endpoint.and_then(|endpoint| endpoint["addresses"][0].as_str()) {
-            return plain(&address(host, number)?, parts, path, body, scheme).await;
+    let port = port["name"].as_str().unwrap_or_default();
+    for endpoint in endpoints::ready(core.as_ref(), &call.namespace, name, port).await? {
+        if is_of_pod(core, &call.namespace, &endpoint).await? {
+            return plain(core, (&endpoint.host, endpoint.port), parts, path, body, scheme).await;
         }
     }
-    Err(none())
+    Err(status::unavailable(format!("no endpoints available for service {:?}", call.name)).into())
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::{
     LabelSelector, Status,
     server::{
         WriteContext,
+        addresses::is_within,
         kinds::{
             field::{self, Errors, Path},
             value::{Peek, at_mut, fill, object_mut, set},
@@ -287,16 +288,7 @@ impl Allocator {
     }
 
     fn contains(&self, ip: IpAddr) -> bool {
-        let bits = u32::from(self.ranges.cluster_ips.1);
-        match (self.ranges.cluster_ips.0, ip) {
-            (IpAddr::V4(net), IpAddr::V4(ip)) => {
-                (net.to_bits() ^ ip.to_bits()).checked_shr(32 - bits.min(32)).unwrap_or(0) == 0
-            }
-            (IpAddr::V6(net), IpAddr::V6(ip)) => {
-                (net.to_bits() ^ ip.to_bits()).checked_shr(128 - bits.min(128)).unwrap_or(0) == 0
-            }
-            _ => false,
-        }
+        is_within(ip, self.ranges.cluster_ips)
     }
 }
 

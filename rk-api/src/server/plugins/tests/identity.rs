@@ -113,21 +113,41 @@ async fn nodes_write_only_what_is_theirs() {
 #[tokio::test]
 async fn certificates_for_masters_are_refused() {
     use base64::{Engine, engine::general_purpose::STANDARD};
-    let request = |organization: &[u8]| {
-        let mut der = vec![0x30, 0x20, 0x06, 0x03, 0x55, 0x04, 0x0a, 0x0c, organization.len() as u8];
-        der.extend_from_slice(organization);
-        let pem = format!(
-            "-----BEGIN CERTIFICATE REQUEST-----\n{}\n-----END CERTIFICATE REQUEST-----\n",
-            STANDARD.encode(der)
-        );
+    use rcgen::{CertificateParams, DistinguishedName, DnType, DnValue, KeyPair};
+    let request = |names: &[(DnType, DnValue)]| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        for (kind, value) in names {
+            params.distinguished_name.push(kind.clone(), value.clone());
+        }
+        let pem = params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();
         json!({"metadata": {"name": "r"},
             "spec": {"signerName": "kubernetes.io/kube-apiserver-client", "request": STANDARD.encode(pem)}})
     };
+    let text = |value: &str| DnValue::Utf8String(value.to_owned());
+    let printable = DnValue::PrintableString("system:masters".try_into().unwrap());
+    let wide = DnValue::BmpString("system:masters".try_into().unwrap());
+    let organization = || DnType::OrganizationName;
     let all = cluster([]);
     let case = || Case::create(&all, "certificates.k8s.io", "certificatesigningrequests", false);
-    let error = case().run(&CertificateSubjectRestriction, request(b"system:masters")).await.unwrap_err().1;
-    assert!(error.contains("with system:masters group is not allowed"), "{error}");
-    case().run(&CertificateSubjectRestriction, request(b"developers")).await.unwrap();
+    for names in [
+        vec![(organization(), text("system:masters"))],
+        vec![(DnType::CommonName, text("jane")), (organization(), printable)],
+    ] {
+        let error = case().run(&CertificateSubjectRestriction, request(&names)).await.unwrap_err().1;
+        assert!(error.contains("with system:masters group is not allowed"), "{error}");
+    }
+    // Another attribute's value is nobody's group, whatever bytes it holds.
+    let hidden = "\u{6}\u{3}U\u{4}\n\u{c}\u{e}system:masters";
+    for allowed in [vec![(organization(), text("developers"))], vec![(DnType::CommonName, text(hidden))]] {
+        case().run(&CertificateSubjectRestriction, request(&allowed)).await.unwrap();
+    }
+    let mut junk = request(&[]);
+    junk["spec"]["request"] = STANDARD.encode("-----BEGIN CERTIFICATE REQUEST-----\nMCAG\n").into();
+    for unreadable in [request(&[(organization(), wide)]), junk] {
+        let error = case().run(&CertificateSubjectRestriction, unreadable).await.unwrap_err().1;
+        assert!(error.contains("failed to parse CSR"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,58 @@
+//! Answers that hold their request's seat until they are sent.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::Response;
+use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::body::Body;
+use crate::server::flow::Admitted;
+
+/// Keeps the seat of a request until its answer is put together, which a list is as it is sent; at most until its time is over, for
+/// who does not read must not keep others waiting.
+pub(super) fn response(admitted: Admitted, response: Response<Body>, until: Instant) -> Response<Body> {
+    if !admitted.has_seat() || http_body::Body::size_hint(response.body()).exact().is_some() {
+        return response;
+    }
+    let seat = AbortOnDropHandle::new(tokio::spawn(async move {
+        let _admitted = admitted;
+        tokio::time::sleep_until(until).await;
+    }));
+    response.map(|body| Seated { body, seat: Some(seat) }.boxed_unsync())
+}
+
+struct Seated {
+    body: Body,
+    seat: Option<AbortOnDropHandle<()>>,
+}
+
+impl http_body::Body for Seated {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        if frame.is_none() {
+            self.seat = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
