@@ -24,10 +24,10 @@ impl Resource {
     /// The resource of a Rust type: any of k8s-openapi's, or one that derives kube's `CustomResource`.
     pub fn of<K: ResourceType>() -> Self {
         Self {
-            group: Cow::Owned(K::group(&()).into_owned()),
-            version: Cow::Owned(K::version(&()).into_owned()),
-            kind: Cow::Owned(K::kind(&()).into_owned()),
-            plural: Cow::Owned(K::plural(&()).into_owned()),
+            group: K::group(&()),
+            version: K::version(&()),
+            kind: K::kind(&()),
+            plural: K::plural(&()),
             namespaced: <K::Scope as Scope>::NAMESPACED,
         }
     }

@@ -229,6 +229,11 @@ impl Store for RaftStore {
         self.replica.range(&request)
     }
 
+    async fn revision(&self) -> Result<Revision, Error> {
+        self.barrier().await?;
+        Ok(self.replica.machine().revision())
+    }
+
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, Error> {
         self.options.limits.check(&txn)?;
         if is_read_only(&txn) {

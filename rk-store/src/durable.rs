@@ -332,6 +332,10 @@ impl Store for DurableStore {
         self.open_replica()?.range(&request)
     }
 
+    async fn revision(&self) -> Result<Revision, Error> {
+        Ok(self.open_replica()?.machine().revision())
+    }
+
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, Error> {
         self.limits.check(&txn)?;
         if is_read_only(&txn) {

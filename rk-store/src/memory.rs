@@ -131,6 +131,10 @@ impl Store for MemoryStore {
         self.replica().range(&request)
     }
 
+    async fn revision(&self) -> Result<Revision, Error> {
+        Ok(self.replica().machine().revision())
+    }
+
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, Error> {
         self.inner.limits.check(&txn)?;
         if is_read_only(&txn) {

@@ -47,6 +47,12 @@ pub trait Store: Send + Sync + 'static {
     /// Reads keys in order.
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error>;
 
+    /// The newest revision, as a linearizable read tells it (guarantee 5).
+    async fn revision(&self) -> Result<Revision, Error> {
+        let nothing = RangeRequest { count_only: true, ..RangeRequest::new(KeyRange::key(&b"/"[..])) };
+        Ok(self.range(nothing).await?.revision)
+    }
+
     /// Runs a transaction; when this returns `Ok`, it is durable.
     async fn txn(&self, txn: Txn) -> Result<TxnResponse, Error>;
 

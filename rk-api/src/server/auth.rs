@@ -1,6 +1,6 @@
 //! Who asks, and whether they may: the contracts.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -80,13 +80,13 @@ pub struct Attributes {
     pub user: Arc<UserInfo>,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`, or the lower-case HTTP method
     /// for a path that is no resource.
-    pub verb: String,
+    pub verb: Cow<'static, str>,
     /// API group.
-    pub group: String,
+    pub group: Cow<'static, str>,
     /// API version.
-    pub version: String,
+    pub version: Cow<'static, str>,
     /// Plural name; empty if the path is no resource.
-    pub resource: String,
+    pub resource: Cow<'static, str>,
     /// Subresource.
     pub subresource: String,
     /// Namespace; empty for all, or for resources of the cluster.

@@ -6,14 +6,14 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{Changes, Reader};
+use super::{Changes, Reader, Version};
 use crate::{Error, LabelSelector, Object, Resource};
 
 type Key = (String, String, String);
 
 /// Objects by plural name, namespace and name, and how often they changed.
 #[derive(Default)]
-pub(crate) struct Objects(Mutex<(u64, BTreeMap<Key, Arc<Object>>)>, Mutex<Vec<(String, Arc<Object>, bool)>>);
+pub(crate) struct Objects(Mutex<(Version, BTreeMap<Key, Arc<Object>>)>, Mutex<Vec<(String, Arc<Object>, bool)>>);
 
 impl Objects {
     /// These objects, each with its plural name.
@@ -28,8 +28,8 @@ impl Objects {
     /// Adds or replaces an object, at a new version.
     pub fn put(&self, plural: &str, mut object: Value) {
         let mut all = self.0.lock();
-        all.0 += 1;
-        object["metadata"]["resourceVersion"] = all.0.to_string().into();
+        all.0.set(all.0.get() + 1);
+        object["metadata"]["resourceVersion"] = all.0.get().to_string().into();
         let object = Arc::new(Object::from_value(&object).unwrap());
         let key = (plural.to_owned(), object.meta().namespace.clone(), object.meta().name.clone());
         self.1.lock().push((plural.to_owned(), Arc::clone(&object), false));
@@ -39,10 +39,10 @@ impl Objects {
     /// Removes an object.
     pub fn remove(&self, plural: &str, namespace: &str, name: &str) {
         let mut all = self.0.lock();
-        all.0 += 1;
+        all.0.set(all.0.get() + 1);
         if let Some(gone) = all.1.remove(&(plural.to_owned(), namespace.to_owned(), name.to_owned())) {
             let mut last = gone.value().unwrap();
-            last["metadata"]["resourceVersion"] = all.0.to_string().into();
+            last["metadata"]["resourceVersion"] = all.0.get().to_string().into();
             self.1.lock().push((plural.to_owned(), Arc::new(Object::from_value(&last).unwrap()), true));
         }
     }
@@ -68,8 +68,8 @@ impl Reader for Objects {
         Ok(chosen.map(|(_, object)| Arc::clone(object)).collect())
     }
 
-    fn version(&self, _: &str, _: &str) -> Result<u64, Error> {
-        Ok(self.0.lock().0)
+    fn version(&self, _: &str, _: &str) -> Result<Version, Error> {
+        Ok(self.0.lock().0.clone())
     }
 
     fn resource_of(&self, api_version: &str, kind: &str) -> Option<Resource> {
@@ -78,7 +78,7 @@ impl Reader for Objects {
     }
 
     fn changes(&self, _: &str, plural: &str, after: u64) -> Result<Changes, Error> {
-        let version = self.0.lock().0;
+        let version = self.0.lock().0.get();
         let log = self.1.lock();
         let changed = log.iter().filter(|(p, object, _)| p == plural && object.revision() > after);
         let objects = changed.map(|(_, object, deleted)| (Arc::clone(object), *deleted)).collect();

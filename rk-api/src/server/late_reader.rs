@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{Attributes, Changes, Decision, Reader, schema::Schema};
+use super::{Attributes, Changes, Decision, Reader, Version, schema::Schema};
 use crate::{Error, LabelSelector, Object, Resource};
 
 /// Stands for the [`Reader`] of a server that is yet to be built: authenticators and authorizers that read the server's
@@ -49,7 +49,7 @@ impl Reader for LateReader {
         self.reader()?.list(group, plural, namespace, labels).await
     }
 
-    fn version(&self, group: &str, plural: &str) -> Result<u64, Error> {
+    fn version(&self, group: &str, plural: &str) -> Result<Version, Error> {
         self.reader()?.version(group, plural)
     }
 

@@ -26,6 +26,7 @@ mod endpoints;
 #[cfg(test)]
 mod fixture;
 mod flow;
+mod follow;
 mod http;
 pub mod kinds;
 mod late_reader;
@@ -49,8 +50,9 @@ pub use admission::{AdmissionRequest, Admit, Notes, OldObject, Operation};
 pub use aggregation::Aggregation;
 pub use audit::{AuditLog, AuditLogOptions, AuditPolicy, AuditPolicyError, AuditSink};
 pub use auth::{Attributes, AuthenticationError, Authenticator, Authorizer, Credentials, Decision, UserInfo};
+pub(crate) use follow::Follower;
+pub use follow::Version;
 pub use late_reader::LateReader;
-pub(crate) use registry::Follower;
 pub use registry::{Changes, Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};
 pub use security::{Security, ServiceAccountIssuer};
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::Value;
 
-use super::{Attributes, Decision, UserInfo, schema::Schema};
+use super::{Attributes, Decision, UserInfo, Version, schema::Schema};
 use crate::{Error, LabelSelector, Object, Resource};
 
 /// One resource: the server serves what rows say and nothing else.
@@ -184,11 +184,11 @@ pub trait Reader: Send + Sync {
         labels: &LabelSelector,
     ) -> Result<Vec<Arc<Object>>, Error>;
 
-    /// The version of a resource's objects in all namespaces: what was made of them holds while it stays the same.
+    /// The version of a resource's objects in all namespaces, as it goes on.
     ///
     /// # Errors
     /// The store failed, or the resource is not served.
-    fn version(&self, group: &str, plural: &str) -> Result<u64, Error>;
+    fn version(&self, group: &str, plural: &str) -> Result<Version, Error>;
 
     /// What changed in a resource after a version that [`Changes`] told (0: from nothing), in all namespaces.
     ///
@@ -234,34 +234,4 @@ pub struct Changes {
     pub objects: Vec<(Arc<Object>, bool)>,
     /// The version that is reached with them.
     pub version: u64,
-}
-
-/// How far somebody has followed the objects of a resource.
-#[derive(Debug)]
-pub(crate) struct Follower {
-    group: &'static str,
-    plural: &'static str,
-    version: u64,
-}
-
-impl Follower {
-    /// Has seen nothing.
-    pub(crate) const fn new(group: &'static str, plural: &'static str) -> Self {
-        Self { group, plural, version: 0 }
-    }
-
-    /// Whether nothing changed since it last looked.
-    pub(crate) fn is_current(&self, reader: &dyn Reader) -> Result<bool, Error> {
-        Ok(reader.version(self.group, self.plural)? == self.version)
-    }
-
-    /// What changed since it last looked.
-    pub(crate) fn news(&mut self, reader: &dyn Reader) -> Result<Changes, Error> {
-        if self.is_current(reader)? {
-            return Ok(Changes { version: self.version, ..Changes::default() });
-        }
-        let changes = reader.changes(self.group, self.plural, self.version)?;
-        self.version = changes.version;
-        Ok(changes)
-    }
 }

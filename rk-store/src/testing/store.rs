@@ -202,6 +202,8 @@ pub async fn g05_concurrent_writers_lose_nothing(store: Arc<dyn Store>) {
                 let answer = store.txn(update).await.expect("a guarded update");
                 if answer.succeeded {
                     last_seen = answer.revision;
+                    let newest = store.revision().await.expect("the newest revision");
+                    assert!(newest >= last_seen, "the newest revision was {newest} behind {last_seen}");
                     done += 1;
                 }
             }

@@ -192,7 +192,7 @@ rules:
 "#,
         )
         .unwrap();
-        let asked = |user: &str, verb: &str, what: &str, namespace: &str, name: &str| {
+        let asked = |user: &str, verb: &'static str, what: &'static str, namespace: &str, name: &str| {
             let user = Arc::new(UserInfo::new(user, ["system:authenticated"]));
             if what.starts_with('/') {
                 return Attributes { user, verb: verb.into(), path: what.into(), ..Attributes::default() };

@@ -162,14 +162,14 @@ impl Trail {
         if !attributes.resource.is_empty() {
             let mut reference = json!({"resource": attributes.resource});
             for (field, text) in [
-                ("namespace", &attributes.namespace),
-                ("name", &attributes.name),
-                ("apiGroup", &attributes.group),
-                ("apiVersion", &attributes.version),
-                ("subresource", &attributes.subresource),
+                ("namespace", &*attributes.namespace),
+                ("name", &*attributes.name),
+                ("apiGroup", &*attributes.group),
+                ("apiVersion", &*attributes.version),
+                ("subresource", &*attributes.subresource),
             ] {
                 if !text.is_empty() {
-                    reference[field] = text.as_str().into();
+                    reference[field] = text.into();
                 }
             }
             set("objectRef", reference);

@@ -66,7 +66,7 @@ impl Spec {
 
     fn allows(&self, asked: &Attributes) -> bool {
         let fits = |wanted: &str, is: &str| wanted == "*" || wanted == is;
-        if !self.is_about(&asked.user) || self.readonly && !matches!(asked.verb.as_str(), "get" | "list" | "watch") {
+        if !self.is_about(&asked.user) || self.readonly && !matches!(&*asked.verb, "get" | "list" | "watch") {
             return false;
         }
         if asked.resource.is_empty() {
@@ -165,7 +165,12 @@ mod tests {
             line(r#"{"resource":"*","namespace":"*","apiGroup":"*"}"#),
         ];
         let abac = Abac::parse(&text.join("\n")).unwrap();
-        let asked = |user: &str, verb: &str, group: &str, resource: &str, namespace: &str, path: &str| Attributes {
+        let asked = |user: &str,
+                     verb: &'static str,
+                     group: &'static str,
+                     resource: &'static str,
+                     namespace: &str,
+                     path: &str| Attributes {
             user: Arc::new(UserInfo::new(user, ["staff"])),
             verb: verb.into(),
             group: group.into(),

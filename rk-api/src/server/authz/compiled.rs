@@ -339,7 +339,7 @@ impl Compiled {
     pub(super) fn allow<'a>(&'a self, asked: &'a Attributes) -> Result<&'a str, Vec<String>> {
         let joined;
         let resource = if asked.subresource.is_empty() {
-            asked.resource.as_str()
+            &*asked.resource
         } else {
             joined = format!("{}/{}", asked.resource, asked.subresource);
             &joined

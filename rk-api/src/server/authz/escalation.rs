@@ -31,10 +31,10 @@ impl EscalationCheck {
         Self { authorizer, rbac }
     }
 
-    async fn may(&self, request: &AdmissionRequest, verb: &str, plural: &str, name: &str) -> bool {
+    async fn may(&self, request: &AdmissionRequest, verb: &'static str, plural: &str, name: &str) -> bool {
         let attributes = Attributes {
-            verb: verb.to_owned(),
-            resource: plural.to_owned(),
+            verb: verb.into(),
+            resource: plural.to_owned().into(),
             subresource: String::new(),
             name: name.to_owned(),
             ..request.attributes.clone()

@@ -224,7 +224,7 @@ mod tests {
         );
         let cluster = Attributes { namespace: String::new(), resource: "nodes".into(), ..attributes.clone() };
         assert!(message(&cluster, "").ends_with(r#"in API group "" at the cluster scope"#));
-        let path = Attributes { resource: String::new(), verb: "get".into(), path: "/metrics".into(), ..attributes };
+        let path = Attributes { resource: "".into(), verb: "get".into(), path: "/metrics".into(), ..attributes };
         assert_eq!(message(&path, ""), r#"forbidden: User "x" cannot get path "/metrics""#);
         let status = forbidden(&named, "");
         assert_eq!((status.code, status.reason.as_deref()), (Some(403), Some("Forbidden")));

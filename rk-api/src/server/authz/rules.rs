@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_rule_allows_what_it_names() {
-        let attributes = |verb: &str, group: &str, resource: &str, name: &str| {
+        let attributes = |verb: &'static str, group: &'static str, resource: &'static str, name: &str| {
             let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
             Attributes {
                 verb: verb.into(),

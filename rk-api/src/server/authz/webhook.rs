@@ -97,14 +97,14 @@ fn spec(asked: &Attributes) -> Value {
     }
     let mut resource = json!({"verb": asked.verb, "resource": asked.resource});
     for (field, text) in [
-        ("namespace", &asked.namespace),
-        ("group", &asked.group),
-        ("version", &asked.version),
-        ("subresource", &asked.subresource),
-        ("name", &asked.name),
+        ("namespace", &*asked.namespace),
+        ("group", &*asked.group),
+        ("version", &*asked.version),
+        ("subresource", &*asked.subresource),
+        ("name", &*asked.name),
     ] {
         if !text.is_empty() {
-            resource[field] = text.as_str().into();
+            resource[field] = text.into();
         }
     }
     if !asked.fields.is_empty() {

@@ -103,7 +103,7 @@ impl Gate {
             Self::Open => Ok(Admitted { seat: None, by: None }),
             Self::MaxInFlight { .. } if asked.user.in_group(SUPERUSERS) => Ok(Admitted { seat: None, by: None }),
             Self::MaxInFlight { reading, writing } => {
-                let reads = matches!(asked.verb.as_str(), "get" | "list" | "watch");
+                let reads = matches!(&*asked.verb, "get" | "list" | "watch");
                 let seat = if reads { reading } else { writing }.take(0, PATIENCE).await.ok_or_else(too_many)?;
                 Ok(Admitted { seat: Some(seat), by: None })
             }

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::{level::Queuing, *};
 use crate::server::{UserInfo, fixture::Objects};
 
-fn asked(user: &str, groups: &[&str], verb: &str, what: &str, namespace: &str) -> Attributes {
+fn asked(user: &str, groups: &[&str], verb: &'static str, what: &'static str, namespace: &str) -> Attributes {
     let user = Arc::new(UserInfo::new(user, groups.iter().copied()));
     if what.starts_with('/') {
         return Attributes { user, verb: verb.into(), path: what.into(), ..Attributes::default() };

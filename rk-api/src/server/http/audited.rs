@@ -1,6 +1,7 @@
 //! Requests that the audit policy wants to know of.
 
 use std::{
+    borrow::Cow,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -25,7 +26,7 @@ use crate::{
     server::{
         Attributes, UserInfo,
         audit::{Asked, Trail},
-        pipeline::Core,
+        pipeline::{Core, within_itself},
     },
 };
 
@@ -42,19 +43,19 @@ pub(super) fn attributes(
     let (user, url) = (Arc::clone(user), parts.uri.path().to_owned());
     let other = || parts.method.as_str().to_lowercase();
     match path {
-        None => Attributes { user, verb: other(), path: url, ..Attributes::default() },
-        Some(path) => Attributes {
+        None => Attributes { user, verb: other().into(), path: url, ..Attributes::default() },
+        Some(path) => within_itself(Attributes {
             user,
-            verb: resource::verb(&parts.method, path, query).map_or_else(other, str::to_owned),
-            group: path.group.clone(),
-            version: path.version.clone(),
-            resource: path.plural.clone(),
+            verb: resource::verb(&parts.method, path, query).map_or_else(|| other().into(), Cow::Borrowed),
+            group: path.group.clone().into(),
+            version: path.version.clone().into(),
+            resource: path.plural.clone().into(),
             subresource: path.subresource.clone(),
             namespace: path.namespace.clone(),
             name: path.name.clone(),
             path: url,
             ..Attributes::default()
-        },
+        }),
     }
 }
 

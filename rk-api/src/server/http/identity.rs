@@ -91,17 +91,18 @@ pub(super) async fn impersonate(core: &Core, user: Arc<UserInfo>, headers: &Head
     let groups = headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok());
     acting.groups = groups.map(str::to_owned).collect();
     let mut checks = Vec::new();
-    let check = |group: &str, resource: &str, subresource: &str, namespace: &str, name: &str| Attributes {
-        user: Arc::clone(&user),
-        verb: "impersonate".to_owned(),
-        group: group.to_owned(),
-        version: "v1".to_owned(),
-        resource: resource.to_owned(),
-        subresource: subresource.to_owned(),
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        ..Attributes::default()
-    };
+    let check =
+        |group: &'static str, resource: &'static str, subresource: &str, namespace: &str, name: &str| Attributes {
+            user: Arc::clone(&user),
+            verb: "impersonate".into(),
+            group: group.into(),
+            version: "v1".into(),
+            resource: resource.into(),
+            subresource: subresource.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            ..Attributes::default()
+        };
     let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
     match account {
         Some((namespace, account)) => {

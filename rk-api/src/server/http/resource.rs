@@ -79,7 +79,7 @@ where
         let fields = query.get("fieldSelector").parse().unwrap_or_default();
         core.call_selected(&user, &path.resource(), (namespace, name), verb, (&labels, &fields)).await?
     } else {
-        core.call(&user, &path.resource(), namespace, name, subresource, verb).await?
+        core.call(&user, &path.resource(), (namespace.clone(), name.clone()), subresource.clone(), verb).await?
     };
     if !path.rest.is_empty() && subresource != "proxy" {
         return Err(status::no_such_path().into());

@@ -209,7 +209,7 @@ impl HttpService {
     async fn other(&self, user: Arc<UserInfo>, parts: &Parts, query: &Query) -> Result<Response<Body>, Error> {
         let path = parts.uri.path();
         let verb = parts.method.as_str().to_lowercase();
-        let attributes = Attributes { user, verb, path: path.to_owned(), ..Attributes::default() };
+        let attributes = Attributes { user, verb: verb.into(), path: path.to_owned(), ..Attributes::default() };
         self.core.authorize_attributes(&attributes).await?;
         if !matches!(parts.method, Method::GET | Method::HEAD) {
             return Err(status::method_not_allowed().into());

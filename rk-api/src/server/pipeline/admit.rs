@@ -62,7 +62,7 @@ impl Core {
 /// A write as the plugins see it.
 pub(super) fn request(
     call: &Call,
-    verb: &str,
+    verb: &'static str,
     operation: Operation,
     object: Option<Value>,
     old_object: Option<OldObject>,

@@ -28,8 +28,8 @@ impl Core {
     ///
     /// # Errors
     /// 403 with what was asked and the authorizers' reasons; 500 if they can't tell.
-    pub(crate) async fn authorize(&self, call: &Call, verb: &str) -> Result<(), Error> {
-        self.authorize_attributes(&call.attributes(verb)).await
+    pub(crate) async fn authorize(&self, call: &Call, verb: &'static str) -> Result<(), Error> {
+        self.authorize_attributes(&within_itself(call.attributes(verb))).await
     }
 
     /// The same for a collection, of which the selectors may say that less than all is meant. One that asks for a single
@@ -40,11 +40,11 @@ impl Core {
     pub(super) async fn authorize_selected(
         &self,
         call: &Call,
-        verb: &str,
+        verb: &'static str,
         labels: &LabelSelector,
         fields: &FieldSelector,
     ) -> Result<(), Error> {
-        let mut attributes = call.attributes(verb);
+        let mut attributes = within_itself(call.attributes(verb));
         if attributes.name.is_empty() && matches!(verb, "list" | "watch") {
             attributes.name = fields.required("metadata.name").unwrap_or_default().to_owned();
         }
@@ -76,16 +76,24 @@ impl Core {
     }
 }
 
+/// A namespace lies in itself for the authorizers, so that rights in it allow to read it (apiserver's `RequestInfoFactory`).
+pub(crate) fn within_itself(mut attributes: Attributes) -> Attributes {
+    if attributes.resource == "namespaces" && attributes.group.is_empty() {
+        attributes.namespace.clone_from(&attributes.name);
+    }
+    attributes
+}
+
 impl Call {
     /// The call in the authorizers' terms.
-    pub(crate) fn attributes(&self, verb: &str) -> Attributes {
+    pub(crate) fn attributes(&self, verb: &'static str) -> Attributes {
         let resource = self.resource();
         Attributes {
             user: Arc::clone(&self.user),
-            verb: verb.to_owned(),
-            group: resource.group.to_string(),
-            version: resource.version.to_string(),
-            resource: resource.plural.to_string(),
+            verb: verb.into(),
+            group: resource.group.clone(),
+            version: resource.version.clone(),
+            resource: resource.plural.clone(),
             subresource: self.subresource.clone(),
             namespace: self.namespace.clone(),
             name: self.name.clone(),

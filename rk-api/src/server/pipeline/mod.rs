@@ -25,11 +25,12 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub(crate) use authorize::within_itself;
 pub(crate) use meta::{generate_name, now};
 pub(crate) use update::Change;
 
 use super::{
-    Admit, Attributes, Authorizer, Changes, Decision, FieldErrors, Limits, Reader, UserInfo,
+    Admit, Attributes, Authorizer, Changes, Decision, FieldErrors, Limits, Reader, UserInfo, Version,
     audit::Audit,
     authn,
     authz::decide,
@@ -193,14 +194,13 @@ impl Core {
         &self,
         user: &Arc<UserInfo>,
         resource: &Resource,
-        namespace: &str,
-        name: &str,
-        subresource: &str,
-        verb: &str,
+        (namespace, name): (String, String),
+        subresource: String,
+        verb: &'static str,
     ) -> Result<Call, Error> {
-        let call = self.open(user, resource, namespace, name, subresource)?;
+        let call = self.open(user, resource, (namespace, name), subresource)?;
         self.authorize(&call, verb).await?;
-        check(call, namespace, verb)
+        check(call, verb)
     }
 
     /// The same for a collection (or, with a name, a watch of one object), of which selectors choose some objects.
@@ -212,33 +212,32 @@ impl Core {
         user: &Arc<UserInfo>,
         resource: &Resource,
         (namespace, name): (&str, &str),
-        verb: &str,
+        verb: &'static str,
         (labels, fields): (&LabelSelector, &FieldSelector),
     ) -> Result<Call, Error> {
-        let call = self.open(user, resource, namespace, name, "")?;
+        let call = self.open(user, resource, (namespace.to_owned(), name.to_owned()), String::new())?;
         self.authorize_selected(&call, verb, labels, fields).await?;
-        check(call, namespace, verb)
+        check(call, verb)
     }
 
     fn open(
         &self,
         user: &Arc<UserInfo>,
         resource: &Resource,
-        namespace: &str,
-        name: &str,
-        subresource: &str,
+        (namespace, name): (String, String),
+        subresource: String,
     ) -> Result<Call, Error> {
         let catalog = self.catalog.load();
         let served = catalog
             .get(&resource.group, &resource.version, &resource.plural)
-            .filter(|served| served.has(subresource))
+            .filter(|served| served.has(&subresource))
             .ok_or_else(status::no_such_path)?;
         Ok(Call {
             user: Arc::clone(user),
             served: Arc::clone(served),
-            namespace: if resource.namespaced { namespace.to_owned() } else { String::new() },
-            name: name.to_owned(),
-            subresource: subresource.to_owned(),
+            namespace: if resource.namespaced { namespace } else { String::new() },
+            name,
+            subresource,
             warnings: Mutex::default(),
         })
     }
@@ -257,7 +256,7 @@ impl Core {
         if name.is_empty() && !named {
             return Err(status::bad_request("the name of the object is required").into());
         }
-        let call = self.call(user, &resource, &namespace, &name, &subresource, verb).await?;
+        let call = self.call(user, &resource, (namespace, name), subresource, verb).await?;
         let asked = match asked {
             Verb::Create(body, options) => Verb::Create(call.decode_value(body, &options.field_validation)?, options),
             Verb::Update(body, options) => Verb::Update(call.decode_value(body, &options.field_validation)?, options),
@@ -303,13 +302,17 @@ impl Core {
 }
 
 /// What is wrong with an authorized call, if anything is.
-fn check(call: Call, namespace: &str, verb: &str) -> Result<Call, Error> {
+fn check(call: Call, verb: &str) -> Result<Call, Error> {
     if !call.served.allows(&call.subresource, verb) {
         return Err(status::method_not_allowed().into());
     }
-    if call.resource().namespaced && namespace.is_empty() && (!call.name.is_empty() || verb == "create") {
+    if call.resource().namespaced && call.namespace.is_empty() && (!call.name.is_empty() || verb == "create") {
         let why = "an empty namespace may not be set during creation or when naming an object";
         return Err(status::bad_request(why).into());
+    }
+    if !call.resource().namespaced && !call.namespace.is_empty() {
+        // There is no such path, and what rights in a namespace allow must not reach an object of the cluster.
+        return Err(status::no_such_path().into());
     }
     Ok(call)
 }
@@ -346,8 +349,8 @@ impl Reader for Core {
         Ok(collection.select(namespace, labels))
     }
 
-    fn version(&self, group: &str, plural: &str) -> Result<u64, Error> {
-        Ok(self.cache.collection_of(group, plural).last())
+    fn version(&self, group: &str, plural: &str) -> Result<Version, Error> {
+        Ok(self.cache.collection_of(group, plural).version.clone())
     }
 
     fn resource_of(&self, api_version: &str, kind: &str) -> Option<Resource> {

@@ -57,15 +57,15 @@ impl Admit for CertificateSubjectRestriction {
 }
 
 /// Whether the caller has a verb on a signer, by its name or for its whole domain (`example.com/*`).
-async fn may(authorizer: &dyn Authorizer, request: &AdmissionRequest, verb: &str, signer: &str) -> bool {
+async fn may(authorizer: &dyn Authorizer, request: &AdmissionRequest, verb: &'static str, signer: &str) -> bool {
     let domain = signer.split_once('/').map_or(signer, |(domain, _)| domain);
     for name in [signer.to_owned(), format!("{domain}/*")] {
         let attributes = Attributes {
             user: Arc::clone(&request.attributes.user),
-            verb: verb.to_owned(),
-            group: GROUP.to_owned(),
-            version: "*".to_owned(),
-            resource: "signers".to_owned(),
+            verb: verb.into(),
+            group: GROUP.into(),
+            version: "*".into(),
+            resource: "signers".into(),
             name,
             ..Attributes::default()
         };

@@ -81,9 +81,9 @@ impl Admit for OwnerReferencesPermissionEnforcement {
             let attributes = Attributes {
                 user: Arc::clone(&request.attributes.user),
                 verb: "update".into(),
-                group: group.into(),
-                version: version.into(),
-                resource: resource.plural.to_string(),
+                group: group.to_owned().into(),
+                version: version.to_owned().into(),
+                resource: resource.plural.clone(),
                 subresource: "finalizers".into(),
                 namespace: if resource.namespaced { request.attributes.namespace.clone() } else { String::new() },
                 name: text(&owner["name"]).into(),

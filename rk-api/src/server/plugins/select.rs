@@ -35,7 +35,7 @@ pub(super) fn operation(operation: Operation) -> &'static str {
 fn rule_matches(rule: &Value, request: &AdmissionRequest) -> bool {
     let resource = &request.resource;
     let subresource = &request.attributes.subresource;
-    // A namespace counts as an object of the cluster, though requests about it carry its name as their namespace.
+    // A namespace counts as an object of the cluster, though for the authorizers it lies in itself.
     let scope = match text(&rule["scope"]) {
         "Cluster" => !resource.namespaced,
         "Namespaced" => resource.namespaced,

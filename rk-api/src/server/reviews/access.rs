@@ -41,10 +41,10 @@ pub(super) struct AccessReviews(pub ReviewDeps, pub Subject);
 fn on_resource(user: Arc<UserInfo>, asked: ResourceAttributes) -> Attributes {
     Attributes {
         user,
-        verb: asked.verb.unwrap_or_default(),
-        group: asked.group.unwrap_or_default(),
-        version: asked.version.unwrap_or_default(),
-        resource: asked.resource.unwrap_or_default(),
+        verb: asked.verb.unwrap_or_default().into(),
+        group: asked.group.unwrap_or_default().into(),
+        version: asked.version.unwrap_or_default().into(),
+        resource: asked.resource.unwrap_or_default().into(),
         subresource: asked.subresource.unwrap_or_default(),
         namespace: asked.namespace.unwrap_or_default(),
         name: asked.name.unwrap_or_default(),
@@ -57,7 +57,7 @@ fn on_resource(user: Arc<UserInfo>, asked: ResourceAttributes) -> Attributes {
 fn on_path(user: Arc<UserInfo>, asked: NonResourceAttributes) -> Attributes {
     Attributes {
         user,
-        verb: asked.verb.unwrap_or_default(),
+        verb: asked.verb.unwrap_or_default().into(),
         path: asked.path.unwrap_or_default(),
         ..Attributes::default()
     }

@@ -179,9 +179,7 @@ impl Cache {
     /// # Errors
     /// The store fails, or the cache does not catch up in time.
     pub(crate) async fn sync(&self) -> Result<Revision, Error> {
-        // A read of nothing, for the revision that comes with the answer (the store's reads are linearizable).
-        let nothing = RangeRequest { count_only: true, ..RangeRequest::new(KeyRange::key(key::ROOT)) };
-        let revision = self.store.range(nothing).await.map_err(store_error)?.revision;
+        let revision = self.store.revision().await.map_err(store_error)?;
         self.wait_for(revision).await?;
         Ok(revision)
     }

@@ -10,7 +10,10 @@ use super::{
     item::Item,
     items::{Items, Snapshot},
 };
-use crate::{LabelSelector, Object, server::Changes};
+use crate::{
+    LabelSelector, Object,
+    server::{Changes, Version},
+};
 
 /// Changes that are always kept, and the most that are kept while they are young.
 const RING: (usize, usize) = (256, 65_536);
@@ -59,8 +62,6 @@ pub(super) struct State {
     dropped: u64,
     /// The ring holds every change after this revision.
     complete_after: Revision,
-    /// The revision of the last change (or of the load).
-    last: Revision,
     object_bytes: usize,
     change_bytes: usize,
 }
@@ -99,6 +100,8 @@ pub(crate) struct Collection {
     /// Below the root: `pods`, `apps/deployments`.
     pub(crate) name: String,
     pub(super) state: RwLock<State>,
+    /// The revision of the last change (or of the load); it goes on under the lock of `state`.
+    pub(crate) version: Version,
     /// Bytes that changes may hold.
     budget: usize,
     grown: watch::Sender<u64>,
@@ -107,8 +110,9 @@ pub(crate) struct Collection {
 impl Collection {
     /// An empty collection whose changes after `revision` will be told.
     pub(super) fn new(name: &str, revision: Revision, budget: usize) -> Self {
-        let state = State { complete_after: revision, last: revision, ..State::default() };
-        Self { name: name.to_owned(), state: RwLock::new(state), budget, grown: watch::channel(0).0 }
+        let state = State { complete_after: revision, ..State::default() };
+        let version = Version::new(revision);
+        Self { name: name.to_owned(), state: RwLock::new(state), version, budget, grown: watch::channel(0).0 }
     }
 
     /// Replaces the content by that of a revision, at the start or after the feed was interrupted: who watches has to list
@@ -117,7 +121,8 @@ impl Collection {
         let mut state = self.state.write();
         let dropped = state.dropped + state.ring.len() as u64 + 1;
         let object_bytes = items.values().map(|item| item.object.json().len()).sum();
-        *state = State { items, complete_after: revision, last: revision, dropped, object_bytes, ..State::default() };
+        *state = State { items, complete_after: revision, dropped, object_bytes, ..State::default() };
+        self.version.set(revision);
         drop(state);
         self.grown.send_modify(|grown| *grown += 1);
     }
@@ -133,7 +138,7 @@ impl Collection {
                 state.items.insert(Arc::clone(&change.item))
             };
             state.object_bytes -= old.map_or(0, |old| old.object.json().len());
-            state.last = change.revision;
+            self.version.set(change.revision);
             state.change_bytes += change.bytes();
             state.ring.push_back(Arc::new(change));
         }
@@ -180,20 +185,20 @@ impl Collection {
     /// revision that the feed had reached before.
     pub(super) fn snapshot(&self, namespace: &str, behind: Option<&str>, reached: Revision) -> (Snapshot, Revision) {
         let state = self.state.read();
-        (state.items.snapshot(&prefix(namespace), behind), state.last.max(reached))
+        (state.items.snapshot(&prefix(namespace), behind), self.last().max(reached))
     }
 
     /// A snapshot, and the place from which its changes go on.
     pub(super) fn snapshot_to_watch(&self, namespace: &str, reached: Revision) -> (Snapshot, Revision, Cursor) {
         let state = self.state.read();
-        let revision = state.last.max(reached);
+        let revision = self.last().max(reached);
         let cursor = Cursor { at: state.dropped + state.ring.len() as u64, after: revision };
         (state.items.snapshot(&prefix(namespace), None), revision, cursor)
     }
 
     /// The revision of the last change.
     pub(crate) fn last(&self) -> Revision {
-        self.state.read().last
+        self.version.get()
     }
 
     /// A place from which every change after `revision`, which may be one to come, is still in the ring.
@@ -210,11 +215,11 @@ impl Collection {
         let state = self.state.read();
         if after < state.complete_after {
             let objects = state.items.values().map(|item| (Arc::clone(&item.object), false)).collect();
-            return Changes { all: true, objects, version: state.last };
+            return Changes { all: true, objects, version: self.last() };
         }
         let at = state.ring.partition_point(|change| change.revision <= after);
         let objects = state.ring.iter().skip(at).map(|change| (Arc::clone(&change.item.object), change.deleted));
-        Changes { all: false, objects: objects.collect(), version: state.last }
+        Changes { all: false, objects: objects.collect(), version: self.last() }
     }
 
     /// The next changes, at most `limit`; `None` if the cursor's place has left the ring.

@@ -54,7 +54,7 @@ impl NodeAuthorizer {
 
     async fn decide(&self, node: &str, asked: &Attributes) -> Result<Verdict, Error> {
         let reads = ["get", "list", "watch"];
-        Ok(match (asked.group.as_str(), asked.resource.as_str()) {
+        Ok(match (&*asked.group, &*asked.resource) {
             ("", "secrets") => self.one(node, asked, Kind::Secret, "", &reads).await?,
             ("", "configmaps") => self.one(node, asked, Kind::ConfigMap, "", &reads).await?,
             ("", "persistentvolumeclaims") if asked.subresource == "status" => {
@@ -161,7 +161,7 @@ impl NodeAuthorizer {
 
     /// ResourceSlices: NodeRestriction sees that a new one is of the node itself.
     async fn slice(&self, node: &str, asked: &Attributes) -> Result<Verdict, Error> {
-        Ok(match asked.verb.as_str() {
+        Ok(match &*asked.verb {
             _ if !asked.subresource.is_empty() => no("cannot authorize ResourceSlice subresources"),
             "create" => Ok(()),
             "get" | "update" | "patch" | "delete" => self.bears(node, asked).await?,
@@ -177,7 +177,7 @@ impl NodeAuthorizer {
 
     /// Pods: NodeRestriction sees to what a node writes (KEP-4601: reads are of its own pods only).
     fn pod(&self, node: &str, asked: &Attributes) -> Result<Verdict, Error> {
-        Ok(match (asked.subresource.as_str(), asked.verb.as_str()) {
+        Ok(match (asked.subresource.as_str(), &*asked.verb) {
             ("", "get") => match individual(asked, "", &["get"]) {
                 Ok(()) if self.graph()?.has_pod(node, &asked.namespace, &asked.name) => Ok(()),
                 Ok(()) => unrelated(node),
@@ -200,7 +200,7 @@ fn individual(asked: &Attributes, subresource: &str, verbs: &[&str]) -> Verdict 
     if asked.subresource != subresource {
         return no("cannot read subresource");
     }
-    if !verbs.contains(&asked.verb.as_str()) {
+    if !verbs.contains(&&*asked.verb) {
         return no(format!("can only {} resources of this type", verbs.join("/")));
     }
     if asked.name.is_empty() {
@@ -214,7 +214,7 @@ fn own(node: &str, asked: &Attributes, what: &str) -> Verdict {
     if !asked.subresource.is_empty() {
         return no(format!("cannot authorize {what} subresources"));
     }
-    match asked.verb.as_str() {
+    match &*asked.verb {
         // A create has no name yet; NodeRestriction sees that it is the right one.
         "create" => Ok(()),
         "get" | "update" | "patch" | "delete" if asked.name == node => Ok(()),
@@ -227,7 +227,7 @@ fn own(node: &str, asked: &Attributes, what: &str) -> Verdict {
 
 /// The Node itself.
 fn itself(node: &str, asked: &Attributes) -> Verdict {
-    match (asked.subresource.as_str(), asked.verb.as_str()) {
+    match (asked.subresource.as_str(), &*asked.verb) {
         ("", "create" | "update" | "patch") | ("status", "update" | "patch") => Ok(()),
         ("", "get" | "list" | "watch") if asked.name == node => Ok(()),
         ("", "get" | "list" | "watch") if asked.name.is_empty() => {

@@ -20,7 +20,7 @@ fn pod(name: &str, node: &str) -> Value {
     }})
 }
 
-fn ask(node: &str, verb: &str, what: &str, name: &str) -> Attributes {
+fn ask(node: &str, verb: &'static str, what: &'static str, name: &str) -> Attributes {
     let (what, group) = what.split_once('.').unwrap_or((what, ""));
     let (resource, subresource) = what.split_once('/').unwrap_or((what, ""));
     let cluster =

@@ -83,7 +83,7 @@ fn cluster() -> Arc<Objects> {
     ])
 }
 
-fn ask(user: &str, groups: &[&str], verb: &str, what: &str, namespace: &str, name: &str) -> Attributes {
+fn ask(user: &str, groups: &[&str], verb: &'static str, what: &'static str, namespace: &str, name: &str) -> Attributes {
     let user = Arc::new(UserInfo::new(user, groups.iter().copied()));
     if what.starts_with('/') {
         return Attributes { user, verb: verb.into(), path: what.into(), ..Attributes::default() };
@@ -169,7 +169,7 @@ mod escalation {
         server::{AdmissionRequest, Admit, Operation},
     };
 
-    async fn write(user: UserInfo, plural: &str, namespace: &str, object: Value) -> Result<(), (u16, String)> {
+    async fn write(user: UserInfo, plural: &'static str, namespace: &str, object: Value) -> Result<(), (u16, String)> {
         let objects = cluster();
         objects.put(
             "rolebindings",

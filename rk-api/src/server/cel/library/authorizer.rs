@@ -72,8 +72,8 @@ impl Check {
     /// What a request is about, for further narrowing.
     pub(crate) fn of_request(attributes: &Attributes) -> Self {
         Self {
-            group: attributes.group.clone(),
-            resource: attributes.resource.clone(),
+            group: attributes.group.to_string(),
+            resource: attributes.resource.to_string(),
             subresource: attributes.subresource.clone(),
             namespace: attributes.namespace.clone(),
             name: attributes.name.clone(),
@@ -101,10 +101,10 @@ impl Check {
         };
         Attributes {
             user,
-            verb: self.verb.clone(),
-            group: self.group.clone(),
-            version: if self.path.is_empty() { "*".to_owned() } else { String::new() },
-            resource: self.resource.clone(),
+            verb: self.verb.clone().into(),
+            group: self.group.clone().into(),
+            version: if self.path.is_empty() { "*" } else { "" }.into(),
+            resource: self.resource.clone().into(),
             subresource: self.subresource.clone(),
             namespace: self.namespace.clone(),
             name: self.name.clone(),
@@ -226,7 +226,7 @@ mod tests {
             "{pods}.fieldSelector('spec.nodeName=n1').labelSelector('app in (a, b),!old').check('list').allowed()"
         );
         let attributes = asked(&check);
-        assert_eq!((attributes.verb.as_str(), attributes.resource.as_str()), ("list", "pods"));
+        assert_eq!((&*attributes.verb, &*attributes.resource), ("list", "pods"));
         assert_eq!(attributes.fields, "spec.nodeName=n1".parse().unwrap());
         assert_eq!(attributes.labels, "app in (a,b),!old".parse().unwrap());
         for unreadable in ["fieldSelector('x')", "labelSelector('a in (')"] {

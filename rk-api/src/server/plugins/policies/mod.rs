@@ -69,7 +69,8 @@ impl Policies {
 
     /// The set as it is now.
     async fn current(&self, reader: &dyn Reader) -> Result<Arc<Set>, Status> {
-        let version = |plural: &str| reader.version(GROUP, plural).map_err(status::internal);
+        let version =
+            |plural: &str| reader.version(GROUP, plural).map(|version| version.get()).map_err(status::internal);
         let versions = [version(self.plural)?, version(self.bindings)?];
         let known = self.current.lock().clone();
         if let Some((_, set)) = known.as_ref().filter(|(made_of, _)| *made_of == versions) {

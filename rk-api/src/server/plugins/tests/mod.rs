@@ -61,8 +61,8 @@ impl Case {
         let named = self.old.as_ref().unwrap_or(&object);
         let attributes = Attributes {
             user: Arc::new(self.user),
-            group: self.resource.group.to_string(),
-            resource: self.resource.plural.to_string(),
+            group: self.resource.group.clone(),
+            resource: self.resource.plural.clone(),
             subresource: self.subresource.to_owned(),
             namespace: self.namespace.to_owned(),
             name: text(&named["metadata"]["name"]).to_owned(),

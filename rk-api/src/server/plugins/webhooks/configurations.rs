@@ -34,7 +34,7 @@ impl Webhooks {
     /// The webhooks as they are now. What did not change is kept with its compiled conditions.
     pub(super) async fn current(&self, reader: &dyn Reader) -> Result<Arc<[Arc<Webhook>]>, Status> {
         // Read before the configurations: what changes meanwhile is read again.
-        let version = reader.version(GROUP, self.plural).map_err(status::internal)?;
+        let version = reader.version(GROUP, self.plural).map_err(status::internal)?.get();
         let (made_of, known) = self.current.lock().clone();
         if made_of == version {
             return Ok(known);
