@@ -9,7 +9,12 @@ use rk_api::{
     server::{Server, UserInfo},
 };
 use rk_store::{KeyRange, MemoryStore, RangeRequest, Store};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
+
+/// All on the calling thread: what a path costs, without waking others.
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
 
 fn pod_json() -> String {
     let container = r#"{"name":"c","image":"i","env":[{"name":"A","value":"x"}],"resources":{"requests":{"cpu":"100m","memory":"64Mi"}}}"#;
@@ -31,7 +36,7 @@ fn objects(c: &mut Criterion) {
 }
 
 fn store(c: &mut Criterion) {
-    let runtime = Runtime::new().expect("a runtime");
+    let runtime = runtime();
     let store = MemoryStore::new();
     let mut i = 0_u64;
     c.bench_function("store in memory/put 1 KiB", |b| {
@@ -47,7 +52,7 @@ fn store(c: &mut Criterion) {
 }
 
 fn api(c: &mut Criterion) {
-    let runtime = Runtime::new().expect("a runtime");
+    let runtime = runtime();
     let server = runtime.block_on(Server::builder(Arc::new(MemoryStore::new())).build()).expect("a server");
     let api: Api<ConfigMap> = Api::namespaced(server.client(UserInfo::loopback()), "default");
     let mut i = 0_u64;

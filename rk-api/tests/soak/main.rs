@@ -32,6 +32,10 @@ use log::{Log, NAMESPACES, PATIENCE};
 use plane::{Ending, Running, World, compact};
 use watcher::keep_watching;
 
+/// As `rk-apiserver` has it: glibc's keeps several times what is in use once much was freed.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const WRITERS: usize = 8;
 const LISTERS: usize = 4;
 /// From so many seconds on it is the long form.
