@@ -12,7 +12,11 @@ use super::{
 };
 use crate::{
     Resource, Status,
-    server::{AdmissionRequest, Admit, Operation, Reader, apply, patch, schema::Schema},
+    server::{
+        AdmissionRequest, Admit, Operation, Reader, apply,
+        patch::{self, Inapplicable},
+        schema::Schema,
+    },
 };
 
 /// Changes a write as the MutatingAdmissionPolicies that are bound to it say, one after the other, each seeing what those
@@ -122,8 +126,12 @@ fn patch_with(object: &Value, patch: &Value, mutation: &Mutation, schema: Option
         });
         let patch = json_patch::Patch(operations.collect::<Result<_, _>>()?);
         let mut patched = object.clone();
-        patch::operate(&mut patched, &patch)?;
-        return well_formed(patched, object, schema);
+        return match patch::operate(&mut patched, &patch) {
+            Ok(()) => well_formed(patched, object, schema),
+            // It is for other objects.
+            Err(Inapplicable::Test(..)) => Ok(object.clone()),
+            Err(error) => Err(error.to_string()),
+        };
     }
     let metadata = patch["metadata"].as_object();
     for fixed in ["name", "namespace", "uid", "generateName", "managedFields"] {

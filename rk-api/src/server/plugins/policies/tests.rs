@@ -267,6 +267,24 @@ async fn mutations_apply_and_patch() {
 }
 
 #[tokio::test]
+async fn a_patch_whose_test_fails_is_not_applied() {
+    let made = |test: &str| {
+        let patch =
+            format!("[JSONPatch{{op: 'test', {test}}}, JSONPatch{{op: 'replace', path: '/spec/replicas', value: 3}}]");
+        mutate([json!({"mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}]})])
+    };
+    for (test, replicas) in [
+        ("path: '/spec/replicas', value: 1", 3),
+        ("path: '/spec/replicas', value: 2", 1),
+        ("path: '/spec/paused', value: true", 1),
+    ] {
+        assert_eq!(made(test).await.unwrap()["spec"]["replicas"], replicas, "{test}");
+    }
+    let error = made("path: '/spec/nothing/here', value: true").await.unwrap_err();
+    assert!(error.contains("path is invalid"), "{error}");
+}
+
+#[tokio::test]
 async fn a_policy_sees_what_others_changed_after_it() {
     let mut first = apply("Object{metadata: Object.metadata{labels: {'replicas': string(object.spec.replicas)}}}");
     let second = apply("Object{spec: Object.spec{replicas: 7}}");

@@ -119,6 +119,7 @@ impl MutatingWebhooks {
         let (Some(patch), Some(object)) = (answer.patch, request.object.clone()) else { return Ok(false) };
         let mut object = convert(object, &request.resource, shown, reader).await?;
         patch::operate(&mut object, &patch)
+            .map_err(|error| error.to_string())
             .and_then(|()| well_formed(&object, shown))
             .map_err(|error| status::internal(format!("webhook {:?}: {error}", text(&webhook.value["name"]))))?;
         request.object = Some(convert(object, shown, &request.resource, reader).await?);
