@@ -91,24 +91,28 @@ async fn run(
     let schema = reader.schema(shown);
     for param in &params {
         let (mut seen, mut changed) = (Seen::of(request, shown, reader).await?, false);
-        for (index, mutation) in policy.mutations.iter().enumerate() {
-            let patched = settled(request, reader, |answers| {
+        let wanted = settled(request, reader, |answers| {
+            Evaluation::new(&seen.inputs(param), &policy.variables, answers)?.all(&policy.conditions)
+        });
+        match wanted.await {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(failure) => {
+                failed(request, &failure.to_string())?;
+                continue;
+            }
+        }
+        for mutation in &policy.mutations {
+            let patch = settled(request, reader, |answers| {
                 let mut evaluation = Evaluation::new(&seen.inputs(param), &policy.variables, answers)?;
-                // The conditions are about the object as it came.
-                if index == 0 && !evaluation.all(&policy.conditions)? {
-                    return Ok(None);
-                }
-                evaluation.value(&mutation.program)?.to_json().map(Some)
+                evaluation.value(&mutation.program)?.to_json()
             });
-            let patched = match patched.await {
-                Ok(None) => break,
-                Ok(Some(patch)) => patch_with(&seen.object, &patch, mutation, schema.as_deref()),
-                Err(failure) => Err(failure.to_string()),
-            };
-            match patched {
+            let patch = patch.await.map_err(|failure| failure.to_string());
+            match patch.and_then(|patch| patch_with(&seen.object, &patch, mutation, schema.as_deref())) {
                 // Later mutations see what this one made.
                 Ok(object) => (seen.object, changed) = (object, true),
-                Err(why) => return failed(request, &why),
+                // One that is ignored leaves the others (apiserver's `dispatchInvocations`).
+                Err(why) => failed(request, &why)?,
             }
         }
         if changed {

@@ -216,13 +216,19 @@ async fn the_authorizer_is_asked() {
     assert!(validate(one, json!({})).await.0.unwrap().1.contains("failed expression"), "the fixture allows nothing");
 }
 
+/// A Deployment after these policies. Those with params have all of three ConfigMaps.
 async fn mutate(specs: impl IntoIterator<Item = Value>) -> Result<Value, String> {
-    let reader = reader([]);
+    let params = [("a", json!({})), ("b", json!({"key": "b"})), ("c", json!({"key": "c", "value": "1"}))];
+    let params = params.map(|(name, data)| json!({"metadata": {"name": name, "namespace": "team"}, "data": data}));
+    let reader = reader(params.map(|param| ("configmaps", param)));
     for (i, spec) in specs.into_iter().enumerate() {
+        let mut bound = binding(json!({"policyName": format!("p{i}")}));
+        if spec["paramKind"].is_object() {
+            bound["spec"]["paramRef"] = json!({"selector": {}, "parameterNotFoundAction": "Deny"});
+        }
         let mut policy = policy("MutatingAdmissionPolicy", spec);
         policy["metadata"]["name"] = format!("p{i}").into();
         reader.put(MUTATING, policy);
-        let mut bound = binding(json!({"policyName": format!("p{i}")}));
         bound["metadata"]["name"] = format!("b{i}").into();
         reader.put("mutatingadmissionpolicybindings", bound);
     }
@@ -282,6 +288,28 @@ async fn a_patch_whose_test_fails_is_not_applied() {
     }
     let error = made("path: '/spec/nothing/here', value: true").await.unwrap_err();
     assert!(error.contains("path is invalid"), "{error}");
+}
+
+#[tokio::test]
+async fn a_failure_that_is_ignored_leaves_the_other_mutations_and_params() {
+    let label = |labels: &str| {
+        let expression = format!("Object{{metadata: Object.metadata{{labels: {labels}}}}}");
+        json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}})
+    };
+    let mutations = json!([label("{'first': '1'}"), label("{'b': object.spec.missing}"), label("{'last': '1'}")]);
+    let ignored = mutate([json!({"failurePolicy": "Ignore", "mutations": mutations})]).await.unwrap();
+    assert_eq!(ignored["metadata"]["labels"], json!({"first": "1", "last": "1"}));
+    let error = mutate([json!({"failurePolicy": "Fail", "mutations": mutations})]).await.unwrap_err();
+    assert!(error.contains("no such key: missing"), "{error}");
+
+    let spec = |fail: &str| {
+        json!({"failurePolicy": fail, "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+            "matchConditions": [{"name": "keyed", "expression": "params.data.key != ''"}],
+            "mutations": [label("{params.data.key: params.data.value}")]})
+    };
+    assert_eq!(mutate([spec("Ignore")]).await.unwrap()["metadata"]["labels"], json!({"c": "1"}));
+    let error = mutate([spec("Fail")]).await.unwrap_err();
+    assert!(error.contains("match condition 'keyed' failed: no such key: key"), "{error}");
 }
 
 #[tokio::test]
