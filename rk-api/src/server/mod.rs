@@ -39,6 +39,7 @@ mod pipeline;
 pub mod pki;
 pub mod plugins;
 mod registry;
+mod reinvocation;
 pub mod reviews;
 pub mod schema;
 mod security;
@@ -52,6 +53,7 @@ pub use auth::{Attributes, AuthenticationError, Authenticator, Authorizer, Crede
 pub use late_reader::LateReader;
 pub(crate) use registry::Follower;
 pub use registry::{Changes, Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};
+pub use reinvocation::Reinvocation;
 pub use security::{Security, ServiceAccountIssuer};
 
 pub use control_plane::ControlPlane;

@@ -42,21 +42,13 @@ impl Admit for MutatingPolicies {
 
     async fn mutate(&self, request: &mut AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
         let set = self.0.current(reader).await?;
-        let mut again = Vec::new();
-        for policy in set.0.iter().filter(|policy| !policy.bindings.is_empty()) {
+        let second = request.reinvocation.is_second();
+        for policy in set.0.iter().filter(|policy| !policy.bindings.is_empty() && (policy.again || !second)) {
             let Some(shown) = matched(&policy.resources, request, reader).await? else { continue };
             for binding in &policy.bindings {
                 if matched(&binding["spec"]["matchResources"], request, reader).await?.is_some() {
                     run(policy, binding, &shown, request, reader).await?;
-                    if policy.again {
-                        again.push((policy, binding, shown.clone(), request.object.clone()));
-                    }
                 }
-            }
-        }
-        for (policy, binding, shown, left) in again {
-            if request.object != left {
-                run(policy, binding, &shown, request, reader).await?;
             }
         }
         Ok(())
@@ -90,6 +82,11 @@ async fn run(
     };
     let schema = reader.schema(shown);
     for param in &params {
+        let (meta, bound) = (&param["metadata"], text(&binding["metadata"]["name"]));
+        let name = format!("policy {}/{bound}/{}/{}", policy.name, text(&meta["namespace"]), text(&meta["name"]));
+        if !request.reinvocation.calls(&name, request.object.as_ref()) {
+            continue;
+        }
         let (mut seen, mut changed) = (Seen::of(request, shown, reader).await?, false);
         let wanted = settled(request, reader, |answers| {
             Evaluation::new(&seen.inputs(param), &policy.variables, answers)?.all(&policy.conditions)
@@ -116,8 +113,11 @@ async fn run(
             }
         }
         if changed {
-            request.object = Some(convert(seen.object, shown, &request.resource, reader).await?);
+            let mutated = Some(convert(seen.object, shown, &request.resource, reader).await?);
+            changed = request.object != mutated;
+            request.object = mutated;
         }
+        request.reinvocation.called(&name, policy.again, changed, request.object.as_ref());
     }
     Ok(())
 }

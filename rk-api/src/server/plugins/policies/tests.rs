@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{super::*, *};
-use crate::server::{Attributes, Notes, Operation, UserInfo, fixture::Objects};
+use crate::server::{Attributes, Notes, Operation, Reinvocation, UserInfo, fixture::Objects, reinvocation};
 
 const VALIDATING: &str = "validatingadmissionpolicies";
 const MUTATING: &str = "mutatingadmissionpolicies";
@@ -44,6 +44,7 @@ fn write(object: Value) -> AdmissionRequest {
         dry_run: false,
         warnings: Vec::new(),
         notes: Notes::default(),
+        reinvocation: Reinvocation::default(),
     }
 }
 
@@ -233,8 +234,9 @@ async fn mutate(specs: impl IntoIterator<Item = Value>) -> Result<Value, String>
         reader.put("mutatingadmissionpolicybindings", bound);
     }
     let mut request = write(deployment(1));
-    let done = MutatingPolicies::default().mutate(&mut request, &*reader).await;
-    done.map(|()| request.object.unwrap()).map_err(|status| status.message.unwrap())
+    let chain: [Arc<dyn Admit>; 1] = [Arc::new(MutatingPolicies::default())];
+    let done = reinvocation::mutate(&chain, &mut request, &*reader).await;
+    done.map(|_| request.object.unwrap()).map_err(|status| status.message.unwrap())
 }
 
 fn apply(expression: &str) -> Value {
