@@ -56,6 +56,10 @@ pub(super) async fn authenticate(core: &Core, parts: &mut Parts) -> Result<Arc<U
     parts.headers = credentials.headers;
     // They have said what they had to say, and to nobody else: requests are sent on in this server's own name.
     drop_headers(&mut parts.headers, "x-remote-");
+    #[cfg(feature = "serve")]
+    if let Some(proxy) = &core.front_proxy {
+        proxy.clear(&mut parts.headers);
+    }
     match authenticated {
         Ok(Some(user)) if user.name == ANONYMOUS && !core.anonymous_paths.allow(parts.uri.path()) => {
             Err(status::unauthorized().into())
