@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use rk_api::{
     Resource, Status,
     server::{
-        AdmissionRequest, Admit, Attributes, AuditLog, AuditLogOptions, AuditPolicy, Authorizer, Decision, Limits,
-        Operation, Reader, Security, ServerBuilder,
+        AdmissionRequest, Admit, Attributes, AuditLog, AuditLogOptions, AuditPolicy, AuthenticationError,
+        Authenticator, Authorizer, Credentials, Decision, Limits, Operation, Reader, Security, ServerBuilder, UserInfo,
     },
 };
 use serde_json::{Value, json};
@@ -142,6 +142,41 @@ async fn a_request_that_takes_too_long_is_audited_with_its_code() {
     let status = &all.last().unwrap()["responseStatus"];
     assert_eq!((&status["code"], &status["reason"]), (&json!(504), &json!("Timeout")));
     assert_eq!(all.last().unwrap()["auditID"], late.headers["audit-id"].to_str().unwrap());
+}
+
+/// Never knows who has the token `slow`.
+struct Slow;
+
+#[async_trait]
+impl Authenticator for Slow {
+    async fn authenticate(&self, credentials: &Credentials) -> Result<Option<UserInfo>, AuthenticationError> {
+        if credentials.token.as_deref() == Some("slow") {
+            std::future::pending::<()>().await;
+        }
+        Ok(None)
+    }
+}
+
+#[tokio::test]
+async fn a_caller_who_takes_too_long_to_be_known_is_audited_with_what_they_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = AuditLog::open(&folder.path().join("audit.log"), AuditLogOptions::default()).unwrap();
+    let (policy, sink) = (AuditPolicy::parse(POLICY).unwrap(), Arc::clone(&log));
+    let limits = Limits { request_timeout: Duration::from_millis(200), ..Limits::default() };
+    let more = |builder: ServerBuilder| builder.audit(policy, sink).limits(limits).authenticator(Arc::new(Slow));
+    let api = Api::build(|_, security| security, |_, builder| more(builder)).await;
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    let headers =
+        [("User-Agent", "test/1"), ("Audit-ID", "mine"), ("X-Forwarded-For", "192.0.2.1"), ("Accept", protobuf)];
+    let late = api.get(&with("slow", &headers), "/api/v1/nodes").await;
+    assert_eq!(
+        (late.code, &late.headers["audit-id"], &late.headers["content-type"]),
+        (504, &"mine".parse().unwrap(), &protobuf.parse().unwrap())
+    );
+    let all = events(folder.path(), &log).await;
+    let event = all.last().unwrap();
+    assert_eq!((&event["auditID"], &event["responseStatus"]["code"]), (&json!("mine"), &json!(504)));
+    assert_eq!((&event["userAgent"], &event["sourceIPs"][0]), (&json!("test/1"), &json!("192.0.2.1")));
 }
 
 /// Can't tell what joe may do.
