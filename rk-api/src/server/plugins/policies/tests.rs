@@ -169,6 +169,21 @@ async fn variables_nest_as_deep_as_the_stack_allows() {
 }
 
 #[tokio::test]
+async fn an_expression_and_the_variables_that_it_reads_share_the_stack() {
+    // As deep as the parser lets it be, with a loop on each level.
+    let nested = |inner: &str, levels: usize| {
+        (0..levels).fold(inner.to_owned(), |inner, level| format!("[1].all(a{level}, {inner})"))
+    };
+    let spec = |levels: usize| {
+        json!({"variables": [{"name": "deep", "expression": nested("true", levels)}],
+            "validations": [{"expression": nested("variables.deep", levels)}]})
+    };
+    assert_eq!(validate(spec(100), json!({})).await.0, None);
+    let (refused, _) = validate(spec(240), json!({})).await;
+    assert!(refused.clone().unwrap().1.contains("variables are nested deeper"), "{refused:?}");
+}
+
+#[tokio::test]
 async fn conditions_rules_and_labels_choose_the_writes() {
     let no = || json!([{"expression": "false"}]);
     let spec =
