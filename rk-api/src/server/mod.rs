@@ -40,6 +40,8 @@ pub mod pki;
 pub mod plugins;
 mod registry;
 mod reinvocation;
+#[cfg(feature = "serve")]
+mod remembered;
 pub mod reviews;
 pub mod schema;
 mod security;
