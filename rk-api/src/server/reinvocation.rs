@@ -2,7 +2,8 @@
 //!
 //! Webhooks and policies come last and change what the plugins before them have seen. So if any of them did, the whole chain
 //! runs once more: all plugins, but of the webhooks and policies only those with `reinvocationPolicy: IfNeeded` that were called
-//! before, still want the write, and find another object than they left.
+//! before, still want the write, and find another object than they left. (kube-apiserver calls a policy again for what it changed
+//! itself, too, which its API does not say: it makes a difference only to policies whose second evaluation adds to the first.)
 
 use std::{collections::HashMap, sync::Arc};
 
