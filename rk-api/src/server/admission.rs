@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{Attributes, Reader};
+use super::{Attributes, Reader, Reinvocation};
 use crate::{Error, Object, Resource, status};
 
 /// The kind of a write.
@@ -47,6 +47,8 @@ pub struct AdmissionRequest {
     pub warnings: Vec<String>,
     /// What plugins that only look at the write have to say besides yes or no.
     pub notes: Notes,
+    /// Whether those that change the write see it for the second time.
+    pub reinvocation: Reinvocation,
 }
 
 impl AdmissionRequest {
@@ -137,7 +139,9 @@ pub trait Admit: Send + Sync + 'static {
     /// Whether it wants to see such writes at all.
     fn handles(&self, operation: Operation, resource: &Resource, subresource: &str) -> bool;
 
-    /// May change `request.object`, before validation. `reader` reads the server's current objects.
+    /// May change `request.object`, before validation. `reader` reads the server's current objects. It is called once more for
+    /// the same write if a webhook or a policy changed the object ([`AdmissionRequest::reinvocation`]), so what it has done
+    /// already it does not do again.
     ///
     /// # Errors
     /// A [`Status`] (most often 403) refuses the write.

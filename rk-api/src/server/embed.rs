@@ -55,6 +55,9 @@ pub struct ServerBuilder {
     flow: FlowControl,
     limits: Limits,
     pub(super) options: super::control_plane::Options,
+    /// Whose headers are nobody else's business.
+    #[cfg(feature = "serve")]
+    pub(super) front_proxy: Option<Arc<authn::RequestHeader>>,
     #[cfg(feature = "serve")]
     kubelets: Option<super::KubeletClient>,
     #[cfg(feature = "serve")]
@@ -189,6 +192,8 @@ impl ServerBuilder {
             #[cfg(feature = "serve")]
             aggregator: aggregator.clone(),
             #[cfg(feature = "serve")]
+            front_proxy: self.front_proxy,
+            #[cfg(feature = "serve")]
             kubelets: self.kubelets,
             #[cfg(feature = "serve")]
             reach: self.reach,
@@ -260,6 +265,8 @@ impl Server {
             flow: FlowControl::Unlimited,
             limits: Limits::default(),
             options: Default::default(),
+            #[cfg(feature = "serve")]
+            front_proxy: None,
             #[cfg(feature = "serve")]
             kubelets: None,
             #[cfg(feature = "serve")]

@@ -40,6 +40,9 @@ mod pipeline;
 pub mod pki;
 pub mod plugins;
 mod registry;
+mod reinvocation;
+#[cfg(feature = "serve")]
+mod remembered;
 pub mod reviews;
 pub mod schema;
 mod security;
@@ -54,6 +57,7 @@ pub(crate) use follow::Follower;
 pub use follow::Version;
 pub use late_reader::LateReader;
 pub use registry::{Changes, Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};
+pub use reinvocation::Reinvocation;
 pub use security::{Security, ServiceAccountIssuer};
 
 pub use control_plane::ControlPlane;

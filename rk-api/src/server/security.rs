@@ -115,6 +115,7 @@ impl Security {
         let mut authenticators: Vec<Arc<dyn Authenticator>> = Vec::new();
         #[cfg(feature = "serve")]
         {
+            builder.front_proxy.clone_from(&self.request_header);
             authenticators.extend(self.request_header.map(|proxy| proxy as Arc<dyn Authenticator>));
             authenticators.push(Arc::new(ClientCertificates::default()));
         }

@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use rk_api::{
     Resource, Status,
     server::{
-        AdmissionRequest, Admit, AuditLog, AuditLogOptions, AuditPolicy, Limits, Operation, Reader, ServerBuilder,
+        AdmissionRequest, Admit, Attributes, AuditLog, AuditLogOptions, AuditPolicy, AuthenticationError,
+        Authenticator, Authorizer, Credentials, Decision, Limits, Operation, Reader, Security, ServerBuilder, UserInfo,
     },
 };
 use serde_json::{Value, json};
 
-use super::common::{Api, Caller, bearer};
+use super::common::{Api, Caller, bearer, with};
 
 const POLICY: &str = r#"
 apiVersion: audit.k8s.io/v1
@@ -141,4 +142,67 @@ async fn a_request_that_takes_too_long_is_audited_with_its_code() {
     let status = &all.last().unwrap()["responseStatus"];
     assert_eq!((&status["code"], &status["reason"]), (&json!(504), &json!("Timeout")));
     assert_eq!(all.last().unwrap()["auditID"], late.headers["audit-id"].to_str().unwrap());
+}
+
+/// Never knows who has the token `slow`.
+struct Slow;
+
+#[async_trait]
+impl Authenticator for Slow {
+    async fn authenticate(&self, credentials: &Credentials) -> Result<Option<UserInfo>, AuthenticationError> {
+        if credentials.token.as_deref() == Some("slow") {
+            std::future::pending::<()>().await;
+        }
+        Ok(None)
+    }
+}
+
+#[tokio::test]
+async fn a_caller_who_takes_too_long_to_be_known_is_audited_with_what_they_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = AuditLog::open(&folder.path().join("audit.log"), AuditLogOptions::default()).unwrap();
+    let (policy, sink) = (AuditPolicy::parse(POLICY).unwrap(), Arc::clone(&log));
+    let limits = Limits { request_timeout: Duration::from_millis(200), ..Limits::default() };
+    let more = |builder: ServerBuilder| builder.audit(policy, sink).limits(limits).authenticator(Arc::new(Slow));
+    let api = Api::build(|_, security| security, |_, builder| more(builder)).await;
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    let headers =
+        [("User-Agent", "test/1"), ("Audit-ID", "mine"), ("X-Forwarded-For", "192.0.2.1"), ("Accept", protobuf)];
+    let late = api.get(&with("slow", &headers), "/api/v1/nodes").await;
+    assert_eq!(
+        (late.code, &late.headers["audit-id"], &late.headers["content-type"]),
+        (504, &"mine".parse().unwrap(), &protobuf.parse().unwrap())
+    );
+    let all = events(folder.path(), &log).await;
+    let event = all.last().unwrap();
+    assert_eq!((&event["auditID"], &event["responseStatus"]["code"]), (&json!("mine"), &json!(504)));
+    assert_eq!((&event["userAgent"], &event["sourceIPs"][0]), (&json!("test/1"), &json!("192.0.2.1")));
+}
+
+/// Can't tell what joe may do.
+struct Unsure;
+
+#[async_trait]
+impl Authorizer for Unsure {
+    async fn authorize(&self, attributes: &Attributes) -> Decision {
+        match attributes.user.name.as_str() {
+            "joe" => Decision::Failed("nobody answers".to_owned()),
+            _ => Decision::NoOpinion(String::new()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_could_judge_is_noted_as_undecided() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = AuditLog::open(&folder.path().join("audit.log"), AuditLogOptions::default()).unwrap();
+    let (policy, sink) = (AuditPolicy::parse(POLICY).unwrap(), Arc::clone(&log));
+    let unsure =
+        |security: Security| Security { authorizers: vec![Arc::new(Unsure) as Arc<dyn Authorizer>], ..security };
+    let api = Api::build(|_, security| unsure(security), |_, builder| builder.audit(policy, sink)).await;
+    let acting = with("admin", &[("Impersonate-User", "joe")]);
+    assert_eq!(api.get(&acting, "/api/v1/nodes").await.code, 500);
+    let all = events(folder.path(), &log).await;
+    let annotations = &all.last().unwrap()["annotations"];
+    assert_eq!(*annotations, json!({"authorization.k8s.io/reason": "internal error"}));
 }

@@ -1,6 +1,7 @@
 //! Who callers are: every authenticator, through the server.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -9,6 +10,9 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use http::{Request, Response};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::rt::TokioIo;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, jwk::Jwk};
 use rk_api::server::{
     Remote, Security,
@@ -16,6 +20,7 @@ use rk_api::server::{
     pki::{Pki, Wanted},
 };
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use super::common::{Api, Caller, ISSUER, OLD_KEY, bearer, https, issuer, with};
 
@@ -254,6 +259,55 @@ async fn a_front_proxy_says_who_calls() {
     let client = api.pki.identity("client", &Wanted::client("joe", "")).unwrap();
     let joe = Caller { identity: Some(&client), headers: &headers, ..Caller::default() };
     assert_eq!(api.whoami(&joe).await.unwrap()["username"], "joe");
+}
+
+#[tokio::test]
+async fn what_a_front_proxy_says_is_told_to_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let proxies = Pki::open(folder.path()).unwrap();
+    let named = IdentityHeaders {
+        username: vec!["X-Forwarded-User".into()],
+        extra_prefix: vec!["X-Forwarded-Extra-".into()],
+        ..IdentityHeaders::default()
+    };
+    let trusted = RequestHeader::new(proxies.ca(), Vec::new(), &named).unwrap();
+    let api = Api::build(
+        |_, security| Security { request_header: Some(Arc::new(trusted)), ..security },
+        |_, builder| builder.proxy_to([("127.0.0.1".parse().unwrap(), 32)]),
+    )
+    .await;
+    // A pod that says which headers came.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = service_fn(|request: Request<Incoming>| async move {
+                let names: Vec<_> = request.headers().keys().map(|name| name.as_str().to_owned()).collect();
+                Ok::<_, Infallible>(Response::new(names.join(" ")))
+            });
+            tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    api.create("/api/v1/namespaces/default/serviceaccounts", json!({"metadata": {"name": "default"}})).await;
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let pods = "/api/v1/namespaces/default/pods";
+    api.create(pods, pod).await;
+    let merge = Caller { headers: &[("content-type", "application/merge-patch+json")], ..bearer("admin") };
+    let status = json!({"status": {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}});
+    let answer = api.call(&merge, "PATCH", &format!("{pods}/p/status"), status).await;
+    assert_eq!(answer.code, 200, "{}", answer.body);
+    let front = proxies.identity("front-proxy", &Wanted::client("front-proxy", "")).unwrap();
+    let headers = [
+        ("X-Forwarded-User", "jane"),
+        ("X-Forwarded-User-Agent", "browser"),
+        ("X-Forwarded-Extra-Team", "a"),
+        ("X-Remote-Group", "system:masters"),
+    ];
+    let jane = Caller { identity: Some(&front), headers: &headers, ..Caller::default() };
+    assert_eq!(api.whoami(&jane).await.unwrap()["username"], "jane");
+    let answer = api.get(&jane, &format!("{pods}/p:{port}/proxy/")).await;
+    let came: Vec<&str> = answer.body.as_str().unwrap().split(' ').filter(|name| name.starts_with("x-")).collect();
+    assert_eq!((answer.code, came), (200, vec!["x-forwarded-user-agent"]));
 }
 
 #[tokio::test]

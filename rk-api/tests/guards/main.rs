@@ -9,3 +9,4 @@ mod common;
 mod encryption;
 mod flow;
 mod nodes;
+mod reinvocation;

@@ -133,37 +133,53 @@ impl Writer {
         Ok(())
     }
 
+    /// What the names of old files begin and end with.
+    fn around(&self) -> (String, String) {
+        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
+        let ending = self.path.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
+        (format!("{stem}-"), ending)
+    }
+
     /// Begins another file; the old one gets the time into its name.
     fn rotate(&mut self) -> io::Result<()> {
         self.file.flush()?;
-        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let ending = self.path.extension().map(|e| format!(".{}", e.to_string_lossy())).unwrap_or_default();
-        let now = crate::now().strftime("%Y-%m-%dT%H-%M-%S%.6f").to_string();
-        match std::fs::rename(&self.path, self.path.with_file_name(format!("{stem}-{now}{ending}"))) {
+        let (begins, ends) = self.around();
+        let now = crate::now().strftime("%Y-%m-%dT%H-%M-%S%.6f");
+        match std::fs::rename(&self.path, self.path.with_file_name(format!("{begins}{now}{ends}"))) {
             // Somebody took it away, or another could not be begun the last time.
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         self.file = open(&self.path)?;
         self.written = 0;
-        if self.options.max_backups > 0 {
-            let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            let begins = format!("{stem}-");
-            // Files of others may begin alike: only what has a time there is one of these.
-            let is_time = |text: &str| {
-                text.starts_with(|c: char| c.is_ascii_digit())
-                    && text.chars().all(|c| c.is_ascii_digit() || matches!(c, '-' | 'T' | '.'))
-            };
-            let is_backup = |name: &str| {
-                name.strip_prefix(&begins).and_then(|rest| rest.strip_suffix(&ending)).is_some_and(is_time)
-            };
-            let mut old: Vec<_> = std::fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.path()).collect();
-            old.retain(|path| path.file_name().is_some_and(|name| is_backup(&name.to_string_lossy())));
-            old.sort();
-            let surplus = old.len().saturating_sub(self.options.max_backups);
-            old.iter().take(surplus).try_for_each(std::fs::remove_file)?;
+        // No event is lost for files that stay.
+        if let Err(error) = self.prune() {
+            tracing::warn!(path = %self.path.display(), %error, "old audit logs can't be removed");
         }
         Ok(())
+    }
+
+    /// Removes the oldest files, if they are too many.
+    fn prune(&self) -> io::Result<()> {
+        if self.options.max_backups == 0 {
+            return Ok(());
+        }
+        let (begins, ends) = self.around();
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // Files of others may begin alike: only what has a time there is one of these.
+        let is_time = |text: &str| {
+            text.starts_with(|c: char| c.is_ascii_digit())
+                && text.chars().all(|c| c.is_ascii_digit() || matches!(c, '-' | 'T' | '.'))
+        };
+        let is_backup =
+            |name: &str| name.strip_prefix(&begins).and_then(|rest| rest.strip_suffix(&ends)).is_some_and(is_time);
+        let mut old: Vec<_> = std::fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.path()).collect();
+        old.retain(|path| path.file_name().is_some_and(|name| is_backup(&name.to_string_lossy())));
+        old.sort();
+        let surplus = old.len().saturating_sub(self.options.max_backups);
+        // Of those that can't be removed the first is told, once the others are gone.
+        let removed: Vec<_> = old.iter().take(surplus).map(std::fs::remove_file).collect();
+        removed.into_iter().collect()
     }
 }
 
@@ -190,5 +206,20 @@ mod tests {
         log.flush().await;
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "event 5\n");
         assert_eq!(log.dropped(), 0);
+    }
+
+    #[tokio::test]
+    async fn no_event_is_lost_where_an_old_file_can_not_be_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        std::fs::create_dir(folder.path().join("audit-2020-01-01T00-00-00.000000.log")).unwrap();
+        let options = AuditLogOptions { max_bytes: 10, max_backups: 1, ..AuditLogOptions::default() };
+        let log = AuditLog::open(&path, options).unwrap();
+        for i in 0..3 {
+            log.take(format!("event {i}").into());
+            log.flush().await;
+        }
+        assert_eq!((log.dropped(), std::fs::read_to_string(&path).unwrap().as_str()), (0, "event 2\n"));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "the others are removed");
     }
 }

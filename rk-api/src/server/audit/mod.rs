@@ -59,6 +59,11 @@ pub(crate) fn decide(key: &str, value: impl FnOnce() -> String) {
     let _ = NOTES.try_with(|notes| notes.annotations.lock().insert(key.to_owned(), value()));
 }
 
+/// Takes back what was decided on the way.
+pub(crate) fn undecide(key: &str) {
+    let _ = NOTES.try_with(|notes| notes.annotations.lock().remove(key));
+}
+
 /// Notes as whom the request is made.
 pub(crate) fn impersonated(user: &Arc<UserInfo>) {
     let _ = NOTES.try_with(|notes| *notes.impersonated.lock() = Some(Arc::clone(user)));

@@ -128,6 +128,8 @@ impl Oidc {
         }
         *asked = Some(Instant::now());
         let fetched = tokio::time::timeout(PATIENCE, self.fetch()).await;
+        // Those who waited here meanwhile do not wait for it once more.
+        *asked = Some(Instant::now());
         let set = fetched.map_err(|_| "the issuer does not answer".to_owned())??;
         *self.keys.write() = Some(set);
         Ok(())
@@ -223,6 +225,18 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_issuer_that_does_not_answer_is_waited_for_once() {
+        // It takes connections and says nothing.
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ca = rcgen::generate_simple_self_signed(["x".to_owned()]).unwrap().cert.pem();
+        let oidc = Oidc::new(OidcIssuer::new(&format!("https://{}", silent.local_addr().unwrap()), &ca, "rk")).unwrap();
+        let started = Instant::now();
+        let refreshed = futures::future::join_all((0..3).map(|_| oidc.refresh())).await;
+        assert_eq!(refreshed, [Err("the issuer does not answer".to_owned()), Ok(()), Ok(())]);
+        assert!(started.elapsed() < 2 * PATIENCE, "{:?}", started.elapsed());
+    }
 
     #[test]
     fn claims_make_a_user() {

@@ -13,7 +13,7 @@ use rustls::{
 use super::ClientCertificates;
 use crate::server::{
     AuthenticationError, Authenticator, Credentials, TlsError, UserInfo,
-    http::{roots, unescape},
+    http::{drop_headers, roots, unescape},
 };
 
 /// The headers in which a front proxy says who calls; these are the usual ones.
@@ -61,7 +61,7 @@ impl RequestHeader {
     /// Believes proxies whose certificates are of `ca` (PEM) and have one of these common names (none: any name).
     ///
     /// # Errors
-    /// The authority is none, or a header's name is none.
+    /// The authority is none, or a header's name or prefix is none.
     pub fn new(ca: &str, names: Vec<String>, headers: &IdentityHeaders) -> Result<Self, TlsError> {
         let wrong = |what, reason: &dyn fmt::Display| TlsError { what, reason: reason.to_string() };
         let roots = Arc::new(roots("request-header CA", ca)?);
@@ -71,6 +71,9 @@ impl RequestHeader {
         let list = |names: &[String]| -> Result<Vec<HeaderName>, InvalidHeaderName> {
             names.iter().map(|name| HeaderName::from_bytes(name.as_bytes())).collect()
         };
+        if headers.extra_prefix.iter().any(String::is_empty) {
+            return Err(wrong("request header", &"an empty prefix is that of all headers"));
+        }
         let named = |names| list(names).map_err(|error| wrong("request header", &error));
         Ok(Self {
             verifier,
@@ -80,6 +83,16 @@ impl RequestHeader {
             group: named(&headers.group)?,
             extra_prefix: headers.extra_prefix.iter().map(|prefix| prefix.to_ascii_lowercase()).collect(),
         })
+    }
+
+    /// Removes the headers in which a proxy says who calls.
+    pub(crate) fn clear(&self, headers: &mut HeaderMap) {
+        for name in [&self.username, &self.uid, &self.group].into_iter().flatten() {
+            headers.remove(name);
+        }
+        for prefix in &self.extra_prefix {
+            drop_headers(headers, prefix);
+        }
     }
 
     /// The user that the headers name; `None` if they name none.
@@ -141,5 +154,8 @@ mod tests {
         assert_eq!(believed.authenticate(&credentials).await.unwrap(), None, "its name was not looked at");
         credentials.headers.insert("x-remote-user", "jane".parse().unwrap());
         assert!(believed.authenticate(&credentials).await.unwrap_err().0.contains("not in the allowed list"));
+        let every = IdentityHeaders { extra_prefix: vec![String::new()], ..IdentityHeaders::default() };
+        let refused = RequestHeader::new(proxies.ca(), Vec::new(), &every).unwrap_err();
+        assert!(refused.to_string().contains("empty prefix"), "{refused}");
     }
 }

@@ -1,41 +1,41 @@
 //! A service that knows the holders of tokens
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/authentication/#webhook-token-authentication>).
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::Method;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use tokio::time::Instant;
 
-use crate::server::{AuthenticationError, Authenticator, Credentials, Remote, UserInfo};
+use crate::server::{
+    AuthenticationError, Authenticator, Credentials, Remote, UserInfo,
+    remembered::{Remembered, question},
+};
 
 /// How long the service may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Answers that are remembered at once.
 const REMEMBERED: usize = 4096;
 
-/// When an answer was given, and what it was.
-type Known = (Instant, Result<Option<UserInfo>, AuthenticationError>);
+/// What the service said.
+type Answer = Result<Option<UserInfo>, AuthenticationError>;
 
 /// Asks a service with a `TokenReview`, and remembers its answers for a while.
 pub struct TokenWebhook {
     remote: Remote,
     audiences: Vec<String>,
     remember: Duration,
-    known: Mutex<HashMap<[u8; 32], Known>>,
+    known: Remembered<Answer>,
 }
 
 impl TokenWebhook {
     /// Asks `remote` whether a token is for one of these audiences; none for any. Answers count for `remember`
     /// (kube-apiserver's default is 2 minutes).
     pub fn new(remote: Remote, audiences: Vec<String>, remember: Duration) -> Self {
-        Self { remote, audiences, remember, known: Mutex::default() }
+        Self { remote, audiences, remember, known: Remembered::new(REMEMBERED) }
     }
 
-    async fn ask(&self, token: &str) -> Result<Result<Option<UserInfo>, AuthenticationError>, String> {
+    async fn ask(&self, token: &str) -> Result<Answer, String> {
         let mut spec = json!({"token": token});
         if !self.audiences.is_empty() {
             spec["audiences"] = json!(self.audiences);
@@ -69,23 +69,13 @@ impl TokenWebhook {
 impl Authenticator for TokenWebhook {
     async fn authenticate(&self, credentials: &Credentials) -> Result<Option<UserInfo>, AuthenticationError> {
         let Some(token) = &credentials.token else { return Ok(None) };
-        let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
-        if let Some((at, answer)) = self.known.lock().get(&key)
-            && at.elapsed() < self.remember
-        {
-            return answer.clone();
+        let question = question(token);
+        if let Some(answer) = self.known.get(&question) {
+            return answer;
         }
         // A service that does not answer is asked again; what it said counts, a no as well as a yes.
         let answer = self.ask(token).await.map_err(|why| AuthenticationError(format!("token webhook: {why}")))?;
-        let mut known = self.known.lock();
-        if known.len() >= REMEMBERED {
-            known.retain(|_, (at, _)| at.elapsed() < self.remember);
-        }
-        // All are in time: they are forgotten rather than looked through each time, and what comes is remembered.
-        if known.len() >= REMEMBERED {
-            known.clear();
-        }
-        known.insert(key, (Instant::now(), answer.clone()));
+        self.known.put(question, answer.clone(), self.remember);
         answer
     }
 }

@@ -1,16 +1,16 @@
 //! A service that decides (<https://kubernetes.io/docs/reference/access-authn-authz/webhook/>).
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::Method;
-use parking_lot::Mutex;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use tokio::time::Instant;
 
 use super::{ResolvedRules, RuleResolver};
-use crate::server::{Attributes, Authorizer, Decision, Remote, UserInfo};
+use crate::server::{
+    Attributes, Authorizer, Decision, Remote, UserInfo,
+    remembered::{Remembered, question},
+};
 use crate::{FieldSelector, LabelSelector, Requirement};
 
 /// Answers that are remembered at once.
@@ -47,13 +47,13 @@ impl Default for WebhookOptions {
 pub struct AuthorizationWebhook {
     remote: Remote,
     options: WebhookOptions,
-    known: Mutex<HashMap<[u8; 32], (Instant, Decision)>>,
+    known: Remembered<Decision>,
 }
 
 impl AuthorizationWebhook {
     /// Asks `remote`.
     pub fn new(remote: Remote, options: WebhookOptions) -> Self {
-        Self { remote, options, known: Mutex::default() }
+        Self { remote, options, known: Remembered::new(REMEMBERED) }
     }
 
     fn remember(&self, decision: &Decision) -> Duration {
@@ -139,11 +139,9 @@ impl Authorizer for AuthorizationWebhook {
     async fn authorize(&self, attributes: &Attributes) -> Decision {
         let spec = spec(attributes);
         let text = spec.to_string();
-        let key: [u8; 32] = Sha256::digest(text.as_bytes()).into();
-        if let Some((at, decision)) = self.known.lock().get(&key)
-            && at.elapsed() < self.remember(decision)
-        {
-            return decision.clone();
+        let question = question(&text);
+        if let Some(decision) = self.known.get(&question) {
+            return decision;
         }
         let decision = match self.ask(&spec).await {
             Ok(decision) => decision,
@@ -153,18 +151,9 @@ impl Authorizer for AuthorizationWebhook {
                 return if self.options.deny_on_failure { Decision::Deny(why) } else { Decision::Failed(why) };
             }
         };
-        if text.len() >= LONG {
-            return decision;
+        if text.len() < LONG {
+            self.known.put(question, decision.clone(), self.remember(&decision));
         }
-        let mut known = self.known.lock();
-        if known.len() >= REMEMBERED {
-            known.retain(|_, (at, decision)| at.elapsed() < self.remember(decision));
-        }
-        // All are in time: they are forgotten rather than looked through each time, and what comes is remembered.
-        if known.len() >= REMEMBERED {
-            known.clear();
-        }
-        known.insert(key, (Instant::now(), decision.clone()));
         decision
     }
 }

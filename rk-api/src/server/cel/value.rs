@@ -205,6 +205,17 @@ impl<'a> Val<'a> {
         Self::Other(Arc::new(other))
     }
 
+    /// The value, of a type of Kubernetes' libraries.
+    ///
+    /// # Errors
+    /// It is of another type.
+    pub(super) fn as_other(&self) -> Result<&Other, Failure> {
+        match self {
+            Self::Other(other) => Ok(other),
+            _ => Err(Failure::overload()),
+        }
+    }
+
     pub(super) fn some(value: Self) -> Self {
         Self::optional(Some(value))
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, header, request::Parts};
 
+use super::deadline::Deadline;
 use crate::{
     Error,
     server::{Attributes, Authenticator, Credentials, UserInfo, audit, authn::ANONYMOUS, pipeline::Core},
@@ -35,8 +36,8 @@ pub(crate) fn drop_headers(headers: &mut HeaderMap, prefix: &str) {
 /// Who sends a request.
 ///
 /// # Errors
-/// 401 if nobody knows the credentials.
-pub(super) async fn authenticate(core: &Core, parts: &mut Parts) -> Result<Arc<UserInfo>, Error> {
+/// 401 if nobody knows the credentials, 504 if that takes too long.
+pub(super) async fn authenticate(core: &Core, parts: &mut Parts, deadline: Deadline) -> Result<Arc<UserInfo>, Error> {
     let token = parts
         .headers
         .get(header::AUTHORIZATION)
@@ -52,11 +53,15 @@ pub(super) async fn authenticate(core: &Core, parts: &mut Parts) -> Result<Arc<U
         token,
         headers: std::mem::take(&mut parts.headers),
     };
-    let authenticated = core.authenticator.authenticate(&credentials).await;
+    let authenticated = deadline.keep(async { Ok(core.authenticator.authenticate(&credentials).await) }).await;
     parts.headers = credentials.headers;
     // They have said what they had to say, and to nobody else: requests are sent on in this server's own name.
     drop_headers(&mut parts.headers, "x-remote-");
-    match authenticated {
+    #[cfg(feature = "serve")]
+    if let Some(proxy) = &core.front_proxy {
+        proxy.clear(&mut parts.headers);
+    }
+    match authenticated? {
         Ok(Some(user)) if user.name == ANONYMOUS && !core.anonymous_paths.allow(parts.uri.path()) => {
             Err(status::unauthorized().into())
         }

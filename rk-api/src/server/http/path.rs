@@ -56,10 +56,11 @@ impl ResourcePath {
             parsed.watch = true;
             parts.remove(0);
         }
-        // `namespaces/x` and `namespaces/x/status` are about the namespace itself.
+        // `namespaces/x` and `namespaces/x/status` are about the namespace itself, whatever follows.
         let inside = parts.first() == Some(&"namespaces")
             && parts.len() > 2
-            && !(parts.len() == 3 && matches!(parts[2], "status" | "finalize" | ""));
+            && !matches!(parts[2], "status" | "finalize")
+            && !(parts.len() == 3 && parts[2].is_empty());
         if inside {
             parsed.namespace = unescape(parts[1])?;
             parts.drain(..2);
@@ -93,6 +94,9 @@ mod tests {
             ("/api/v1/namespaces", "|v1||namespaces|||"),
             ("/api/v1/namespaces/a", "|v1||namespaces|a||"),
             ("/api/v1/namespaces/a/status", "|v1||namespaces|a|status|"),
+            ("/api/v1/namespaces/a/", "|v1||namespaces|a||"),
+            ("/apis/x/v1/namespaces/a/status/y", "x|v1||namespaces|a|status|y"),
+            ("/api/v1/namespaces/a/finalize/y/z", "|v1||namespaces|a|finalize|y/z"),
             ("/api/v1/namespaces/a/pods", "|v1|a|pods|||"),
             ("/api/v1/namespaces/a/pods/p/proxy/x/y", "|v1|a|pods|p|proxy|x/y"),
             ("/api/v1/pods/a/log/x", "|v1||pods|a|log|x"),

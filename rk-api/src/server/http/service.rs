@@ -96,7 +96,7 @@ impl HttpService {
     {
         let known = match &self.user {
             Some(user) => Ok(Arc::clone(user)),
-            None => deadline.keep(identity::authenticate(&self.core, parts)).await,
+            None => identity::authenticate(&self.core, parts, deadline).await,
         };
         let nobody = || Arc::new(UserInfo::default());
         let asks = known.as_ref().map_or_else(|_| nobody(), Arc::clone);

@@ -6,7 +6,7 @@
 mod order;
 mod strategic;
 
-use json_patch::PatchOperation;
+use json_patch::{PatchOperation, TestOperation};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::Value;
 
@@ -108,11 +108,22 @@ fn json(patch: &Value, current: &Value) -> Result<Value, Status> {
     Ok(patched)
 }
 
+/// Why a JSON patch can't be applied.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Inapplicable {
+    /// A `test` does not hold: which operation, and of which path.
+    #[error("operation '/{0}' failed at path '{1}': value did not match")]
+    Test(usize, String),
+    /// Another operation is not for this object, or would make it too large.
+    #[error("{0}")]
+    Other(String),
+}
+
 /// Applies the operations of a JSON patch. What a failure leaves is to be dropped.
 ///
 /// # Errors
 /// Why an operation can't be applied.
-pub(crate) fn operate(object: &mut Value, patch: &json_patch::Patch) -> Result<(), String> {
+pub(crate) fn operate(object: &mut Value, patch: &json_patch::Patch) -> Result<(), Inapplicable> {
     let mut copied = 0;
     for (index, operation) in patch.0.iter().enumerate() {
         let (part, from) = match operation {
@@ -125,19 +136,38 @@ pub(crate) fn operate(object: &mut Value, patch: &json_patch::Patch) -> Result<(
         // A copy may double the object, and both may nest it.
         copied += part.filter(|_| from).map_or(0, |part| part.to_string().len());
         if copied > MAX_COPIED {
-            return Err(format!("a JSON patch copies or moves more than {MAX_COPIED} bytes"));
+            let why = format!("a JSON patch copies or moves more than {MAX_COPIED} bytes");
+            return Err(Inapplicable::Other(why));
         }
         let outside = operation.path().as_str().matches('/').count();
         if part.is_some_and(|part| outside + depth(part) > MAX_DEPTH) {
-            return Err(format!("a JSON patch nests an object deeper than {MAX_DEPTH} levels"));
+            let why = format!("a JSON patch nests an object deeper than {MAX_DEPTH} levels");
+            return Err(Inapplicable::Other(why));
+        }
+        if let PatchOperation::Test(test) = operation
+            && let Some(found) = tested(object, test)
+        {
+            if *found != test.value {
+                return Err(Inapplicable::Test(index, test.path.to_string()));
+            }
+            continue;
         }
         // Without undoing what was done before a failure: to undo some moves the crate panics.
         json_patch::patch_unsafe(object, std::slice::from_ref(operation)).map_err(|mut error| {
             error.operation = index;
-            error.to_string()
+            Inapplicable::Other(error.to_string())
         })?;
     }
     Ok(())
+}
+
+/// What a `test` is about; `None` if nothing can be there. A field that an object lacks is null, as in the library of Kubernetes.
+fn tested<'a>(object: &'a Value, test: &TestOperation) -> Option<&'a Value> {
+    let path = test.path.as_str();
+    object.pointer(path).or_else(|| {
+        let (parent, _) = path.rsplit_once('/')?;
+        object.pointer(parent).filter(|parent| parent.is_object()).map(|_| &Value::Null)
+    })
 }
 
 /// Levels of a tree.
@@ -190,6 +220,21 @@ mod tests {
         ] {
             let status = apply(kind, &patch, &json!({"a": 1}), None).unwrap_err();
             assert_eq!((status.code, status.reason.as_deref()), (Some(code), Some(reason)), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_field_that_is_not_there_is_tested_as_null() {
+        let test = |path: &str, value: Value| json!([{"op": "test", "path": path, "value": value}]);
+        let object = json!({"a": {"b": null}, "list": [1]});
+        for (path, value, holds) in [
+            ("/a/b", json!(null), true),
+            ("/a/c", json!(null), true),
+            ("/a/c", json!(1), false),
+            ("/a/c/d", json!(null), false),
+            ("/list/1", json!(null), false),
+        ] {
+            assert_eq!(apply(PatchKind::Json, &test(path, value), &object, None).is_ok(), holds, "{path}");
         }
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Call, Core};
 use crate::{
     DeleteOptions, Error, WriteOptions,
-    server::{AdmissionRequest, Notes, OldObject, Operation, audit},
+    server::{AdmissionRequest, Notes, OldObject, Operation, Reinvocation, audit, reinvocation},
 };
 
 impl Core {
@@ -14,13 +14,7 @@ impl Core {
     /// # Errors
     /// A plugin refuses the write.
     pub(super) async fn mutate(&self, request: &mut AdmissionRequest, call: &Call) -> Result<bool, Error> {
-        let mut seen = false;
-        for plugin in &self.admission {
-            if plugin.handles(request.operation, &request.resource, &request.attributes.subresource) {
-                plugin.mutate(request, self).await?;
-                seen = true;
-            }
-        }
+        let seen = reinvocation::mutate(&self.admission, request, self).await?;
         call.warn(std::mem::take(&mut request.warnings));
         Ok(seen)
     }
@@ -78,6 +72,7 @@ pub(super) fn request(
         dry_run: options.1,
         warnings: Vec::new(),
         notes: Notes::default(),
+        reinvocation: Reinvocation::default(),
     }
 }
 

@@ -69,6 +69,8 @@ impl Core {
             }
             Decision::Deny(reason) | Decision::NoOpinion(reason) => Err(refuse(attributes, reason)),
             Decision::Failed(why) => {
+                // Who may act as somebody else was allowed that, and no more.
+                audit::undecide(DECISION);
                 audit::decide(REASON, || "internal error".to_owned());
                 Err(status::internal(why).into())
             }

@@ -69,6 +69,9 @@ pub(crate) struct Core {
     /// The servers behind this one; `None` if there can be none.
     #[cfg(feature = "serve")]
     pub(crate) aggregator: Option<Arc<super::aggregation::Aggregator>>,
+    /// The front proxy whose word is taken; `None` for none.
+    #[cfg(feature = "serve")]
+    pub(crate) front_proxy: Option<Arc<authn::RequestHeader>>,
     /// How kubelets are called; `None` if they are not.
     #[cfg(feature = "serve")]
     pub(crate) kubelets: Option<super::KubeletClient>,

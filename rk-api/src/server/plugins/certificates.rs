@@ -22,6 +22,10 @@ pub struct CertificateSubjectRestriction;
 
 /// The organizations that a request in PEM asks for.
 fn organizations(pem: &[u8]) -> Result<Vec<String>, String> {
+    // Readers differ in which of several blocks they take, where the end of one has another name than its beginning.
+    if String::from_utf8_lossy(pem).matches("-----BEGIN ").count() > 1 {
+        return Err("there is more than one PEM block".to_owned());
+    }
     let (_, pem) = parse_x509_pem(pem).map_err(|error| error.to_string())?;
     let (_, request) = X509CertificationRequest::from_der(&pem.contents).map_err(|error| error.to_string())?;
     let organizations = request.certification_request_info.subject.iter_organization();

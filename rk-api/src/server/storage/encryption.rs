@@ -147,10 +147,9 @@ impl Encryption {
                         for key in keys.keys {
                             providers.push(provider(&key).map_err(fail)?);
                             // A value names its key, which must be one.
-                            if names.contains(&key.name) {
-                                return Err(fail(format!("two keys of a rule have the name {:?}", key.name)));
+                            if let Some(twice) = names.replace(key.name) {
+                                return Err(fail(format!("two keys of a rule have the name {twice:?}")));
                             }
-                            names.insert(key.name);
                         }
                     }
                     other => {

@@ -42,7 +42,7 @@ pub(crate) struct Check {
 }
 
 /// What the authorizer said.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
     allowed: bool,
     reason: String,
@@ -58,11 +58,9 @@ impl Answers {
     /// Notes what the authorizer said.
     pub(crate) fn note(&mut self, check: Check, decision: Decision) {
         let verdict = match decision {
-            Decision::Allow(reason) => Verdict { allowed: true, reason, error: String::new() },
-            Decision::Deny(reason) | Decision::NoOpinion(reason) => {
-                Verdict { allowed: false, reason, error: String::new() }
-            }
-            Decision::Failed(error) => Verdict { allowed: false, reason: String::new(), error },
+            Decision::Allow(reason) => Verdict { allowed: true, reason, ..Verdict::default() },
+            Decision::Deny(reason) | Decision::NoOpinion(reason) => Verdict { reason, ..Verdict::default() },
+            Decision::Failed(error) => Verdict { error, ..Verdict::default() },
         };
         self.0.push((check, verdict));
     }
@@ -172,31 +170,22 @@ fn narrowed<'a>(a: &[Val<'a>], set: fn(&mut Check, String)) -> Evaluated<'a> {
 }
 
 fn who(value: &Val<'_>) -> Result<Authorizer, Failure> {
-    match value {
-        Val::Other(other) => match &**other {
-            Other::Authorizer(authorizer) => Ok(authorizer.clone()),
-            _ => Err(Failure::overload()),
-        },
+    match value.as_other()? {
+        Other::Authorizer(authorizer) => Ok(authorizer.clone()),
         _ => Err(Failure::overload()),
     }
 }
 
 fn check<'v>(value: &'v Val<'_>) -> Result<&'v Check, Failure> {
-    match value {
-        Val::Other(other) => match &**other {
-            Other::Check(check) => Ok(check),
-            _ => Err(Failure::overload()),
-        },
+    match value.as_other()? {
+        Other::Check(check) => Ok(check),
         _ => Err(Failure::overload()),
     }
 }
 
 fn verdict<'v>(value: &'v Val<'_>) -> Result<&'v Verdict, Failure> {
-    match value {
-        Val::Other(other) => match &**other {
-            Other::Verdict(verdict) => Ok(verdict),
-            _ => Err(Failure::overload()),
-        },
+    match value.as_other()? {
+        Other::Verdict(verdict) => Ok(verdict),
         _ => Err(Failure::overload()),
     }
 }

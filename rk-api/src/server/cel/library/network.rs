@@ -52,7 +52,8 @@ pub(super) const ROWS: &[Row] = &[
             Val::String(_) => parse(meter, &a[1], read_ip)??,
             other => ip(other)?,
         };
-        Ok(Val::Bool(contains(cidr(&a[0])?, inner)))
+        let outer = cidr(&a[0])?;
+        Ok(Val::Bool(is_within(inner, (outer.ip, outer.bits))))
     }),
     (&[".containsCIDR(cidr, cidr) bool", ".containsCIDR(cidr, string) bool"], |meter, a| {
         let inner = match &a[1] {
@@ -60,7 +61,7 @@ pub(super) const ROWS: &[Row] = &[
             other => cidr(other)?,
         };
         let outer = cidr(&a[0])?;
-        Ok(Val::Bool(outer.bits <= inner.bits && contains(outer, inner.ip)))
+        Ok(Val::Bool(outer.bits <= inner.bits && is_within(inner.ip, (outer.ip, outer.bits))))
     }),
     (&[".ip(cidr) ip"], |_, a| Ok(Val::other(Other::Ip(cidr(&a[0])?.ip)))),
     (&[".masked(cidr) cidr"], |_, a| {
@@ -102,21 +103,15 @@ fn read_cidr(text: &str) -> Result<Cidr, Failure> {
 }
 
 fn ip(value: &Val<'_>) -> Result<IpAddr, Failure> {
-    match value {
-        Val::Other(other) => match &**other {
-            Other::Ip(ip) => Ok(*ip),
-            _ => Err(Failure::overload()),
-        },
+    match value.as_other()? {
+        Other::Ip(ip) => Ok(*ip),
         _ => Err(Failure::overload()),
     }
 }
 
 fn cidr(value: &Val<'_>) -> Result<Cidr, Failure> {
-    match value {
-        Val::Other(other) => match &**other {
-            Other::Cidr(cidr) => Ok(*cidr),
-            _ => Err(Failure::overload()),
-        },
+    match value.as_other()? {
+        Other::Cidr(cidr) => Ok(*cidr),
         _ => Err(Failure::overload()),
     }
 }
@@ -137,8 +132,4 @@ fn masked(ip: IpAddr, bits: u8) -> IpAddr {
             Ipv6Addr::from_bits(ip.to_bits() & mask).into()
         }
     }
-}
-
-fn contains(cidr: Cidr, ip: IpAddr) -> bool {
-    is_within(ip, (cidr.ip, cidr.bits))
 }

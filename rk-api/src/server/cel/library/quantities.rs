@@ -39,11 +39,8 @@ fn parse(meter: &mut Meter<'_>, value: &Val<'_>) -> Result<Result<Quantity, Fail
 }
 
 fn of(value: &Val<'_>) -> Result<Quantity, Failure> {
-    match value {
-        Val::Other(other) => match &**other {
-            Other::Quantity(quantity) => Ok(*quantity),
-            _ => Err(Failure::overload()),
-        },
+    match value.as_other()? {
+        Other::Quantity(quantity) => Ok(*quantity),
         _ => Err(Failure::overload()),
     }
 }

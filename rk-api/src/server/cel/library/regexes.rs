@@ -21,6 +21,10 @@ use super::{
 
 /// Memory that a compiled pattern may take.
 const SIZE: usize = 1 << 20;
+/// Memory that one may take to be kept.
+const SMALL: usize = 256 << 10;
+/// The longest pattern that is kept.
+const LONG: usize = 1024;
 /// So many patterns that are no constants are kept, and as many more that were used before them.
 const KEPT: usize = 32;
 
@@ -48,23 +52,23 @@ pub(super) const ROWS: &[Row] = &[
 /// What patterns became, by their text, in two generations: the older one goes when the younger one is full.
 #[derive(Default)]
 struct Known {
-    young: HashMap<String, Result<Arc<Regex>, Failure>>,
-    old: HashMap<String, Result<Arc<Regex>, Failure>>,
+    young: HashMap<String, Arc<Regex>>,
+    old: HashMap<String, Arc<Regex>>,
 }
 
 static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
 
 impl Known {
-    fn get(&mut self, pattern: &str) -> Option<Result<Arc<Regex>, Failure>> {
+    fn get(&mut self, pattern: &str) -> Option<Arc<Regex>> {
         if let Some(known) = self.young.get(pattern) {
-            return Some(known.clone());
+            return Some(Arc::clone(known));
         }
         let (pattern, known) = self.old.remove_entry(pattern)?;
-        self.keep(pattern, known.clone());
+        self.keep(pattern, Arc::clone(&known));
         Some(known)
     }
 
-    fn keep(&mut self, pattern: String, made: Result<Arc<Regex>, Failure>) {
+    fn keep(&mut self, pattern: String, made: Arc<Regex>) {
         if self.young.len() >= KEPT {
             self.old = std::mem::take(&mut self.young);
         }
@@ -74,21 +78,26 @@ impl Known {
 
 /// A pattern that is compiled once and for all.
 pub(in super::super) fn compiled(pattern: &str) -> Evaluated<'static> {
-    Ok(Val::Other(Arc::new(Other::Pattern(compile(pattern)?))))
+    Ok(Val::Other(Arc::new(Other::Pattern(compile(pattern, SIZE)?))))
 }
 
-/// A pattern that comes with the values.
+/// A pattern that comes with the values. A large one is compiled each time: it is anybody's, and would take its memory for as long
+/// as no others come.
 fn known(pattern: &str) -> Result<Arc<Regex>, Failure> {
-    if let Some(known) = KNOWN.lock().get(pattern) {
-        return known;
+    if pattern.len() > LONG {
+        return compile(pattern, SIZE);
     }
-    let made = compile(pattern);
-    KNOWN.lock().keep(pattern.to_owned(), made.clone());
-    made
+    if let Some(known) = KNOWN.lock().get(pattern) {
+        return Ok(known);
+    }
+    let Ok(made) = compile(pattern, SMALL) else { return compile(pattern, SIZE) };
+    KNOWN.lock().keep(pattern.to_owned(), Arc::clone(&made));
+    Ok(made)
 }
 
-fn compile(pattern: &str) -> Result<Arc<Regex>, Failure> {
-    let made = regex::RegexBuilder::new(pattern).size_limit(SIZE).dfa_size_limit(SIZE).build();
+/// Compiles a pattern that takes at most so much memory.
+fn compile(pattern: &str, size: usize) -> Result<Arc<Regex>, Failure> {
+    let made = regex::RegexBuilder::new(pattern).size_limit(size).dfa_size_limit(size).build();
     made.map(Arc::new).map_err(|error| {
         let why = error.to_string();
         Failure::new(format!("error parsing regexp: {}", why.lines().last().unwrap_or_default().trim()))
@@ -128,11 +137,16 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &known("^kept-[a-z]+$").unwrap()), "compiled twice");
         let mut kept = Known::default();
         for n in 0..10 * KEPT {
-            kept.keep(n.to_string(), compile("a"));
+            kept.keep(n.to_string(), compile("a", SIZE).unwrap());
             assert!(kept.get("0").is_some(), "one that is used stays");
             assert!(kept.young.len() + kept.old.len() <= 2 * KEPT);
         }
         assert!(kept.get("1").is_none());
         assert_eq!(known("(").unwrap_err(), known("(").unwrap_err());
+        // Long, and large.
+        for pattern in ["a".repeat(LONG + 1), r"\w{10}".to_owned()] {
+            let first = known(&pattern).unwrap();
+            assert!(!Arc::ptr_eq(&first, &known(&pattern).unwrap()), "kept: {pattern}");
+        }
     }
 }

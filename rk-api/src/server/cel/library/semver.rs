@@ -39,11 +39,8 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 fn of<'v>(value: &'v Val<'_>) -> Result<&'v Semver, Failure> {
-    match value {
-        Val::Other(other) => match &**other {
-            Other::Semver(version) => Ok(version),
-            _ => Err(Failure::overload()),
-        },
+    match value.as_other()? {
+        Other::Semver(version) => Ok(version),
         _ => Err(Failure::overload()),
     }
 }

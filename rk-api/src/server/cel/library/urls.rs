@@ -53,11 +53,8 @@ pub(super) const ROWS: &[Row] = &[
 ];
 
 fn of<'v>(value: &'v Val<'_>) -> Result<&'v Url, Failure> {
-    match value {
-        Val::Other(other) => match &**other {
-            Other::Url(url) => Ok(url),
-            _ => Err(Failure::overload()),
-        },
+    match value.as_other()? {
+        Other::Url(url) => Ok(url),
         _ => Err(Failure::overload()),
     }
 }

@@ -78,9 +78,16 @@ pub(super) async fn locate(core: &Core, name: &str) -> Result<Address, Error> {
 /// A connection to a node's kubelet.
 ///
 /// # Errors
-/// As of [`locate`], and 503 if this server may not call kubelets, 500 if it does not answer.
+/// As of [`locate`] and [`dial`].
 pub(super) async fn connect(core: &Core, name: &str) -> Result<(Box<dyn Connection>, Address), Error> {
-    let address = locate(core, name).await?;
+    dial(core, locate(core, name).await?).await
+}
+
+/// A connection to the kubelet that listens there.
+///
+/// # Errors
+/// 503 if this server may not call kubelets, 500 if it does not answer.
+pub(super) async fn dial(core: &Core, address: Address) -> Result<(Box<dyn Connection>, Address), Error> {
     let Some(client) = &core.kubelets else {
         return Err(status::unavailable("this server has no client certificate to call kubelets with").into());
     };

@@ -93,14 +93,14 @@ pub(super) async fn node(
     body: Body,
 ) -> Result<Response<Body>, Error> {
     let (scheme, name, wanted) = split(&call.name)?;
+    let address = kubelet::locate(core, name).await?;
     if !wanted.is_empty() {
-        let address = kubelet::locate(core, name).await?;
         let number: u16 = wanted.parse().map_err(|_| status::bad_request(format!("invalid port {wanted:?}")))?;
         if number != address.port {
             return plain(core, (&address.host, number), parts, path, body, scheme).await;
         }
     }
-    let (stream, address) = kubelet::connect(core, name).await?;
+    let (stream, address) = kubelet::dial(core, address).await?;
     send(stream, &address.authority(), parts, path, body).await
 }
 

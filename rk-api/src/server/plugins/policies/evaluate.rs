@@ -95,7 +95,7 @@ pub(super) struct Evaluation<'a, 'n> {
     variables: &'a [Program],
     /// Variables are evaluated when they are first read.
     known: RefCell<Vec<Option<Result<Val<'a>, Failure>>>>,
-    /// Levels of the variables that are being evaluated, of which one may read the other.
+    /// Levels of the expression that is being evaluated and of the variables that it reads, of which one may read the other.
     depth: Cell<usize>,
     answers: &'n Answers,
     left: u64,
@@ -108,7 +108,7 @@ impl<'a> Scope<'a> for Evaluation<'a, '_> {
             return known;
         }
         let program = self.variables.get(variable).ok_or_else(Failure::overload)?;
-        // An expression is no deeper than the stack; so are those together that read each other.
+        // An expression is no deeper than the stack; so is one together with the variables that it reads.
         let outside = self.depth.get();
         let depth = outside + program.depth();
         if depth > usize::from(MAX_DEPTH) {
@@ -132,6 +132,7 @@ impl<'a, 'n> Evaluation<'a, 'n> {
 
     pub(super) fn value(&mut self, program: &'a Program) -> Result<Val<'a>, Failure> {
         let mut meter = Meter::new(CALL_LIMIT.min(self.left), self.answers);
+        self.depth.set(program.depth());
         let value = program.evaluate(&*self, &mut meter);
         self.left = self.left.saturating_sub(meter.spent());
         value

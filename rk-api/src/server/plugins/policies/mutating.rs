@@ -12,7 +12,11 @@ use super::{
 };
 use crate::{
     Resource, Status,
-    server::{AdmissionRequest, Admit, Operation, Reader, apply, patch, schema::Schema},
+    server::{
+        AdmissionRequest, Admit, Operation, Reader, apply,
+        patch::{self, Inapplicable},
+        schema::Schema,
+    },
 };
 
 /// Changes a write as the MutatingAdmissionPolicies that are bound to it say, one after the other, each seeing what those
@@ -38,21 +42,13 @@ impl Admit for MutatingPolicies {
 
     async fn mutate(&self, request: &mut AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
         let set = self.0.current(reader).await?;
-        let mut again = Vec::new();
-        for policy in set.0.iter().filter(|policy| !policy.bindings.is_empty()) {
+        let second = request.reinvocation.is_second();
+        for policy in set.0.iter().filter(|policy| !policy.bindings.is_empty() && (policy.again || !second)) {
             let Some(shown) = matched(&policy.resources, request, reader).await? else { continue };
             for binding in &policy.bindings {
                 if matched(&binding["spec"]["matchResources"], request, reader).await?.is_some() {
                     run(policy, binding, &shown, request, reader).await?;
-                    if policy.again {
-                        again.push((policy, binding, shown.clone(), request.object.clone()));
-                    }
                 }
-            }
-        }
-        for (policy, binding, shown, left) in again {
-            if request.object != left {
-                run(policy, binding, &shown, request, reader).await?;
             }
         }
         Ok(())
@@ -86,30 +82,42 @@ async fn run(
     };
     let schema = reader.schema(shown);
     for param in &params {
+        let (meta, bound) = (&param["metadata"], text(&binding["metadata"]["name"]));
+        let name = format!("policy {}/{bound}/{}/{}", policy.name, text(&meta["namespace"]), text(&meta["name"]));
+        if !request.reinvocation.calls(&name, request.object.as_ref()) {
+            continue;
+        }
         let (mut seen, mut changed) = (Seen::of(request, shown, reader).await?, false);
-        for (index, mutation) in policy.mutations.iter().enumerate() {
-            let patched = settled(request, reader, |answers| {
+        let wanted = settled(request, reader, |answers| {
+            Evaluation::new(&seen.inputs(param), &policy.variables, answers)?.all(&policy.conditions)
+        });
+        match wanted.await {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(failure) => {
+                failed(request, &failure.to_string())?;
+                continue;
+            }
+        }
+        for mutation in &policy.mutations {
+            let patch = settled(request, reader, |answers| {
                 let mut evaluation = Evaluation::new(&seen.inputs(param), &policy.variables, answers)?;
-                // The conditions are about the object as it came.
-                if index == 0 && !evaluation.all(&policy.conditions)? {
-                    return Ok(None);
-                }
-                evaluation.value(&mutation.program)?.to_json().map(Some)
+                evaluation.value(&mutation.program)?.to_json()
             });
-            let patched = match patched.await {
-                Ok(None) => break,
-                Ok(Some(patch)) => patch_with(&seen.object, &patch, mutation, schema.as_deref()),
-                Err(failure) => Err(failure.to_string()),
-            };
-            match patched {
+            let patch = patch.await.map_err(|failure| failure.to_string());
+            match patch.and_then(|patch| patch_with(&seen.object, &patch, mutation, schema.as_deref())) {
                 // Later mutations see what this one made.
                 Ok(object) => (seen.object, changed) = (object, true),
-                Err(why) => return failed(request, &why),
+                // One that is ignored leaves the others (apiserver's `dispatchInvocations`).
+                Err(why) => failed(request, &why)?,
             }
         }
         if changed {
-            request.object = Some(convert(seen.object, shown, &request.resource, reader).await?);
+            let mutated = Some(convert(seen.object, shown, &request.resource, reader).await?);
+            changed = request.object != mutated;
+            request.object = mutated;
         }
+        request.reinvocation.called(&name, policy.again, changed, request.object.as_ref());
     }
     Ok(())
 }
@@ -122,8 +130,12 @@ fn patch_with(object: &Value, patch: &Value, mutation: &Mutation, schema: Option
         });
         let patch = json_patch::Patch(operations.collect::<Result<_, _>>()?);
         let mut patched = object.clone();
-        patch::operate(&mut patched, &patch)?;
-        return well_formed(patched, object, schema);
+        return match patch::operate(&mut patched, &patch) {
+            Ok(()) => well_formed(patched, object, schema),
+            // It is for other objects.
+            Err(Inapplicable::Test(..)) => Ok(object.clone()),
+            Err(error) => Err(error.to_string()),
+        };
     }
     let metadata = patch["metadata"].as_object();
     for fixed in ["name", "namespace", "uid", "generateName", "managedFields"] {

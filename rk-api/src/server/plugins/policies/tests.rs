@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{super::*, *};
-use crate::server::{Attributes, Notes, Operation, UserInfo, fixture::Objects};
+use crate::server::{Attributes, Notes, Operation, Reinvocation, UserInfo, fixture::Objects, reinvocation};
 
 const VALIDATING: &str = "validatingadmissionpolicies";
 const MUTATING: &str = "mutatingadmissionpolicies";
@@ -44,6 +44,7 @@ fn write(object: Value) -> AdmissionRequest {
         dry_run: false,
         warnings: Vec::new(),
         notes: Notes::default(),
+        reinvocation: Reinvocation::default(),
     }
 }
 
@@ -168,6 +169,21 @@ async fn variables_nest_as_deep_as_the_stack_allows() {
 }
 
 #[tokio::test]
+async fn an_expression_and_the_variables_that_it_reads_share_the_stack() {
+    // As deep as the parser lets it be, with a loop on each level.
+    let nested = |inner: &str, levels: usize| {
+        (0..levels).fold(inner.to_owned(), |inner, level| format!("[1].all(a{level}, {inner})"))
+    };
+    let spec = |levels: usize| {
+        json!({"variables": [{"name": "deep", "expression": nested("true", levels)}],
+            "validations": [{"expression": nested("variables.deep", levels)}]})
+    };
+    assert_eq!(validate(spec(100), json!({})).await.0, None);
+    let (refused, _) = validate(spec(240), json!({})).await;
+    assert!(refused.clone().unwrap().1.contains("variables are nested deeper"), "{refused:?}");
+}
+
+#[tokio::test]
 async fn conditions_rules_and_labels_choose_the_writes() {
     let no = || json!([{"expression": "false"}]);
     let spec =
@@ -216,19 +232,26 @@ async fn the_authorizer_is_asked() {
     assert!(validate(one, json!({})).await.0.unwrap().1.contains("failed expression"), "the fixture allows nothing");
 }
 
+/// A Deployment after these policies. Those with params have all of three ConfigMaps.
 async fn mutate(specs: impl IntoIterator<Item = Value>) -> Result<Value, String> {
-    let reader = reader([]);
+    let params = [("a", json!({})), ("b", json!({"key": "b"})), ("c", json!({"key": "c", "value": "1"}))];
+    let params = params.map(|(name, data)| json!({"metadata": {"name": name, "namespace": "team"}, "data": data}));
+    let reader = reader(params.map(|param| ("configmaps", param)));
     for (i, spec) in specs.into_iter().enumerate() {
+        let mut bound = binding(json!({"policyName": format!("p{i}")}));
+        if spec["paramKind"].is_object() {
+            bound["spec"]["paramRef"] = json!({"selector": {}, "parameterNotFoundAction": "Deny"});
+        }
         let mut policy = policy("MutatingAdmissionPolicy", spec);
         policy["metadata"]["name"] = format!("p{i}").into();
         reader.put(MUTATING, policy);
-        let mut bound = binding(json!({"policyName": format!("p{i}")}));
         bound["metadata"]["name"] = format!("b{i}").into();
         reader.put("mutatingadmissionpolicybindings", bound);
     }
     let mut request = write(deployment(1));
-    let done = MutatingPolicies::default().mutate(&mut request, &*reader).await;
-    done.map(|()| request.object.unwrap()).map_err(|status| status.message.unwrap())
+    let chain: [Arc<dyn Admit>; 1] = [Arc::new(MutatingPolicies::default())];
+    let done = reinvocation::mutate(&chain, &mut request, &*reader).await;
+    done.map(|_| request.object.unwrap()).map_err(|status| status.message.unwrap())
 }
 
 fn apply(expression: &str) -> Value {
@@ -264,6 +287,46 @@ async fn mutations_apply_and_patch() {
             "{error}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_patch_whose_test_fails_is_not_applied() {
+    let made = |test: &str| {
+        let patch =
+            format!("[JSONPatch{{op: 'test', {test}}}, JSONPatch{{op: 'replace', path: '/spec/replicas', value: 3}}]");
+        mutate([json!({"mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": patch}}]})])
+    };
+    for (test, replicas) in [
+        ("path: '/spec/replicas', value: 1", 3),
+        ("path: '/spec/replicas', value: 2", 1),
+        ("path: '/spec/paused', value: true", 1),
+    ] {
+        assert_eq!(made(test).await.unwrap()["spec"]["replicas"], replicas, "{test}");
+    }
+    let error = made("path: '/spec/nothing/here', value: true").await.unwrap_err();
+    assert!(error.contains("path is invalid"), "{error}");
+}
+
+#[tokio::test]
+async fn a_failure_that_is_ignored_leaves_the_other_mutations_and_params() {
+    let label = |labels: &str| {
+        let expression = format!("Object{{metadata: Object.metadata{{labels: {labels}}}}}");
+        json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}})
+    };
+    let mutations = json!([label("{'first': '1'}"), label("{'b': object.spec.missing}"), label("{'last': '1'}")]);
+    let ignored = mutate([json!({"failurePolicy": "Ignore", "mutations": mutations})]).await.unwrap();
+    assert_eq!(ignored["metadata"]["labels"], json!({"first": "1", "last": "1"}));
+    let error = mutate([json!({"failurePolicy": "Fail", "mutations": mutations})]).await.unwrap_err();
+    assert!(error.contains("no such key: missing"), "{error}");
+
+    let spec = |fail: &str| {
+        json!({"failurePolicy": fail, "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+            "matchConditions": [{"name": "keyed", "expression": "params.data.key != ''"}],
+            "mutations": [label("{params.data.key: params.data.value}")]})
+    };
+    assert_eq!(mutate([spec("Ignore")]).await.unwrap()["metadata"]["labels"], json!({"c": "1"}));
+    let error = mutate([spec("Fail")]).await.unwrap_err();
+    assert!(error.contains("match condition 'keyed' failed: no such key: key"), "{error}");
 }
 
 #[tokio::test]

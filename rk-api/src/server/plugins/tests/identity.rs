@@ -124,6 +124,7 @@ async fn certificates_for_masters_are_refused() {
         json!({"metadata": {"name": "r"},
             "spec": {"signerName": "kubernetes.io/kube-apiserver-client", "request": STANDARD.encode(pem)}})
     };
+    let text_of = |csr: &Value| csr["spec"]["request"].as_str().unwrap().to_owned();
     let text = |value: &str| DnValue::Utf8String(value.to_owned());
     let printable = DnValue::PrintableString("system:masters".try_into().unwrap());
     let wide = DnValue::BmpString("system:masters".try_into().unwrap());
@@ -144,7 +145,18 @@ async fn certificates_for_masters_are_refused() {
     }
     let mut junk = request(&[]);
     junk["spec"]["request"] = STANDARD.encode("-----BEGIN CERTIFICATE REQUEST-----\nMCAG\n").into();
-    for unreadable in [request(&[(organization(), wide)]), junk] {
+    // Who signs may take the second of two, as Go does where the first one's end has another name.
+    let pem =
+        |names: &[(DnType, DnValue)]| String::from_utf8(STANDARD.decode(text_of(&request(names))).unwrap()).unwrap();
+    let harmless = pem(&[(organization(), text("developers"))]);
+    let masters = pem(&[(organization(), text("system:masters"))]);
+    let several = [harmless.clone() + &masters, harmless.replace("END CERTIFICATE REQUEST", "END X") + &masters];
+    let several = several.map(|pem| {
+        let mut several = request(&[]);
+        several["spec"]["request"] = STANDARD.encode(pem).into();
+        several
+    });
+    for unreadable in [request(&[(organization(), wide)]), junk].into_iter().chain(several) {
         let error = case().run(&CertificateSubjectRestriction, unreadable).await.unwrap_err().1;
         assert!(error.contains("failed to parse CSR"), "{error}");
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::server::{Attributes, Notes, UserInfo, fixture::Objects};
+use crate::server::{Attributes, Notes, Reinvocation, UserInfo, fixture::Objects};
 
 /// A write through one plugin: `mutate`, then `validate`, as in the server.
 struct Case {
@@ -81,6 +81,7 @@ impl Case {
             dry_run: false,
             warnings: Vec::new(),
             notes: Notes::default(),
+            reinvocation: Reinvocation::default(),
         };
         let refused = |status: Status| (status.code.unwrap(), status.message.unwrap());
         plugin.mutate(&mut request, &*self.reader).await.map_err(refused)?;

@@ -32,7 +32,7 @@ use crate::{
 const GROUP: &str = "admissionregistration.k8s.io";
 
 /// Calls the webhooks of all MutatingWebhookConfigurations, one after the other, each seeing what those before it changed.
-/// A webhook with `reinvocationPolicy: IfNeeded` is called once more if others changed the object after it.
+/// A webhook with `reinvocationPolicy: IfNeeded` is called once more if others changed the object after it and it still wants it.
 #[derive(Debug)]
 pub struct MutatingWebhooks(Webhooks);
 
@@ -119,10 +119,13 @@ impl MutatingWebhooks {
         let (Some(patch), Some(object)) = (answer.patch, request.object.clone()) else { return Ok(false) };
         let mut object = convert(object, &request.resource, shown, reader).await?;
         patch::operate(&mut object, &patch)
+            .map_err(|error| error.to_string())
             .and_then(|()| well_formed(&object, shown))
             .map_err(|error| status::internal(format!("webhook {:?}: {error}", text(&webhook.value["name"]))))?;
-        request.object = Some(convert(object, shown, &request.resource, reader).await?);
-        Ok(true)
+        let patched = Some(convert(object, shown, &request.resource, reader).await?);
+        let changed = request.object != patched;
+        request.object = patched;
+        Ok(changed)
     }
 }
 
@@ -153,22 +156,19 @@ impl Admit for MutatingWebhooks {
     }
 
     async fn mutate(&self, request: &mut AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
-        let (mut seen, mut again) = (Shown::default(), Vec::new());
+        let mut seen = Shown::default();
         for webhook in self.0.current(reader).await?.iter() {
+            if !request.reinvocation.calls(&webhook.name, request.object.as_ref()) {
+                continue;
+            }
             // By the object as those before it left it.
             let Some(shown) = wanted(webhook, &mut seen, request, reader).await? else { continue };
-            let asked = (Arc::clone(webhook), shown);
-            if Self::apply(&asked, request, reader).await? {
+            let changed = Self::apply(&(Arc::clone(webhook), shown), request, reader).await?;
+            if changed {
                 seen = Shown::default();
             }
-            if text(&asked.0.value["reinvocationPolicy"]) == "IfNeeded" {
-                again.push((asked, request.object.clone()));
-            }
-        }
-        for (webhook, left) in again {
-            if request.object != left {
-                Self::apply(&webhook, request, reader).await?;
-            }
+            let again = text(&webhook.value["reinvocationPolicy"]) == "IfNeeded";
+            request.reinvocation.called(&webhook.name, again, changed, request.object.as_ref());
         }
         Ok(())
     }

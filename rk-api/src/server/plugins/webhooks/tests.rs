@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{super::*, *};
 use crate::server::{
-    Attributes, Notes, UserInfo,
+    Attributes, Notes, Reinvocation, UserInfo,
     fixture::Objects,
     pki::{Pki, Wanted},
     tls_config,
@@ -90,6 +90,7 @@ async fn write_with(reader: &Objects, plugin: &dyn Admit, dry_run: bool) -> Resu
         dry_run,
         warnings: Vec::new(),
         notes: Notes::default(),
+        reinvocation: Reinvocation::default(),
     };
     let refused = |status: Status| (status.code.unwrap(), status.message.unwrap());
     plugin.mutate(&mut request, reader).await.map_err(refused)?;
