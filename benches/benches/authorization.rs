@@ -83,9 +83,9 @@ fn rbac(c: &mut Criterion) {
     ] {
         let asked = Attributes {
             user: Arc::new(UserInfo::new(user, [groups, "ops", "system:authenticated"])),
-            verb: verb.to_owned(),
-            version: "v1".to_owned(),
-            resource: "pods".to_owned(),
+            verb: verb.into(),
+            version: "v1".into(),
+            resource: "pods".into(),
             namespace: namespace.to_owned(),
             name: "web-0".to_owned(),
             ..Attributes::default()
