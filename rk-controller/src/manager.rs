@@ -14,7 +14,7 @@ use crate::{
         bootstrap_token, cluster_role, cron_job, daemon_set, deployment, disruption, endpoints, garbage, job,
         namespace, node,
         node::{NodeCidrs, NodeLifecycleConfig},
-        replicaset, service_account, stateful_set,
+        protection, replicaset, service_account, stateful_set,
     },
     resources,
 };
@@ -104,6 +104,10 @@ const TABLE: &[(&str, Run)] = &[
         .boxed()
     }),
     ("node-lifecycle-controller", |i, c, s| async move { node::run_lifecycle(&i, c.node_lifecycle, s).await }.boxed()),
+    ("persistentvolume-protection-controller", |i, _, s| async move { protection::run_volumes(&i, s).await }.boxed()),
+    ("persistentvolumeclaim-protection-controller", |i, _, s| {
+        async move { protection::run_claims(&i, s).await }.boxed()
+    }),
     ("pod-garbage-collector-controller", |i, c, s| {
         async move { node::run_pod_gc(&i, c.terminated_pods, s).await }.boxed()
     }),
@@ -125,6 +129,9 @@ const TABLE: &[(&str, Run)] = &[
     ("taint-eviction-controller", |i, _, s| async move { node::run_taint_eviction(&i, s).await }.boxed()),
     ("ttl-after-finished-controller", |i, _, s| async move { job::run_ttl(&i, s).await }.boxed()),
 ];
+    ("volumeattributesclass-protection-controller", |i, _, s| {
+        async move { protection::run_classes(&i, s).await }.boxed()
+    }),
 
 /// The names of all controllers.
 pub fn controllers() -> impl Iterator<Item = &'static str> {

@@ -12,6 +12,7 @@ pub mod garbage;
 pub mod job;
 pub mod namespace;
 pub mod node;
+pub mod protection;
 pub mod replicaset;
 pub mod service_account;
 pub(crate) use deployment::template_hash;

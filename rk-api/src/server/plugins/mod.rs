@@ -22,6 +22,7 @@ mod default_classes;
 mod default_tolerations;
 mod describe;
 mod limit_ranger;
+mod in_use;
 mod namespace_lifecycle;
 mod node_restriction;
 mod node_taint;
@@ -50,6 +51,7 @@ pub use default_classes::{DefaultIngressClass, DefaultStorageClass};
 pub use default_tolerations::{DefaultTolerationSeconds, ExtendedResourceToleration};
 pub use limit_ranger::LimitRanger;
 pub use namespace_lifecycle::NamespaceLifecycle;
+pub use in_use::StorageObjectInUseProtection;
 pub use node_restriction::NodeRestriction;
 pub use node_taint::TaintNodesByCondition;
 pub use owner_references::OwnerReferencesPermissionEnforcement;
@@ -80,6 +82,7 @@ pub fn default_chain() -> Vec<Arc<dyn Admit>> {
         Arc::new(RuntimeClass),
         Arc::new(CertificateSubjectRestriction),
         Arc::new(DefaultIngressClass),
+        Arc::new(StorageObjectInUseProtection),
         Arc::new(MutatingPolicies::default()),
         #[cfg(feature = "serve")]
         Arc::new(MutatingWebhooks::default()),
