@@ -18,6 +18,7 @@ use super::{
     audit::Audit,
     authn, builtin,
     catalog::{Catalog, ScalePaths, Served},
+    chain::Chain,
     custom,
     flow::Gate,
     http::{HttpService, Metrics},
@@ -45,7 +46,7 @@ pub struct ServerBuilder {
     store: Arc<dyn Store>,
     authenticators: Vec<Arc<dyn Authenticator>>,
     authorizers: Vec<Arc<dyn Authorizer>>,
-    admission: Vec<Arc<dyn Admit>>,
+    admission: Chain,
     rows: Vec<Row>,
     strategies: Vec<(String, String, Arc<dyn Strategy>)>,
     documents: BTreeMap<String, Value>,
@@ -91,6 +92,20 @@ impl ServerBuilder {
     /// Shows writes to this plugin too, after those before it.
     pub fn admission(mut self, plugin: Arc<dyn Admit>) -> Self {
         self.admission.push(plugin);
+        self
+    }
+
+    /// Shows writes to this plugin right before the one of this name, such as `ResourceQuota`: one that was named with
+    /// [`admission`](Self::admission) before or later, or is among the default ones of [`security`](Self::security). If there is none
+    /// the server is not built.
+    pub fn admission_before(mut self, name: &str, plugin: Arc<dyn Admit>) -> Self {
+        self.admission.push_before(name, plugin);
+        self
+    }
+
+    /// As [`admission_before`](Self::admission_before), right after it; of several each after those put there before.
+    pub fn admission_after(mut self, name: &str, plugin: Arc<dyn Admit>) -> Self {
+        self.admission.push_after(name, plugin);
         self
     }
 
@@ -162,6 +177,7 @@ impl ServerBuilder {
 
     /// Serves, without what [`ServerBuilder::build`] does around it.
     pub(super) async fn start(self) -> Result<Server, Error> {
+        let admission = self.admission.ordered()?;
         let cache = Cache::start(self.store, self.encryption, self.options.budgets.clone()).await?;
         let mut catalog = Catalog::default();
         let builtin = builtin::rows().into_iter().filter(|row| self.options.serves(&row.resource.group));
@@ -184,7 +200,7 @@ impl ServerBuilder {
             authenticator: authn::Union::new(self.authenticators, self.anonymous.is_possible()),
             anonymous_paths: self.anonymous,
             authorizers: self.authorizers,
-            admission: self.admission,
+            admission,
             documents: self.documents,
             #[cfg(feature = "serve")]
             aggregator: aggregator.clone(),
@@ -250,7 +266,7 @@ impl Server {
             store,
             authenticators: Vec::new(),
             authorizers: Vec::new(),
-            admission: Vec::new(),
+            admission: Chain::default(),
             rows: Vec::new(),
             strategies: Vec::new(),
             documents: BTreeMap::new(),
@@ -330,6 +346,11 @@ impl Server {
     }
 
     /// The server as an HTTP service that asks the authenticators who calls.
+    /// The names of the admission plugins, in the order in which they see a write.
+    pub fn admission_plugins(&self) -> impl Iterator<Item = &str> {
+        self.core.admission.iter().map(|plugin| plugin.name())
+    }
+
     pub fn service(&self) -> HttpService {
         HttpService::new(Arc::clone(&self.core), None)
     }

@@ -17,6 +17,7 @@ pub mod bootstrap;
 mod builtin;
 mod catalog;
 pub mod cel;
+mod chain;
 mod control_plane;
 mod convert;
 mod custom;

@@ -1,7 +1,8 @@
 //! The admission plugins of Kubernetes.
 //!
-//! [`default_chain`] is what a cluster runs, in kube-apiserver's order; [`authorizing_chain`] are the plugins that ask
-//! the authorizer. A program adds its own with [`from_fn`] or by implementing [`Admit`]:
+//! [`default_chain`] is what a cluster runs, in kube-apiserver's order; [`authorizing_chain`] is that with the plugins that
+//! ask the authorizer. A program adds its own with [`from_fn`] or by implementing [`Admit`], or with [`mutating_typed`],
+//! [`validating_typed`] or [`AdmitTyped`] for objects as Rust types:
 //!
 //! ```
 //! use rk_api::server::{Operation, plugins};
@@ -34,6 +35,7 @@ mod resource_quota;
 mod runtime_class;
 mod select;
 mod service_account;
+mod typed;
 #[cfg(feature = "serve")]
 mod webhooks;
 
@@ -62,6 +64,7 @@ pub use priority::Priority;
 pub use resource_quota::ResourceQuota;
 pub use runtime_class::RuntimeClass;
 pub use service_account::ServiceAccount;
+pub use typed::{AdmitTyped, mutating_typed, typed, validating_typed};
 #[cfg(feature = "serve")]
 pub(crate) use webhooks::call as call_webhook;
 #[cfg(feature = "serve")]
@@ -93,13 +96,17 @@ pub fn default_chain() -> Vec<Arc<dyn Admit>> {
     ]
 }
 
-/// The plugins that ask whether the caller may do more than the request itself says: to approve and sign certificates.
-/// They come before those of [`default_chain`] that validate, so put them first.
+/// [`default_chain`], and in their place the plugins that ask whether the caller may do more than the request itself says: to
+/// approve and sign certificates.
 pub fn authorizing_chain(authorizer: &Arc<dyn Authorizer>) -> Vec<Arc<dyn Admit>> {
-    vec![
+    let mut chain = default_chain();
+    let at = chain.iter().position(|plugin| plugin.name() == "CertificateSubjectRestriction").unwrap_or(chain.len());
+    let asking: [Arc<dyn Admit>; 2] = [
         Arc::new(CertificateApproval::new(Arc::clone(authorizer))),
         Arc::new(CertificateSigning::new(Arc::clone(authorizer))),
-    ]
+    ];
+    chain.splice(at..at, asking);
+    chain
 }
 
 /// A 403 about the request's object, in the words of Kubernetes' `admission.NewForbidden`.
