@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{Attributes, Reader};
+use super::{Attributes, Reader, Reserve};
 use crate::{Error, Object, Resource, status};
 
 /// The kind of a write.
@@ -152,6 +152,11 @@ pub trait Admit: Send + Sync + 'static {
     async fn validate(&self, _request: &AdmissionRequest, _reader: &dyn Reader) -> Result<(), Status> {
         Ok(())
     }
+    /// Itself, if it counts what it lets through; see [`Reserve`].
+    fn reserve(&self) -> Option<&dyn Reserve> {
+        None
+    }
+
 }
 
 #[cfg(test)]

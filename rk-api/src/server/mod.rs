@@ -40,6 +40,7 @@ mod pipeline;
 pub mod pki;
 pub mod plugins;
 mod registry;
+mod reserve;
 pub mod reviews;
 pub mod schema;
 mod security;
@@ -53,6 +54,7 @@ pub use auth::{Attributes, AuthenticationError, Authenticator, Authorizer, Crede
 pub use late_reader::LateReader;
 pub(crate) use registry::Follower;
 pub use registry::{Changes, Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};
+pub use reserve::{Reservation, Reserve};
 pub use security::{Security, ServiceAccountIssuer};
 
 pub use control_plane::ControlPlane;

@@ -14,6 +14,7 @@ pub mod namespace;
 pub mod node;
 pub mod protection;
 pub mod replicaset;
+pub mod resource_quota;
 pub mod service_account;
 pub(crate) use deployment::template_hash;
 pub mod daemon_set;

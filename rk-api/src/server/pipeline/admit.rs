@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Call, Core};
 use crate::{
     DeleteOptions, Error, WriteOptions,
-    server::{AdmissionRequest, Notes, OldObject, Operation, audit},
+    server::{AdmissionRequest, Notes, OldObject, Operation, Reservation, audit},
 };
 
 impl Core {
@@ -45,6 +45,28 @@ impl Core {
         for plugin in &self.admission {
             if plugin.handles(request.operation, &request.resource, &request.attributes.subresource) {
                 admitted = plugin.validate(request, self).await;
+    /// Asks the plugins that count what is to be written with a write's object.
+    ///
+    /// # Errors
+    /// A plugin refuses the write.
+    pub(super) async fn reserve(&self, request: &AdmissionRequest) -> Result<Reservation, Error> {
+        let mut all = Reservation::default();
+        for plugin in &self.admission {
+            let Some(counts) = plugin.reserve() else { continue };
+            if !plugin.handles(request.operation, &request.resource, &request.attributes.subresource) {
+                continue;
+            }
+            let shown = self.cache.reached();
+            let reserved = match counts.reserve(request, self).await {
+                // By what the cache showed: another server may have deleted something since.
+                Err(_) if self.cache.sync().await? > shown => counts.reserve(request, self).await,
+                reserved => reserved,
+            };
+            all.extend(reserved?);
+        }
+        Ok(all)
+    }
+
                 if admitted.is_err() {
                     break;
                 }

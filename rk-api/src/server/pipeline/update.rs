@@ -11,7 +11,7 @@ use super::{Call, Core, Outcome, admit, invalid, meta, scale};
 use crate::{
     Error, Object, Patch, PatchKind, WriteOptions,
     server::{
-        OldObject, Operation, WriteContext, patch,
+        OldObject, Operation, Reservation, WriteContext, patch,
         schema::Schema,
         storage::{Claims, Write, encode, is_same},
     },
@@ -168,10 +168,11 @@ impl Core {
         if let Err(refused) = row.strategy.allocate(&mut new, Some(&old), &context).await {
             // By what the cache showed: another server may have given something back since.
             self.cache.sync().await?;
+        let reserved = self.reserve(&request).await?;
             return if call.served.collection.last() > shown { Ok(Try::Again) } else { Err(refused.into()) };
         }
         let held = row.strategy.claims(&old);
-        let outcome = self.write(call, new, held, stored, options.dry_run).await?;
+        let outcome = self.write(call, new, (held, reserved), stored, options.dry_run).await?;
         match outcome {
             Some(object) if call.subresource == "scale" => match &call.served.scale {
                 Some(paths) => {
@@ -190,13 +191,13 @@ impl Core {
         call.served.collection.get(&call.item()).is_none_or(|item| item.object.revision() != seen.revision())
     }
 
-    /// Stores the new version; `None` if somebody was faster. `held` is what the object claims so far. Nothing is written where
-    /// nothing changed, and the object goes if this took the last finalizer from what is being deleted.
+    /// Stores the new version; `None` if somebody was faster. `held` is what the object claims so far, and beside it is what is to be written
+    /// with it. Nothing is written where nothing changed, and the object goes if this took the last finalizer from what is being deleted.
     async fn write(
         &self,
         call: &Call,
         new: Value,
-        held: Vec<String>,
+        (held, reserved): (Vec<String>, Reservation),
         stored: &Arc<Object>,
         dry_run: bool,
     ) -> Result<Option<Arc<Object>>, Error> {
@@ -217,7 +218,7 @@ impl Core {
             return if same { Ok(Some(call.served.read(stored).await?)) } else { Ok(None) };
         } else {
             let lease = self.lease_for(call).await?;
-            let claims = Claims::change(held, strategy.claims(&new));
+            let claims = Claims::change(held, strategy.claims(&new)).with(reserved.changes());
             self.cache.put(collection, &call.item(), json, stored.revision(), lease, claims).await
         };
         if gone || !matches!(written, Ok(Write::Done(_))) {
