@@ -106,8 +106,13 @@ impl Core {
         let old = Arc::new(current.value()?);
         let mut new = match (call.subresource.as_str(), &call.served.scale) {
             ("scale", Some(paths)) => {
-                let scale = self.changed(call, change, options, &scale::scale_of(&old, paths))?;
-                scale::apply_scale(&old, &scale, paths)?
+                let shown = if is_apply(change) { scale::owned_scale_of } else { scale::scale_of };
+                let scale = self.changed(call, change, options, &shown(&old, paths))?;
+                let mut new = scale::apply_scale(&old, &scale, paths)?;
+                if is_apply(change) {
+                    scale::own(&mut new, &scale, paths, &call.served.api_version)?;
+                }
+                new
             }
             _ => self.changed(call, change, options, &old)?,
         };
@@ -158,17 +163,17 @@ impl Core {
         if !errors.is_empty() {
             return Err(invalid(&row.resource, &call.name, errors));
         }
-        if !matches!(change, Change::Patch(Patch { kind: PatchKind::Apply, .. })) {
+        if !is_apply(change) {
             self.track(call, Some(&old), &mut new, options);
         }
         request.object = Some(new);
         self.admit(&request, call).await?;
+        let reserved = self.reserve(&request).await?;
         let mut new = request.object.take().unwrap_or_default();
         let shown = call.served.collection.last();
         if let Err(refused) = row.strategy.allocate(&mut new, Some(&old), &context).await {
             // By what the cache showed: another server may have given something back since.
             self.cache.sync().await?;
-        let reserved = self.reserve(&request).await?;
             return if call.served.collection.last() > shown { Ok(Try::Again) } else { Err(refused.into()) };
         }
         let held = row.strategy.claims(&old);
@@ -236,18 +241,18 @@ impl Core {
         match change {
             Change::Replace(new) => Ok(new.clone()),
             Change::With(change) => change(old),
-            Change::Patch(change) if change.kind == PatchKind::Apply && !scale => {
-                self.apply(call, Some(old), change, options)
-            }
+            Change::Patch(change) if change.kind == PatchKind::Apply => self.apply(call, Some(old), change, options),
             Change::Patch(change) => {
                 let schema =
                     if scale { Schema::builtin("autoscaling", "v1", "Scale") } else { call.served.schema.clone() };
-                // A Scale has no lists and no fields of its own: applying it is merging it.
-                let kind = if change.kind == PatchKind::Apply { PatchKind::Merge } else { change.kind };
-                Ok(patch::apply(kind, &change.body, old, schema.as_deref())?)
+                Ok(patch::apply(change.kind, &change.body, old, schema.as_deref())?)
             }
         }
     }
+}
+
+fn is_apply(change: &Change<'_>) -> bool {
+    matches!(change, Change::Patch(Patch { kind: PatchKind::Apply, .. }))
 }
 
 /// Kinds that an update makes where they are absent.
