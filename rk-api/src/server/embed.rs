@@ -253,6 +253,7 @@ fn serve(row: Row, cache: &Cache) -> Served {
         printer: Vec::new(),
         deprecation: None,
         converter: None,
+        shape: None,
         definition: None,
         row,
     }
@@ -345,12 +346,12 @@ impl Server {
         }
     }
 
-    /// The server as an HTTP service that asks the authenticators who calls.
     /// The names of the admission plugins, in the order in which they see a write.
     pub fn admission_plugins(&self) -> impl Iterator<Item = &str> {
         self.core.admission.iter().map(|plugin| plugin.name())
     }
 
+    /// The server as an HTTP service that asks the authenticators who calls.
     pub fn service(&self) -> HttpService {
         HttpService::new(Arc::clone(&self.core), None)
     }
