@@ -22,8 +22,8 @@ mod certificates;
 mod default_classes;
 mod default_tolerations;
 mod describe;
-mod limit_ranger;
 mod in_use;
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod node_taint;
@@ -51,13 +51,13 @@ use crate::{Resource, status};
 pub use certificates::{CertificateApproval, CertificateSigning, CertificateSubjectRestriction};
 pub use default_classes::{DefaultIngressClass, DefaultStorageClass};
 pub use default_tolerations::{DefaultTolerationSeconds, ExtendedResourceToleration};
+pub use in_use::StorageObjectInUseProtection;
 pub use limit_ranger::LimitRanger;
 pub use namespace_lifecycle::NamespaceLifecycle;
-pub use in_use::StorageObjectInUseProtection;
 pub use node_restriction::NodeRestriction;
 pub use node_taint::TaintNodesByCondition;
 pub use owner_references::OwnerReferencesPermissionEnforcement;
-pub use pod_security::{Level, PodSecurity, Violation};
+pub use pod_security::{Exemptions, Level, PodSecurity, Policy, Version, Violation};
 pub use policies::{MutatingPolicies, ValidatingPolicies};
 pub(crate) use policies::{condition_issues, issues as policy_issues};
 pub use priority::Priority;
@@ -82,10 +82,10 @@ pub fn default_chain() -> Vec<Arc<dyn Admit>> {
         Arc::new(Priority),
         Arc::new(DefaultTolerationSeconds::default()),
         Arc::new(DefaultStorageClass),
+        Arc::new(StorageObjectInUseProtection),
         Arc::new(RuntimeClass),
         Arc::new(CertificateSubjectRestriction),
         Arc::new(DefaultIngressClass),
-        Arc::new(StorageObjectInUseProtection),
         Arc::new(MutatingPolicies::default()),
         #[cfg(feature = "serve")]
         Arc::new(MutatingWebhooks::default()),
