@@ -40,6 +40,7 @@ mod pipeline;
 pub mod pki;
 pub mod plugins;
 mod registry;
+mod reinvocation;
 mod reserve;
 pub mod reviews;
 pub mod schema;
@@ -54,6 +55,7 @@ pub use auth::{Attributes, AuthenticationError, Authenticator, Authorizer, Crede
 pub use late_reader::LateReader;
 pub(crate) use registry::Follower;
 pub use registry::{Changes, Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};
+pub use reinvocation::Reinvocation;
 pub use reserve::{Reservation, Reserve};
 pub use security::{Security, ServiceAccountIssuer};
 
