@@ -6,11 +6,11 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures::{StreamExt, future::join_all};
 use k8s_openapi::api::{
-    core::v1::{ConfigMap, Endpoints, Namespace, Pod, Service},
+    core::v1::{ConfigMap, Endpoints, Namespace, Pod, ResourceQuota, Service},
     discovery::v1::EndpointSlice,
 };
 use rk_api::{
-    Api, Client, DeleteOptions, Error, ListOptions,
+    Api, Client, DeleteOptions, Error, ListOptions, WriteOptions,
     server::{
         Server, UserInfo,
         bootstrap::{ApiServer, Config, ensure, keep_endpoints},

@@ -56,16 +56,15 @@ async fn a_quota_shows_what_is_used_of_it() {
         cluster.create::<ConfigMap>(json!({"metadata": {"name": name}})).await;
     }
     cluster.create::<Deployment>(deployment("web", 2, "v1")).await;
-    let service = json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": [{"port": 80}, {"name": "b", "port": 81}]}});
-    let mut service = service;
-    service["spec"]["ports"][0]["name"] = json!("a");
+    let ports = json!([{"name": "a", "port": 80}, {"name": "b", "port": 81}]);
+    let service = json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": ports}});
     cluster.create::<Service>(service).await;
     until(&cluster, "all", &with(["2", "1", "128Mi", "4", "500m", "1", "2"])).await;
 
     // What ends or goes is used no more; what changes counts as it is now.
     cluster.delete::<Pod>("a").await;
     cluster.delete::<ConfigMap>("a").await;
-    cluster.patch::<Service>("s", json!({"spec": {"type": "ClusterIP"}})).await;
+    cluster.patch::<Service>("s", json!({"spec": {"type": "ClusterIP", "ports": ports}})).await;
     until(&cluster, "all", &with(["1", "1", "64Mi", "3", "250m", "1", "0"])).await;
     cluster.patch::<ResourceQuota>("all", json!({"spec": {"hard": {"pods": "2"}}})).await;
     let fewer: Vec<_> = with(["1", "1", "64Mi", "3", "250m", "1", "0"])
