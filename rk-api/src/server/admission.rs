@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{Attributes, Reader, Reinvocation, Reserve};
+use super::{Attributes, Reader, Reserve};
 use crate::{Error, Object, Resource, status};
 
 /// The kind of a write.
@@ -47,8 +47,6 @@ pub struct AdmissionRequest {
     pub warnings: Vec<String>,
     /// What plugins that only look at the write have to say besides yes or no.
     pub notes: Notes,
-    /// Which round of mutating plugins this is.
-    pub reinvocation: Reinvocation,
 }
 
 impl AdmissionRequest {
@@ -128,11 +126,6 @@ impl Notes {
     pub fn annotations(&self) -> Vec<(String, String)> {
         self.annotations.lock().clone()
     }
-
-    /// The same, which are then gone.
-    pub fn take_annotations(&self) -> Vec<(String, String)> {
-        std::mem::take(&mut self.annotations.lock())
-    }
 }
 
 /// A plugin that may change (`mutate`) or refuse (either) a write. A user's own is a row in the chain like any other.
@@ -152,11 +145,6 @@ pub trait Admit: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Itself, if it counts what it lets through; see [`Reserve`].
-    fn reserve(&self) -> Option<&dyn Reserve> {
-        None
-    }
-
     /// Looks at the final object, after validation.
     ///
     /// # Errors
@@ -164,6 +152,11 @@ pub trait Admit: Send + Sync + 'static {
     async fn validate(&self, _request: &AdmissionRequest, _reader: &dyn Reader) -> Result<(), Status> {
         Ok(())
     }
+    /// Itself, if it counts what it lets through; see [`Reserve`].
+    fn reserve(&self) -> Option<&dyn Reserve> {
+        None
+    }
+
 }
 
 #[cfg(test)]

@@ -40,7 +40,6 @@ mod pipeline;
 pub mod pki;
 pub mod plugins;
 mod registry;
-mod reinvocation;
 mod reserve;
 pub mod reviews;
 pub mod schema;
@@ -55,7 +54,6 @@ pub use auth::{Attributes, AuthenticationError, Authenticator, Authorizer, Crede
 pub use late_reader::LateReader;
 pub(crate) use registry::Follower;
 pub use registry::{Changes, Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};
-pub use reinvocation::Reinvocation;
 pub use reserve::{Reservation, Reserve};
 pub use security::{Security, ServiceAccountIssuer};
 

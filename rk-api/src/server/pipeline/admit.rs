@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::{Call, Core};
 use crate::{
-    DeleteOptions, Error, Status, WriteOptions,
-    server::{AdmissionRequest, Notes, OldObject, Operation, Reinvocation, Reservation, audit},
+    DeleteOptions, Error, WriteOptions,
+    server::{AdmissionRequest, Notes, OldObject, Operation, Reservation, audit},
 };
 
 impl Core {
@@ -14,16 +14,6 @@ impl Core {
     /// # Errors
     /// A plugin refuses the write.
     pub(super) async fn mutate(&self, request: &mut AdmissionRequest, call: &Call) -> Result<bool, Error> {
-        let mut seen = self.mutate_once(request).await;
-        if seen.is_ok() && request.reinvocation.begin() {
-            seen = self.mutate_once(request).await;
-        }
-        call.warn(std::mem::take(&mut request.warnings));
-        tell(request, call);
-        Ok(seen?)
-    }
-
-    async fn mutate_once(&self, request: &mut AdmissionRequest) -> Result<bool, Status> {
         let mut seen = false;
         for plugin in &self.admission {
             if plugin.handles(request.operation, &request.resource, &request.attributes.subresource) {
@@ -31,6 +21,7 @@ impl Core {
                 seen = true;
             }
         }
+        call.warn(std::mem::take(&mut request.warnings));
         Ok(seen)
     }
 
@@ -45,6 +36,15 @@ impl Core {
         self.admit(&request, call).await
     }
 
+    /// Shows the final object to the validating plugins.
+    ///
+    /// # Errors
+    /// A plugin refuses the write.
+    pub(super) async fn admit(&self, request: &AdmissionRequest, call: &Call) -> Result<(), Error> {
+        let mut admitted = Ok(());
+        for plugin in &self.admission {
+            if plugin.handles(request.operation, &request.resource, &request.attributes.subresource) {
+                admitted = plugin.validate(request, self).await;
     /// Asks the plugins that count what is to be written with a write's object.
     ///
     /// # Errors
@@ -67,30 +67,17 @@ impl Core {
         Ok(all)
     }
 
-    /// Shows the final object to the validating plugins.
-    ///
-    /// # Errors
-    /// A plugin refuses the write.
-    pub(super) async fn admit(&self, request: &AdmissionRequest, call: &Call) -> Result<(), Error> {
-        let mut admitted = Ok(());
-        for plugin in &self.admission {
-            if plugin.handles(request.operation, &request.resource, &request.attributes.subresource) {
-                admitted = plugin.validate(request, self).await;
                 if admitted.is_err() {
                     break;
                 }
             }
         }
-        tell(request, call);
+        // Whatever was decided.
+        call.warn(request.notes.take_warnings());
+        for (key, value) in request.notes.annotations() {
+            audit::annotate(&key, || value);
+        }
         Ok(admitted?)
-    }
-}
-
-/// Tells client and audit log what the plugins noted, whatever they decided.
-fn tell(request: &AdmissionRequest, call: &Call) {
-    call.warn(request.notes.take_warnings());
-    for (key, value) in request.notes.take_annotations() {
-        audit::annotate(&key, || value);
     }
 }
 
@@ -113,7 +100,6 @@ pub(super) fn request(
         dry_run: options.1,
         warnings: Vec::new(),
         notes: Notes::default(),
-        reinvocation: Reinvocation::default(),
     }
 }
 

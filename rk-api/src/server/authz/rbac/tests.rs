@@ -204,7 +204,6 @@ mod escalation {
             dry_run: false,
             warnings: Vec::new(),
             notes: Default::default(),
-            reinvocation: Default::default(),
         };
         let result = check.validate(&request, &*objects).await;
         result.map_err(|status| (status.code.unwrap() as u16, status.message.unwrap()))

@@ -15,12 +15,8 @@ use crate::{
     server::{AdmissionRequest, Admit, Operation, Reader, apply, patch, schema::Schema},
 };
 
-/// The plugin's name.
-const NAME: &str = "MutatingAdmissionPolicy";
-
 /// Changes a write as the MutatingAdmissionPolicies that are bound to it say, one after the other, each seeing what those
-/// before it changed. One with `reinvocationPolicy: IfNeeded` has another look, after all plugins have seen the object again, if
-/// others changed it after it.
+/// before it changed. One with `reinvocationPolicy: IfNeeded` has another look if others changed the object after it.
 #[derive(Debug)]
 pub struct MutatingPolicies(Policies);
 
@@ -33,7 +29,7 @@ impl Default for MutatingPolicies {
 #[async_trait]
 impl Admit for MutatingPolicies {
     fn name(&self) -> &str {
-        NAME
+        "MutatingAdmissionPolicy"
     }
 
     fn handles(&self, operation: Operation, resource: &Resource, _subresource: &str) -> bool {
@@ -42,37 +38,39 @@ impl Admit for MutatingPolicies {
 
     async fn mutate(&self, request: &mut AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
         let set = self.0.current(reader).await?;
-        request.reinvocation.enter(NAME, request.object.as_ref());
+        let mut again = Vec::new();
         for policy in set.0.iter().filter(|policy| !policy.bindings.is_empty()) {
             let Some(shown) = matched(&policy.resources, request, reader).await? else { continue };
             for binding in &policy.bindings {
-                let id = format!("{}/{}", policy.name, text(&binding["metadata"]["name"]));
-                if request.reinvocation.is_due(NAME, &id)
-                    && matched(&binding["spec"]["matchResources"], request, reader).await?.is_some()
-                {
-                    let changed = run(policy, binding, &shown, request, reader).await?;
-                    request.reinvocation.asked(NAME, &id, changed, policy.again);
+                if matched(&binding["spec"]["matchResources"], request, reader).await?.is_some() {
+                    run(policy, binding, &shown, request, reader).await?;
+                    if policy.again {
+                        again.push((policy, binding, shown.clone(), request.object.clone()));
+                    }
                 }
             }
         }
-        request.reinvocation.leave(NAME, request.object.as_ref());
+        for (policy, binding, shown, left) in again {
+            if request.object != left {
+                run(policy, binding, &shown, request, reader).await?;
+            }
+        }
         Ok(())
     }
 }
 
-/// Lets a policy change the object, shown in the version of `shown`, under a binding; whether it did.
+/// Lets a policy change the object, shown in the version of `shown`, under a binding.
 async fn run(
     policy: &Policy,
     binding: &Value,
     shown: &Resource,
     request: &mut AdmissionRequest,
     reader: &dyn Reader,
-) -> Result<bool, Status> {
-    let mut changes = false;
-    let failed = |request: &AdmissionRequest, changes: bool, why: &str| {
+) -> Result<(), Status> {
+    let failed = |request: &AdmissionRequest, why: &str| {
         if !policy.fail {
             tracing::warn!(policy = policy.name, error = why, "a policy failed and is ignored");
-            return Ok(changes);
+            return Ok(());
         }
         let binding = text(&binding["metadata"]["name"]);
         let message =
@@ -80,11 +78,11 @@ async fn run(
         Err(forbid(request, &message))
     };
     if let Some(why) = &policy.broken {
-        return failed(request, changes, &format!("failed to configure policy: {why}"));
+        return failed(request, &format!("failed to configure policy: {why}"));
     }
     let params = match params::params(&policy.param_kind, binding, request, reader).await {
         Ok(params) => params,
-        Err(why) => return failed(request, changes, &format!("failed to configure binding: {why}")),
+        Err(why) => return failed(request, &format!("failed to configure binding: {why}")),
     };
     let schema = reader.schema(shown);
     for param in &params {
@@ -106,16 +104,14 @@ async fn run(
             match patched {
                 // Later mutations see what this one made.
                 Ok(object) => (seen.object, changed) = (object, true),
-                Err(why) => return failed(request, changes, &why),
+                Err(why) => return failed(request, &why),
             }
         }
         if changed {
-            let object = Some(convert(seen.object, shown, &request.resource, reader).await?);
-            changes |= request.object != object;
-            request.object = object;
+            request.object = Some(convert(seen.object, shown, &request.resource, reader).await?);
         }
     }
-    Ok(changes)
+    Ok(())
 }
 
 /// The object after a mutation.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{super::*, *};
-use crate::server::{Attributes, Notes, Operation, Reinvocation, UserInfo, fixture::Objects};
+use crate::server::{Attributes, Notes, Operation, UserInfo, fixture::Objects};
 
 const VALIDATING: &str = "validatingadmissionpolicies";
 const MUTATING: &str = "mutatingadmissionpolicies";
@@ -44,7 +44,6 @@ fn write(object: Value) -> AdmissionRequest {
         dry_run: false,
         warnings: Vec::new(),
         notes: Notes::default(),
-        reinvocation: Reinvocation::default(),
     }
 }
 
@@ -228,12 +227,7 @@ async fn mutate(specs: impl IntoIterator<Item = Value>) -> Result<Value, String>
         reader.put("mutatingadmissionpolicybindings", bound);
     }
     let mut request = write(deployment(1));
-    // Twice if that is wanted, as the server does.
-    let plugin = MutatingPolicies::default();
-    let mut done = plugin.mutate(&mut request, &*reader).await;
-    if done.is_ok() && request.reinvocation.begin() {
-        done = plugin.mutate(&mut request, &*reader).await;
-    }
+    let done = MutatingPolicies::default().mutate(&mut request, &*reader).await;
     done.map(|()| request.object.unwrap()).map_err(|status| status.message.unwrap())
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::server::{Attributes, Notes, Reinvocation, UserInfo, fixture::Objects};
+use crate::server::{Attributes, Notes, UserInfo, fixture::Objects};
 
 /// A write through one plugin: `mutate`, `validate`, then `reserve`, as in the server.
 struct Case {
@@ -87,7 +87,6 @@ impl Case {
             dry_run: false,
             warnings: Vec::new(),
             notes: Notes::default(),
-            reinvocation: Reinvocation::default(),
         };
         let reader = &*self.reader;
         let decided = async {

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{
-    super::{list, policies::Conditions, text},
+    super::{list, policies::Conditions},
     GROUP,
 };
 use crate::{LabelSelector, Status, server::Reader, status};
@@ -14,8 +14,6 @@ use crate::{LabelSelector, Status, server::Reader, status};
 /// A webhook of a configuration.
 #[derive(Debug)]
 pub(super) struct Webhook {
-    /// Its configuration, name and place there.
-    pub(super) id: String,
     pub(super) value: Value,
     pub(super) conditions: Arc<Conditions>,
 }
@@ -46,9 +44,8 @@ impl Webhooks {
         let mut all = Vec::new();
         for configuration in configurations {
             let configuration = configuration.value().map_err(status::internal)?;
-            for (place, webhook) in list(&configuration["webhooks"]).iter().enumerate() {
-                let id = format!("{}/{}/{place}", text(&configuration["metadata"]["name"]), text(&webhook["name"]));
-                all.push(kept(id, webhook, &known, &all));
+            for webhook in list(&configuration["webhooks"]) {
+                all.push(kept(webhook, &known, &all));
             }
         }
         let all: Arc<[_]> = all.into();
@@ -58,13 +55,13 @@ impl Webhooks {
 }
 
 /// A webhook: the very one that is known, or one with the conditions of another that has the same.
-fn kept(id: String, webhook: &Value, known: &[Arc<Webhook>], fresh: &[Arc<Webhook>]) -> Arc<Webhook> {
-    if let Some(same) = known.iter().find(|known| known.id == id && known.value == *webhook) {
+fn kept(webhook: &Value, known: &[Arc<Webhook>], fresh: &[Arc<Webhook>]) -> Arc<Webhook> {
+    if let Some(same) = known.iter().find(|known| known.value == *webhook) {
         return Arc::clone(same);
     }
     let conditions = &webhook["matchConditions"];
     let before = known.iter().chain(fresh).find(|known| known.value["matchConditions"] == *conditions);
     let compile = || Arc::new(Conditions::compile(conditions));
     let conditions = before.map_or_else(compile, |before| Arc::clone(&before.conditions));
-    Arc::new(Webhook { id, value: webhook.clone(), conditions })
+    Arc::new(Webhook { value: webhook.clone(), conditions })
 }

@@ -31,12 +31,8 @@ use crate::{
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
-/// The plugin that calls mutating webhooks.
-const NAME: &str = "MutatingAdmissionWebhook";
-
 /// Calls the webhooks of all MutatingWebhookConfigurations, one after the other, each seeing what those before it changed.
-/// A webhook with `reinvocationPolicy: IfNeeded` is called once more, after all plugins have seen the object again, if others changed
-/// it after it.
+/// A webhook with `reinvocationPolicy: IfNeeded` is called once more if others changed the object after it.
 #[derive(Debug)]
 pub struct MutatingWebhooks(Webhooks);
 
@@ -101,10 +97,7 @@ async fn ask(
         Err(_) => Err(format!("failed to call webhook: no answer within {seconds} s")),
     };
     match answer {
-        Ok(answer) => {
-            answer.annotate(name, &request.notes);
-            answer.allowed(name).map(Some)
-        }
+        Ok(answer) => answer.allowed(name).map(Some),
         Err(why) if text(&webhook["failurePolicy"]) == "Ignore" => {
             tracing::warn!(webhook = name, error = why, "webhook failed and is ignored");
             Ok(None)
@@ -128,10 +121,8 @@ impl MutatingWebhooks {
         patch::operate(&mut object, &patch)
             .and_then(|()| well_formed(&object, shown))
             .map_err(|error| status::internal(format!("webhook {:?}: {error}", text(&webhook.value["name"]))))?;
-        let object = Some(convert(object, shown, &request.resource, reader).await?);
-        let changed = request.object != object;
-        request.object = object;
-        Ok(changed)
+        request.object = Some(convert(object, shown, &request.resource, reader).await?);
+        Ok(true)
     }
 }
 
@@ -154,7 +145,7 @@ fn well_formed(object: &Value, resource: &Resource) -> Result<(), String> {
 #[async_trait]
 impl Admit for MutatingWebhooks {
     fn name(&self) -> &str {
-        NAME
+        "MutatingAdmissionWebhook"
     }
 
     fn handles(&self, _operation: Operation, resource: &Resource, _subresource: &str) -> bool {
@@ -162,23 +153,23 @@ impl Admit for MutatingWebhooks {
     }
 
     async fn mutate(&self, request: &mut AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
-        let mut seen = Shown::default();
-        request.reinvocation.enter(NAME, request.object.as_ref());
+        let (mut seen, mut again) = (Shown::default(), Vec::new());
         for webhook in self.0.current(reader).await?.iter() {
-            if !request.reinvocation.is_due(NAME, &webhook.id) {
-                continue;
-            }
             // By the object as those before it left it.
             let Some(shown) = wanted(webhook, &mut seen, request, reader).await? else { continue };
             let asked = (Arc::clone(webhook), shown);
-            let changed = Self::apply(&asked, request, reader).await?;
-            if changed {
+            if Self::apply(&asked, request, reader).await? {
                 seen = Shown::default();
             }
-            let again = text(&webhook.value["reinvocationPolicy"]) == "IfNeeded";
-            request.reinvocation.asked(NAME, &webhook.id, changed, again);
+            if text(&asked.0.value["reinvocationPolicy"]) == "IfNeeded" {
+                again.push((asked, request.object.clone()));
+            }
         }
-        request.reinvocation.leave(NAME, request.object.as_ref());
+        for (webhook, left) in again {
+            if request.object != left {
+                Self::apply(&webhook, request, reader).await?;
+            }
+        }
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::{super::*, *};
 use crate::server::{
-    Attributes, ControlPlane, Notes, Reinvocation, UserInfo,
+    Attributes, Notes, UserInfo,
     fixture::Objects,
     pki::{Pki, Wanted},
     tls_config,
@@ -90,7 +90,6 @@ async fn write_with(reader: &Objects, plugin: &dyn Admit, dry_run: bool) -> Resu
         dry_run,
         warnings: Vec::new(),
         notes: Notes::default(),
-        reinvocation: Reinvocation::default(),
     };
     let refused = |status: Status| (status.code.unwrap(), status.message.unwrap());
     plugin.mutate(&mut request, reader).await.map_err(refused)?;
@@ -215,71 +214,4 @@ async fn only_what_changed_of_the_webhooks_is_decoded_and_compiled() {
     reader.put(VALIDATING, of("b.example.com", "https://elsewhere", &json!([])));
     let third = webhooks.current(&*reader).await.unwrap();
     assert!(!Arc::ptr_eq(&second[1].conditions, &third[1].conditions));
-}
-
-#[tokio::test]
-async fn what_a_webhook_tells_the_audit_log_bears_its_name_also_of_a_refusal() {
-    let (port, ca) = serve(|_| json!({"allowed": true, "auditAnnotations": {"why": "because"}})).await;
-    for (kind, plugin) in [
-        (MUTATING, &MutatingWebhooks::default() as &dyn Admit),
-        (VALIDATING, &ValidatingWebhooks::default() as &dyn Admit),
-    ] {
-        let done = write(kind, plugin, json!({"clientConfig": client(port, &ca)})).await.unwrap();
-        assert_eq!(done.notes.annotations(), [("hook.example.com/why".to_owned(), "because".to_owned())]);
-    }
-    let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
-        "response": {"uid": "u", "allowed": false, "auditAnnotations": {"why": "not"}}});
-    let (answer, notes) = (review::Answer::read(&review, "u").unwrap(), Notes::default());
-    answer.annotate("hook", &notes);
-    assert!(answer.allowed("hook").is_err());
-    assert_eq!(notes.annotations(), [("hook/why".to_owned(), "not".to_owned())]);
-}
-
-#[tokio::test]
-async fn all_plugins_see_again_what_a_webhook_changed_and_so_does_a_webhook_that_wants_to() {
-    // Each call of a webhook leaves a key of its own.
-    let (port, ca) = serve(|request| {
-        let data = &request["object"]["data"];
-        let call = (0..).find(|n| data.get(format!("call-{n}")).is_none()).unwrap();
-        patched(&json!([{"op": "add", "path": format!("/data/call-{call}"), "value": data["in-tree"]}]))
-    })
-    .await;
-    // As a built-in plugin does, it makes of an object what it always makes of it.
-    let in_tree = mutating_fn(
-        "InTree",
-        |operation, resource, _| operation == Operation::Create && resource.plural == "configmaps",
-        |request| {
-            let Some(map) = &mut request.object else { return Ok(()) };
-            let calls = map["data"].as_object().into_iter().flatten().filter(|(key, _)| key.starts_with("call"));
-            let calls = calls.count().to_string();
-            map["data"]["in-tree"] = calls.into();
-            Ok(())
-        },
-    );
-    for (policy, calls) in [("Never", json!({"call-0": "0"})), ("IfNeeded", json!({"call-0": "0", "call-1": "1"}))] {
-        let builder = ControlPlane::builder().bootstrap_namespaces().admission(Arc::clone(&in_tree));
-        let server = builder.admission(Arc::new(MutatingWebhooks::default())).build().await.unwrap();
-        let admin = server.client(UserInfo::loopback());
-        let hook =
-            json!({"clientConfig": client(port, &ca), "reinvocationPolicy": policy, "admissionReviewVersions": ["v1"]});
-        let create = async |resource: Resource, namespace: &str, body: Value| {
-            let request = crate::Request {
-                resource,
-                namespace: namespace.to_owned(),
-                name: String::new(),
-                subresource: String::new(),
-                verb: crate::Verb::Create(body, crate::WriteOptions::default()),
-            };
-            admin.request(request).await.unwrap().value().unwrap()
-        };
-        let of =
-            |group: &str, kind: &str, plural: &str, namespaced| Resource::new(group, "v1", kind, plural, namespaced);
-        let kind = "MutatingWebhookConfiguration";
-        create(of(GROUP, kind, MUTATING, false), "", configuration(hook)).await;
-        let maps = of("", "ConfigMap", "configmaps", true);
-        let made = create(maps, "default", json!({"metadata": {"name": "m"}, "data": {"own": "x"}})).await;
-        let mut wanted = calls;
-        (wanted["own"], wanted["in-tree"]) = ("x".into(), "1".into());
-        assert_eq!(made["data"], wanted, "{policy}");
-    }
 }
