@@ -1,4 +1,5 @@
-//! An admission plugin as a closure: a product's own rule on what may be stored, in the pipeline with Kubernetes'.
+//! Admission plugins as closures: a product's own rules on what may be stored, in the pipeline with Kubernetes'. One sees the
+//! request as it is, the other one objects as a Rust type.
 
 use std::{error::Error, sync::Arc};
 
@@ -21,13 +22,21 @@ async fn main() -> Result<(), Box<dyn Error>> {
             None => Err(plugins::forbid(request, "say whose it is: set the label team")),
         },
     );
-    let server = Server::builder(Arc::new(MemoryStore::new())).admission(team_label).build().await?;
+    let stamp = plugins::mutating_typed("Stamp", |map: &mut ConfigMap, request| {
+        let annotations = map.metadata.annotations.get_or_insert_default();
+        annotations.insert("example.com/by".to_owned(), request.attributes.user.name.clone());
+        Ok(())
+    });
+    let builder = Server::builder(Arc::new(MemoryStore::new())).admission(team_label);
+    let server = builder.admission_before("TeamLabel", stamp).build().await?;
     let api: Api<ConfigMap> = Api::namespaced(server.client(UserInfo::loopback()), "default");
 
     let mut map = ConfigMap::default();
     map.metadata.name = Some("settings".into());
     println!("without the label: {}", api.create(&map).await.err().map(|e| e.to_string()).unwrap_or_default());
     map.metadata.labels = Some([("team".into(), "red".into())].into());
-    println!("with it: created {}", api.create(&map).await?.metadata.name.as_deref().unwrap_or_default());
+    let made = api.create(&map).await?;
+    let annotations = made.metadata.annotations.clone().unwrap_or_default();
+    println!("with it: created {}, {annotations:?}", made.metadata.name.as_deref().unwrap_or_default());
     Ok(())
 }

@@ -43,6 +43,7 @@ mod clock;
 mod error;
 mod object;
 mod quantity;
+pub mod quota;
 mod resource;
 mod selector;
 #[cfg(feature = "server")]

@@ -130,3 +130,48 @@ async fn names_that_are_taken_are_refused() {
     let refused = server.define(other).await.unwrap_err();
     assert!(refused.to_string().contains("\"Cron\" is already in use"), "{refused}");
 }
+
+#[tokio::test]
+async fn what_was_stored_before_a_schema_changed_is_read_in_its_new_shape() {
+    let (store, server, client) = defined().await;
+    let old = create(&client, "a").await;
+    let mut newer = definition();
+    let properties = &mut newer["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+    properties["zone"] = json!({"type": "string", "default": "here"});
+    properties.as_object_mut().unwrap().remove("replicas");
+    newer["spec"]["versions"][0]["subresources"] = json!({"status": {}});
+    server.define(newer).await.unwrap();
+    // A definition is served in its own time.
+    let get = async |client: &Arc<dyn Client>, version: &str, name: &str| {
+        client.request(request(version, name, "", Verb::Get)).await.unwrap()
+    };
+    while get(&client, "v1", "a").await.value().unwrap()["spec"] == old["spec"] {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let wanted = json!({"every": "5s", "zone": "here"});
+    let crons = Resource::new("example.com", "v1", "Cron", "crons", true);
+    let fresh = create(&client, "b").await;
+    assert_eq!(fresh["spec"], wanted);
+    for reads_twice in 0..2 {
+        let read = get(&client, "v1", "a").await;
+        assert_eq!(read.value().unwrap()["spec"], wanted, "{reads_twice}");
+        assert_eq!(read.meta().resource_version, old["metadata"]["resourceVersion"], "nothing is written");
+    }
+    let list = client.list(&crons, "", ListOptions::default()).await.unwrap();
+    assert!(list.items.iter().all(|item| item.value().unwrap()["spec"] == wanted));
+    assert!(Arc::ptr_eq(&list.items[0], &get(&client, "v1", "a").await), "it is shaped once");
+    let options = rk_api::WatchOptions { resource_version: "0".to_owned(), ..rk_api::WatchOptions::default() };
+    let mut events = client.watch(&crons, "", options).await.unwrap();
+    let first = futures::StreamExt::next(&mut events).await.unwrap().unwrap();
+    assert_eq!(first.object().unwrap().value().unwrap()["spec"], wanted);
+    // The other version has no such schema.
+    assert_eq!(get(&client, "v1beta1", "a").await.value().unwrap()["spec"], old["spec"]);
+
+    drop((server, client, events));
+    let server = Server::builder(store).build().await.unwrap();
+    let client = server.client(UserInfo::loopback());
+    assert_eq!(get(&client, "v1", "a").await.value().unwrap()["spec"], wanted, "also after a restart");
+    let patch = Patch::merge(json!({"spec": {"every": "6s"}}));
+    let changed = client.request(request("v1", "a", "", Verb::Patch(patch, WriteOptions::default()))).await.unwrap();
+    assert_eq!(changed.value().unwrap()["spec"], json!({"every": "6s", "zone": "here"}));
+}

@@ -256,3 +256,79 @@ async fn many_writers_of_one_object_lose_nothing() {
     futures::future::join_all(writers).await;
     assert_eq!(api.get("a").await.unwrap().data.as_ref().unwrap().len(), 21);
 }
+
+/// An apply by a manager.
+fn applying(manager: &str, body: Value, force: bool) -> Verb {
+    let patch = if force { Patch::apply(body).force() } else { Patch::apply(body) };
+    Verb::Patch(patch, WriteOptions::manager(manager))
+}
+
+/// The managers of an object: name, operation, subresource and version of each that owns the field at a pointer of `FieldsV1`.
+fn owners(object: &Value, field: &str) -> Vec<String> {
+    let entries = object["metadata"]["managedFields"].as_array().unwrap();
+    let of = entries.iter().filter(|entry| entry["fieldsV1"].pointer(field).is_some());
+    let text = |entry: &Value, key: &str| entry[key].as_str().unwrap_or("-").to_owned();
+    of.map(|e| ["manager", "operation", "subresource", "apiVersion"].map(|key| text(e, key)).join(" ")).collect()
+}
+
+#[tokio::test]
+async fn scale_and_status_are_applied_by_managers_of_their_own() {
+    let (_server, client) = server().await;
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let body = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+        "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let send = async |subresource: &str, verb| send::<Deployment>(&client, "default", "d", subresource, verb).await;
+    send("", applying("ci", body.clone(), false)).await.unwrap();
+    let scale = |replicas: i32| {
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "d", "namespace": "default"},
+            "spec": {"replicas": replicas}})
+    };
+    let replicas = "/f:spec/f:replicas";
+    let error = send("scale", applying("hpa", scale(3), false)).await.unwrap_err();
+    assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"ci\": .spec.replicas");
+    let rk_api::Error::Api(status) = &error else { panic!("{error:?}") };
+    let causes = status.details.as_ref().unwrap().causes.as_ref().unwrap();
+    assert_eq!(
+        (causes[0].field.as_deref(), causes[0].message.as_deref()),
+        (Some(".spec.replicas"), Some("conflict with \"ci\""))
+    );
+
+    let shown = send("scale", applying("hpa", scale(3), true)).await.unwrap();
+    assert_eq!((&shown["spec"]["replicas"], shown["metadata"].get("managedFields")), (&json!(3), None));
+    let now = send("", Verb::Get).await.unwrap();
+    assert_eq!((&now["spec"]["replicas"], &now["metadata"]["generation"]), (&json!(3), &json!(2)));
+    assert_eq!(owners(&now, replicas), ["hpa Apply scale apps/v1"]);
+    assert_eq!(owners(&now, "/f:spec/f:template/f:metadata"), ["ci Apply - apps/v1"]);
+
+    // Applying the same again writes nothing; agreeing shares the field; leaving it out gives it up.
+    send("scale", applying("hpa", scale(3), false)).await.unwrap();
+    assert_eq!(send("", Verb::Get).await.unwrap()["metadata"]["resourceVersion"], now["metadata"]["resourceVersion"]);
+    let error = send("", applying("ci", body.clone(), false)).await.unwrap_err();
+    let why = "Apply failed with 1 conflict: conflict with \"hpa\" with subresource \"scale\": .spec.replicas";
+    assert_eq!(error.to_string(), why);
+    let mut agreeing = body.clone();
+    agreeing["spec"]["replicas"] = json!(3);
+    let shared = send("", applying("ci", agreeing, false)).await.unwrap();
+    assert_eq!(owners(&shared, replicas).len(), 2);
+    let mut without = body;
+    without["spec"].as_object_mut().unwrap().remove("replicas");
+    let left = send("", applying("ci", without, false)).await.unwrap();
+    assert_eq!((owners(&left, replicas).len(), &left["spec"]["replicas"]), (1, &json!(3)));
+    let other = send("scale", applying("hpa", json!({"apiVersion": "apps/v1", "kind": "Deployment"}), true)).await;
+    assert_eq!(other.unwrap_err().code(), 400);
+
+    let status = |replicas: i32| {
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": {"paused": true},
+            "status": {"replicas": replicas}})
+    };
+    let told = send("status", applying("controller", status(2), false)).await.unwrap();
+    assert_eq!((&told["status"]["replicas"], told["spec"].get("paused")), (&json!(2), None));
+    assert_eq!(owners(&told, "/f:status/f:replicas"), ["controller Apply status apps/v1"]);
+    assert!(owners(&told, "/f:spec/f:paused").is_empty());
+    let error = send("status", applying("other", status(3), false)).await.unwrap_err();
+    let why =
+        "Apply failed with 1 conflict: conflict with \"controller\" with subresource \"status\": .status.replicas";
+    assert_eq!(error.to_string(), why);
+    let forced = send("status", applying("other", status(3), true)).await.unwrap();
+    assert_eq!(owners(&forced, "/f:status/f:replicas"), ["other Apply status apps/v1"]);
+}

@@ -6,11 +6,11 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures::{StreamExt, future::join_all};
 use k8s_openapi::api::{
-    core::v1::{ConfigMap, Endpoints, Namespace, Pod, Service},
+    core::v1::{ConfigMap, Endpoints, Namespace, Pod, ResourceQuota, Service},
     discovery::v1::EndpointSlice,
 };
 use rk_api::{
-    Api, Client, DeleteOptions, Error, ListOptions,
+    Api, Client, DeleteOptions, Error, ListOptions, WriteOptions,
     server::{
         Server, UserInfo,
         bootstrap::{ApiServer, Config, ensure, keep_endpoints},
@@ -258,4 +258,60 @@ async fn the_endpoints_are_the_servers_that_live() {
     let slices = Api::<EndpointSlice>::namespaced(client(&servers[0]), "default");
     assert_eq!(slices.get("kubernetes").await.unwrap().endpoints.as_ref().map(Vec::len), Some(1));
     stop.cancel();
+}
+
+fn used(quota: &ResourceQuota, name: &str) -> String {
+    quota.status.as_ref().unwrap().used.as_ref().unwrap()[name].0.clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_never_let_more_through_than_a_quota_has_room_for() {
+    for count in [1, 3] {
+        let servers = servers(count, 24, 30_000..=30_100).await;
+        let quotas = Api::<ResourceQuota>::namespaced(client(&servers[0]), "default");
+        let hard = [
+            ("maps", json!({"configmaps": "7"})),
+            ("all", json!({"count/configmaps": "100", "services.nodeports": "3"})),
+        ];
+        for (name, hard) in hard {
+            let quota = json!({"metadata": {"name": name}, "spec": {"hard": hard}});
+            quotas.create(&serde_json::from_value(quota).unwrap()).await.unwrap();
+        }
+        let maps = |i: usize| Api::<ConfigMap>::namespaced(client(&servers[i % servers.len()]), "default");
+        let named = |i: usize| {
+            let mut map = config_map("1");
+            map.metadata.name = Some(format!("m{i}"));
+            map
+        };
+        let made = join_all((0..30).map(|i| async move { maps(i).create(&named(i)).await })).await;
+        let (made, refused): (Vec<_>, Vec<Result<_, Error>>) = made.into_iter().partition(Result::is_ok);
+        assert_eq!(made.len(), 7, "{count} servers: {refused:?}");
+        let why = "exceeded quota: maps, requested: configmaps=1, used: configmaps=7, limited: configmaps=7";
+        assert!(refused.iter().all(|error| error.as_ref().unwrap_err().to_string().ends_with(why)), "{refused:?}");
+        assert_eq!(used(&*quotas.get("maps").await.unwrap(), "configmaps"), "7");
+        assert_eq!(used(&*quotas.get("all").await.unwrap(), "count/configmaps"), "7");
+
+        // What goes at one server makes room at every other one, at once; a dry run takes nothing.
+        let gone = made[0].as_ref().unwrap().metadata.name.clone().unwrap();
+        maps(0).delete(&gone, DeleteOptions::default()).await.unwrap();
+        let trial = WriteOptions { dry_run: true, ..WriteOptions::default() };
+        maps(1).with_options(trial).create(&named(40)).await.unwrap();
+        maps(1).create(&named(41)).await.unwrap();
+        assert!(maps(2).create(&named(42)).await.unwrap_err().is_forbidden());
+
+        // Changes count what they add.
+        let services = |i: usize| Api::<Service>::namespaced(client(&servers[i % servers.len()]), "default");
+        for i in 0..6 {
+            let mut plain = service(&format!("s{i}"));
+            plain.spec.as_mut().unwrap().type_ = Some("ClusterIP".to_owned());
+            services(i).create(&plain).await.unwrap();
+        }
+        let expose = rk_api::Patch::merge(json!({"spec": {"type": "NodePort"}}));
+        let patched = join_all((0..6).map(|i| {
+            let expose = expose.clone();
+            async move { services(i).patch(&format!("s{i}"), expose).await }
+        }));
+        assert_eq!(patched.await.iter().filter(|patched| patched.is_ok()).count(), 3);
+        assert_eq!(used(&*quotas.get("all").await.unwrap(), "services.nodeports"), "3");
+    }
 }

@@ -12,8 +12,8 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, LimitRange, Namespace, Pod},
 };
 use rk_api::{
-    Api, Error, ListOptions, Projection, Resource, TypedEvent, WatchOptions,
-    server::{ControlPlane, UserInfo},
+    Api, DeleteOptions, Error, ListOptions, Patch, Projection, Resource, TypedEvent, WatchOptions,
+    server::{ControlPlane, Operation, Security, UserInfo, plugins},
     testing::TestControlPlane,
 };
 use serde_json::json;
@@ -134,4 +134,103 @@ async fn informers_may_keep_less() {
     let mut held: Vec<_> = informers.held().into_iter().map(|held| (held.objects, held.bytes)).collect();
     held.sort_unstable();
     assert_eq!(held, [(1, less.json().len()), (1, whole.json().len())]);
+}
+
+#[tokio::test]
+async fn admission_plugins_stand_in_kubernetes_order_and_ones_own_where_they_are_put() {
+    // kube-apiserver's AllOrderedPlugins, as far as they are on by default; the first is what its registry does by itself.
+    let all = "RBACEscalation NamespaceLifecycle LimitRanger ServiceAccount NodeRestriction TaintNodesByCondition \
+        PodSecurity Priority DefaultTolerationSeconds DefaultStorageClass StorageObjectInUseProtection RuntimeClass \
+        CertificateApproval CertificateSigning CertificateSubjectRestriction DefaultIngressClass \
+        MutatingAdmissionPolicy MutatingAdmissionWebhook ValidatingAdmissionPolicy ValidatingAdmissionWebhook \
+        ResourceQuota";
+    let mut wanted: Vec<_> =
+        all.split_whitespace().filter(|name| cfg!(feature = "serve") || !name.ends_with("Webhook")).collect();
+    let server = ControlPlane::builder().security(Security::default()).build().await.unwrap();
+    assert_eq!(server.admission_plugins().collect::<Vec<_>>(), wanted);
+
+    let nothing = |name: &str| plugins::from_fn(name, |_, _, _| true, |_| Ok(()));
+    let server = ControlPlane::builder()
+        .security(Security::default())
+        .admission(nothing("First"))
+        .admission_before("ResourceQuota", nothing("LastButOne"))
+        .admission_after("Priority", nothing("BehindPriority"))
+        .build()
+        .await
+        .unwrap();
+    wanted.insert(0, "First");
+    wanted.insert(9, "BehindPriority");
+    wanted.insert(wanted.len() - 1, "LastButOne");
+    assert_eq!(server.admission_plugins().collect::<Vec<_>>(), wanted);
+
+    let lost = ControlPlane::builder().admission_after("Nobody", nothing("Lost")).build().await;
+    assert!(lost.err().unwrap().to_string().contains("\"Nobody\", which is no plugin"));
+}
+
+/// Keeps maps whose data says so.
+struct Kept;
+
+#[async_trait::async_trait]
+impl plugins::AdmitTyped for Kept {
+    type Object = ConfigMap;
+
+    fn name(&self) -> &str {
+        "Kept"
+    }
+
+    fn handles(&self, operation: Operation, _subresource: &str) -> bool {
+        operation == Operation::Delete
+    }
+
+    async fn validate(
+        &self,
+        going: &ConfigMap,
+        old: Option<&ConfigMap>,
+        request: &rk_api::server::AdmissionRequest,
+        _reader: &dyn rk_api::server::Reader,
+    ) -> Result<(), rk_api::Status> {
+        assert!(old.is_none());
+        match going.data.as_ref().and_then(|data| data.get("keep")) {
+            Some(why) => Err(plugins::forbid(request, why)),
+            None => Ok(()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn plugins_see_objects_as_rust_types() {
+    let count = |map: &mut ConfigMap, request: &rk_api::server::AdmissionRequest| {
+        request.notes.warn("counted");
+        let data = map.data.get_or_insert_default();
+        data.insert("keys".to_owned(), (data.len() - usize::from(data.contains_key("keys"))).to_string());
+        Ok(())
+    };
+    let grows = |new: &ConfigMap, old: Option<&ConfigMap>, request: &rk_api::server::AdmissionRequest| {
+        let keys = |map: &ConfigMap| map.data.as_ref().map_or(0, BTreeMap::len);
+        match old {
+            Some(old) if keys(new) < keys(old) => Err(plugins::forbid(request, "maps only grow")),
+            _ => Ok(()),
+        }
+    };
+    let control_plane = TestControlPlane::start_with(|builder| {
+        builder
+            .admission_before("NamespaceLifecycle", plugins::mutating_typed("Count", count))
+            .admission_after("NamespaceLifecycle", plugins::validating_typed("Grows", grows))
+            .admission(plugins::typed(Kept))
+    })
+    .await
+    .unwrap();
+    let maps = control_plane.api::<ConfigMap>("default");
+    let made = maps.create(&map("a")).await.unwrap();
+    assert_eq!(made.data.as_ref().unwrap()["keys"], "1");
+    let changed = maps.patch("a", Patch::merge(json!({"data": {"keep": "it stays", "c": "d"}}))).await.unwrap();
+    assert_eq!(changed.data.as_ref().unwrap()["keys"], "3");
+    let error = maps.patch("a", Patch::merge(json!({"data": {"c": null}}))).await.unwrap_err();
+    assert_eq!(error.to_string(), "configmaps \"a\" is forbidden: maps only grow");
+    let error = maps.delete("a", DeleteOptions::default()).await.unwrap_err();
+    assert_eq!(error.to_string(), "configmaps \"a\" is forbidden: it stays");
+    // Other kinds they do not see.
+    let secret = json!({"metadata": {"name": "s"}});
+    let secret: k8s_openapi::api::core::v1::Secret = serde_json::from_value(secret).unwrap();
+    assert!(control_plane.api("default").create(&secret).await.unwrap().data.is_none());
 }

@@ -14,7 +14,7 @@ use crate::{
         bootstrap_token, cluster_role, cron_job, daemon_set, deployment, disruption, endpoints, garbage, job,
         namespace, node,
         node::{NodeCidrs, NodeLifecycleConfig},
-        replicaset, service_account, stateful_set,
+        protection, replicaset, resource_quota, service_account, stateful_set,
     },
     resources,
 };
@@ -25,7 +25,7 @@ pub struct ManagerConfig {
     /// Which controllers run, as `kube-controller-manager --controllers`: `*` for all, a name of [`controllers`], or
     /// `-name` for all but that.
     pub controllers: Vec<String>,
-    /// The resources, beside custom ones, that namespace deletion and the garbage collector look at.
+    /// The resources, beside custom ones, that namespace deletion, the garbage collector and quotas look at.
     pub resources: Vec<Resource>,
     /// The certificate, in PEM, of the authority that signed the API server's; without it nothing is published.
     pub root_ca: Option<String>,
@@ -104,6 +104,10 @@ const TABLE: &[(&str, Run)] = &[
         .boxed()
     }),
     ("node-lifecycle-controller", |i, c, s| async move { node::run_lifecycle(&i, c.node_lifecycle, s).await }.boxed()),
+    ("persistentvolume-protection-controller", |i, _, s| async move { protection::run_volumes(&i, s).await }.boxed()),
+    ("persistentvolumeclaim-protection-controller", |i, _, s| {
+        async move { protection::run_claims(&i, s).await }.boxed()
+    }),
     ("pod-garbage-collector-controller", |i, c, s| {
         async move { node::run_pod_gc(&i, c.terminated_pods, s).await }.boxed()
     }),
@@ -111,6 +115,7 @@ const TABLE: &[(&str, Run)] = &[
     ("replicationcontroller-controller", |i, _, s| {
         async move { replicaset::run_replication_controllers(&i, s).await }.boxed()
     }),
+    ("resourcequota-controller", |i, c, s| async move { resource_quota::run(&i, c.resources, s).await }.boxed()),
     ("root-ca-certificate-publisher-controller", |i, c, s| {
         async move {
             if let Some(certificate) = c.root_ca {
@@ -124,6 +129,9 @@ const TABLE: &[(&str, Run)] = &[
     ("token-cleaner-controller", |i, _, s| async move { bootstrap_token::run(&i, s).await }.boxed()),
     ("taint-eviction-controller", |i, _, s| async move { node::run_taint_eviction(&i, s).await }.boxed()),
     ("ttl-after-finished-controller", |i, _, s| async move { job::run_ttl(&i, s).await }.boxed()),
+    ("volumeattributesclass-protection-controller", |i, _, s| {
+        async move { protection::run_classes(&i, s).await }.boxed()
+    }),
 ];
 
 /// The names of all controllers.

@@ -59,6 +59,7 @@ pub fn builtin() -> Vec<Resource> {
         storage::CSIStorageCapacity,
         storage::StorageClass,
         storage::VolumeAttachment,
+        storage::VolumeAttributesClass,
         admission::MutatingWebhookConfiguration,
         admission::ValidatingAdmissionPolicy,
         admission::ValidatingAdmissionPolicyBinding,

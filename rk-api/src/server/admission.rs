@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use super::{Attributes, Reader, Reinvocation};
+use super::{Attributes, Reader, Reinvocation, Reserve};
 use crate::{Error, Object, Resource, status};
 
 /// The kind of a write.
@@ -128,6 +128,11 @@ impl Notes {
     pub fn annotations(&self) -> Vec<(String, String)> {
         self.annotations.lock().clone()
     }
+
+    /// The same, which are then gone.
+    pub fn take_annotations(&self) -> Vec<(String, String)> {
+        std::mem::take(&mut self.annotations.lock())
+    }
 }
 
 /// A plugin that may change (`mutate`) or refuse (either) a write. A user's own is a row in the chain like any other.
@@ -147,6 +152,11 @@ pub trait Admit: Send + Sync + 'static {
     /// A [`Status`] (most often 403) refuses the write.
     async fn mutate(&self, _request: &mut AdmissionRequest, _reader: &dyn Reader) -> Result<(), Status> {
         Ok(())
+    }
+
+    /// Itself, if it counts what it lets through; see [`Reserve`].
+    fn reserve(&self) -> Option<&dyn Reserve> {
+        None
     }
 
     /// Looks at the final object, after validation.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     Row, convert,
-    custom::{Converter, Definition, columns::PrinterColumn},
+    custom::{Converter, Definition, Shape, columns::PrinterColumn},
     http::Documents,
     openapi,
     schema::Schema,
@@ -46,6 +46,8 @@ pub(crate) struct Served {
     pub(crate) deprecation: Option<String>,
     /// What converts a custom resource's versions, if they differ in more than their names.
     pub(crate) converter: Option<Arc<Converter>>,
+    /// What stored objects of this version become that are older than its schema; `None` where schemas do not change.
+    pub(crate) shape: Option<Shape>,
     /// What the row was made of, if a CustomResourceDefinition brought it.
     pub(crate) definition: Option<Arc<Definition>>,
 }
@@ -75,9 +77,17 @@ impl Served {
     /// The object can't be converted.
     pub(crate) async fn read(&self, stored: &Arc<Object>) -> Result<Arc<Object>, Error> {
         if stored.api_version() == self.api_version {
-            return Ok(Arc::clone(stored));
+            return self.shaped(Arc::clone(stored));
         }
         Ok(Arc::new(Object::from_value(&self.read_value(stored.value()?).await?)?))
+    }
+
+    /// An object of this version as its schema is now.
+    fn shaped(&self, stored: Arc<Object>) -> Result<Arc<Object>, Error> {
+        match &self.shape {
+            Some(shape) => shape.read(stored),
+            None => Ok(stored),
+        }
     }
 
     /// The same for a tree.
@@ -88,7 +98,11 @@ impl Served {
         if stored["apiVersion"] == self.api_version.as_str() {
             return Ok(stored);
         }
-        Box::pin(self.converted(stored, &self.api_version)).await
+        let mut value = Box::pin(self.converted(stored, &self.api_version)).await?;
+        if let Some(shape) = &self.shape {
+            shape.apply(&mut value);
+        }
+        Ok(value)
     }
 
     /// Stored objects in the version of this row.
@@ -98,7 +112,14 @@ impl Served {
     pub(crate) async fn read_all(&self, objects: &mut [Arc<Object>]) -> Result<(), Error> {
         /// So many are converted by one call of a webhook.
         const AT_ONCE: usize = 500;
-        let mut others: Vec<_> = objects.iter_mut().filter(|object| object.api_version() != self.api_version).collect();
+        let mut others = Vec::new();
+        for object in objects {
+            if object.api_version() == self.api_version {
+                *object = self.shaped(Arc::clone(object))?;
+            } else {
+                others.push(object);
+            }
+        }
         for some in others.chunks_mut(AT_ONCE) {
             let values = match &self.converter {
                 Some(converter) => {
@@ -111,7 +132,10 @@ impl Served {
                     values
                 }
             };
-            for (object, value) in some.iter_mut().zip(values) {
+            for (object, mut value) in some.iter_mut().zip(values) {
+                if let Some(shape) = &self.shape {
+                    shape.apply(&mut value);
+                }
                 **object = Arc::new(Object::from_value(&value)?);
             }
         }

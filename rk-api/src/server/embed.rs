@@ -18,6 +18,7 @@ use super::{
     audit::Audit,
     authn, builtin,
     catalog::{Catalog, ScalePaths, Served},
+    chain::Chain,
     custom,
     flow::Gate,
     http::{HttpService, Metrics},
@@ -45,7 +46,7 @@ pub struct ServerBuilder {
     store: Arc<dyn Store>,
     authenticators: Vec<Arc<dyn Authenticator>>,
     authorizers: Vec<Arc<dyn Authorizer>>,
-    admission: Vec<Arc<dyn Admit>>,
+    admission: Chain,
     rows: Vec<Row>,
     strategies: Vec<(String, String, Arc<dyn Strategy>)>,
     documents: BTreeMap<String, Value>,
@@ -94,6 +95,20 @@ impl ServerBuilder {
     /// Shows writes to this plugin too, after those before it.
     pub fn admission(mut self, plugin: Arc<dyn Admit>) -> Self {
         self.admission.push(plugin);
+        self
+    }
+
+    /// Shows writes to this plugin right before the one of this name, such as `ResourceQuota`: one that was named with
+    /// [`admission`](Self::admission) before or later, or is among the default ones of [`security`](Self::security). If there is none
+    /// the server is not built.
+    pub fn admission_before(mut self, name: &str, plugin: Arc<dyn Admit>) -> Self {
+        self.admission.push_before(name, plugin);
+        self
+    }
+
+    /// As [`admission_before`](Self::admission_before), right after it; of several each after those put there before.
+    pub fn admission_after(mut self, name: &str, plugin: Arc<dyn Admit>) -> Self {
+        self.admission.push_after(name, plugin);
         self
     }
 
@@ -165,6 +180,7 @@ impl ServerBuilder {
 
     /// Serves, without what [`ServerBuilder::build`] does around it.
     pub(super) async fn start(self) -> Result<Server, Error> {
+        let admission = self.admission.ordered()?;
         let cache = Cache::start(self.store, self.encryption, self.options.budgets.clone()).await?;
         let mut catalog = Catalog::default();
         let builtin = builtin::rows().into_iter().filter(|row| self.options.serves(&row.resource.group));
@@ -187,7 +203,7 @@ impl ServerBuilder {
             authenticator: authn::Union::new(self.authenticators, self.anonymous.is_possible()),
             anonymous_paths: self.anonymous,
             authorizers: self.authorizers,
-            admission: self.admission,
+            admission,
             documents: self.documents,
             #[cfg(feature = "serve")]
             aggregator: aggregator.clone(),
@@ -242,6 +258,7 @@ fn serve(row: Row, cache: &Cache) -> Served {
         printer: Vec::new(),
         deprecation: None,
         converter: None,
+        shape: None,
         definition: None,
         row,
     }
@@ -255,7 +272,7 @@ impl Server {
             store,
             authenticators: Vec::new(),
             authorizers: Vec::new(),
-            admission: Vec::new(),
+            admission: Chain::default(),
             rows: Vec::new(),
             strategies: Vec::new(),
             documents: BTreeMap::new(),
@@ -334,6 +351,11 @@ impl Server {
             Ok(done) => done,
             Err(_) => Err(status::unavailable(format!("the definition {name:?} was not established in time")).into()),
         }
+    }
+
+    /// The names of the admission plugins, in the order in which they see a write.
+    pub fn admission_plugins(&self) -> impl Iterator<Item = &str> {
+        self.core.admission.iter().map(|plugin| plugin.name())
     }
 
     /// The server as an HTTP service that asks the authenticators who calls.

@@ -35,6 +35,10 @@ impl LateReader {
 
 #[async_trait]
 impl Reader for LateReader {
+    async fn reach(&self, revision: u64) -> Result<(), Error> {
+        self.reader()?.reach(revision).await
+    }
+
     async fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Error> {
         self.reader()?.get(group, plural, namespace, name).await
     }

@@ -17,6 +17,7 @@ pub mod bootstrap;
 mod builtin;
 mod catalog;
 pub mod cel;
+mod chain;
 mod control_plane;
 mod convert;
 mod custom;
@@ -43,6 +44,7 @@ mod registry;
 mod reinvocation;
 #[cfg(feature = "serve")]
 mod remembered;
+mod reserve;
 pub mod reviews;
 pub mod schema;
 mod security;
@@ -58,6 +60,7 @@ pub use follow::Version;
 pub use late_reader::LateReader;
 pub use registry::{Changes, Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};
 pub use reinvocation::Reinvocation;
+pub use reserve::{Reservation, Reserve};
 pub use security::{Security, ServiceAccountIssuer};
 
 pub use control_plane::ControlPlane;

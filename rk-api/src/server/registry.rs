@@ -196,6 +196,15 @@ pub trait Reader: Send + Sync {
     /// The store failed, or the resource is not served.
     fn changes(&self, group: &str, plural: &str, after: u64) -> Result<Changes, Error>;
 
+    /// Waits until all resources are shown as they were at this revision of the store, or later. Changes of several resources may
+    /// be shown one after the other, though they are of one revision.
+    ///
+    /// # Errors
+    /// The revision does not come in time.
+    async fn reach(&self, _revision: u64) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// The resource that serves a kind, such as `apps/v1` and `Deployment`; `None` if none does.
     fn resource_of(&self, _api_version: &str, _kind: &str) -> Option<Resource> {
         None

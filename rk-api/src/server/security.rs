@@ -151,8 +151,9 @@ impl Security {
             builder = builder.authenticator(Arc::clone(authenticator));
         }
         builder = builder.anonymous(self.anonymous).authorizer(Arc::clone(&authorizer));
+        // It only validates, and Kubernetes' registry does so before the validating plugins.
         builder = builder.admission(Arc::new(EscalationCheck::new(Arc::clone(&authorizer), rbac)));
-        for plugin in plugins::authorizing_chain(&authorizer).into_iter().chain(plugins::default_chain()) {
+        for plugin in plugins::authorizing_chain(&authorizer) {
             builder = builder.admission(plugin);
         }
         let deps = reviews::ReviewDeps {

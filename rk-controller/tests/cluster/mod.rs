@@ -12,7 +12,10 @@ use k8s_openapi::{
 };
 use rk_api::{
     Api, Client, DeleteOptions, Informers, ListOptions, Patch, Resource, ResourceType,
-    server::{Server, UserInfo, plugins::NamespaceLifecycle},
+    server::{
+        Server, UserInfo,
+        plugins::{NamespaceLifecycle, StorageObjectInUseProtection},
+    },
 };
 use rk_controller::{Action, Context, Controller, ControllerManager, Error, ManagerConfig, Reconcile};
 use rk_store::MemoryStore;
@@ -34,7 +37,8 @@ impl Cluster {
     /// An API server with the namespace `default` and nothing else.
     pub async fn bare() -> Self {
         let builder = Server::builder(Arc::new(MemoryStore::new()));
-        let server = builder.admission(Arc::new(NamespaceLifecycle)).build().await.unwrap();
+        let builder = builder.admission(Arc::new(NamespaceLifecycle)).admission(Arc::new(StorageObjectInUseProtection));
+        let server = builder.build().await.unwrap();
         let client = server.client(UserInfo::loopback());
         let shutdown = CancellationToken::new();
         let cluster = Self { client, server, _guard: shutdown.clone().drop_guard(), shutdown };

@@ -55,6 +55,16 @@ impl FieldSet {
         node.member = true;
     }
 
+    /// Whether a path is in the set.
+    pub(super) fn has(&self, path: &[Box<str>]) -> bool {
+        let mut node = self;
+        for element in path {
+            let Some(inner) = node.children.get(element) else { return false };
+            node = inner;
+        }
+        node.member
+    }
+
     /// Adds all paths of another set.
     pub(super) fn union(&mut self, other: &Self) {
         self.member |= other.member;

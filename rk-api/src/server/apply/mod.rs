@@ -13,6 +13,7 @@ mod fieldset;
 mod last_applied;
 mod managers;
 mod merge;
+pub(crate) mod scale;
 mod typed;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;

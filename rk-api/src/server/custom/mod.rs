@@ -7,6 +7,7 @@ pub(crate) mod columns;
 mod conversion;
 mod jsonpath;
 mod rows;
+mod shape;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::{DeleteOptions, Error, ListOptions, Object, Resource, WatchEvent, Wri
 
 pub(crate) use conversion::Converter;
 pub(crate) use rows::Definition;
+pub(crate) use shape::Shape;
 
 /// Keeps a definition until its objects are gone.
 pub(crate) const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -101,7 +103,7 @@ impl Core {
         // Its rows, documents and compiled rules stay as they are where only its status changed.
         if established && !before.iter().any(|row| definition.made(row)) {
             let reader: Weak<dyn Reader> = Arc::<Self>::downgrade(self);
-            match rows::of(&value, schemas, definition, &self.cache, &reader) {
+            match rows::of(&value, (schemas, before.as_slice()), definition, &self.cache, &reader) {
                 Ok(rows) => self.change_catalog(|catalog| {
                     let (group, plural) = (&value["spec"]["group"], &value["spec"]["names"]["plural"]);
                     catalog.remove(group.as_str().unwrap_or_default(), plural.as_str().unwrap_or_default());

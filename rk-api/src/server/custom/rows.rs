@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use serde_json::Value;
 
-use super::{Converter, columns, status};
+use super::{Converter, Shape, columns, status};
 use crate::{
     Object, Resource,
     server::{
@@ -104,13 +104,13 @@ fn deprecation(version: &Value, spec: &Value) -> Option<String> {
     Some(format!("{group}/{name} {kind} is deprecated{advice}"))
 }
 
-/// The rows of a definition with these schemas. While it is being deleted nothing new can be made.
+/// The rows of a definition with these schemas, in place of those `before`. While it is being deleted nothing new can be made.
 ///
 /// # Errors
 /// What is wrong with a version's schema.
 pub(super) fn of(
     definition: &Value,
-    schemas: Schemas,
+    (schemas, before): (Schemas, &[&Arc<Served>]),
     made_of: Definition,
     cache: &Cache,
     reader: &Weak<dyn Reader>,
@@ -126,6 +126,11 @@ pub(super) fn of(
     let collection = cache.collection_of(&group, &plural);
     let converter = Converter::of(spec, reader).map(Arc::new);
     let made_of = Arc::new(made_of);
+    let revision = definition["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse().ok());
+    let shape_of = |schema: &Arc<Schema>| {
+        let known = before.iter().find(|row| row.schema.as_ref().is_some_and(|known| Arc::ptr_eq(known, schema)));
+        Shape::new(Arc::clone(schema), revision.unwrap_or_default(), known.and_then(|row| row.shape.as_ref()))
+    };
     let mut rows = Vec::new();
     for (version, schema) in versions.iter().zip(schemas).filter(|(version, _)| version["served"] == true) {
         let resource = Resource::new(&group, &text(&version["name"]), &kind, &plural, namespaced);
@@ -169,11 +174,13 @@ pub(super) fn of(
             strategy: Arc::new(Custom { status: has_status }),
             resource,
         };
+        let schema = schema?;
         rows.push(Arc::new(Served {
+            shape: schema.as_ref().map(shape_of),
             api_version: row.resource.api_version(),
             collection: Arc::clone(&collection),
             stored_as: stored_as.clone(),
-            schema: schema?,
+            schema,
             scale,
             custom: true,
             printer: columns::of(version),

@@ -8,9 +8,9 @@ use super::{
     field::{Errors, Path},
     names,
     rules::Rules,
-    value::{Peek, fill, object_mut, remove, same, set},
+    value::{Peek, each_mut, fill, object_mut, remove, same, set},
 };
-use crate::server::Column;
+use crate::server::{Column, UserInfo};
 
 /// The most that the data of one ConfigMap or Secret may hold, in bytes.
 const DATA_LIMIT: usize = 1 << 20;
@@ -26,6 +26,21 @@ pub const SECRET: Rules = Rules {
     validate_change: validate_secret_change,
     ..Rules::NONE
 };
+
+/// The rules of ServiceAccounts: of the Secrets they name, only the names are kept.
+pub const SERVICE_ACCOUNT: Rules = Rules {
+    create: |account, _: &UserInfo| only_names(account),
+    update: |account, _, _| only_names(account),
+    ..Rules::NONE
+};
+
+fn only_names(account: &mut Value) {
+    each_mut(account, "secrets", |secret| {
+        if let Some(fields) = secret.as_object_mut() {
+            fields.retain(|field, _| field == "name");
+        }
+    });
+}
 
 /// The columns of ConfigMaps.
 pub fn config_map_columns() -> Vec<Column> {

@@ -141,6 +141,7 @@ pub fn name_rule(group: &str, kind: &str) -> fn(&str) -> Vec<String> {
         ("", "Service") => names::dns1035_label,
         ("rbac.authorization.k8s.io", _) | ("apiregistration.k8s.io", "APIService") => names::path_segment,
         ("batch", "CronJob") => cron_job_name,
+        ("networking.k8s.io", "IPAddress") => names::ip_name,
         _ => names::dns_subdomain,
     }
 }

@@ -12,6 +12,7 @@ mod batch;
 mod cells;
 mod certificates;
 mod config;
+mod csi;
 mod custom;
 mod devices;
 mod endpoints;
@@ -57,6 +58,7 @@ pub fn strategy(group: &str, kind: &str) -> Arc<dyn Strategy> {
         ("", "Node") => node::RULES,
         ("", "ConfigMap") => config::CONFIG_MAP,
         ("", "Secret") => config::SECRET,
+        ("", "ServiceAccount") => config::SERVICE_ACCOUNT,
         ("", "PersistentVolume") => storage::VOLUME,
         ("", "PersistentVolumeClaim") => storage::CLAIM,
         ("", "ReplicationController") => apps::REPLICATION_CONTROLLER,
@@ -76,6 +78,8 @@ pub fn strategy(group: &str, kind: &str) -> Arc<dyn Strategy> {
         ("networking.k8s.io", "Ingress") => networking::INGRESS,
         ("networking.k8s.io", "IngressClass") => networking::INGRESS_CLASS,
         ("networking.k8s.io", "NetworkPolicy") => networking::NETWORK_POLICY,
+        ("networking.k8s.io", "IPAddress") => networking::IP_ADDRESS,
+        ("networking.k8s.io", "ServiceCIDR") => networking::SERVICE_CIDR,
         ("discovery.k8s.io", "EndpointSlice") => endpoints::ENDPOINT_SLICE,
         (DEVICES, "ResourceClaim") => devices::CLAIM,
         (DEVICES, "ResourceClaimTemplate") => devices::TEMPLATE,
@@ -85,6 +89,11 @@ pub fn strategy(group: &str, kind: &str) -> Arc<dyn Strategy> {
         ("rbac.authorization.k8s.io", "ClusterRole") => rbac::CLUSTER_ROLE,
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => rbac::BINDING,
         ("storage.k8s.io", "StorageClass") => storage::CLASS,
+        ("storage.k8s.io", "CSIDriver") => csi::DRIVER,
+        ("storage.k8s.io", "CSINode") => csi::NODE,
+        ("storage.k8s.io", "CSIStorageCapacity") => csi::CAPACITY,
+        ("storage.k8s.io", "VolumeAttachment") => csi::ATTACHMENT,
+        ("storage.k8s.io", "VolumeAttributesClass") => csi::ATTRIBUTES_CLASS,
         ("scheduling.k8s.io", "PriorityClass") => scheduling::PRIORITY_CLASS,
         ("node.k8s.io", "RuntimeClass") => scheduling::RUNTIME_CLASS,
         ("coordination.k8s.io", "Lease") => scheduling::LEASE,

@@ -213,6 +213,18 @@ pub fn ip(value: &str) -> Option<&'static str> {
     value.parse::<IpAddr>().is_err().then_some("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
 }
 
+/// An address as the name of an object: in the one form that it has.
+pub fn ip_name(value: &str) -> Vec<String> {
+    match value.parse::<IpAddr>() {
+        Err(_) => ip(value).into_iter().map(str::to_owned).collect(),
+        Ok(IpAddr::V6(ip)) if ip.to_ipv4_mapped().is_some() => {
+            vec!["must not be an IPv4-mapped IPv6 address".to_owned()]
+        }
+        Ok(ip) if ip.to_string() != value => vec![format!("must be in canonical form ({:?})", ip.to_string())],
+        Ok(_) => Vec::new(),
+    }
+}
+
 /// A range of addresses, such as `10.0.0.0/8`.
 pub fn cidr(value: &str) -> Option<&'static str> {
     let valid = value.split_once('/').is_some_and(|(address, bits)| {
@@ -228,7 +240,8 @@ pub fn cidr_within(part: &str, whole: &str) -> bool {
     bits > whole_bits && is_within(part, (whole, whole_bits))
 }
 
-fn network(cidr: &str) -> Option<(IpAddr, u8)> {
+/// A range's address and the bits of its prefix.
+pub fn network(cidr: &str) -> Option<(IpAddr, u8)> {
     let (address, bits) = cidr.split_once('/')?;
     Some((address.parse().ok()?, bits.parse().ok()?))
 }

@@ -15,6 +15,11 @@ use crate::server::{Column, UserInfo};
 
 const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
+/// The most parameters of a class.
+const PARAMETERS: usize = 512;
+/// The most bytes of them.
+const PARAMETERS_LIMIT: usize = 256 << 10;
+
 /// The rules of PersistentVolumeClaims.
 pub const CLAIM: Rules = Rules {
     default: |claim| {
@@ -306,20 +311,34 @@ fn change_volume(new: &Value, old: &Value, subresource: &str, errors: &mut Error
     }
 }
 
-fn validate_class(class: &Value, errors: &mut Errors) {
-    let (provisioner, path) = (class.text("provisioner"), Path::Root.child("provisioner"));
-    if provisioner.is_empty() {
-        errors.required(&path, "");
+/// The rules of the name of who makes volumes.
+pub fn provisioner(name: &str, path: &Path<'_>, errors: &mut Errors) {
+    if name.is_empty() {
+        errors.required(path, "");
     } else {
-        errors.invalid_all(&path, provisioner, names::qualified_name(&provisioner.to_ascii_lowercase()));
+        errors.invalid_all(path, name, names::qualified_name(&name.to_ascii_lowercase()));
     }
-    let parameters = Path::Root.child("parameters");
-    if class.entries("parameters").any(|(key, _)| key.is_empty()) {
-        errors.invalid(&parameters, "", "field must not be empty.");
+}
+
+/// The rules of an object's `parameters`.
+pub fn parameters(object: &Value, errors: &mut Errors) {
+    let path = Path::Root.child("parameters");
+    if object.entries("parameters").count() > PARAMETERS {
+        errors.too_long(&path, PARAMETERS);
+        return;
     }
-    if class.at("parameters").as_object().is_some_and(|map| map.len() > 512) {
-        errors.too_long(&parameters, 512);
+    if object.entries("parameters").any(|(key, _)| key.is_empty()) {
+        errors.invalid(&path, "", "field must not be empty.");
     }
+    let sizes = object.entries("parameters").map(|(key, value)| key.len() + value.as_str().map_or(0, str::len));
+    if sizes.sum::<usize>() > PARAMETERS_LIMIT {
+        errors.too_long(&path, PARAMETERS_LIMIT);
+    }
+}
+
+fn validate_class(class: &Value, errors: &mut Errors) {
+    provisioner(class.text("provisioner"), &Path::Root.child("provisioner"), errors);
+    parameters(class, errors);
     errors.required_one_of(&Path::Root.child("reclaimPolicy"), class.text("reclaimPolicy"), &["Delete", "Retain"]);
     errors.required_one_of(
         &Path::Root.child("volumeBindingMode"),

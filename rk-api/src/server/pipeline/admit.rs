@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Call, Core};
 use crate::{
     DeleteOptions, Error, WriteOptions,
-    server::{AdmissionRequest, Notes, OldObject, Operation, Reinvocation, audit, reinvocation},
+    server::{AdmissionRequest, Notes, OldObject, Operation, Reinvocation, Reservation, audit, reinvocation},
 };
 
 impl Core {
@@ -14,9 +14,10 @@ impl Core {
     /// # Errors
     /// A plugin refuses the write.
     pub(super) async fn mutate(&self, request: &mut AdmissionRequest, call: &Call) -> Result<bool, Error> {
-        let seen = reinvocation::mutate(&self.admission, request, self).await?;
+        let seen = reinvocation::mutate(&self.admission, request, self).await;
         call.warn(std::mem::take(&mut request.warnings));
-        Ok(seen)
+        tell(request, call);
+        Ok(seen?)
     }
 
     /// Shows a connection to the plugins.
@@ -28,6 +29,28 @@ impl Core {
         let mut request = request(call, "connect", Operation::Connect, None, None, (Value::Null, false));
         self.mutate(&mut request, call).await?;
         self.admit(&request, call).await
+    }
+
+    /// Asks the plugins that count what is to be written with a write's object.
+    ///
+    /// # Errors
+    /// A plugin refuses the write.
+    pub(super) async fn reserve(&self, request: &AdmissionRequest) -> Result<Reservation, Error> {
+        let mut all = Reservation::default();
+        for plugin in &self.admission {
+            let Some(counts) = plugin.reserve() else { continue };
+            if !plugin.handles(request.operation, &request.resource, &request.attributes.subresource) {
+                continue;
+            }
+            let shown = self.cache.reached();
+            let reserved = match counts.reserve(request, self).await {
+                // By what the cache showed: another server may have deleted something since.
+                Err(_) if self.cache.sync().await? > shown => counts.reserve(request, self).await,
+                reserved => reserved,
+            };
+            all.extend(reserved?);
+        }
+        Ok(all)
     }
 
     /// Shows the final object to the validating plugins.
@@ -44,19 +67,23 @@ impl Core {
                 }
             }
         }
-        // Whatever was decided.
-        call.warn(request.notes.take_warnings());
-        for (key, value) in request.notes.annotations() {
-            audit::annotate(&key, || value);
-        }
+        tell(request, call);
         Ok(admitted?)
+    }
+}
+
+/// Tells client and audit log what the plugins noted, whatever they decided.
+fn tell(request: &AdmissionRequest, call: &Call) {
+    call.warn(request.notes.take_warnings());
+    for (key, value) in request.notes.take_annotations() {
+        audit::annotate(&key, || value);
     }
 }
 
 /// A write as the plugins see it.
 pub(super) fn request(
     call: &Call,
-    verb: &'static str,
+    verb: &str,
     operation: Operation,
     object: Option<Value>,
     old_object: Option<OldObject>,

@@ -95,7 +95,6 @@ impl Core {
         }
         request.object = Some(object);
         self.admit(&request, call).await?;
-        let object = request.object.take().unwrap_or_default();
 
         let item = super::key::item(&call.namespace, &name);
         let collection = &call.served.collection;
@@ -103,11 +102,12 @@ impl Core {
             // Another server on the same store may have deleted it just now.
             self.cache.sync().await?;
             if collection.get(&item).is_some() {
-                return Err(taken(call, &name, &object));
+                return Err(taken(call, &name, &request.object.unwrap_or_default()));
             }
         }
         for _ in 0..TRIES {
-            let mut object = object.clone();
+            let reserved = self.reserve(&request).await?;
+            let mut object = request.object.clone().unwrap_or_default();
             let shown = collection.last();
             if let Err(refused) = row.strategy.allocate(&mut object, None, &context).await {
                 // By what the cache showed: another server may have given something back since.
@@ -121,7 +121,7 @@ impl Core {
                 return Ok(Outcome::created(crate::Object::from_value(&object)?.into()));
             }
             let json = encode(&*call.served.stored(&object).await?);
-            let claims = Claims::change(Vec::new(), row.strategy.claims(&object));
+            let claims = Claims::change(Vec::new(), row.strategy.claims(&object)).with(reserved.changes());
             let written = match self.lease_for(call).await {
                 Ok(lease) => self.cache.put(collection, &item, json, 0, lease, claims).await,
                 Err(error) => Err(error),
@@ -131,7 +131,7 @@ impl Core {
             }
             row.strategy.release(&object);
             match written? {
-                // Another server gave the same to another object; the cache shows that object now.
+                // Another server gave the same to another object, or what was counted has changed; the cache shows it now.
                 Write::Held => {}
                 _ => return Err(taken(call, &name, &object)),
             }

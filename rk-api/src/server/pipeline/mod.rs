@@ -327,6 +327,10 @@ pub(crate) fn invalid(resource: &Resource, name: &str, errors: FieldErrors) -> E
 
 #[async_trait]
 impl Reader for Core {
+    async fn reach(&self, revision: u64) -> Result<(), Error> {
+        self.cache.wait_for(revision).await
+    }
+
     async fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Result<Option<Arc<Object>>, Error> {
         let collection = self.cache.collection_of(group, plural);
         let item = key::item(namespace, name);

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Error, Patch, WriteOptions,
-    server::{FieldErrors, apply, kinds},
+    server::{FieldErrors, apply, kinds, schema::Schema},
     status,
 };
 
@@ -42,7 +42,7 @@ impl Core {
         apply::track_update(old, object, &manager(call, options, &now, false), call.served.schema.as_deref());
     }
 
-    /// The object after a server-side apply.
+    /// The object, or its Scale, after a server-side apply.
     ///
     /// # Errors
     /// 400, 409: see [`apply::server_side_apply`].
@@ -54,8 +54,12 @@ impl Core {
         options: &WriteOptions,
     ) -> Result<Value, Error> {
         let mut applied = patch.body.clone();
-        let (api_version, kind) = (&call.served.api_version, &call.resource().kind);
-        if applied["apiVersion"] != api_version.as_str() || applied["kind"] != kind.as_ref() {
+        let (api_version, kind, schema) = if call.subresource == "scale" {
+            (apply::scale::VERSION, "Scale", Schema::builtin("autoscaling", "v1", "Scale"))
+        } else {
+            (call.served.api_version.as_str(), call.resource().kind.as_ref(), call.served.schema.clone())
+        };
+        if applied["apiVersion"] != api_version || applied["kind"] != kind {
             let found = |field: &str| applied[field].as_str().unwrap_or_default().to_owned();
             return Err(status::bad_request(format!(
                 "invalid object type: {}, Kind={} does not match {api_version}, Kind={kind}",
@@ -81,8 +85,8 @@ impl Core {
             .into());
         }
         let now = now();
-        let manager = manager(call, options, &now, patch.force);
-        Ok(apply::server_side_apply(old, &applied, &manager, call.served.schema.as_deref())?)
+        let manager = apply::Manager { api_version, ..manager(call, options, &now, patch.force) };
+        Ok(apply::server_side_apply(old, &applied, &manager, schema.as_deref())?)
     }
 }
 

@@ -2,7 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::{Error, server::catalog::ScalePaths, status};
+use super::meta;
+use crate::{
+    Error,
+    server::{apply, catalog::ScalePaths},
+    status,
+};
 
 /// What a dotted path (with or without a leading dot) leads to.
 fn at<'a>(object: &'a Value, path: &str) -> &'a Value {
@@ -24,6 +29,29 @@ fn selector(value: &Value) -> String {
         .and_then(|spec| crate::LabelSelector::from_spec(&spec).ok())
         .map(|selector| selector.to_string())
         .unwrap_or_default()
+}
+
+/// The Scale of an object, with who owns the replicas: for an apply.
+pub(super) fn owned_scale_of(object: &Value, paths: &ScalePaths) -> Value {
+    let mut scale = scale_of(object, paths);
+    if let Some(managers) = apply::scale::of_scale(object, &paths.spec_replicas) {
+        scale["metadata"]["managedFields"] = managers;
+    }
+    scale
+}
+
+/// Has the managers of a Scale own the replicas of its object of this version.
+///
+/// # Errors
+/// 400 if the object has no metadata.
+pub(super) fn own(object: &mut Value, scale: &Value, paths: &ScalePaths, api_version: &str) -> Result<(), Error> {
+    let managers = apply::scale::of_object(object, scale, &paths.spec_replicas, api_version);
+    let metadata = meta::fields(object)?;
+    match managers {
+        Some(managers) => metadata.insert("managedFields".to_owned(), managers),
+        None => metadata.remove("managedFields"),
+    };
+    Ok(())
 }
 
 /// The Scale of an object.

@@ -11,7 +11,7 @@ use super::{Call, Core, Outcome, admit, invalid, meta, scale};
 use crate::{
     Error, Object, Patch, PatchKind, WriteOptions,
     server::{
-        OldObject, Operation, WriteContext, patch,
+        OldObject, Operation, Reservation, WriteContext, patch,
         schema::Schema,
         storage::{Claims, Write, encode, is_same},
     },
@@ -106,8 +106,13 @@ impl Core {
         let old = Arc::new(current.value()?);
         let mut new = match (call.subresource.as_str(), &call.served.scale) {
             ("scale", Some(paths)) => {
-                let scale = self.changed(call, change, options, &scale::scale_of(&old, paths))?;
-                scale::apply_scale(&old, &scale, paths)?
+                let shown = if is_apply(change) { scale::owned_scale_of } else { scale::scale_of };
+                let scale = self.changed(call, change, options, &shown(&old, paths))?;
+                let mut new = scale::apply_scale(&old, &scale, paths)?;
+                if is_apply(change) {
+                    scale::own(&mut new, &scale, paths, &call.served.api_version)?;
+                }
+                new
             }
             _ => self.changed(call, change, options, &old)?,
         };
@@ -158,11 +163,12 @@ impl Core {
         if !errors.is_empty() {
             return Err(invalid(&row.resource, &call.name, errors));
         }
-        if !matches!(change, Change::Patch(Patch { kind: PatchKind::Apply, .. })) {
+        if !is_apply(change) {
             self.track(call, Some(&old), &mut new, options);
         }
         request.object = Some(new);
         self.admit(&request, call).await?;
+        let reserved = self.reserve(&request).await?;
         let mut new = request.object.take().unwrap_or_default();
         let shown = call.served.collection.last();
         if let Err(refused) = row.strategy.allocate(&mut new, Some(&old), &context).await {
@@ -171,7 +177,7 @@ impl Core {
             return if call.served.collection.last() > shown { Ok(Try::Again) } else { Err(refused.into()) };
         }
         let held = row.strategy.claims(&old);
-        let outcome = self.write(call, new, held, stored, options.dry_run).await?;
+        let outcome = self.write(call, new, (held, reserved), stored, options.dry_run).await?;
         match outcome {
             Some(object) if call.subresource == "scale" => match &call.served.scale {
                 Some(paths) => {
@@ -190,13 +196,13 @@ impl Core {
         call.served.collection.get(&call.item()).is_none_or(|item| item.object.revision() != seen.revision())
     }
 
-    /// Stores the new version; `None` if somebody was faster. `held` is what the object claims so far. Nothing is written where
-    /// nothing changed, and the object goes if this took the last finalizer from what is being deleted.
+    /// Stores the new version; `None` if somebody was faster. `held` is what the object claims so far, and beside it is what is to be written
+    /// with it. Nothing is written where nothing changed, and the object goes if this took the last finalizer from what is being deleted.
     async fn write(
         &self,
         call: &Call,
         new: Value,
-        held: Vec<String>,
+        (held, reserved): (Vec<String>, Reservation),
         stored: &Arc<Object>,
         dry_run: bool,
     ) -> Result<Option<Arc<Object>>, Error> {
@@ -217,7 +223,7 @@ impl Core {
             return if same { Ok(Some(call.served.read(stored).await?)) } else { Ok(None) };
         } else {
             let lease = self.lease_for(call).await?;
-            let claims = Claims::change(held, strategy.claims(&new));
+            let claims = Claims::change(held, strategy.claims(&new)).with(reserved.changes());
             self.cache.put(collection, &call.item(), json, stored.revision(), lease, claims).await
         };
         if gone || !matches!(written, Ok(Write::Done(_))) {
@@ -235,18 +241,18 @@ impl Core {
         match change {
             Change::Replace(new) => Ok(new.clone()),
             Change::With(change) => change(old),
-            Change::Patch(change) if change.kind == PatchKind::Apply && !scale => {
-                self.apply(call, Some(old), change, options)
-            }
+            Change::Patch(change) if change.kind == PatchKind::Apply => self.apply(call, Some(old), change, options),
             Change::Patch(change) => {
                 let schema =
                     if scale { Schema::builtin("autoscaling", "v1", "Scale") } else { call.served.schema.clone() };
-                // A Scale has no lists and no fields of its own: applying it is merging it.
-                let kind = if change.kind == PatchKind::Apply { PatchKind::Merge } else { change.kind };
-                Ok(patch::apply(kind, &change.body, old, schema.as_deref())?)
+                Ok(patch::apply(change.kind, &change.body, old, schema.as_deref())?)
             }
         }
     }
+}
+
+fn is_apply(change: &Change<'_>) -> bool {
+    matches!(change, Change::Patch(Patch { kind: PatchKind::Apply, .. }))
 }
 
 /// Kinds that an update makes where they are absent.

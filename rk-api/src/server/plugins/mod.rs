@@ -1,7 +1,8 @@
 //! The admission plugins of Kubernetes.
 //!
-//! [`default_chain`] is what a cluster runs, in kube-apiserver's order; [`authorizing_chain`] are the plugins that ask
-//! the authorizer. A program adds its own with [`from_fn`] or by implementing [`Admit`]:
+//! [`default_chain`] is what a cluster runs, in kube-apiserver's order; [`authorizing_chain`] is that with the plugins that
+//! ask the authorizer. A program adds its own with [`from_fn`] or by implementing [`Admit`], or with [`mutating_typed`],
+//! [`validating_typed`] or [`AdmitTyped`] for objects as Rust types:
 //!
 //! ```
 //! use rk_api::server::{Operation, plugins};
@@ -21,6 +22,7 @@ mod certificates;
 mod default_classes;
 mod default_tolerations;
 mod describe;
+mod in_use;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -33,6 +35,7 @@ mod resource_quota;
 mod runtime_class;
 mod select;
 mod service_account;
+mod typed;
 #[cfg(feature = "serve")]
 mod webhooks;
 
@@ -48,18 +51,20 @@ use crate::{Resource, status};
 pub use certificates::{CertificateApproval, CertificateSigning, CertificateSubjectRestriction};
 pub use default_classes::{DefaultIngressClass, DefaultStorageClass};
 pub use default_tolerations::{DefaultTolerationSeconds, ExtendedResourceToleration};
+pub use in_use::StorageObjectInUseProtection;
 pub use limit_ranger::LimitRanger;
 pub use namespace_lifecycle::NamespaceLifecycle;
 pub use node_restriction::NodeRestriction;
 pub use node_taint::TaintNodesByCondition;
 pub use owner_references::OwnerReferencesPermissionEnforcement;
-pub use pod_security::{Level, PodSecurity, Violation};
+pub use pod_security::{Exemptions, Level, PodSecurity, Policy, Version, Violation};
 pub use policies::{MutatingPolicies, ValidatingPolicies};
 pub(crate) use policies::{condition_issues, issues as policy_issues};
 pub use priority::Priority;
 pub use resource_quota::ResourceQuota;
 pub use runtime_class::RuntimeClass;
 pub use service_account::ServiceAccount;
+pub use typed::{AdmitTyped, mutating_typed, typed, validating_typed};
 #[cfg(feature = "serve")]
 pub(crate) use webhooks::call as call_webhook;
 #[cfg(feature = "serve")]
@@ -77,6 +82,7 @@ pub fn default_chain() -> Vec<Arc<dyn Admit>> {
         Arc::new(Priority),
         Arc::new(DefaultTolerationSeconds::default()),
         Arc::new(DefaultStorageClass),
+        Arc::new(StorageObjectInUseProtection),
         Arc::new(RuntimeClass),
         Arc::new(CertificateSubjectRestriction),
         Arc::new(DefaultIngressClass),
@@ -90,13 +96,17 @@ pub fn default_chain() -> Vec<Arc<dyn Admit>> {
     ]
 }
 
-/// The plugins that ask whether the caller may do more than the request itself says: to approve and sign certificates.
-/// They come before those of [`default_chain`] that validate, so put them first.
+/// [`default_chain`], and in their place the plugins that ask whether the caller may do more than the request itself says: to
+/// approve and sign certificates.
 pub fn authorizing_chain(authorizer: &Arc<dyn Authorizer>) -> Vec<Arc<dyn Admit>> {
-    vec![
+    let mut chain = default_chain();
+    let at = chain.iter().position(|plugin| plugin.name() == "CertificateSubjectRestriction").unwrap_or(chain.len());
+    let asking: [Arc<dyn Admit>; 2] = [
         Arc::new(CertificateApproval::new(Arc::clone(authorizer))),
         Arc::new(CertificateSigning::new(Arc::clone(authorizer))),
-    ]
+    ];
+    chain.splice(at..at, asking);
+    chain
 }
 
 /// A 403 about the request's object, in the words of Kubernetes' `admission.NewForbidden`.

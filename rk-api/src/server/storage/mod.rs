@@ -23,7 +23,7 @@ pub(crate) use encode::{encode, is_same};
 pub use encryption::{Encryption, EncryptionError};
 pub(crate) use list::{Listed, Selection};
 pub(crate) use watch::{WatchSpec, start as watch};
-pub(crate) use write::{Claims, Write};
+pub(crate) use write::{Beside, Claims, Write};
 
 use crate::{Error, StatusExt, status};
 

@@ -17,7 +17,7 @@ pub(crate) enum Write {
     Done(Arc<Object>),
     /// Somebody was faster; the cache shows their version now.
     Raced,
-    /// Another object holds what this one claims; the cache shows that object now.
+    /// Another object holds what this one claims, or one that was to be written too has changed; the cache shows that object now.
     Held,
 }
 
@@ -26,6 +26,16 @@ pub(crate) enum Write {
 pub(crate) struct Claims {
     taken: Vec<String>,
     given_back: Vec<String>,
+    beside: Vec<Beside>,
+}
+
+/// Another object that is written with one, if it still is at the revision at which it was read.
+#[derive(Debug, Clone)]
+pub(crate) struct Beside {
+    pub(crate) collection: String,
+    pub(crate) item: String,
+    pub(crate) json: Bytes,
+    pub(crate) expected: Revision,
 }
 
 impl Claims {
@@ -35,7 +45,13 @@ impl Claims {
         wanted.dedup();
         let given_back = held.iter().filter(|claim| !wanted.contains(claim)).cloned().collect();
         wanted.retain(|claim| !held.contains(claim));
-        Self { taken: wanted, given_back }
+        Self { taken: wanted, given_back, beside: Vec::new() }
+    }
+
+    /// And changes these objects too.
+    #[must_use]
+    pub(crate) fn with(self, beside: Vec<Beside>) -> Self {
+        Self { beside, ..self }
     }
 }
 
@@ -122,6 +138,14 @@ impl Cache {
         let mut success = vec![op];
         success.extend(taken.into_iter().map(|claim| Op::Put(PutRequest::new(claim, key.clone()))));
         success.extend(claims.given_back.iter().map(|what| delete(claim(what))));
+        let mut beside = Vec::with_capacity(claims.beside.len());
+        for other in claims.beside {
+            let key = key::full(&other.collection, &other.item);
+            compare.push(is_at(key.clone(), other.expected));
+            let value = self.encryption.seal(&other.collection, &key, other.json)?;
+            success.push(Op::Put(PutRequest::new(key.clone(), value)));
+            beside.push(key);
+        }
         // Which of the guards failed: the object's own, or that of a claim?
         let failure = if compare.len() == 1 {
             Vec::new()
@@ -131,6 +155,7 @@ impl Cache {
         let answer = self.store.txn(Txn { compare, success, failure }).await.map_err(store_error)?;
         self.wait_for(answer.revision).await?;
         if answer.succeeded {
+            beside.iter().for_each(|key| self.encryption.replaced(key));
             return Ok(Guarded::Done(answer.revision));
         }
         Ok(match answer.responses.first() {

@@ -1,10 +1,12 @@
-//! Ingresses, their classes, and NetworkPolicies. Endpoints have a file of their own.
+//! Ingresses, their classes, NetworkPolicies, and the addresses of Services. Endpoints have a file of their own.
 
+mod addresses;
 mod ingress;
 mod network_policy;
 
 use serde_json::Value;
 
+pub use addresses::{IP_ADDRESS, SERVICE_CIDR};
 pub use ingress::{INGRESS, ingress_columns};
 pub use network_policy::{NETWORK_POLICY, network_policy_columns};
 

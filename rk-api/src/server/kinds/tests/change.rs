@@ -329,3 +329,51 @@ fn a_signing_request_is_decided_once() {
         &["Forbidden status.conditions: Forbidden: updates may not remove a condition of type \"Approved\""],
     );
 }
+
+#[test]
+fn addresses_and_storage_drivers_hardly_change() {
+    let parent = r#"Invalid spec.parentRef: Invalid value: {"name":"b","namespace":"default","resource":"services"}: field is immutable"#;
+    check("IPAddress", "/spec/parentRef/name", json!("b"), &[parent]);
+    check("IPAddress", "/metadata/labels", json!({"a": "b"}), &[]);
+    let ranges = r#"Invalid spec.cidrs: Invalid value: ["10.0.1.0/24"]: field is immutable"#;
+    check("ServiceCIDR", "/spec/cidrs", json!(["10.0.1.0/24"]), &[ranges]);
+    let attach = "Invalid spec.attachedRequired: Invalid value: false: field is immutable";
+    check("CSIDriver", "/spec/attachRequired", json!(false), &[attach]);
+    let modes = r#"Invalid spec.volumeLifecycleModes: Invalid value: ["Ephemeral"]: field is immutable"#;
+    check("CSIDriver", "/spec/volumeLifecycleModes", json!(["Ephemeral"]), &[modes]);
+    check("CSIDriver", "/spec/tokenRequests", json!([{"audience": "a"}]), &[]);
+    check("CSIDriver", "/spec/fsGroupPolicy", json!("File"), &[]);
+    check("CSINode", "/spec/drivers/0/allocatable/count", json!(9), &[]);
+    check("CSINode", "/spec/drivers", json!([]), &[]);
+    check("CSINode", "/spec/drivers/0/nodeID", json!("m"), &["Invalid spec.drivers: Invalid value: {…"]);
+    check("CSIStorageCapacity", "/capacity", json!("2Gi"), &[]);
+    let class = r#"Invalid storageClassName: Invalid value: "slow": field is immutable"#;
+    check("CSIStorageCapacity", "/storageClassName", json!("slow"), &[class]);
+    check(
+        "CSIStorageCapacity",
+        "/nodeTopology",
+        json!({}),
+        &["Invalid nodeTopology: Invalid value: {}: field is immutable"],
+    );
+    check("VolumeAttachment", "/spec/nodeName", json!("m"), &["Invalid spec: Invalid value: {…"]);
+    let driver = "Forbidden driverName: Forbidden: updates to driverName are forbidden.";
+    check("VolumeAttributesClass", "/driverName", json!("e.example.com"), &[driver]);
+    let parameters = "Forbidden parameters: Forbidden: updates to parameters are forbidden.";
+    check("VolumeAttributesClass", "/parameters", json!({"iops": "2"}), &[parameters]);
+    let account = change("ServiceAccount", "", &[], &[("/secrets", json!([{"name": "t", "uid": "u"}]))], &[]);
+    assert_eq!(account["secrets"], json!([{"name": "t"}]));
+}
+
+#[test]
+fn the_status_of_an_attachment_is_bounded() {
+    let error = |status: Value, expected: &[&str]| {
+        change("VolumeAttachment", "status", &[], &[("/status", status)], expected);
+    };
+    error(json!({"attached": true, "attachmentMetadata": {"device": "/dev/x"}}), &[]);
+    let long = "TooLong status.attachError.message: Too long: may not be more than 262144 bytes";
+    error(json!({"attached": false, "attachError": {"message": "x".repeat(1025)}}), &[long]);
+    let code = "Invalid status.detachError.errorCode: Invalid value: -1: must be between 0 and 2147483647, inclusive";
+    error(json!({"attached": true, "detachError": {"errorCode": -1}}), &[code]);
+    let metadata = "TooLong status.attachmentMetadata: Too long: may not be more than 262144 bytes";
+    error(json!({"attached": true, "attachmentMetadata": {"x": "y".repeat(256 << 10)}}), &[metadata]);
+}

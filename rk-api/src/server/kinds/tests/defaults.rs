@@ -131,3 +131,16 @@ fn string_data_of_a_secret_becomes_data() {
     assert_eq!(object["data"], json!({"k": "bmV3", "l": "w6k="}));
     assert!(object.get("stringData").is_none());
 }
+
+#[test]
+fn storage_drivers_and_what_they_say() {
+    check(
+        "CSIDriver",
+        json!({"spec": {"attachRequired": true, "podInfoOnMount": false, "storageCapacity": false,
+            "requiresRepublish": false, "seLinuxMount": false, "fsGroupPolicy": "ReadWriteOnceWithFSType",
+            "volumeLifecycleModes": ["Persistent"]}}),
+    );
+    check("VolumeAttachment", json!({"status": {"attached": false}}));
+    check("ServiceCIDR", json!({"status": {}}));
+    check("ServiceAccount", json!({"secrets": [{"name": "s"}]}));
+}

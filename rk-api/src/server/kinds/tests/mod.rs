@@ -159,6 +159,46 @@ fn good(kind: &str) -> Sample {
                 "subjects": [{"kind": "User", "name": "u"}, {"kind": "ServiceAccount", "name": "s", "namespace": "default"}]}),
         ),
         "StorageClass" => sample("storage.k8s.io", "v1", kind, false, json!({"provisioner": "example.com/p"})),
+        "ServiceAccount" => sample("", "v1", kind, true, json!({"secrets": [{"name": "s", "namespace": "other"}]})),
+        "IPAddress" => sample(
+            net,
+            "v1",
+            kind,
+            false,
+            json!({"metadata": {"name": "10.0.0.9"},
+                "spec": {"parentRef": {"resource": "services", "namespace": "default", "name": "a"}}}),
+        ),
+        "ServiceCIDR" => sample(net, "v1", kind, false, json!({"spec": {"cidrs": ["10.0.0.0/24"]}})),
+        "CSIDriver" => sample("storage.k8s.io", "v1", kind, false, json!({"spec": {}})),
+        "CSINode" => sample(
+            "storage.k8s.io",
+            "v1",
+            kind,
+            false,
+            json!({"spec": {"drivers": [{"name": "d.example.com", "nodeID": "n", "topologyKeys": ["example.com/zone"],
+                "allocatable": {"count": 8}}]}}),
+        ),
+        "CSIStorageCapacity" => sample(
+            "storage.k8s.io",
+            "v1",
+            kind,
+            true,
+            json!({"storageClassName": "fast", "capacity": "1Gi", "nodeTopology": {"matchLabels": {"zone": "a"}}}),
+        ),
+        "VolumeAttachment" => sample(
+            "storage.k8s.io",
+            "v1",
+            kind,
+            false,
+            json!({"spec": {"attacher": "d.example.com", "nodeName": "n", "source": {"persistentVolumeName": "v"}}}),
+        ),
+        "VolumeAttributesClass" => sample(
+            "storage.k8s.io",
+            "v1",
+            kind,
+            false,
+            json!({"driverName": "d.example.com", "parameters": {"iops": "1"}}),
+        ),
         "CertificateSigningRequest" => sample(
             "certificates.k8s.io",
             "v1",
@@ -220,7 +260,15 @@ fn good(kind: &str) -> Sample {
     }
 }
 
-const KINDS: [&str; 43] = [
+const KINDS: [&str; 51] = [
+    "ServiceAccount",
+    "IPAddress",
+    "ServiceCIDR",
+    "CSIDriver",
+    "CSINode",
+    "CSIStorageCapacity",
+    "VolumeAttachment",
+    "VolumeAttributesClass",
     "DeviceClass",
     "ResourceClaim",
     "Pod",

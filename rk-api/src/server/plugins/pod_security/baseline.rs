@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use super::{
     super::{list, text},
+    Version,
     checks::{Pod, Violation, containers, quoted, setters, sorted, violation},
+    restricted,
 };
 
 const CAPABILITIES: [&str; 13] = [
@@ -23,39 +25,52 @@ const CAPABILITIES: [&str; 13] = [
     "SYS_CHROOT",
 ];
 
-const SYSCTLS: [&str; 12] = [
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.tcp_wmem",
+/// Harmless sysctls, each with the release of Kubernetes since which it counts as one.
+const SYSCTLS: [(&str, u32); 12] = [
+    ("kernel.shm_rmid_forced", 0),
+    ("net.ipv4.ip_local_port_range", 0),
+    ("net.ipv4.ip_local_reserved_ports", 27),
+    ("net.ipv4.ip_unprivileged_port_start", 0),
+    ("net.ipv4.ping_group_range", 0),
+    ("net.ipv4.tcp_fin_timeout", 29),
+    ("net.ipv4.tcp_keepalive_intvl", 29),
+    ("net.ipv4.tcp_keepalive_probes", 29),
+    ("net.ipv4.tcp_keepalive_time", 29),
+    ("net.ipv4.tcp_rmem", 32),
+    ("net.ipv4.tcp_syncookies", 0),
+    ("net.ipv4.tcp_wmem", 32),
 ];
 
-const SELINUX_TYPES: [&str; 5] = ["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
+/// SELinux types of containers, each with the release of Kubernetes since which it is allowed.
+const SELINUX_TYPES: [(&str, u32); 5] =
+    [("", 0), ("container_t", 0), ("container_init_t", 0), ("container_kvm_t", 0), ("container_engine_t", 31)];
+
+fn allowed(list: &[(&str, u32)], name: &str, version: Version) -> bool {
+    list.iter().any(|(known, since)| *known == name && version.since(*since))
+}
+
+const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+const SECCOMP_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
 
 const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 
-/// What the pod breaks. The level `restricted` has stricter checks of its own for capabilities, volumes and seccomp.
+/// What the pod breaks. The level `restricted` has stricter checks of its own for capabilities, volumes and seccomp, since some
+/// release each.
 pub(super) fn violations(pod: &Pod<'_>, restricted: bool) -> Vec<Violation> {
-    let unless_restricted = |check: fn(&Pod<'_>) -> Option<Violation>| if restricted { None } else { check(pod) };
+    let unless_stricter = |since: u32, check: fn(&Pod<'_>) -> Option<Violation>| {
+        if restricted && pod.version.since(since) { None } else { check(pod) }
+    };
     [
         app_armor(pod),
-        unless_restricted(capabilities),
+        unless_stricter(restricted::CAPABILITIES, capabilities),
         host_namespaces(pod),
-        unless_restricted(host_path),
+        unless_stricter(0, host_path),
         host_ports(pod),
         host_probes(pod),
         privileged(pod),
         proc_mount(pod),
         selinux(pod),
-        unless_restricted(seccomp),
+        unless_stricter(restricted::SECCOMP, seccomp),
         sysctls(pod),
         host_process(pod),
     ]
@@ -147,6 +162,9 @@ fn probe_hosts(container: &Value) -> Vec<String> {
 }
 
 fn host_probes(pod: &Pod<'_>) -> Option<Violation> {
+    if !pod.version.since(34) {
+        return None;
+    }
     let names = pod.named(|container| !probe_hosts(container).is_empty());
     let all = sorted(pod.containers().flat_map(probe_hosts));
     let who = setters(false, &names)?;
@@ -175,15 +193,15 @@ fn selinux(pod: &Pod<'_>) -> Option<Violation> {
     let options = |context: &'_ Value| context["seLinuxOptions"].clone();
     let bad = |context: &Value| {
         let options = options(context);
-        !SELINUX_TYPES.contains(&text(&options["type"]))
+        !allowed(&SELINUX_TYPES, text(&options["type"]), pod.version)
             || !text(&options["user"]).is_empty()
             || !text(&options["role"]).is_empty()
     };
     let names = pod.secured(bad);
     let who = setters(bad(pod.context()), &names)?;
     let contexts = || std::iter::once(pod.context()).chain(pod.containers().map(|c| &c["securityContext"]));
-    let types =
-        sorted(contexts().map(|c| text(&c["seLinuxOptions"]["type"])).filter(|kind| !SELINUX_TYPES.contains(kind)));
+    let types = contexts().map(|context| text(&context["seLinuxOptions"]["type"]));
+    let types = sorted(types.filter(|kind| !allowed(&SELINUX_TYPES, kind, pod.version)));
     let mut data = Vec::new();
     if !types.is_empty() {
         data.push(format!("{} {}", if types.len() == 1 { "type" } else { "types" }, quoted(&types)));
@@ -197,7 +215,23 @@ fn selinux(pod: &Pod<'_>) -> Option<Violation> {
 }
 
 fn seccomp(pod: &Pod<'_>) -> Option<Violation> {
-    unconfined(pod)
+    if pod.version.since(restricted::SECCOMP) { unconfined(pod) } else { unconfined_by_annotation(pod) }
+}
+
+/// The same in annotations, where profiles were named before there were fields for them.
+fn unconfined_by_annotation(pod: &Pod<'_>) -> Option<Violation> {
+    let of_containers = pod.containers().map(|container| format!("{SECCOMP_CONTAINER}{}", text(&container["name"])));
+    let named = of_containers.chain([SECCOMP_POD.to_owned()]).filter_map(|key| {
+        let profile = pod.metadata["annotations"].get(&key)?.as_str()?;
+        let confined = matches!(profile, "runtime/default" | "docker/default") || profile.starts_with("localhost/");
+        (!confined).then(|| format!("{key}={profile:?}"))
+    });
+    let forbidden = sorted(named);
+    if forbidden.is_empty() {
+        return None;
+    }
+    let noun = if forbidden.len() == 1 { "annotation" } else { "annotations" };
+    violation("seccompProfile", format!("forbidden {noun} {}", forbidden.join(", ")))
 }
 
 /// Seccomp profiles that switch filtering off.
@@ -212,7 +246,7 @@ pub(super) fn unconfined(pod: &Pod<'_>) -> Option<Violation> {
 
 fn sysctls(pod: &Pod<'_>) -> Option<Violation> {
     let names = list(&pod.context()["sysctls"]).iter().map(|sysctl| text(&sysctl["name"]));
-    let forbidden: Vec<_> = names.filter(|name| !SYSCTLS.contains(name)).collect();
+    let forbidden: Vec<_> = names.filter(|name| !allowed(&SYSCTLS, name, pod.version)).collect();
     if forbidden.is_empty() { None } else { violation("forbidden sysctls", forbidden.join(", ")) }
 }
 

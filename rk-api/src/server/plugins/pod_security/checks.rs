@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde_json::Value;
 
-use super::super::{list, text};
+use super::{
+    super::{list, text},
+    Version,
+};
 
 /// One thing that a pod does and may not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub(super) fn violation(reason: &str, detail: String) -> Option<Violation> {
 pub(super) struct Pod<'a> {
     pub metadata: &'a Value,
     pub spec: &'a Value,
+    /// Which version of the standards it is held against.
+    pub version: Version,
 }
 
 impl<'a> Pod<'a> {
@@ -53,8 +58,9 @@ impl<'a> Pod<'a> {
         &self.spec["securityContext"]
     }
 
+    /// Whether it is one of Windows, of which the standards ask less since 1.25.
     pub fn is_windows(&self) -> bool {
-        text(&self.spec["os"]["name"]) == "windows"
+        self.version.since(25) && text(&self.spec["os"]["name"]) == "windows"
     }
 }
 

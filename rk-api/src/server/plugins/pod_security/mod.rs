@@ -1,10 +1,13 @@
 //! Pod security standards (<https://kubernetes.io/docs/concepts/security/pod-security-standards/>).
 //!
-//! A namespace's labels choose a [`Level`] to enforce and one to warn of; `baseline` and `restricted` hold the checks.
+//! A namespace's labels choose a [`Level`] to enforce, one to note in the audit log and one to warn of, each in a [`Version`] of the
+//! standards; `baseline` and `restricted` hold the checks, `namespace` what is done when the labels change.
 
 mod baseline;
 mod checks;
+mod namespace;
 mod restricted;
+mod version;
 
 use std::fmt;
 
@@ -13,12 +16,13 @@ use serde_json::Value;
 
 use super::{forbid, is, list, text};
 use crate::{
-    LabelSelector, Resource, Status, StatusExt,
+    Resource, Status,
     server::{AdmissionRequest, Admit, Operation, Reader},
     status,
 };
 
 pub use checks::Violation;
+pub use version::Version;
 
 /// How much pods may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -47,9 +51,9 @@ impl Level {
         [Self::Privileged, Self::Baseline, Self::Restricted].into_iter().find(|level| level.to_string() == text)
     }
 
-    /// What a pod (its metadata and spec) does that the level does not allow.
-    pub fn violations(self, metadata: &Value, spec: &Value) -> Vec<Violation> {
-        let pod = checks::Pod { metadata, spec };
+    /// What a pod (its metadata and spec) does that the level, in this version, does not allow.
+    pub fn violations(self, version: Version, metadata: &Value, spec: &Value) -> Vec<Violation> {
+        let pod = checks::Pod { metadata, spec, version };
         match self {
             Self::Privileged => Vec::new(),
             Self::Baseline => baseline::violations(&pod, false),
@@ -62,23 +66,40 @@ impl Level {
     }
 }
 
-/// Refuses pods, and warns of pods and of workloads that make pods, by the labels `pod-security.kubernetes.io/enforce`
-/// and `warn` of their namespace. Every version of the standards is taken for the latest.
-#[derive(Debug, Clone, Copy, Default)]
+/// Refuses pods, and warns and tells the audit log of pods and of workloads that make pods, by the labels
+/// `pod-security.kubernetes.io/enforce`, `audit` and `warn` of their namespace.
+#[derive(Debug, Clone, Default)]
 pub struct PodSecurity {
     /// Enforced where a namespace has no label.
-    pub enforce: Level,
+    pub enforce: Policy,
+    /// Told the audit log where a namespace has no label.
+    pub audit: Policy,
     /// Warned of where a namespace has no label.
-    pub warn: Level,
+    pub warn: Policy,
+    /// Whose pods are not judged at all.
+    pub exempt: Exemptions,
+}
+
+/// Whose pods are not judged (`exemptions` of kube-apiserver's `PodSecurityConfiguration`).
+#[derive(Debug, Clone, Default)]
+pub struct Exemptions {
+    /// Those that these users write.
+    pub usernames: Vec<String>,
+    /// Those of these RuntimeClasses.
+    pub runtime_classes: Vec<String>,
+    /// Those in these namespaces.
+    pub namespaces: Vec<String>,
 }
 
 const PREFIX: &str = "pod-security.kubernetes.io/";
 
-/// A level, with the version as the label names it.
-#[derive(Debug, PartialEq)]
-struct Policy {
-    level: Level,
-    version: String,
+/// A level in a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Policy {
+    /// The level.
+    pub level: Level,
+    /// The version of it.
+    pub version: Version,
 }
 
 impl fmt::Display for Policy {
@@ -87,11 +108,20 @@ impl fmt::Display for Policy {
     }
 }
 
-/// The policy that labels set for a mode. A level that can't be read counts as restricted, as in Kubernetes.
-fn policy(labels: &Value, mode: &str, default: Level) -> Policy {
-    let label = |suffix: &str| labels.get(format!("{PREFIX}{mode}{suffix}")).and_then(Value::as_str);
-    let level = label("").map_or(default, |text| Level::parse(text).unwrap_or(Level::Restricted));
-    Policy { level, version: label("-version").unwrap_or("latest").to_owned() }
+impl Policy {
+    /// The policy that labels set for a mode. A level that can't be read counts as restricted and a version as the latest, as in
+    /// Kubernetes.
+    fn of(labels: &Value, mode: &str, default: Self) -> Self {
+        let label = |suffix: &str| labels.get(format!("{PREFIX}{mode}{suffix}")).and_then(Value::as_str);
+        Self {
+            level: label("").map_or(default.level, |text| Level::parse(text).unwrap_or(Level::Restricted)),
+            version: label("-version").map_or(default.version, |text| Version::parse(text).unwrap_or_default()),
+        }
+    }
+
+    fn violations(self, pod: &Value) -> Vec<Violation> {
+        self.level.violations(self.version, &pod["metadata"], &pod["spec"])
+    }
 }
 
 fn join(violations: &[Violation]) -> String {
@@ -122,6 +152,15 @@ fn is_significant(new: &Value, old: &Value) -> bool {
     })
 }
 
+/// What is to be said of a pod.
+struct Verdict {
+    enforce: Policy,
+    /// Why it is refused, if it is.
+    refused: Option<String>,
+    audit: Option<String>,
+    warning: Option<String>,
+}
+
 impl PodSecurity {
     async fn labels(&self, request: &AdmissionRequest, reader: &dyn Reader) -> Result<Value, Status> {
         let namespace = reader.get("", "namespaces", "", &request.attributes.namespace).await;
@@ -129,77 +168,16 @@ impl PodSecurity {
         serde_json::to_value(&namespace.meta().labels).map_err(status::internal)
     }
 
-    /// Labels of a namespace that name no level.
-    fn check_namespace(&self, request: &AdmissionRequest) -> Result<(), Status> {
-        let Some(namespace) = &request.object else { return Ok(()) };
-        let labels = &namespace["metadata"]["labels"];
-        let name = text(&namespace["metadata"]["name"]);
-        let mut errors = Vec::new();
-        for mode in ["enforce", "audit", "warn"] {
-            let key = format!("{PREFIX}{mode}");
-            match labels.get(&key).and_then(Value::as_str) {
-                Some(value) if Level::parse(value).is_none() => {
-                    let message = format!("Invalid value: {value:?}: must be one of privileged, baseline, restricted");
-                    errors.push((format!("metadata.labels[{key}]"), message));
-                }
-                _ => {}
-            }
+    /// Why a write is not judged, in the words of the audit log.
+    fn exemption(&self, request: &AdmissionRequest, pod: &Value) -> Option<&'static str> {
+        let holds = |list: &[String], name: &str| !name.is_empty() && list.iter().any(|one| one == name);
+        if holds(&self.exempt.namespaces, &request.attributes.namespace) {
+            return Some("namespace");
         }
-        if errors.is_empty() {
-            return Ok(());
+        if holds(&self.exempt.usernames, &request.attributes.user.name) {
+            return Some("user");
         }
-        let lines: Vec<_> = errors.iter().map(|(field, message)| format!("{field}: {message}")).collect();
-        let what = if let [one] = lines.as_slice() { one.clone() } else { format!("[{}]", lines.join(", ")) };
-        let mut status = status::failure(422, "Invalid", format!("Namespace {name:?} is invalid: {what}")).about(
-            "",
-            "Namespace",
-            name,
-        );
-        for (field, message) in &errors {
-            status = status.cause("FieldValueInvalid", field, message);
-        }
-        Err(status)
-    }
-
-    /// Warnings of pods that break the level a namespace is about to enforce.
-    async fn warn_of_existing(&self, request: &mut AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
-        let Some(new) = &request.object else { return Ok(()) };
-        let old = request.old_value()?;
-        let before = old.map(|old| policy(&old["metadata"]["labels"], "enforce", self.enforce));
-        let wanted = policy(&new["metadata"]["labels"], "enforce", self.enforce);
-        if before.is_none_or(|before| before.level >= wanted.level) {
-            return Ok(());
-        }
-        let name = text(&new["metadata"]["name"]).to_owned();
-        let pods = reader.list("", "pods", &name, &LabelSelector::everything()).await.map_err(status::internal)?;
-        let mut groups: Vec<(String, Vec<String>)> = Vec::new();
-        for pod in &pods {
-            let value = pod.value().map_err(status::internal)?;
-            let violations = wanted.level.violations(&value["metadata"], &value["spec"]);
-            if violations.is_empty() {
-                continue;
-            }
-            let reasons: Vec<_> = violations.iter().map(|violation| violation.reason.clone()).collect();
-            let reasons = reasons.join(", ");
-            match groups.iter_mut().find(|(known, _)| *known == reasons) {
-                Some((_, names)) => names.push(pod.meta().name.clone()),
-                None => groups.push((reasons, vec![pod.meta().name.clone()])),
-            }
-        }
-        if !groups.is_empty() {
-            let head =
-                format!("existing pods in namespace {name:?} violate the new PodSecurity enforce level \"{wanted}\"");
-            request.warnings.push(head);
-        }
-        for (reasons, names) in groups {
-            let others = match names.len() {
-                1 => String::new(),
-                2 => " (and 1 other pod)".to_owned(),
-                many => format!(" (and {} other pods)", many - 1),
-            };
-            request.warnings.push(format!("{}{others}: {reasons}", names[0]));
-        }
-        Ok(())
+        holds(&self.exempt.runtime_classes, text(&pod["spec"]["runtimeClassName"])).then_some("runtimeClass")
     }
 
     /// The pod to judge, if the write is one to judge.
@@ -213,6 +191,25 @@ impl PodSecurity {
             return Ok(None);
         }
         Ok(Some(pod))
+    }
+
+    fn judge(&self, pod: &Value, labels: &Value, is_pod: bool) -> Verdict {
+        let [enforce, audit, warn] = [("enforce", self.enforce), ("audit", self.audit), ("warn", self.warn)]
+            .map(|(mode, default)| Policy::of(labels, mode, default));
+        let said = |policy: Policy| {
+            let violations = policy.violations(pod);
+            (!violations.is_empty()).then(|| format!("PodSecurity \"{policy}\": {}", join(&violations)))
+        };
+        let refused = if is_pod { said(enforce) } else { None };
+        // A pod that is refused needs no warning.
+        let warning = if refused.is_none() { said(warn) } else { None };
+        let would = |said: String| format!("would violate {said}");
+        Verdict {
+            enforce,
+            refused: refused.map(|said| format!("violates {said}")),
+            audit: said(audit).map(would),
+            warning: warning.map(would),
+        }
     }
 }
 
@@ -229,36 +226,28 @@ impl Admit for PodSecurity {
                 || subresource.is_empty() && template(resource, &Value::Null).is_some())
     }
 
-    async fn mutate(&self, request: &mut AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
+    async fn validate(&self, request: &AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
         if request.resource.plural == "namespaces" {
+            namespace::check(request)?;
             return self.warn_of_existing(request, reader).await;
         }
         let Some(pod) = self.judged(request)? else { return Ok(()) };
-        let labels = self.labels(request, reader).await?;
-        let warn = policy(&labels, "warn", self.warn);
-        let violations = warn.level.violations(&pod["metadata"], &pod["spec"]);
-        // A pod that is refused needs no warning.
-        let enforce = policy(&labels, "enforce", self.enforce);
-        let refused =
-            request.resource.plural == "pods" && !enforce.level.violations(&pod["metadata"], &pod["spec"]).is_empty();
-        if !violations.is_empty() && !refused {
-            request.warnings.push(format!("would violate PodSecurity \"{warn}\": {}", join(&violations)));
-        }
-        Ok(())
-    }
-
-    async fn validate(&self, request: &AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
-        match request.resource.plural.as_ref() {
-            "namespaces" => return self.check_namespace(request),
-            "pods" => {}
-            _ => return Ok(()),
-        }
-        let Some(pod) = self.judged(request)? else { return Ok(()) };
-        let enforce = policy(&self.labels(request, reader).await?, "enforce", self.enforce);
-        let violations = enforce.level.violations(&pod["metadata"], &pod["spec"]);
-        if violations.is_empty() {
+        let note = |key: &str, value: String| request.notes.annotate(format!("{PREFIX}{key}"), value);
+        if let Some(why) = self.exemption(request, pod) {
+            note("exempt", why.to_owned());
             return Ok(());
         }
-        Err(forbid(request, &format!("violates PodSecurity \"{enforce}\": {}", join(&violations))))
+        let is_pod = request.resource.plural == "pods";
+        let verdict = self.judge(pod, &self.labels(request, reader).await?, is_pod);
+        if is_pod {
+            note("enforce-policy", verdict.enforce.to_string());
+        }
+        if let Some(audit) = verdict.audit {
+            note("audit-violations", audit);
+        }
+        if let Some(warning) = verdict.warning {
+            request.notes.warn(warning);
+        }
+        verdict.refused.map_or(Ok(()), |why| Err(forbid(request, &why)))
     }
 }

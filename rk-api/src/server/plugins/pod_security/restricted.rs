@@ -20,10 +20,22 @@ const VOLUMES: [&str; 9] = [
     "secret",
 ];
 
+/// Since which release of Kubernetes the level has a check of its own for capabilities.
+pub(super) const CAPABILITIES: u32 = 22;
+/// The same for seccomp.
+pub(super) const SECCOMP: u32 = 19;
+
 pub(super) fn violations(pod: &Pod<'_>) -> Vec<Violation> {
-    let checks: [fn(&Pod<'_>) -> Option<Violation>; 6] =
-        [escalation, capabilities, volumes, run_as_non_root, run_as_user, seccomp];
-    checks.into_iter().filter_map(|check| check(pod)).collect()
+    let checks: [(u32, fn(&Pod<'_>) -> Option<Violation>); 6] = [
+        (8, escalation),
+        (CAPABILITIES, capabilities),
+        (0, volumes),
+        (0, run_as_non_root),
+        (23, run_as_user),
+        (SECCOMP, seccomp),
+    ];
+    let current = checks.into_iter().filter(|(since, _)| pod.version.since(*since));
+    current.filter_map(|(_, check)| check(pod)).collect()
 }
 
 fn escalation(pod: &Pod<'_>) -> Option<Violation> {

@@ -156,3 +156,23 @@ async fn a_runtime_class_adds_overhead_and_nodes() {
         assert!(error.contains(word), "{error}");
     }
 }
+
+#[tokio::test]
+async fn claims_volumes_and_their_classes_are_protected_once() {
+    let all = cluster([]);
+    for (group, plural, namespaced, finalizer) in [
+        ("", "persistentvolumeclaims", true, "kubernetes.io/pvc-protection"),
+        ("", "persistentvolumes", false, "kubernetes.io/pv-protection"),
+        ("storage.k8s.io", "volumeattributesclasses", false, "kubernetes.io/vac-protection"),
+    ] {
+        let case = || Case::create(&all, group, plural, namespaced);
+        let given = json!({"metadata": {"name": "x", "finalizers": ["example.com/own"]}});
+        let (done, _) = case().run(&StorageObjectInUseProtection, given).await.unwrap();
+        assert_eq!(done["metadata"]["finalizers"], json!(["example.com/own", finalizer]), "{plural}");
+        let (again, _) = case().run(&StorageObjectInUseProtection, done.clone()).await.unwrap();
+        assert_eq!(again, done);
+    }
+    let map = json!({"metadata": {"name": "x"}});
+    let maps = Case::create(&all, "", "configmaps", true);
+    assert_eq!(maps.run(&StorageObjectInUseProtection, map.clone()).await.unwrap().0, map);
+}

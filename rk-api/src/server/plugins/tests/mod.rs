@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::server::{Attributes, Notes, Reinvocation, UserInfo, fixture::Objects};
 
-/// A write through one plugin: `mutate`, then `validate`, as in the server.
+/// A write through one plugin: `mutate`, `validate`, then `reserve`, as in the server.
 struct Case {
     reader: Arc<Objects>,
     user: UserInfo,
@@ -58,6 +58,14 @@ impl Case {
 
     /// The object as it leaves the plugin, with warnings; or code and message of the refusal.
     async fn run(self, plugin: &dyn Admit, object: Value) -> Result<(Value, Vec<String>), (i32, String)> {
+        let (mut request, seen) = self.seen(plugin, object).await;
+        seen.map_err(|status| (status.code.unwrap(), status.message.unwrap()))?;
+        request.warnings.extend(request.notes.take_warnings());
+        Ok((request.object.unwrap_or_default(), request.warnings))
+    }
+
+    /// The request as it leaves the plugin, and what was decided.
+    async fn seen(self, plugin: &dyn Admit, object: Value) -> (AdmissionRequest, Result<(), Status>) {
         let named = self.old.as_ref().unwrap_or(&object);
         let attributes = Attributes {
             user: Arc::new(self.user),
@@ -68,9 +76,7 @@ impl Case {
             name: text(&named["metadata"]["name"]).to_owned(),
             ..Attributes::default()
         };
-        if !plugin.handles(self.operation, &self.resource, self.subresource) {
-            return Ok((object, Vec::new()));
-        }
+        let handled = plugin.handles(self.operation, &self.resource, self.subresource);
         let mut request = AdmissionRequest {
             attributes,
             resource: self.resource,
@@ -83,11 +89,20 @@ impl Case {
             notes: Notes::default(),
             reinvocation: Reinvocation::default(),
         };
-        let refused = |status: Status| (status.code.unwrap(), status.message.unwrap());
-        plugin.mutate(&mut request, &*self.reader).await.map_err(refused)?;
-        plugin.validate(&request, &*self.reader).await.map_err(refused)?;
-        request.warnings.extend(request.notes.take_warnings());
-        Ok((request.object.unwrap_or_default(), request.warnings))
+        let reader = &*self.reader;
+        let decided = async {
+            if !handled {
+                return Ok(());
+            }
+            plugin.mutate(&mut request, reader).await?;
+            plugin.validate(&request, reader).await?;
+            match plugin.reserve() {
+                Some(counts) => counts.reserve(&request, reader).await.map(drop),
+                None => Ok(()),
+            }
+        };
+        let decided = decided.await;
+        (request, decided)
     }
 }
 

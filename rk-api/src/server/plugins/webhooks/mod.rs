@@ -97,7 +97,10 @@ async fn ask(
         Err(_) => Err(format!("failed to call webhook: no answer within {seconds} s")),
     };
     match answer {
-        Ok(answer) => answer.allowed(name).map(Some),
+        Ok(answer) => {
+            answer.annotate(name, &request.notes);
+            answer.allowed(name).map(Some)
+        }
         Err(why) if text(&webhook["failurePolicy"]) == "Ignore" => {
             tracing::warn!(webhook = name, error = why, "webhook failed and is ignored");
             Ok(None)

@@ -6,7 +6,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
 use super::super::{describe::describe, list, text};
-use crate::{Resource, Status, server::AdmissionRequest};
+use crate::{
+    Resource, Status,
+    server::{AdmissionRequest, Notes},
+};
 
 /// The question about a write, whose objects are shown in the version of `shown`.
 pub(super) fn question(
@@ -28,6 +31,7 @@ pub(super) struct Answer {
     status: Option<Status>,
     pub patch: Option<json_patch::Patch>,
     pub warnings: Vec<String>,
+    annotations: Vec<(String, String)>,
 }
 
 impl Answer {
@@ -55,7 +59,16 @@ impl Answer {
         let status: Option<Status> =
             serde_json::from_value(response["status"].clone()).map_err(|error| format!("response.status: {error}"))?;
         let warnings = list(&response["warnings"]).iter().map(|warning| text(warning).to_owned()).collect();
-        Ok(Self { allowed: response["allowed"] == true, status, patch, warnings })
+        let annotations = response["auditAnnotations"].as_object().into_iter().flatten();
+        let annotations = annotations.map(|(key, value)| (key.clone(), text(value).to_owned())).collect();
+        Ok(Self { allowed: response["allowed"] == true, status, patch, warnings, annotations })
+    }
+
+    /// Tells the audit log what the webhook says to it.
+    pub fn annotate(&self, webhook: &str, notes: &Notes) {
+        for (key, value) in &self.annotations {
+            notes.annotate(format!("{webhook}/{key}"), value);
+        }
     }
 
     /// The answer, or the refusal in Kubernetes' words (apiserver's `webhook/errors.ToStatusErr`).

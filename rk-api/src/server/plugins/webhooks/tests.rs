@@ -216,3 +216,21 @@ async fn only_what_changed_of_the_webhooks_is_decoded_and_compiled() {
     let third = webhooks.current(&*reader).await.unwrap();
     assert!(!Arc::ptr_eq(&second[1].conditions, &third[1].conditions));
 }
+
+#[tokio::test]
+async fn what_a_webhook_tells_the_audit_log_bears_its_name_also_of_a_refusal() {
+    let (port, ca) = serve(|_| json!({"allowed": true, "auditAnnotations": {"why": "because"}})).await;
+    for (kind, plugin) in [
+        (MUTATING, &MutatingWebhooks::default() as &dyn Admit),
+        (VALIDATING, &ValidatingWebhooks::default() as &dyn Admit),
+    ] {
+        let done = write(kind, plugin, json!({"clientConfig": client(port, &ca)})).await.unwrap();
+        assert_eq!(done.notes.annotations(), [("hook.example.com/why".to_owned(), "because".to_owned())]);
+    }
+    let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+        "response": {"uid": "u", "allowed": false, "auditAnnotations": {"why": "not"}}});
+    let (answer, notes) = (review::Answer::read(&review, "u").unwrap(), Notes::default());
+    answer.annotate("hook", &notes);
+    assert!(answer.allowed("hook").is_err());
+    assert_eq!(notes.annotations(), [("hook/why".to_owned(), "not".to_owned())]);
+}

@@ -1,22 +1,102 @@
-//! What an object takes of a quota, and which quotas look at it
-//! (<https://kubernetes.io/docs/concepts/policy/resource-quotas/>).
+//! Resource quotas: what an object takes, and which quotas look at it
+//! (<https://kubernetes.io/docs/concepts/policy/resource-quotas/>). The API server's admission and the quota controller
+//! count by these rules.
 
-use std::collections::BTreeMap;
+mod amounts;
+
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 
-use super::super::{
-    limit_ranger::{Amounts, amounts, pod_amounts},
-    list, text,
-};
-use crate::{Quantity, Resource};
+use crate::{Error, Object, Quantity, Resource};
+
+pub use amounts::{Amounts, amounts, pod_amounts};
+
+/// The items of a list that may be missing.
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// A text that may be missing; empty then.
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// The resource whose objects a quota's name counts, as `plural` or `plural.group`; `None` for a name that counts nothing.
+///
+/// ```
+/// use rk_api::quota::counted;
+///
+/// assert_eq!(counted("requests.cpu"), Some("pods"));
+/// assert_eq!(counted("gold.storageclass.storage.k8s.io/requests.storage"), Some("persistentvolumeclaims"));
+/// assert_eq!(counted("count/deployments.apps"), Some("deployments.apps"));
+/// assert_eq!(counted("nodes"), None);
+/// ```
+pub fn counted(name: &str) -> Option<&str> {
+    if let Some(resource) = name.strip_prefix("count/") {
+        return Some(resource);
+    }
+    match name {
+        "configmaps"
+        | "secrets"
+        | "replicationcontrollers"
+        | "resourcequotas"
+        | "services"
+        | "persistentvolumeclaims" => Some(name),
+        "services.nodeports" | "services.loadbalancers" => Some("services"),
+        "requests.storage" => Some("persistentvolumeclaims"),
+        _ if name.contains(".storageclass.storage.k8s.io/") => Some("persistentvolumeclaims"),
+        "pods" | "cpu" | "memory" | "ephemeral-storage" => Some("pods"),
+        _ if ["requests.", "limits.", "hugepages-"].iter().any(|prefix| name.starts_with(prefix)) => Some("pods"),
+        _ => None,
+    }
+}
+
+/// What an object takes, and what the scopes of quotas look at.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    /// Amounts by the names that quotas use.
+    pub usage: Amounts,
+    /// What scopes look at.
+    pub scoped: Scoped,
+}
+
+impl Measured {
+    /// Measures an object.
+    pub fn of(resource: &Resource, object: &Value) -> Self {
+        Self { usage: usage(resource, object), scoped: Scoped::of(object) }
+    }
+
+    /// Measures stored objects of a resource; each but once, however often this is asked.
+    ///
+    /// # Errors
+    /// [`Error::Decode`] if one of them is broken.
+    pub fn all(resource: &Resource, objects: &[Arc<Object>]) -> Result<Vec<Arc<Self>>, Error> {
+        if resource.group.is_empty() && matches!(&*resource.plural, "pods" | "services" | "persistentvolumeclaims") {
+            let measure = |object: &Arc<Object>| object.cached(|| Ok(Self::of(resource, &object.value()?)));
+            return objects.iter().map(measure).collect();
+        }
+        // One is like the other.
+        let one = Arc::new(Self::of(resource, &Value::Null));
+        Ok(vec![one; objects.len()])
+    }
+}
+
+/// How much of what a quota's name counts these objects take, as far as the quota looks at them.
+pub fn sum(spec: &Value, name: &str, all: &[Arc<Measured>]) -> Quantity {
+    let seen = all.iter().filter(|measured| matches(spec, &measured.scoped));
+    seen.filter_map(|measured| measured.usage.get(name)).fold(Quantity::ZERO, |sum, amount| {
+        // A sum is written as its first amount.
+        if sum.is_zero() { *amount } else { sum + *amount }
+    })
+}
 
 fn one() -> Quantity {
     Quantity::from_value(1)
 }
 
 /// What an object takes, by the names that quotas use.
-pub(super) fn of(resource: &Resource, object: &Value) -> Amounts {
+pub fn usage(resource: &Resource, object: &Value) -> Amounts {
     let mut usage = Amounts::from([(format!("count/{}", resource.group_resource()), one())]);
     if !resource.group.is_empty() {
         return usage;
@@ -89,7 +169,8 @@ fn service(service: &Value, usage: &mut Amounts) {
 }
 
 /// What the scopes of a quota look at.
-pub(super) struct Scoped {
+#[derive(Debug, Clone)]
+pub struct Scoped {
     pod: bool,
     terminating: bool,
     best_effort: bool,
@@ -98,7 +179,8 @@ pub(super) struct Scoped {
 }
 
 impl Scoped {
-    pub(super) fn of(object: &Value) -> Self {
+    /// What scopes look at of an object.
+    pub fn of(object: &Value) -> Self {
         let spec = &object["spec"];
         let containers = ["initContainers", "containers"].into_iter().flat_map(|field| list(&spec[field]));
         let asks = |resources: &Value| {
@@ -128,7 +210,7 @@ fn crosses_namespaces(affinity: &Value) -> bool {
 }
 
 /// Whether a quota, by its scopes, looks at an object. Quotas with scopes look at pods only.
-pub(super) fn matches(spec: &Value, object: &Scoped) -> bool {
+pub fn matches(spec: &Value, object: &Scoped) -> bool {
     let plain = list(&spec["scopes"]).iter().map(|scope| (text(scope), "Exists", &[] as &[Value]));
     let expressions = list(&spec["scopeSelector"]["matchExpressions"]).iter();
     let selected = expressions.map(|e| (text(&e["scopeName"]), text(&e["operator"]), list(&e["values"])));
@@ -156,7 +238,7 @@ pub(super) fn matches(spec: &Value, object: &Scoped) -> bool {
 }
 
 /// What the containers of a pod must say and do not, where a quota counts it: `limits.cpu for: a,b; ...`.
-pub(super) fn unspecified(resource: &Resource, pod: &Value, hard: &Amounts) -> Option<String> {
+pub fn unspecified(resource: &Resource, pod: &Value, hard: &Amounts) -> Option<String> {
     const COUNTED: [&str; 6] = ["cpu", "memory", "requests.cpu", "requests.memory", "limits.cpu", "limits.memory"];
     if !resource.group.is_empty() || resource.plural != "pods" || is_terminal(pod) {
         return None;

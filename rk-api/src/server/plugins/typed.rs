@@ -1,0 +1,239 @@
+//! Plugins that see the objects of one kind as a Rust type.
+
+use std::{marker::PhantomData, sync::Arc};
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::{
+    Resource, ResourceType, Status,
+    server::{AdmissionRequest, Admit, Operation, Reader},
+    status,
+};
+
+/// A plugin for the objects of one kind, in one version: those that come in another version of its group it does not see. What
+/// the type does not know of an object stays as it is. [`typed`] puts it into the chain.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use rk_api::{Status, k8s_openapi::api::core::v1::ConfigMap, server::{AdmissionRequest, Reader, plugins}};
+///
+/// struct Owned;
+///
+/// #[async_trait]
+/// impl plugins::AdmitTyped for Owned {
+///     type Object = ConfigMap;
+///
+///     fn name(&self) -> &str {
+///         "Owned"
+///     }
+///
+///     async fn mutate(&self, map: &mut ConfigMap, request: &AdmissionRequest, _: &dyn Reader) -> Result<(), Status> {
+///         let labels = map.metadata.labels.get_or_insert_default();
+///         labels.entry("owner".to_owned()).or_insert_with(|| request.attributes.user.name.clone());
+///         Ok(())
+///     }
+/// }
+///
+/// assert_eq!(plugins::typed(Owned).name(), "Owned");
+/// ```
+#[async_trait]
+pub trait AdmitTyped: Send + Sync + 'static {
+    /// The kind.
+    type Object: ResourceType;
+
+    /// Its name in errors, logs and the chain.
+    fn name(&self) -> &str;
+
+    /// Whether it wants to see such writes of its kind. Unless said these are new objects and changed ones; of subresources it
+    /// may ask for `status` only, whose body is the whole object.
+    fn handles(&self, operation: Operation, subresource: &str) -> bool {
+        matches!(operation, Operation::Create | Operation::Update) && subresource.is_empty()
+    }
+
+    /// May change the object before it is validated; not called for deletions. `request.object` is empty meanwhile, and what is
+    /// in `request.notes` is told the client.
+    ///
+    /// # Errors
+    /// A [`Status`] (most often 403) refuses the write.
+    async fn mutate(
+        &self,
+        _object: &mut Self::Object,
+        _request: &AdmissionRequest,
+        _reader: &dyn Reader,
+    ) -> Result<(), Status> {
+        Ok(())
+    }
+
+    /// Looks at the object as it will be stored, or in a deletion at the one that goes; `old` is what it replaces.
+    ///
+    /// # Errors
+    /// A [`Status`] (most often 403) refuses the write.
+    async fn validate(
+        &self,
+        _object: &Self::Object,
+        _old: Option<&Self::Object>,
+        _request: &AdmissionRequest,
+        _reader: &dyn Reader,
+    ) -> Result<(), Status> {
+        Ok(())
+    }
+}
+
+/// A typed plugin as one of the chain.
+pub fn typed<P: AdmitTyped>(plugin: P) -> Arc<dyn Admit> {
+    Arc::new(Typed { resource: Resource::of::<P::Object>(), plugin })
+}
+
+/// A plugin that changes new and changed objects of a kind, or refuses them.
+///
+/// ```
+/// use rk_api::{k8s_openapi::api::core::v1::Pod, server::plugins};
+///
+/// let plugin = plugins::mutating_typed("HostNames", |pod: &mut Pod, _| {
+///     let name = pod.metadata.name.clone();
+///     pod.spec.get_or_insert_default().hostname = name;
+///     Ok(())
+/// });
+/// assert_eq!(plugin.name(), "HostNames");
+/// ```
+pub fn mutating_typed<K, M>(name: &str, mutate: M) -> Arc<dyn Admit>
+where
+    K: ResourceType,
+    M: Fn(&mut K, &AdmissionRequest) -> Result<(), Status> + Send + Sync + 'static,
+{
+    typed(Closures { name: name.to_owned(), mutate, validate: |_: &K, _: Option<&K>, _: &_| Ok(()), kind: PhantomData })
+}
+
+/// A plugin that refuses new and changed objects of a kind, or does not; it sees the old one too.
+pub fn validating_typed<K, V>(name: &str, validate: V) -> Arc<dyn Admit>
+where
+    K: ResourceType,
+    V: Fn(&K, Option<&K>, &AdmissionRequest) -> Result<(), Status> + Send + Sync + 'static,
+{
+    typed(Closures { name: name.to_owned(), mutate: |_: &mut K, _: &_| Ok(()), validate, kind: PhantomData })
+}
+
+struct Closures<K, M, V> {
+    name: String,
+    mutate: M,
+    validate: V,
+    kind: PhantomData<fn(K)>,
+}
+
+#[async_trait]
+impl<K, M, V> AdmitTyped for Closures<K, M, V>
+where
+    K: ResourceType,
+    M: Fn(&mut K, &AdmissionRequest) -> Result<(), Status> + Send + Sync + 'static,
+    V: Fn(&K, Option<&K>, &AdmissionRequest) -> Result<(), Status> + Send + Sync + 'static,
+{
+    type Object = K;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn mutate(&self, object: &mut K, request: &AdmissionRequest, _: &dyn Reader) -> Result<(), Status> {
+        (self.mutate)(object, request)
+    }
+
+    async fn validate(
+        &self,
+        object: &K,
+        old: Option<&K>,
+        request: &AdmissionRequest,
+        _: &dyn Reader,
+    ) -> Result<(), Status> {
+        (self.validate)(object, old, request)
+    }
+}
+
+struct Typed<P> {
+    plugin: P,
+    resource: Resource,
+}
+
+fn decode<K: ResourceType>(object: &Value) -> Result<K, Status> {
+    let kind = K::kind(&());
+    K::deserialize(object).map_err(|error| status::bad_request(format!("the object is no {kind}: {error}")))
+}
+
+#[async_trait]
+impl<P: AdmitTyped> Admit for Typed<P> {
+    fn name(&self) -> &str {
+        self.plugin.name()
+    }
+
+    fn handles(&self, operation: Operation, resource: &Resource, subresource: &str) -> bool {
+        *resource == self.resource
+            && matches!(subresource, "" | "status")
+            && operation != Operation::Connect
+            && self.plugin.handles(operation, subresource)
+    }
+
+    async fn mutate(&self, request: &mut AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
+        let Some(mut tree) = request.object.take() else { return Ok(()) };
+        let mut object: P::Object = decode(&tree)?;
+        let before = serde_json::to_value(&object).map_err(status::internal)?;
+        let result = self.plugin.mutate(&mut object, request, reader).await;
+        let after = serde_json::to_value(&object).map_err(status::internal)?;
+        overlay(&mut tree, &before, after);
+        request.object = Some(tree);
+        result
+    }
+
+    async fn validate(&self, request: &AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
+        let old = request.old_object.as_ref().map(|old| old.typed::<P::Object>()).transpose();
+        let old = old.map_err(status::internal)?;
+        match (&request.object, &old) {
+            (Some(object), old) => self.plugin.validate(&decode(object)?, old.as_deref(), request, reader).await,
+            (None, Some(old)) => self.plugin.validate(old, None, request, reader).await,
+            (None, None) => Ok(()),
+        }
+    }
+}
+
+/// Brings to a tree what changed between two others, and nothing else.
+fn overlay(tree: &mut Value, before: &Value, after: Value) {
+    if *before == after {
+        return;
+    }
+    match (tree, before, after) {
+        (Value::Object(tree), Value::Object(before), Value::Object(after)) => {
+            tree.retain(|field, _| !before.contains_key(field) || after.contains_key(field));
+            for (field, value) in after {
+                match before.get(&field) {
+                    Some(before) if *before == value => {}
+                    Some(before) => overlay(tree.entry(field).or_insert(Value::Null), before, value),
+                    None => _ = tree.insert(field, value),
+                }
+            }
+        }
+        (Value::Array(tree), Value::Array(before), Value::Array(after))
+            if tree.len() == before.len() && before.len() == after.len() =>
+        {
+            for ((tree, before), after) in tree.iter_mut().zip(before).zip(after) {
+                overlay(tree, before, after);
+            }
+        }
+        (tree, _, after) => *tree = after,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_changed_is_laid_over() {
+        let mut tree = json!({"known": 1, "unknown": 2, "gone": 3, "list": [{"a": 1, "unknown": 2}], "short": [1, 2]});
+        let before = json!({"known": 1, "gone": 3, "list": [{"a": 1}], "short": [1, 2], "empty": []});
+        let after = json!({"known": 5, "new": {"x": 1}, "list": [{"a": 2}], "short": [2], "empty": []});
+        overlay(&mut tree, &before, after);
+        let wanted = json!({"known": 5, "unknown": 2, "new": {"x": 1}, "list": [{"a": 2, "unknown": 2}], "short": [2]});
+        assert_eq!(tree, wanted);
+    }
+}
