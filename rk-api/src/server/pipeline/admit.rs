@@ -83,7 +83,7 @@ fn tell(request: &AdmissionRequest, call: &Call) {
 /// A write as the plugins see it.
 pub(super) fn request(
     call: &Call,
-    verb: &str,
+    verb: &'static str,
     operation: Operation,
     object: Option<Value>,
     old_object: Option<OldObject>,
