@@ -2,8 +2,10 @@
 //!
 //! The store's snapshot is written into a bbolt file in etcd's schema (its `server/storage/schema`), which is then sent with
 //! its SHA-256 behind it. The file is a temporary one without a name: a bbolt file begins with what is known last.
+//! [`SnapshotFile`] is the way back.
 
 mod bolt;
+mod file;
 
 use std::{
     fs::File,
@@ -20,6 +22,7 @@ use sha2::{Digest, Sha256};
 use tonic::Status;
 
 use self::bolt::{Bolt, Bucket};
+pub use self::file::SnapshotFile;
 use super::{
     VERSION, convert,
     grpc::{self, Body, Encoded},
