@@ -252,12 +252,13 @@ fn make_mirror() {
 fn check_perf() {
     let Some(server) = server() else { return };
     server.ctl(&["put", "other", "x"]);
-    // It takes a minute, beside the other tests.
+    // It takes a minute, beside the other tests, and judges a machine that does much else meanwhile: so it may fail, but not break off.
     let output = server.command(&["check", "perf", "--load", "s"]).output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
-    // Its other two lines, how long requests took, judge a machine that does much else meanwhile.
-    assert!(told.contains("PASS: Throughput is 150 writes/s"), "{told}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(told.contains("Slowest request took") && told.contains("Stddev is"), "{told}");
+    let verdicts: Vec<_> = told.lines().filter(|line| line.contains("PASS") || line.contains("FAIL")).collect();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains(" writes/s\n") && told.contains("Slowest request took") && error.is_empty(), "{error}{told}");
+    assert_eq!(output.status.success(), verdicts.last() == Some(&"PASS"), "{verdicts:?}");
     assert_eq!(server.ctl(&["get", "", "--prefix", "--keys-only"]), "other\n\n");
 }
 

@@ -8,6 +8,7 @@ mod bolt;
 mod file;
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, BufWriter, Read, Seek, SeekFrom},
     path::Path,
@@ -147,9 +148,10 @@ impl Writing {
         let head = head.ok_or_else(|| io::Error::other("a snapshot had no head"))?;
         bolt.end(b"key", keys)?;
         let mut leases = Bucket::default();
-        for (id, ttl) in &head.leases {
-            let lease = StoredLease { id: *id, ttl: *ttl };
-            bolt.put(&mut leases, id.to_be_bytes().to_vec(), lease.encode_to_vec())?;
+        // In the order of their bytes: ids below zero come last.
+        let by_key: BTreeMap<_, _> = head.leases.iter().map(|&(id, ttl)| (id.to_be_bytes(), (id, ttl))).collect();
+        for (key, (id, ttl)) in by_key {
+            bolt.put(&mut leases, key.to_vec(), StoredLease { id, ttl }.encode_to_vec())?;
         }
         bolt.end(b"lease", leases)?;
         let mut alarms: Vec<_> = head.alarms.iter().map(|alarm| alarm_member(alarm).encode_to_vec()).collect();
