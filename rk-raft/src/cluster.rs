@@ -100,6 +100,7 @@ impl Cluster for RaftStore {
             size: status.disk_size + self.shared.log_size(),
             size_in_use: status.size_in_use,
             is_learner,
+            alarms: self.replica.alarms(),
             errors,
         })
     }

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures::{StreamExt, TryStreamExt};
 use rk_raft::{
     Identity, LocalNetwork, MemberDir, MemberDirOptions, MemberId, Membership, RaftOptions, RaftStore, Start,
 };
-use rk_store::{Cluster, ClusterError, Error, KeyRange, RangeRequest, Store};
+use rk_store::{Cluster, ClusterError, Error, KeyRange, RangeRequest, SnapshotStream, Store, testing};
 use tempfile::TempDir;
 
 /// Members that run in this process, each in a folder of its own.
@@ -18,6 +19,15 @@ struct Group {
 
 impl Group {
     async fn new(size: usize) -> Self {
+        Self::from_backup(size, None).await
+    }
+
+    /// A new group whose members all begin with what a backup holds.
+    async fn from_backup(size: usize, backup: Option<SnapshotStream>) -> Self {
+        let backup: Option<Vec<_>> = match backup {
+            Some(backup) => Some(backup.try_collect().await.unwrap()),
+            None => None,
+        };
         let mut options = RaftOptions::default();
         options.tick = Duration::from_millis(10);
         (options.snapshot_entries, options.catch_up_entries) = (100, 50);
@@ -28,7 +38,8 @@ impl Group {
         let membership = Membership::bootstrap(&members, "test").unwrap();
         for id in membership.members.keys().copied() {
             let dir = group.dir(id).await;
-            dir.bootstrap(id, membership.clone(), None).await.unwrap();
+            let copy = backup.clone().map(|pieces| futures::stream::iter(pieces.into_iter().map(Ok)).boxed());
+            dir.bootstrap(id, membership.clone(), copy).await.unwrap();
             group.start(id, dir).await;
         }
         group
@@ -61,6 +72,15 @@ impl Group {
         self.start(id, dir).await;
     }
 
+    /// Stops all members and starts them on what they have on disk.
+    async fn restart_all(&mut self) {
+        let ids: Vec<_> = self.members.keys().copied().collect();
+        ids.iter().for_each(|id| self.stop(*id));
+        for id in ids {
+            self.restart(id).await;
+        }
+    }
+
     fn any(&self) -> Arc<RaftStore> {
         self.members.values().next().unwrap().clone()
     }
@@ -85,7 +105,6 @@ async fn all(store: &RaftStore) -> rk_store::RangeResponse {
 #[tokio::test]
 async fn all_is_there_after_all_were_stopped() {
     let mut group = Group::new(3).await;
-    let ids: Vec<_> = group.members.keys().copied().collect();
     let mut written = 0;
     for round in 0..3 {
         let leader = group.leader().await;
@@ -94,12 +113,42 @@ async fn all_is_there_after_all_were_stopped() {
         written += 150;
         let before = all(&leader).await;
         drop(leader);
-        ids.iter().for_each(|id| group.stop(*id));
-        for id in &ids {
-            group.restart(*id).await;
-        }
+        group.restart_all().await;
         assert_eq!(all(&group.any()).await, before);
         assert_eq!(group.any().leases().await.unwrap().len() as i64, round + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_group_is_durable() {
+    let mut group = Group::new(3).await;
+    let leader = group.leader().await;
+    let reopen = async |old| {
+        drop(old);
+        group.restart_all().await;
+        group.leader().await as Arc<dyn Store>
+    };
+    testing::store::g06_durability(leader, reopen).await;
+}
+
+#[tokio::test]
+async fn a_group_begins_with_a_backup() {
+    let group = Group::new(3).await;
+    let mut restored = None;
+    let restore = async |backup| {
+        let restored = restored.insert(Group::from_backup(3, Some(backup)).await);
+        // What it took from the backup is on disk.
+        restored.restart_all().await;
+        restored.leader().await as Arc<dyn Store>
+    };
+    testing::store::g19_snapshots_restore(group.leader().await, restore).await;
+    // All of its members hold the same.
+    let restored = restored.unwrap();
+    let leader = restored.leader().await;
+    let hash = leader.hash_kv(0).await.unwrap();
+    for member in restored.members.values() {
+        assert_eq!(all(member).await.kvs, all(&leader).await.kvs);
+        assert_eq!(member.hash_kv(0).await.unwrap(), hash);
     }
 }
 

@@ -13,7 +13,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt, stream::BoxStream};
 
 use crate::{
-    Engine, Error, Machine, Position, SnapshotGuard, SnapshotHead,
+    Engine, Error, Machine, Position, SnapshotChunk, SnapshotHead,
     codec::{DecodeError, Reader, put_bytes},
     mvcc::Restoring,
 };
@@ -27,14 +27,17 @@ const RECORDS: u8 = 1;
 const END: u8 = 2;
 /// Bytes of records in a frame, about.
 const FRAME_BYTES: usize = 256 << 10;
-/// No frame is longer: more than the largest record and a frame's worth of small ones.
-const MAX_FRAME_BYTES: usize = 16 << 20;
+/// No frame is longer: more than the largest record that any server's limits allow, and a frame's worth of small ones.
+const MAX_FRAME_BYTES: usize = 64 << 20;
 /// Length and checksum.
 const FRAME_HEAD: usize = 8;
 
-/// The bytes of a snapshot. While the stream lives, compaction frees no space.
-pub(crate) fn stream(snapshot: SnapshotGuard) -> SnapshotStream {
-    let writing = Writing { snapshot, next: Next::Head, count: 0, checksum: 0 };
+/// The bytes of a snapshot. `records` gives about so many bytes of its records from a position on, and where to go on.
+pub(crate) fn stream(
+    head: SnapshotHead,
+    records: impl FnMut(Position, usize) -> Result<SnapshotChunk, Error> + Send + 'static,
+) -> SnapshotStream {
+    let writing = Writing { head, records, next: Next::Head, count: 0, checksum: 0 };
     futures::stream::try_unfold(writing, |mut writing| async {
         tokio::task::yield_now().await;
         Ok(writing.frame()?.map(|frame| (frame, writing)))
@@ -49,14 +52,15 @@ enum Next {
     Nothing,
 }
 
-struct Writing {
-    snapshot: SnapshotGuard,
+struct Writing<R> {
+    head: SnapshotHead,
+    records: R,
     next: Next,
     count: u64,
     checksum: u32,
 }
 
-impl Writing {
+impl<R: FnMut(Position, usize) -> Result<SnapshotChunk, Error>> Writing<R> {
     fn frame(&mut self) -> Result<Option<Bytes>, Error> {
         let mut out = Vec::new();
         if matches!(self.next, Next::Head) {
@@ -67,12 +71,12 @@ impl Writing {
         self.next = match self.next {
             Next::Head => {
                 out.put_u8(HEAD);
-                self.snapshot.head().encode(&mut out);
+                self.head.encode(&mut out);
                 Next::Records(Position::first(0))
             }
             Next::Records(position) => {
                 out.put_u8(RECORDS);
-                let chunk = self.snapshot.records(position, FRAME_BYTES)?;
+                let chunk = (self.records)(position, FRAME_BYTES)?;
                 for (key, record) in &chunk.pairs {
                     put_bytes(&mut out, key);
                     put_bytes(&mut out, record);
@@ -89,7 +93,8 @@ impl Writing {
             Next::Nothing => return Ok(None),
         };
         let (head, payload) = out[begin..].split_at_mut(FRAME_HEAD);
-        let len = u32::try_from(payload.len()).map_err(|_| Error::Invalid("a record is too large".into()))?;
+        let len = u32::try_from(payload.len()).ok().filter(|len| *len as usize <= MAX_FRAME_BYTES);
+        let len = len.ok_or_else(|| Error::Invalid("a record is too large for a snapshot".into()))?;
         head[..4].copy_from_slice(&len.to_le_bytes());
         head[4..].copy_from_slice(&crc32c::crc32c(payload).to_le_bytes());
         self.checksum = crc32c::crc32c_append(self.checksum, payload);
@@ -281,6 +286,17 @@ mod tests {
             assert_eq!(restored.range(all.clone()).await.unwrap(), store.range(all.clone()).await.unwrap());
             assert_eq!(restored.hash_kv(0).await.unwrap(), store.hash_kv(0).await.unwrap());
         }
+    }
+
+    #[tokio::test]
+    async fn values_may_be_as_large_as_a_server_may_take() {
+        let store = MemoryStore::with_options(MemoryOptions {
+            limits: crate::Limits { request_bytes: 33 << 20, ..crate::Limits::default() },
+            ..MemoryOptions::default()
+        });
+        store.put("k".into(), vec![b'x'; 32 << 20].into()).await.unwrap();
+        let restored = MemoryStore::restore(store.snapshot().await.unwrap(), MemoryOptions::default()).await.unwrap();
+        assert_eq!(restored.hash_kv(0).await.unwrap(), store.hash_kv(0).await.unwrap());
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::{Counts, Error};
+use crate::{Alarm, Counts, Error};
 
 /// A member's id, unique in its cluster and never given again; not 0.
 pub type MemberId = u64;
@@ -44,7 +44,9 @@ pub struct MemberStatus {
     pub size_in_use: u64,
     /// Whether it is a learner.
     pub is_learner: bool,
-    /// What is wrong with it, in words: alarms and a missing leader, mostly.
+    /// The alarms that are active as far as it knows.
+    pub alarms: Vec<Alarm>,
+    /// What else is wrong with it, in words: a missing leader, a full disk.
     pub errors: Vec<String>,
 }
 

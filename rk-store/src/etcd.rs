@@ -11,7 +11,9 @@
 //! - The messages and the client are generated from `proto/`; the server's side of gRPC is the crate's own (`grpc`), which is
 //!   leaner. `convert` and `status` hold what both sides know of etcd's messages and errors.
 //! - Every answer has etcd's codes and texts; a test sends wrong requests to the real etcd and to this server and compares.
-//! - There are no users and roles: the Auth service answers as that of an etcd whose authentication is off.
+//! - There are no users and roles: the Auth service answers as that of an etcd whose authentication is off and that has none. Such an
+//!   etcd would keep those that are added; here adding one is `Unimplemented`.
+//! - Snapshots are files of etcd's. [`SnapshotFile`] reads them, for any store that can be restored.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -58,5 +60,6 @@ pub use self::{
     client::{EtcdOptions, EtcdStore},
     grpc::Body,
     service::{EtcdServer, ServerOptions},
+    snapshot::SnapshotFile,
     tls::server_tls,
 };

@@ -200,7 +200,8 @@ impl Replica {
 
     /// The bytes of the state now, for [`restore_snapshot`](crate::restore_snapshot).
     pub fn snapshot_stream(self: &Arc<Self>) -> SnapshotStream {
-        backup::stream(self.snapshot())
+        let snapshot = self.snapshot();
+        backup::stream(snapshot.head().clone(), move |from, bytes| snapshot.records(from, bytes))
     }
 
     /// Puts another state in the place of this one. Watches are cut; their watchers may resume where they are.

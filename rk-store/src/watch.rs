@@ -18,7 +18,7 @@ use crate::{
     replica::Replica,
 };
 
-/// How often a watch that asked for progress is told of a revision that did not concern it.
+/// How often a watch that asked for progress is told how far it is, while nothing happens that concerns it.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Records of history looked at in one go.
@@ -39,8 +39,6 @@ struct Watcher {
     history: Revision,
     /// The last revision of the store that the watcher has seen.
     seen: Revision,
-    /// The last revision told.
-    told: Revision,
     next_progress: Instant,
     asked: ProgressRequest,
 }
@@ -73,7 +71,6 @@ pub(crate) fn watch(replica: Arc<Replica>, request: WatchRequest) -> Result<Watc
         next,
         history: joined - Revision::from(is_planted(Bug::WatchMissesJoin)),
         seen: joined,
-        told: next - 1,
         next_progress: Instant::now() + PROGRESS_INTERVAL,
         asked: asked.clone(),
     };
@@ -90,7 +87,6 @@ pub(crate) fn watch(replica: Arc<Replica>, request: WatchRequest) -> Result<Watc
 impl Watcher {
     async fn next(&mut self) -> Result<WatchBatch, Error> {
         let batch = self.next_batch().await?;
-        self.told = batch.revision;
         if self.request.progress {
             self.next_progress = Instant::now() + PROGRESS_INTERVAL;
         }
@@ -145,12 +141,7 @@ impl Watcher {
                 () = changed => {}
                 // Answered when it is found, after this, that there is nothing to deliver.
                 () = self.asked.requested() => asked = self.asked.take(),
-                () = sleep_until(self.next_progress), if self.request.progress => {
-                    if reached > self.told {
-                        return Ok(progress);
-                    }
-                    self.next_progress = Instant::now() + PROGRESS_INTERVAL;
-                }
+                () = sleep_until(self.next_progress), if self.request.progress => return Ok(progress),
             }
         }
     }

@@ -2,15 +2,21 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, Parser, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use rk_store::AutoCompaction;
 
-use crate::url::{Url, initial_cluster};
+use crate::{
+    restore::Restore,
+    url::{Url, initial_cluster},
+};
 
 /// A key-value server with etcd's API.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "rk-etcd", version = version(), disable_version_flag = true)]
+#[command(name = "rk-etcd", version = version(), disable_version_flag = true, args_conflicts_with_subcommands = true)]
 pub(crate) struct Flags {
+    /// What is done instead of serving.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
     /// Human-readable name for this member.
     #[arg(long, env = "ETCD_NAME", default_value = "default")]
     pub(crate) name: String,
@@ -108,6 +114,21 @@ pub(crate) struct Flags {
     version: Option<bool>,
 }
 
+/// What is done instead of serving.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Command {
+    /// What is done with snapshots of etcd and of this server.
+    #[command(subcommand)]
+    Snapshot(Snapshots),
+}
+
+/// What is done with snapshots.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Snapshots {
+    /// Restores a snapshot to the data directory of a member of a new cluster.
+    Restore(Restore),
+}
+
 /// The TLS of clients.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ClientTls {
@@ -124,6 +145,13 @@ pub(crate) struct ClientTls {
     /// Path to the client server TLS trusted CA cert file; given, clients must have a certificate.
     #[arg(long, env = "ETCD_TRUSTED_CA_FILE")]
     pub(crate) trusted_ca_file: Option<PathBuf>,
+    /// Allowed TLS hostname for client cert authentication.
+    #[arg(long, env = "ETCD_CLIENT_CERT_ALLOWED_HOSTNAME", requires = "trusted_ca_file")]
+    pub(crate) client_cert_allowed_hostname: Option<String>,
+    /// Client TLS using a generated certificate, if no cert file is given.
+    #[arg(long, env = "ETCD_AUTO_TLS", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value_t = false, default_missing_value = "true")]
+    pub(crate) auto_tls: bool,
 }
 
 /// The TLS of members.
@@ -142,6 +170,11 @@ pub(crate) struct PeerTls {
     /// Path to the peer server TLS trusted CA file.
     #[arg(long, env = "ETCD_PEER_TRUSTED_CA_FILE")]
     pub(crate) peer_trusted_ca_file: Option<PathBuf>,
+    /// Peer TLS using generated certificates, if no peer cert file is given: what members send is encrypted, and they are not asked who
+    /// they are.
+    #[arg(long, env = "ETCD_PEER_AUTO_TLS", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value_t = false, default_missing_value = "true")]
+    pub(crate) peer_auto_tls: bool,
 }
 
 /// Whether a cluster begins with this member.
@@ -223,7 +256,7 @@ impl Flags {
 
     /// Where the data are.
     pub(crate) fn data_dir(&self) -> PathBuf {
-        self.data_dir.clone().unwrap_or_else(|| format!("{}.etcd", self.name).into())
+        data_dir(self.data_dir.as_ref(), &self.name)
     }
 
     /// The quota in bytes, 0 for none.
@@ -236,26 +269,7 @@ impl Flags {
 
     /// The members that the cluster begins with: their names and peer URLs.
     pub(crate) fn members(&self) -> Result<Vec<(String, Vec<String>)>, String> {
-        let own: Vec<_> = self.initial_advertise_peer_urls.iter().map(Url::to_string).collect();
-        let Some(list) = &self.initial_cluster else { return Ok(vec![(self.name.clone(), own)]) };
-        let members = initial_cluster(list)?;
-        let (name, mut urls) = match members.iter().find(|(name, _)| *name == self.name) {
-            Some((name, urls)) => (name, urls.clone()),
-            None => {
-                return Err(format!("couldn't find local name \"{}\" in the initial cluster configuration", self.name));
-            }
-        };
-        let mut own = own;
-        own.sort_unstable();
-        urls.sort_unstable();
-        if own != urls {
-            return Err(format!(
-                "--initial-cluster has {name}={} but missing from --initial-advertise-peer-urls={}",
-                urls.join(","),
-                own.join(",")
-            ));
-        }
-        Ok(members)
+        members(&self.name, &self.initial_advertise_peer_urls, self.initial_cluster.as_deref())
     }
 
     /// The policy of auto compaction, if there is one.
@@ -293,6 +307,36 @@ impl Flags {
         }
         Ok(())
     }
+}
+
+/// Where a member of this name has its data.
+pub(crate) fn data_dir(given: Option<&PathBuf>, name: &str) -> PathBuf {
+    given.cloned().unwrap_or_else(|| format!("{name}.etcd").into())
+}
+
+/// The members that a cluster begins with, this one with these peer URLs among them: their names and peer URLs.
+pub(crate) fn members(
+    name: &str,
+    peer_urls: &[Url],
+    cluster: Option<&str>,
+) -> Result<Vec<(String, Vec<String>)>, String> {
+    let mut own: Vec<_> = peer_urls.iter().map(Url::to_string).collect();
+    let Some(list) = cluster else { return Ok(vec![(name.to_owned(), own)]) };
+    let members = initial_cluster(list)?;
+    let Some((_, urls)) = members.iter().find(|(known, _)| known == name) else {
+        return Err(format!("couldn't find local name \"{name}\" in the initial cluster configuration"));
+    };
+    let mut urls = urls.clone();
+    own.sort_unstable();
+    urls.sort_unstable();
+    if own != urls {
+        return Err(format!(
+            "--initial-cluster has {name}={} but missing from --initial-advertise-peer-urls={}",
+            urls.join(","),
+            own.join(",")
+        ));
+    }
+    Ok(members)
 }
 
 fn duration_flag(text: &str) -> Result<Duration, String> {

@@ -1,14 +1,18 @@
 //! An etcd server made of rk-store and rk-raft: it takes the place of `etcd`, with the same flags, for clients that
 //! speak the etcd v3 API.
 
+mod auto_tls;
 mod compat;
 mod flags;
+mod restore;
 mod server;
 mod url;
 
 use std::{io::IsTerminal, num::NonZero};
 
 use clap::Parser;
+
+use self::flags::{Command, Flags, Snapshots};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -23,7 +27,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 fn main() -> std::process::ExitCode {
     let (arguments, without_effect) = compat::arguments(std::env::args_os());
-    let flags = flags::Flags::parse_from(arguments);
+    let flags = Flags::parse_from(arguments);
     tracing_subscriber::fmt()
         .with_max_level(flags.log_level.level())
         .with_ansi(std::io::stderr().is_terminal())
@@ -39,7 +43,13 @@ fn main() -> std::process::ExitCode {
             return std::process::ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(server::run(flags)) {
+    let done = runtime.block_on(async {
+        match flags.command {
+            Some(Command::Snapshot(Snapshots::Restore(restore))) => restore.run().await,
+            None => server::run(flags).await,
+        }
+    });
+    match done {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");

@@ -17,6 +17,7 @@ use rk_store::{
 use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
+    auto_tls::self_signed,
     flags::{ClientTls, ClusterState, Flags},
     url::Url,
 };
@@ -39,8 +40,19 @@ pub(crate) enum Error {
         source: rk_store::Error,
     },
     /// The data of another program.
-    #[error("{0} holds the data of an etcd: save a snapshot there and give this server a directory of its own")]
+    #[error(
+        "{0} holds the data of an etcd: have that etcd save a snapshot (etcdctl snapshot save FILE), and make a directory of \
+         this server's own from it (rk-etcd snapshot restore FILE --data-dir DIR)"
+    )]
     ForeignData(PathBuf),
+    /// A snapshot that can't be restored.
+    #[error("restoring {file}: {source}")]
+    Restore {
+        /// The snapshot.
+        file: PathBuf,
+        /// What is wrong.
+        source: rk_store::Error,
+    },
     /// Certificates.
     #[error("TLS: {0}")]
     Tls(rk_store::Error),
@@ -59,17 +71,26 @@ fn strings(urls: &[Url]) -> Vec<String> {
 }
 
 /// The TLS of clients, if there are certificates for it.
-fn client_tls(flags: &ClientTls) -> Result<Option<Arc<rustls::ServerConfig>>, Error> {
-    let ClientTls { cert_file, key_file, client_cert_auth, trusted_ca_file } = flags;
-    let (Some(cert), Some(key)) = (cert_file, key_file) else { return Ok(None) };
+fn client_tls(flags: &Flags) -> Result<Option<Arc<rustls::ServerConfig>>, Error> {
+    let ClientTls { cert_file, key_file, client_cert_auth, trusted_ca_file, client_cert_allowed_hostname, auto_tls } =
+        &flags.client_tls;
+    let urls = || flags.listen_client_urls.iter().chain(&flags.listen_metrics_urls).filter(|url| url.tls);
+    let (cert, key) = match (cert_file, key_file) {
+        (Some(cert), Some(key)) => (cert.clone(), key.clone()),
+        _ if *auto_tls && urls().next().is_some() => {
+            self_signed(&flags.data_dir(), "client", urls()).map_err(Error::Tls)?
+        }
+        _ => return Ok(None),
+    };
     if *client_cert_auth && trusted_ca_file.is_none() {
         return Err(Error::Flags("--client-cert-auth needs --trusted-ca-file".into()));
     }
-    let config = server_tls(cert, key, trusted_ca_file.as_deref()).map_err(Error::Tls)?;
+    let config = server_tls(&cert, &key, trusted_ca_file.as_deref(), client_cert_allowed_hostname.as_deref());
+    let config = config.map_err(Error::Tls)?;
     Ok(Some(Arc::new(config)))
 }
 
-/// The TLS of members, if their URLs want it. Members always show each other certificates.
+/// The TLS of members, if their URLs want it. Members always show each other certificates, be it such that prove nothing.
 fn peer_tls(flags: &Flags) -> Result<Option<PeerTls>, Error> {
     let urls = flags.listen_peer_urls.iter().chain(&flags.initial_advertise_peer_urls);
     if !urls.clone().any(|url| url.tls) {
@@ -79,10 +100,14 @@ fn peer_tls(flags: &Flags) -> Result<Option<PeerTls>, Error> {
         return Err(Error::Flags("peer URLs are either all http or all https".into()));
     }
     let files = &flags.peer_tls;
+    if files.peer_auto_tls && files.peer_cert_file.is_none() {
+        let (certificate, key) = self_signed(&flags.data_dir(), "peer", urls).map_err(Error::Tls)?;
+        return PeerTls::unverified(certificate, key).map(Some).map_err(Error::Tls);
+    }
     let (Some(certificate), Some(key), Some(authority)) =
         (&files.peer_cert_file, &files.peer_key_file, &files.peer_trusted_ca_file)
     else {
-        let needs = "https among members needs --peer-cert-file, --peer-key-file and --peer-trusted-ca-file";
+        let needs = "https among members needs --peer-cert-file, --peer-key-file and --peer-trusted-ca-file, or --peer-auto-tls";
         return Err(Error::Flags(needs.into()));
     };
     PeerTls::from_files(certificate.clone(), key.clone(), authority.clone()).map(Some).map_err(Error::Tls)
@@ -101,9 +126,12 @@ async fn addresses(urls: &[Url]) -> Result<Vec<SocketAddr>, Error> {
     Ok(all)
 }
 
+/// The folder of a member below its data directory.
+pub(crate) const MEMBER: &str = "rk";
+
 /// Where this member's data are below the data directory, which must not be that of a real etcd.
 fn member_dir(data: &Path) -> Result<PathBuf, Error> {
-    let own = data.join("rk");
+    let own = data.join(MEMBER);
     if !own.exists() && data.join("member").join("wal").exists() {
         return Err(Error::ForeignData(data.to_owned()));
     }
@@ -145,7 +173,7 @@ async fn config(flags: &Flags) -> Result<MemberConfig, Error> {
 /// Serves until the process is told to end, or the member can't go on.
 pub(crate) async fn run(flags: Flags) -> Result<(), Error> {
     let compaction = flags.auto_compaction().map_err(Error::Flags)?;
-    let tls = client_tls(&flags.client_tls)?;
+    let tls = client_tls(&flags)?;
     let dir = flags.data_dir();
     let failed = |source| Error::Member { dir: dir.display().to_string(), source };
     let store = Arc::new(RaftStore::open(config(&flags).await?).await.map_err(failed)?);
@@ -218,7 +246,7 @@ where
         let tls = match (url.tls, tls) {
             (false, _) => None,
             (true, Some(tls)) => Some(tls.clone()),
-            (true, None) => return Err(Error::Flags(format!("{url} needs --cert-file and --key-file"))),
+            (true, None) => return Err(Error::Flags(format!("{url} needs --cert-file and --key-file, or --auto-tls"))),
         };
         let failed = |source| Error::Listen { url: url.to_string(), source };
         let listener = TcpListener::bind(&url.authority).await.map_err(failed)?;

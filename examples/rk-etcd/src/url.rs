@@ -11,6 +11,14 @@ pub(crate) struct Url {
     pub(crate) authority: String,
 }
 
+impl Url {
+    /// The host, an address of IPv6 without its brackets.
+    pub(crate) fn host(&self) -> &str {
+        let host = self.authority.rsplit_once(':').map_or(self.authority.as_str(), |(host, _)| host);
+        host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+    }
+}
+
 impl FromStr for Url {
     type Err = String;
 
@@ -60,7 +68,8 @@ mod tests {
     #[test]
     fn urls_have_a_scheme_a_host_and_a_port() {
         let url: Url = "https://[::1]:2379/".parse().unwrap();
-        assert_eq!((url.tls, url.authority.as_str()), (true, "[::1]:2379"));
+        assert_eq!((url.tls, url.authority.as_str(), url.host()), (true, "[::1]:2379", "::1"));
+        assert_eq!("http://a.example:1".parse::<Url>().unwrap().host(), "a.example");
         assert_eq!(url.to_string(), "https://[::1]:2379");
         for wrong in ["localhost:2379", "ftp://a:1", "http://a", "http://a:b", "http://a:1/path", ""] {
             assert!(wrong.parse::<Url>().is_err(), "{wrong}");

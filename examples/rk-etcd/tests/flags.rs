@@ -1,16 +1,14 @@
-//! What flags do: limits, certificates, metrics, and flags that are none.
+//! What flags do: limits, metrics, and flags that are none.
 
 #[path = "process/mod.rs"]
 mod process;
 
 use std::{
     collections::BTreeSet,
-    path::Path,
     process::{Command, Output},
 };
 
 use process::{Etcd, Server, is_there, wait_for};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rk_store::{
     Error, Op, PutRequest, Store, Txn,
     etcd::{EtcdOptions, EtcdStore},
@@ -55,7 +53,7 @@ async fn limits_above_the_defaults_and_below_take_effect() {
     // A state with more than the limits is read at the next start, whatever they are then.
     let mut server = Server::start(&["--max-txn-ops", "200"]);
     client(&server).txn(puts(200, 1)).await.unwrap();
-    server.kill_and_restart_with(&["--max-txn-ops", "10"]);
+    server.kill_and_restart_with(&[("--max-txn-ops", "10")]);
     assert_eq!(client(&server).status().await.unwrap().keys, 200);
 }
 
@@ -130,75 +128,4 @@ fn members_count_what_they_send_each_other() {
                 && seen("etcd_server_leader_changes_seen_total") == 1
         })
     });
-}
-
-/// Writes a new certificate for 127.0.0.1 with this name, its key, and its authority.
-fn write_certificates(dir: &Path, name: &str, authority: &Issuer<'_, KeyPair>, pem: &str) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    params.distinguished_name.push(DnType::CommonName, name);
-    let certificate = params.signed_by(&key, authority).unwrap();
-    for (file, text) in [("cert", certificate.pem()), ("key", key.serialize_pem()), ("ca", pem.to_owned())] {
-        std::fs::write(dir.join(file), text).unwrap();
-    }
-}
-
-/// The name in the certificate that a server shows.
-fn shown(address: &str, dir: &Path) -> String {
-    let path = |name| dir.join(name).display().to_string();
-    let output = Command::new("openssl")
-        .args(["s_client", "-connect", address, "-alpn", "h2", "-cert", &path("cert"), "-key", &path("key")])
-        .stdin(std::process::Stdio::null())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let subject = text.lines().find_map(|line| line.strip_prefix("subject="));
-    subject.unwrap_or_default().rsplit('=').next().unwrap().trim().to_owned()
-}
-
-#[tokio::test]
-async fn certificates_are_read_again_when_they_change() {
-    if !is_there("openssl") {
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let pem = params.self_signed(&key).unwrap().pem();
-    let authority = Issuer::new(params, key);
-    write_certificates(dir.path(), "one", &authority, &pem);
-    let path = |name| dir.path().join(name).display().to_string();
-    let (cert, key, ca) = (path("cert"), path("key"), path("ca"));
-    let server = Server::start_tls(&[
-        ("--cert-file", &cert),
-        ("--key-file", &key),
-        ("--trusted-ca-file", &ca),
-        ("--client-cert-auth", "true"),
-        ("--peer-cert-file", &cert),
-        ("--peer-key-file", &key),
-        ("--peer-trusted-ca-file", &ca),
-        ("--peer-client-cert-auth", "true"),
-    ]);
-    let client = |with_certificate: bool| {
-        let mut options = EtcdOptions::new([&server.url]);
-        let read = |path: &str| std::fs::read(path).unwrap();
-        options.ca = Some(read(&ca));
-        options.identity = with_certificate.then(|| (read(&cert), read(&key)));
-        EtcdStore::new(options).unwrap()
-    };
-    client(true).put("a".into(), "1".into()).await.unwrap();
-    assert!(client(false).put("a".into(), "2".into()).await.is_err(), "a client without a certificate");
-    let all = || [shown(&server.address, dir.path()), shown(&server.peer, dir.path())];
-    assert_eq!(all(), ["one", "one"]);
-    write_certificates(dir.path(), "two", &authority, &pem);
-    assert_eq!(all(), ["two", "two"]);
-    // What fits to nothing is not used, until it does.
-    std::fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
-    let own = tempfile::tempdir().unwrap();
-    write_certificates(own.path(), "client", &authority, &pem);
-    assert_eq!([shown(&server.address, own.path()), shown(&server.peer, own.path())], ["two", "two"]);
-    write_certificates(dir.path(), "three", &authority, &pem);
-    assert_eq!(all(), ["three", "three"]);
-    client(true).put("a".into(), "3".into()).await.unwrap();
 }

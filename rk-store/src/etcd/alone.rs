@@ -62,6 +62,7 @@ impl Cluster for Standalone {
             size: status.disk_size,
             size_in_use: status.disk_size,
             is_learner: false,
+            alarms: self.store.alarms().await?,
             errors: Vec::new(),
         })
     }

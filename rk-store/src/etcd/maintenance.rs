@@ -52,6 +52,10 @@ impl Shared {
 
     pub(crate) async fn status(&self, _request: StatusRequest) -> Result<StatusResponse, Status> {
         let member = self.cluster.member_status().await.map_err(cluster_status)?;
+        let alarms = member.alarms.iter().map(|alarm| {
+            // As Go prints such a message.
+            format!("memberID:{} alarm:{} ", alarm.member, alarm_member(alarm).alarm().as_str_name())
+        });
         Ok(StatusResponse {
             header: Some(self.header_now().await?),
             version: VERSION.into(),
@@ -60,7 +64,7 @@ impl Shared {
             raft_index: member.index,
             raft_term: member.term,
             raft_applied_index: member.applied,
-            errors: member.errors,
+            errors: member.errors.into_iter().chain(alarms).collect(),
             db_size_in_use: convert::signed(member.size_in_use),
             is_learner: member.is_learner,
             storage_version: VERSION.into(),

@@ -2,10 +2,13 @@
 //!
 //! The store's snapshot is written into a bbolt file in etcd's schema (its `server/storage/schema`), which is then sent with
 //! its SHA-256 behind it. The file is a temporary one without a name: a bbolt file begins with what is known last.
+//! [`SnapshotFile`] is the way back.
 
 mod bolt;
+mod file;
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, BufWriter, Read, Seek, SeekFrom},
     path::Path,
@@ -20,6 +23,7 @@ use sha2::{Digest, Sha256};
 use tonic::Status;
 
 use self::bolt::{Bolt, Bucket};
+pub use self::file::SnapshotFile;
 use super::{
     VERSION, convert,
     grpc::{self, Body, Encoded},
@@ -144,9 +148,10 @@ impl Writing {
         let head = head.ok_or_else(|| io::Error::other("a snapshot had no head"))?;
         bolt.end(b"key", keys)?;
         let mut leases = Bucket::default();
-        for (id, ttl) in &head.leases {
-            let lease = StoredLease { id: *id, ttl: *ttl };
-            bolt.put(&mut leases, id.to_be_bytes().to_vec(), lease.encode_to_vec())?;
+        // In the order of their bytes: ids below zero come last.
+        let by_key: BTreeMap<_, _> = head.leases.iter().map(|&(id, ttl)| (id.to_be_bytes(), (id, ttl))).collect();
+        for (key, (id, ttl)) in by_key {
+            bolt.put(&mut leases, key.to_vec(), StoredLease { id, ttl }.encode_to_vec())?;
         }
         bolt.end(b"lease", leases)?;
         let mut alarms: Vec<_> = head.alarms.iter().map(|alarm| alarm_member(alarm).encode_to_vec()).collect();

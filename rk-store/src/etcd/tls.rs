@@ -6,10 +6,14 @@ use std::{
 };
 
 use rustls::{
-    RootCertStore, ServerConfig,
+    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+    client::{danger::HandshakeSignatureValid, verify_server_name},
     crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    server::{
+        ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
     sign::CertifiedKey,
 };
 
@@ -40,11 +44,63 @@ fn certified_key(cert: &Path, key: &Path) -> Result<CertifiedKey, Error> {
     CertifiedKey::from_der(certificates(cert)?, private, &ring::default_provider()).map_err(|error| wrong(cert, error))
 }
 
-/// A server's TLS from its certificate chain and key, which are read again when the files have changed. With the authorities of `client_ca`, clients must have a certificate of theirs.
+/// Clients whose certificate is one for this host, too.
+#[derive(Debug)]
+struct OfHost {
+    authorities: Arc<dyn ClientCertVerifier>,
+    host: ServerName<'static>,
+}
+
+impl ClientCertVerifier for OfHost {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.authorities.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let verified = self.authorities.verify_client_cert(certificate, between, now)?;
+        verify_server_name(&ParsedCertificate::try_from(certificate)?, &self.host)?;
+        Ok(verified)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.authorities.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.authorities.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.authorities.supported_verify_schemes()
+    }
+}
+
+/// A server's TLS from its certificate chain and key, which are read again when the files have changed. With the authorities of `client_ca`,
+/// clients must have a certificate of theirs; with `client_host` too, one for this host name or address.
 ///
 /// # Errors
-/// [`Error::Invalid`] with the file, if one can't be read or does not fit.
-pub fn server_tls(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Result<ServerConfig, Error> {
+/// [`Error::Invalid`] with the file, if one can't be read or does not fit, or with the host.
+pub fn server_tls(
+    cert: &Path,
+    key: &Path,
+    client_ca: Option<&Path>,
+    client_host: Option<&str>,
+) -> Result<ServerConfig, Error> {
     let provider = Arc::new(ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -56,8 +112,16 @@ pub fn server_tls(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Result<S
             for authority in certificates(path)? {
                 roots.add(authority).map_err(|error| wrong(path, error))?;
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| wrong(path, error))?)
+            let authorities = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            let authorities = authorities.map_err(|error| wrong(path, error))?;
+            builder.with_client_cert_verifier(match client_host {
+                None => authorities,
+                Some(host) => {
+                    let name = ServerName::try_from(host.to_owned());
+                    let host = name.map_err(|error| Error::Invalid(format!("{host:?} is no host name: {error}")))?;
+                    Arc::new(OfHost { authorities, host })
+                }
+            })
         }
     };
     let (cert, key): (PathBuf, PathBuf) = (cert.into(), key.into());

@@ -59,18 +59,19 @@ impl Shared {
 
     /// Why this member does not do its work, `None` if it does: alarms, no leader, reads that fail.
     async fn sick(&self, alone: bool, with_no_space: bool) -> Option<String> {
-        let alarms = match self.store.alarms().await {
-            Ok(alarms) => alarms,
-            Err(error) => return Some(format!("ALARMS ERROR:{error}")),
+        // As this member knows them: without a leader nobody can be asked.
+        let status = match self.cluster.member_status().await {
+            Ok(status) => status,
+            Err(error) => return Some(format!("STATUS ERROR:{error}")),
         };
-        for alarm in alarms {
+        for alarm in status.alarms {
             match alarm.kind {
                 AlarmKind::NoSpace if !with_no_space => return Some("ALARM NOSPACE".into()),
                 AlarmKind::Corrupt => return Some("ALARM CORRUPT".into()),
                 AlarmKind::NoSpace => {}
             }
         }
-        if !alone && self.cluster.leader().borrow().is_none() {
+        if !alone && status.leader.is_none() {
             return Some("RAFT NO LEADER".into());
         }
         let probe = RangeRequest { limit: 1, serializable: alone, ..RangeRequest::new(KeyRange::key("health")) };

@@ -1,5 +1,8 @@
 //! The real etcd and a server of this crate, for tests.
 
+// No test uses all of it.
+#![allow(dead_code)]
+
 use std::{
     net::TcpListener,
     process::{Child, Command, Stdio},

@@ -8,7 +8,7 @@ use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     path::PathBuf,
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -56,20 +56,51 @@ pub struct Server {
     pub url: String,
     /// Where other members reach it.
     pub peer: String,
+    /// What etcdctl is told besides where it is.
+    ctl: Vec<String>,
     dir: TempDir,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.kill();
     }
 }
 
 impl Server {
     /// Starts a server on an empty folder.
     pub fn start(flags: &[&str]) -> Self {
-        let server = Self::start_member("default", "http", &free_address(), flags);
+        Self::start_at(&free_address(), flags)
+    }
+
+    /// Starts a server on a data directory that is there.
+    pub fn start_on(data: &str) -> Self {
+        Self::start(&["--data-dir", data])
+    }
+
+    /// Starts a server on an empty folder that other members would reach here.
+    pub fn start_at(peer: &str, flags: &[&str]) -> Self {
+        let server = Self::start_member("default", "http", peer, flags);
+        server.ready(PATIENCE);
+        server
+    }
+
+    /// Starts a server that has where it is, and more, from its environment instead of flags.
+    pub fn start_by_environment(more: &[(&str, &str)], flags: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (address, peer) = (free_address(), free_address());
+        let (url, peer_url) = (format!("http://{address}"), format!("http://{peer}"));
+        let child = Command::new(env!("CARGO_BIN_EXE_rk-etcd"))
+            .env("ETCD_DATA_DIR", dir.path().join("data"))
+            .envs([("ETCD_LISTEN_CLIENT_URLS", &url), ("ETCD_ADVERTISE_CLIENT_URLS", &url)])
+            .envs([("ETCD_LISTEN_PEER_URLS", &peer_url), ("ETCD_INITIAL_ADVERTISE_PEER_URLS", &peer_url)])
+            .envs(more.iter().copied())
+            .args(flags)
+            .stdout(Stdio::null())
+            .stderr(log_file(&dir))
+            .spawn()
+            .unwrap();
+        let server = Self { child, flags: Vec::new(), address, url, peer, ctl: Vec::new(), dir };
         server.ready(PATIENCE);
         server
     }
@@ -93,18 +124,58 @@ impl Server {
 
     /// Starts a cluster.
     pub fn start_cluster(names: &[&str]) -> Vec<Self> {
+        Self::start_cluster_of("http", names, &[])
+    }
+
+    /// Starts a cluster that speaks TLS with these flags, and has etcdctl know how with those.
+    pub fn start_cluster_tls(names: &[&str], flags: &[&str], ctl: &[&str]) -> Vec<Self> {
+        let mut members = Self::start_cluster_of("https", names, flags);
+        for member in &mut members {
+            member.ctl = ctl.iter().map(|flag| (*flag).to_owned()).collect();
+        }
+        members
+    }
+
+    fn start_cluster_of(scheme: &str, names: &[&str], flags: &[&str]) -> Vec<Self> {
         let peers: Vec<_> = names.iter().map(|name| (*name, free_address())).collect();
-        let cluster = peers.iter().map(|(name, peer)| format!("{name}=http://{peer}")).collect::<Vec<_>>().join(",");
-        let flags = ["--initial-cluster", &cluster];
-        let start = |(name, peer): &(&str, String)| Self::start_member(name, "http", peer, &flags);
+        let cluster = cluster(scheme, &peers);
+        let flags = [flags, &["--initial-cluster", &cluster]].concat();
+        let start = |(name, peer): &(&str, String)| Self::start_member(name, scheme, peer, &flags);
         let members: Vec<_> = peers.iter().map(start).collect();
         members.iter().for_each(|member| member.ready(PATIENCE));
         members
     }
 
     fn start_member(name: &str, scheme: &str, peer: &str, flags: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), name, scheme, peer, flags)
+    }
+
+    /// Restores a snapshot for each member of a new cluster, with these names and peer addresses; the flags to start them with.
+    pub fn restore(file: &str, peers: &[(&str, String)]) -> Vec<(TempDir, String)> {
+        let cluster = cluster("http", peers);
+        let restore = |(name, peer): &(&str, String)| {
+            let dir = tempfile::tempdir().unwrap();
+            let data = dir.path().join("data").display().to_string();
+            let output = Command::new(env!("CARGO_BIN_EXE_rk-etcd"))
+                .args(["snapshot", "restore", file, "--name", name, "--data-dir", &data])
+                .args(["--initial-cluster", &cluster])
+                .args(["--initial-advertise-peer-urls", &format!("http://{peer}")])
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            (dir, cluster.clone())
+        };
+        peers.iter().map(restore).collect()
+    }
+
+    /// Starts a member on what was restored for it.
+    pub fn start_restored(restored: (TempDir, String), name: &str, peer: &str) -> Self {
+        let (dir, cluster) = restored;
+        Self::start_in(dir, name, "http", peer, &["--initial-cluster", &cluster])
+    }
+
+    fn start_in(dir: TempDir, name: &str, scheme: &str, peer: &str, flags: &[&str]) -> Self {
         let address = free_address();
-        let dir = tempfile::tempdir().unwrap();
         let (url, peer_url) = (format!("{scheme}://{address}"), format!("{scheme}://{peer}"));
         let data = dir.path().join("data").display().to_string();
         let own = [
@@ -115,38 +186,53 @@ impl Server {
             ("--listen-peer-urls", &peer_url),
             ("--initial-advertise-peer-urls", &peer_url),
         ];
-        let mut all: Vec<String> = own.iter().flat_map(|(flag, value)| [(*flag).into(), (*value).into()]).collect();
+        let own = own.iter().filter(|(flag, _)| !flags.contains(flag));
+        let mut all: Vec<String> = own.flat_map(|(flag, value)| [(*flag).into(), (*value).into()]).collect();
         all.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let child = spawn(&all, &dir);
-        Self { child, flags: all, address, url, peer: peer.into(), dir }
+        Self { child, flags: all, address, url, peer: peer.into(), ctl: Vec::new(), dir }
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
     fn ready(&self, patience: Duration) {
         let begin = Instant::now();
         while TcpStream::connect(&self.address).is_err() {
-            let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
-            assert!(begin.elapsed() < patience, "rk-etcd does not listen: {log}");
+            assert!(begin.elapsed() < patience, "rk-etcd does not listen: {}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// Ends the server as a crash would and starts it on the same folder.
-    pub fn kill_and_restart(&mut self, patience: Duration) {
+    /// Ends the server as a crash would.
+    pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Ends the server as a crash would and starts it on the same folder.
+    pub fn kill_and_restart(&mut self, patience: Duration) {
+        self.kill();
         self.child = spawn(&self.flags, &self.dir);
         self.ready(patience);
     }
 
-    /// The same with more flags, each in place of the same one given before.
-    pub fn kill_and_restart_with(&mut self, flags: &[&str]) {
-        for pair in flags.chunks(2) {
-            if let Some(at) = self.flags.iter().position(|flag| flag == pair[0]) {
+    /// The same with more flags and their values, each in place of the same one given before.
+    pub fn kill_and_restart_with(&mut self, flags: &[(&str, &str)]) {
+        for (name, value) in flags {
+            if let Some(at) = self.flags.iter().position(|flag| flag == name) {
                 self.flags.drain(at..at + 2);
             }
-            self.flags.extend(pair.iter().map(|flag| (*flag).to_owned()));
+            self.flags.extend([(*name).to_owned(), (*value).to_owned()]);
         }
         self.kill_and_restart(PATIENCE);
+    }
+
+    /// Its data directory.
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 
     /// A path for a test's own files.
@@ -157,7 +243,7 @@ impl Server {
     /// etcdctl with these arguments.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("etcdctl");
-        command.env("ETCDCTL_API", "3").args(["--endpoints", &self.url]).args(args);
+        command.env("ETCDCTL_API", "3").args(["--endpoints", &self.url]).args(&self.ctl).args(args);
         command
     }
 
@@ -185,9 +271,20 @@ impl Server {
 
     /// An etcdctl that goes on.
     pub fn follow(&self, args: &[&str]) -> Follow {
+        self.following(args, Stdio::inherit())
+    }
+
+    /// The same, and what it reads from.
+    pub fn follow_and_tell(&self, args: &[&str]) -> (Follow, ChildStdin) {
+        let mut follow = self.following(args, Stdio::piped());
+        let stdin = follow.child.stdin.take().unwrap();
+        (follow, stdin)
+    }
+
+    fn following(&self, args: &[&str], stdin: Stdio) -> Follow {
         let path = self.dir.path().join(format!("follow-{}", free_address()));
         let file = File::create(&path).unwrap();
-        let child = self.command(args).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        let child = self.command(args).stdin(stdin).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
         Follow { child, path }
     }
 
@@ -195,6 +292,11 @@ impl Server {
     pub fn http(&self, path: &str) -> (u16, String) {
         http(&self.address, path)
     }
+}
+
+/// `--initial-cluster` of these members.
+fn cluster(scheme: &str, peers: &[(&str, String)]) -> String {
+    peers.iter().map(|(name, peer)| format!("{name}={scheme}://{peer}")).collect::<Vec<_>>().join(",")
 }
 
 fn http(address: &str, path: &str) -> (u16, String) {
@@ -207,9 +309,12 @@ fn http(address: &str, path: &str) -> (u16, String) {
     (head.split_whitespace().nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
+fn log_file(dir: &TempDir) -> File {
+    File::options().create(true).append(true).open(dir.path().join("log")).unwrap()
+}
+
 fn spawn(flags: &[String], dir: &TempDir) -> Child {
-    let log = File::options().create(true).append(true).open(dir.path().join("log")).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_rk-etcd")).args(flags).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_rk-etcd")).args(flags).stdout(Stdio::null()).stderr(log_file(dir)).spawn().unwrap()
 }
 
 /// An etcdctl that runs, killed when dropped.
@@ -257,7 +362,8 @@ impl Follow {
 /// A real etcd, killed when dropped.
 pub struct Etcd {
     child: Child,
-    url: String,
+    /// Where clients reach it.
+    pub url: String,
 }
 
 impl Drop for Etcd {
@@ -270,10 +376,16 @@ impl Drop for Etcd {
 impl Etcd {
     /// Starts an etcd on a folder.
     pub fn start_on(dir: &str) -> Self {
+        Self::start_with(dir, &[])
+    }
+
+    /// Starts an etcd on a folder with more flags.
+    pub fn start_with(dir: &str, flags: &[&str]) -> Self {
         let (url, peer) = (format!("http://{}", free_address()), format!("http://{}", free_address()));
         let child = Command::new("etcd")
             .args(["--data-dir", dir, "--listen-client-urls", &url, "--advertise-client-urls", &url])
             .args(["--listen-peer-urls", &peer])
+            .args(flags)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()

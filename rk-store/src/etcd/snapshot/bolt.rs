@@ -1,12 +1,16 @@
-//! Writing a bbolt file, the format of etcd's backend (<https://github.com/etcd-io/bbolt>): pages of 4 KiB that make B+ trees.
+//! bbolt files, the format of etcd's backend (<https://github.com/etcd-io/bbolt>): pages that make B+ trees.
 //!
 //! ```text
 //! page 0, 1: meta   page 2: the list of free pages, empty   then each bucket's leaves and branches, and the root bucket
 //! ```
-//! A file is written once, front to back, with keys in order; only the metas, which tell where the root is, are
-//! written last.
+//! Here a file is written once, front to back, in pages of 4 KiB and with keys in order; only the metas, which tell where the root
+//! is, are written last. [`BoltReader`] reads what bbolt itself wrote, too.
+
+mod read;
 
 use std::io::{self, Seek, SeekFrom, Write};
+
+pub(super) use self::read::{BoltReader, Cursor};
 
 const PAGE: usize = 4096;
 const PAGE_HEAD: usize = 16;
