@@ -171,10 +171,11 @@ fn listen(block: u8, place: u16) -> std::io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::new(127, block, CLAIM.0, CLAIM.1.saturating_sub(below)), CLAIM.2))
 }
 
-/// Ranges outside 127/8 that this network namespace takes for its own, until [`LocalRanges::remove`].
+/// Ranges outside 127/8 that this network namespace takes for its own while this lives: dropping it takes the routes away.
 pub struct LocalRanges {
-    handle: Handle,
     routes: Vec<RouteMessage>,
+    /// At each range's first address, on the port of [`CLAIM`]: what keeps a second cluster out of it.
+    _claims: Vec<TcpListener>,
 }
 
 /// In a data folder: which block it uses.
@@ -187,46 +188,76 @@ impl LocalRanges {
     /// them ever leaves by the default route, whatever happens to the local one.
     ///
     /// # Errors
-    /// The process may not change routes, or there is no loopback device.
+    /// The process may not change routes, there is no loopback device, or another cluster uses one of the ranges.
     pub async fn add(ranges: &[Cidr]) -> Result<Self, AddressError> {
         let error = |what: &str, e: &dyn std::fmt::Display| {
             AddressError(format!("{what}: {e} (--pod-cidr and --service-cidr need root)"))
         };
-        let (connection, handle, _) = rtnetlink::new_connection().map_err(|e| error("can't open netlink", &e))?;
-        tokio::spawn(connection);
+        let handle = netlink().map_err(|e| error("can't open netlink", &e))?;
         let mut links = handle.link().get().match_name("lo".to_owned()).execute();
         let lo = links.try_next().await.map_err(|e| error("can't find the loopback device", &e))?;
         let lo = lo.ok_or_else(|| AddressError("there is no loopback device".to_owned()))?.header.index;
-        let mut added = Self { handle, routes: Vec::new() };
+        let mut added = Self { routes: Vec::new(), _claims: Vec::new() };
         for range in ranges {
             let route = || RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(range.base, range.prefix);
             let unreachable = route().kind(RouteType::Unreachable).priority(u32::MAX).build();
             let local = route().kind(RouteType::Local).table_id(LOCAL_TABLE).scope(RouteScope::Host);
+            let mut found = Vec::new();
             for message in [unreachable, local.output_interface(lo).build()] {
-                match added.handle.route().add(message.clone()).execute().await {
-                    // Left there by a cluster that was killed.
+                match handle.route().add(message.clone()).execute().await {
+                    // Left there by a cluster that was killed, or in use by one that runs: the claim tells.
                     Err(rtnetlink::Error::NetlinkError(ErrorMessage { code: Some(code), .. }))
-                        if code.get() == -EEXIST => {}
-                    Ok(()) => {}
-                    Err(e) => {
-                        added.remove().await;
-                        return Err(error(&format!("can't route {range} to the loopback device"), &e));
+                        if code.get() == -EEXIST =>
+                    {
+                        found.push(message.clone());
                     }
+                    Ok(()) => {}
+                    Err(e) => return Err(error(&format!("can't route {range} to the loopback device"), &e)),
                 }
                 added.routes.push(message);
+            }
+            match TcpListener::bind((range.base, CLAIM.2)) {
+                Ok(claim) => added._claims.push(claim),
+                Err(e) => {
+                    added.routes.retain(|route| !found.contains(route));
+                    let message = format!("{range} is in use by another process, most likely another cluster: {e}");
+                    return Err(AddressError(message));
+                }
             }
         }
         Ok(added)
     }
+}
 
-    /// Takes the routes away, the local ones before the unreachable ones.
-    pub async fn remove(self) {
-        for route in self.routes.into_iter().rev() {
-            if let Err(error) = self.handle.route().del(route).execute().await {
+impl Drop for LocalRanges {
+    fn drop(&mut self) {
+        let routes = std::mem::take(&mut self.routes);
+        // On a thread of its own, for a thread that works for a runtime may not wait for another one.
+        let removal = std::thread::Builder::new().spawn(move || remove(routes));
+        let removed = removal.map(|thread| thread.join().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into())));
+        if let Err(error) | Ok(Err(error)) = removed {
+            tracing::warn!(%error, "can't remove the routes of --pod-cidr and --service-cidr");
+        }
+    }
+}
+
+/// Takes routes away, the last one first: the local ones before the unreachable ones.
+fn remove(routes: Vec<RouteMessage>) -> std::io::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        let handle = netlink()?;
+        for route in routes.into_iter().rev() {
+            if let Err(error) = handle.route().del(route).execute().await {
                 tracing::warn!(%error, "can't remove a route");
             }
         }
-    }
+        Ok(())
+    })
+}
+
+fn netlink() -> std::io::Result<Handle> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    tokio::spawn(connection);
+    Ok(handle)
 }
 
 /// Linux' error number of a route that is there already.

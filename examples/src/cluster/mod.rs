@@ -105,7 +105,8 @@ pub struct Cluster {
     servers: Servers,
     components: Components,
     nodes: Mutex<Vec<RunningNode>>,
-    ranges: Option<LocalRanges>,
+    // The last to go, when everything has stopped, however the cluster ends.
+    _ranges: Option<LocalRanges>,
     _addresses: Addresses,
 }
 
@@ -188,7 +189,7 @@ impl Cluster {
             servers,
             components,
             nodes: Mutex::new(nodes),
-            ranges,
+            _ranges: ranges,
             _addresses: addresses,
         };
         if let Err(error) = cluster.wait_for_nodes(&names).await {
@@ -287,9 +288,6 @@ impl Cluster {
         // Nobody may follow the server any more when its store closes.
         drop((self.informers, self.client));
         self.servers.stop().await;
-        if let Some(ranges) = self.ranges {
-            ranges.remove().await;
-        }
     }
 }
 
