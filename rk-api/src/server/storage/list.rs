@@ -193,6 +193,7 @@ impl Cache {
 }
 
 /// A page of a collection that is gone through as it is needed.
+#[derive(Clone)]
 pub(crate) struct Listed {
     /// The snapshot's version.
     pub(crate) revision: Revision,
