@@ -76,10 +76,31 @@ impl Served {
     /// # Errors
     /// The object can't be converted.
     pub(crate) async fn read(&self, stored: &Arc<Object>) -> Result<Arc<Object>, Error> {
+        if self.reads_alone(stored) {
+            return self.read_alone(stored);
+        }
+        Ok(Arc::new(Object::from_value(&self.read_value(stored.value()?).await?)?))
+    }
+
+    /// Whether nobody else is asked when a stored object is read.
+    pub(crate) fn reads_alone(&self, stored: &Object) -> bool {
+        self.converter.is_none() || stored.api_version() == self.api_version
+    }
+
+    /// A stored object in the version of this row, if that takes nobody else.
+    ///
+    /// # Errors
+    /// The object can't be read.
+    pub(crate) fn read_alone(&self, stored: &Arc<Object>) -> Result<Arc<Object>, Error> {
         if stored.api_version() == self.api_version {
             return self.shaped(Arc::clone(stored));
         }
-        Ok(Arc::new(Object::from_value(&self.read_value(stored.value()?).await?)?))
+        let mut value = stored.value()?;
+        convert::convert(&mut value, &self.api_version);
+        if let Some(shape) = &self.shape {
+            shape.apply(&mut value);
+        }
+        Ok(Arc::new(Object::from_value(&value)?))
     }
 
     /// An object of this version as its schema is now.
@@ -121,17 +142,12 @@ impl Served {
             }
         }
         for some in others.chunks_mut(AT_ONCE) {
-            let values = match &self.converter {
-                Some(converter) => {
-                    let values = some.iter().map(|object| object.value()).collect::<Result<_, _>>()?;
-                    converter.convert(values, &self.api_version).await?
-                }
-                None => {
-                    let mut values = some.iter().map(|object| object.value()).collect::<Result<Vec<_>, _>>()?;
-                    values.iter_mut().for_each(|value| convert::convert(value, &self.api_version));
-                    values
-                }
+            let Some(converter) = &self.converter else {
+                some.iter_mut().try_for_each(|object| self.read_alone(object).map(|read| **object = read))?;
+                continue;
             };
+            let values = some.iter().map(|object| object.value()).collect::<Result<_, _>>()?;
+            let values = converter.convert(values, &self.api_version).await?;
             for (object, mut value) in some.iter_mut().zip(values) {
                 if let Some(shape) = &self.shape {
                     shape.apply(&mut value);

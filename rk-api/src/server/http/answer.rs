@@ -2,9 +2,9 @@
 
 use std::{io::Write, sync::Arc};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     body::{self, Body, Gather},
@@ -12,18 +12,18 @@ use super::{
     table::{self, Include},
 };
 use crate::{
-    Error, List, Object, Status,
+    Error, Object, Status,
     server::{
         catalog::Served,
         schema::{PROTOBUF, protobuf},
-        storage::Listed,
     },
     status,
 };
 
 /// Answers shorter than this are not compressed, as kube-apiserver has it.
 const COMPRESS_FROM: usize = 128 * 1024;
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
+pub(super) const YAML: &str = "application/yaml";
 
 /// How the client wants its answer.
 pub(super) struct Style {
@@ -66,9 +66,12 @@ pub(super) fn text(code: u16, text: impl Into<String>) -> Response<Body> {
 pub(super) fn tree(code: u16, value: &Value, style: &Style) -> Response<Body> {
     let bytes = match style.accepted.format {
         Format::Json if style.pretty => serde_json::to_vec_pretty(value),
-        Format::Yaml => return yaml(code, value),
+        Format::Yaml => match serde_saphyr::to_string(value) {
+            Ok(text) => return encoded(code, YAML, text.into(), style),
+            Err(error) => return failure(&no_yaml(error), Format::Json),
+        },
         Format::Protobuf => match protobuf::encode(value) {
-            Some(bytes) => return encoded(code, PROTOBUF, bytes.into(), style),
+            Some(form) => return encoded(code, PROTOBUF, form.envelope().clone(), style),
             None => serde_json::to_vec(value),
         },
         Format::Json => serde_json::to_vec(value),
@@ -76,11 +79,9 @@ pub(super) fn tree(code: u16, value: &Value, style: &Style) -> Response<Body> {
     encoded(code, JSON, Bytes::from(bytes.unwrap_or_default()), style)
 }
 
-fn yaml(code: u16, value: &Value) -> Response<Body> {
-    match serde_saphyr::to_string(value) {
-        Ok(text) => respond(code, "application/yaml", body::full(text)),
-        Err(error) => failure(&status::internal(format!("can't write YAML: {error}")).into(), Format::Json),
-    }
+/// 500: a tree can't be written as YAML.
+pub(super) fn no_yaml(error: impl std::fmt::Display) -> Error {
+    status::internal(format!("can't write YAML: {error}")).into()
 }
 
 /// Bytes that are encoded already.
@@ -108,146 +109,51 @@ fn tell_gzip(response: &mut Response<Body>) {
 /// It can't be read for a table.
 pub(super) fn object(code: u16, object: &Arc<Object>, served: &Served, style: &Style) -> Result<Response<Body>, Error> {
     // A `Status` and bodies of subresources have no columns.
-    let own = object.kind() == served.resource().kind;
-    match style.accepted.shape {
-        Shape::Table if own => {
-            let metadata = json!({"resourceVersion": object.meta().resource_version});
-            let table = table::table(served, [object.as_ref()], metadata, style.include, true)?;
-            Ok(tree(code, &table, style))
-        }
-        Shape::Partial if own => Ok(tree(code, &table::partial(&object.value()?), style)),
-        _ if style.accepted.format != Format::Json || style.pretty => Ok(tree(code, &object.value()?, style)),
-        _ => Ok(encoded(code, JSON, object.json().clone(), style)),
-    }
+    let shape = if object.kind() == served.resource().kind { style.accepted.shape } else { Shape::Object };
+    Ok(match (style.accepted.format, shape) {
+        (_, Shape::Table) => tree(code, &table::table(served, object, style.include, true)?, style),
+        (Format::Protobuf, shape) => encoded(code, PROTOBUF, protobuf_form(object, shape)?.envelope().clone(), style),
+        (_, Shape::Partial) => tree(code, &table::partial(object)?, style),
+        (Format::Json, _) if !style.pretty => encoded(code, JSON, object.json().clone(), style),
+        _ => tree(code, &object.value()?, style),
+    })
 }
 
-/// A page of a collection whose objects are taken as they are sent.
-pub(super) struct Page {
-    metadata: Value,
-    items: Box<dyn Iterator<Item = Arc<Object>> + Send>,
-}
-
-impl Page {
-    fn new(
-        version: &str,
-        continue_token: &str,
-        remaining: Option<u64>,
-        items: impl Iterator<Item = Arc<Object>> + Send + 'static,
-    ) -> Self {
-        let mut metadata = json!({"resourceVersion": version});
-        if !continue_token.is_empty() {
-            metadata["continue"] = continue_token.into();
-        }
-        if let Some(remaining) = remaining {
-            metadata["remainingItemCount"] = remaining.into();
-        }
-        Self { metadata, items: Box::new(items) }
-    }
-}
-
-impl From<List> for Page {
-    fn from(list: List) -> Self {
-        Self::new(&list.resource_version, &list.continue_token, list.remaining, list.items.into_iter())
-    }
-}
-
-impl From<Listed> for Page {
-    fn from(listed: Listed) -> Self {
-        Self::new(&listed.revision.to_string(), &listed.continue_token.clone(), listed.remaining, listed)
-    }
-}
-
-/// A page of a collection. As JSON its objects are sent as they are, one after the other.
+/// An object's protobuf form. All who want it of the object itself share one encoding.
 ///
 /// # Errors
-/// An object can't be read for a table.
-pub(super) fn list(page: Page, served: &Served, style: &Style) -> Result<Response<Body>, Error> {
-    let Page { metadata, mut items } = page;
-    let resource = served.resource();
-    match style.accepted.shape {
-        Shape::Table => {
-            let items: Vec<_> = items.collect();
-            let objects = items.iter().map(AsRef::as_ref);
-            return Ok(tree(200, &table::table(served, objects, metadata, style.include, true)?, style));
-        }
-        Shape::Partial => {
-            let items = items.map(|object| Ok::<_, Error>(table::partial(&object.value()?)));
-            if style.accepted.format == Format::Protobuf {
-                let kind = "PartialObjectMetadataList";
-                let pieces = protobuf::encode_list("meta.k8s.io/v1", kind, &metadata, items)?;
-                return Ok(pieces_of(PROTOBUF, pieces.unwrap_or_default().into_iter(), style));
-            }
-            let items = items.collect::<Result<Vec<_>, Error>>()?;
-            let value = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-                "metadata": metadata, "items": items});
-            return Ok(tree(200, &value, style));
-        }
-        _ => {}
+/// The object can't be read, or its kind has no such form.
+pub(super) fn protobuf_form(object: &Object, shape: Shape) -> Result<Arc<protobuf::Encoded>, Error> {
+    let encode = |value: Value| {
+        let missing = || status::internal(format!("{} has no protobuf form", object.kind()));
+        Ok(protobuf::encode(&value).ok_or_else(missing)?)
+    };
+    match shape {
+        Shape::Partial => encode(table::partial(object)?).map(Arc::new),
+        _ => object.cached(|| encode(object.value()?)),
     }
-    let kind = format!("{}List", resource.kind);
-    if style.accepted.format == Format::Protobuf {
-        let values = items.by_ref().map(|object| object.value());
-        if let Some(pieces) = protobuf::encode_list(&resource.api_version(), &kind, &metadata, values)? {
-            return Ok(pieces_of(PROTOBUF, pieces.into_iter(), style));
-        }
-    }
-    let head = json!({"kind": kind, "apiVersion": resource.api_version(), "metadata": metadata});
-    if style.accepted.format == Format::Yaml || style.pretty {
-        let mut value = head;
-        value["items"] = items.map(|object| object.value()).collect::<Result<Vec<_>, _>>()?.into();
-        return Ok(tree(200, &value, style));
-    }
-    let mut head = head.to_string();
-    head.pop();
-    head.push_str(",\"items\":[");
-    Ok(pieces_of(JSON, Pieces { head: Some(head), items, first: true }, style))
 }
 
 /// An answer that is put together as it is sent.
-fn pieces_of(content_type: &str, mut pieces: impl Gather, style: &Style) -> Response<Body> {
+///
+/// # Errors
+/// Its beginning can't be made.
+pub(super) fn pieces(content_type: &str, mut pieces: impl Gather, style: &Style) -> Result<Response<Body>, Error> {
     if style.gzip {
         // As much as makes compression worth while, if there is as much.
         let (mut start, mut more) = (BytesMut::new(), true);
         while more && start.len() < COMPRESS_FROM {
-            more = pieces.gather(&mut start);
+            more = pieces.gather(&mut start)?;
         }
         if start.len() >= COMPRESS_FROM {
             let rest = more.then_some(pieces);
             let mut response = respond(200, content_type, body::compressed(start.freeze(), rest));
             tell_gzip(&mut response);
-            return response;
+            return Ok(response);
         }
-        return respond(200, content_type, body::full(start.freeze()));
+        return Ok(respond(200, content_type, body::full(start.freeze())));
     }
-    respond(200, content_type, body::gathered(pieces))
-}
-
-/// A list in JSON, object by object.
-struct Pieces {
-    head: Option<String>,
-    items: Box<dyn Iterator<Item = Arc<Object>> + Send>,
-    first: bool,
-}
-
-impl Gather for Pieces {
-    fn gather(&mut self, into: &mut BytesMut) -> bool {
-        if let Some(head) = self.head.take() {
-            into.extend_from_slice(head.as_bytes());
-        }
-        match self.items.next() {
-            Some(object) => {
-                if !std::mem::take(&mut self.first) {
-                    into.put_u8(b',');
-                }
-                into.extend_from_slice(object.json());
-                true
-            }
-            None => {
-                into.extend_from_slice(b"]}");
-                false
-            }
-        }
-    }
+    Ok(respond(200, content_type, body::gathered(pieces)))
 }
 
 /// A failure's `Status`; what is none becomes one.

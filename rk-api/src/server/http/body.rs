@@ -8,6 +8,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use flate2::{Compression, write::GzEncoder};
 use futures::{Stream, StreamExt, stream};
+use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 
 use crate::{Error, status};
@@ -30,62 +31,76 @@ pub(super) fn empty() -> Body {
 
 /// A body of pieces as they come.
 pub(super) fn streamed(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Body {
-    StreamBody::new(pieces.map(|piece| Ok(http_body::Frame::data(piece)))).boxed_unsync()
+    StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
 }
 
 /// What is put together piece by piece.
 pub(super) trait Gather: Send + 'static {
     /// Appends the next piece; false if it was the last.
-    fn gather(&mut self, into: &mut BytesMut) -> bool;
+    ///
+    /// # Errors
+    /// The piece can't be made: the answer breaks off, for its beginning may be under way.
+    fn gather(&mut self, into: &mut BytesMut) -> Result<bool, Error>;
 }
 
-impl Gather for std::vec::IntoIter<Bytes> {
-    fn gather(&mut self, into: &mut BytesMut) -> bool {
-        self.next().is_some_and(|piece| {
-            into.extend_from_slice(&piece);
-            !self.as_slice().is_empty()
-        })
-    }
-}
-
-/// The next bytes of an answer; `None` behind its end.
-fn next_piece(pieces: &mut Option<impl Gather>) -> Option<BytesMut> {
+/// The next bytes of an answer; `None` behind its end, and behind a failure.
+fn next_piece(pieces: &mut Option<impl Gather>) -> Option<Result<BytesMut, Error>> {
     let gatherer = pieces.as_mut()?;
     let mut buffer = BytesMut::with_capacity(PIECE + SLACK);
     while buffer.len() < PIECE {
-        if !gatherer.gather(&mut buffer) {
-            *pieces = None;
-            break;
+        match gatherer.gather(&mut buffer) {
+            Ok(true) => {}
+            Ok(false) => {
+                *pieces = None;
+                break;
+            }
+            Err(error) => {
+                *pieces = None;
+                return Some(Err(error));
+            }
         }
     }
-    Some(buffer)
+    Some(Ok(buffer))
+}
+
+fn frame(piece: Result<Bytes, Error>) -> io::Result<Frame<Bytes>> {
+    piece.map(Frame::data).map_err(io::Error::other)
 }
 
 /// A body that is put together as it is sent: no more of it is there than is under way.
 pub(super) fn gathered(pieces: impl Gather) -> Body {
-    streamed(stream::unfold(Some(pieces), |mut pieces| async move {
+    let pieces = stream::unfold(Some(pieces), |mut pieces| async move {
         let piece = next_piece(&mut pieces)?;
-        Some((piece.freeze(), pieces))
-    }))
+        Some((frame(piece.map(BytesMut::freeze)), pieces))
+    });
+    StreamBody::new(pieces).boxed_unsync()
 }
 
 /// The same compressed; `start` comes before the pieces, if there are more.
 pub(super) fn compressed(start: Bytes, pieces: Option<impl Gather>) -> Body {
     let encoder = GzEncoder::new(Vec::new(), Compression::fast());
-    streamed(stream::unfold((Some(start), pieces, Some(encoder)), |(mut start, mut pieces, mut encoder)| async move {
+    let state = (Some(Ok(start)), pieces, Some(encoder));
+    let pieces = stream::unfold(state, |(mut start, mut pieces, mut encoder)| async move {
         loop {
             let mut gzip = encoder.take()?;
-            let plain = start.take().or_else(|| next_piece(&mut pieces).map(BytesMut::freeze));
+            let plain = start.take().or_else(|| next_piece(&mut pieces).map(|piece| piece.map(BytesMut::freeze)));
             // Writing into memory does not fail.
-            let Some(plain) = plain else { return Some((gzip.finish().ok()?.into(), (start, pieces, None))) };
-            gzip.write_all(&plain).ok()?;
-            let out = std::mem::take(gzip.get_mut());
-            encoder = Some(gzip);
+            let out = match plain {
+                None => gzip.finish().ok()?,
+                Some(Err(error)) => return Some((frame(Err(error)), (start, pieces, None))),
+                Some(Ok(plain)) => {
+                    gzip.write_all(&plain).ok()?;
+                    let out = std::mem::take(gzip.get_mut());
+                    encoder = Some(gzip);
+                    out
+                }
+            };
             if !out.is_empty() {
-                return Some((Bytes::from(out), (start, pieces, encoder)));
+                return Some((frame(Ok(out.into())), (start, pieces, encoder)));
             }
         }
-    }))
+    });
+    StreamBody::new(pieces).boxed_unsync()
 }
 
 /// Reads a request's body.

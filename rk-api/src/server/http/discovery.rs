@@ -1,5 +1,6 @@
 //! Discovery: which groups, versions and resources there are, in the old form and in the aggregated one.
 
+use base64::Engine as _;
 use bytes::Bytes;
 use http::{HeaderValue, Response, header, request::Parts};
 use serde_json::{Value, json};
@@ -214,10 +215,9 @@ fn resources(catalog: &Catalog, group: &str, version: &str) -> Option<Value> {
                 value[field] = json!(names);
             }
         }
-        if row.stored {
-            let hash = Sha256::digest(format!("{}/{}", served.stored_as, resource.kind));
-            use base64::Engine as _;
-            value["storageVersionHash"] = base64::engine::general_purpose::STANDARD.encode(&hash[..8]).into();
+        // What can't be made is not stored either (ComponentStatus).
+        if row.stored && served.allows("", "create") {
+            value["storageVersionHash"] = storage_version_hash(&served.stored_as, &resource.kind).into();
         }
         list.push(value);
         for sub in &row.subresources {
@@ -234,6 +234,14 @@ fn resources(catalog: &Catalog, group: &str, version: &str) -> Option<Value> {
     }
     let name = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": list}))
+}
+
+/// What tells clients that a resource's storage version changed: a hash of its group, version and kind, of which the core group is
+/// the empty one (apiserver's `discovery.StorageVersionHash`).
+fn storage_version_hash(api_version: &str, kind: &str) -> String {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    let hash = Sha256::digest(format!("{group}/{version}/{kind}"));
+    base64::engine::general_purpose::STANDARD.encode(&hash[..8])
 }
 
 /// The index at `/`.

@@ -55,6 +55,12 @@ impl Labels {
             Method::GET => "get",
             _ => "other",
         });
+        // kube-apiserver counts these under their methods.
+        let verb = match verb {
+            "create" => "post",
+            "update" => "put",
+            other => other,
+        };
         let path = path.unwrap_or(&none);
         let scope = match (path.name.is_empty(), path.namespace.is_empty()) {
             _ if path.plural.is_empty() => "",
@@ -111,7 +117,7 @@ impl Metrics {
         registry.register("apiserver_current_inflight_requests", help, Family::clone(&inflight));
         registry.register("apiserver_longrunning_requests", "Watches and connections", Family::clone(&long_running));
         registry.register("apiserver_storage_objects", "Stored objects by resource", Family::clone(&objects));
-        let help = "JSON in the watch cache by resource: of current objects, and of what only recent changes hold";
+        let help = "Bytes in the watch cache by resource: JSON of current objects and of what only recent changes hold, and indexes";
         registry.register("apiserver_watch_cache_bytes", help, Family::clone(&held));
         Self { registry, requests, durations, inflight, long_running, objects, held }
     }
@@ -144,7 +150,9 @@ impl Metrics {
                 None => collection,
             };
             let number = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
-            for (part, bytes) in [("objects", held.object_bytes), ("changes", held.change_bytes)] {
+            for (part, bytes) in
+                [("objects", held.object_bytes), ("changes", held.change_bytes), ("indexes", held.index_bytes)]
+            {
                 self.held.get_or_create(&Held { resource: resource.clone(), part }).set(number(bytes));
             }
             self.objects.get_or_create(&Stored { resource }).set(number(held.objects));

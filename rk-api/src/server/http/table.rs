@@ -1,5 +1,6 @@
 //! Tables: what kubectl prints, made of a row's columns.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
@@ -12,6 +13,9 @@ const NAME: &str = "Name must be unique within a namespace. Is required when cre
      may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for \
      creation idempotence and configuration definition. Cannot be updated. More info: \
      https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
+
+/// The group and version of what is made of objects of any kind.
+pub(super) const META: &str = "meta.k8s.io/v1";
 
 /// How much of each object goes with its cells (`includeObject`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,39 +48,54 @@ fn definitions(served: &Served) -> Value {
     columns.chain(custom).chain(served.printer.iter().map(PrinterColumn::definition)).collect()
 }
 
-/// The metadata of an object as `PartialObjectMetadata`.
-pub(super) fn partial(object: &Value) -> Value {
-    json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+/// Metadata as a `PartialObjectMetadata`.
+pub(super) fn partial_of(metadata: Value) -> Value {
+    json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": metadata})
 }
 
-fn row(served: &Served, object: &Object, include: Include) -> Result<Value, Error> {
-    let value = object.value()?;
+/// The metadata of an object, of which nothing else is read.
+///
+/// # Errors
+/// It can't be read.
+pub(super) fn partial(object: &Object) -> Result<Value, Error> {
+    #[derive(Deserialize)]
+    struct Part {
+        metadata: Value,
+    }
+    let part: Part = serde_json::from_slice(object.json()).map_err(|error| Error::decode(object.kind(), &error))?;
+    Ok(partial_of(part.metadata))
+}
+
+/// The row of an object.
+///
+/// # Errors
+/// It can't be read.
+pub(super) fn row(served: &Served, object: &Object, include: Include) -> Result<Value, Error> {
+    let mut value = object.value()?;
     let cells = served.row.columns.iter().map(|column| (column.cell)(&value));
     let name = served.custom.then(|| value["metadata"]["name"].clone());
     let cells: Vec<Value> = cells.chain(name).chain(served.printer.iter().map(|column| column.cell(&value))).collect();
     let mut row = json!({"cells": cells});
     match include {
         Include::None => {}
-        Include::Metadata => row["object"] = partial(&value),
+        Include::Metadata => row["object"] = partial_of(value["metadata"].take()),
         Include::Object => row["object"] = value,
     }
     Ok(row)
 }
 
-/// The Table of some objects; `heading` tells whether the columns are described.
+/// A Table without its rows; `heading` tells whether the columns are described.
+pub(super) fn head(served: &Served, metadata: Value, heading: bool) -> Value {
+    let columns = if heading { definitions(served) } else { Value::Null };
+    json!({"kind": "Table", "apiVersion": META, "metadata": metadata, "columnDefinitions": columns})
+}
+
+/// The Table of one object.
 ///
 /// # Errors
-/// An object can't be read.
-pub(super) fn table<'a>(
-    served: &Served,
-    objects: impl IntoIterator<Item = &'a Object>,
-    metadata: Value,
-    include: Include,
-    heading: bool,
-) -> Result<Value, Error> {
-    let rows = objects.into_iter().map(|object| row(served, object, include)).collect::<Result<Vec<_>, _>>()?;
-    let columns = if heading { definitions(served) } else { Value::Null };
-    Ok(json!({
-        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": metadata, "columnDefinitions": columns, "rows": rows,
-    }))
+/// The object can't be read.
+pub(super) fn table(served: &Served, object: &Object, include: Include, heading: bool) -> Result<Value, Error> {
+    let mut table = head(served, json!({"resourceVersion": object.meta().resource_version}), heading);
+    table["rows"] = json!([row(served, object, include)?]);
+    Ok(table)
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    answer::{Style, respond, status_of},
+    answer::{Style, protobuf_form, respond, status_of},
     body::{self, Body},
     negotiate::{Format, Shape},
     table,
@@ -34,7 +34,7 @@ fn tree(out: &mut Vec<u8>, kind: &str, object: &Value, format: Format) {
     if format == Format::Protobuf
         && let Some(object) = protobuf::encode(object)
     {
-        return out.extend_from_slice(&protobuf::watch_frame(kind, &object));
+        return out.extend_from_slice(&protobuf::watch_frame(kind, object.envelope()));
     }
     frame(out, kind, object.to_string().as_bytes());
 }
@@ -67,33 +67,24 @@ struct Frames {
     headed: bool,
 }
 
-/// An object's protobuf form, if it has one.
-struct Form(Option<Vec<u8>>);
-
 impl Frames {
     fn format(&self) -> Format {
         self.style.accepted.format
     }
 
     fn object(&mut self, out: &mut Vec<u8>, kind: &str, object: &Object) -> Result<(), Error> {
-        let value = match self.style.accepted.shape {
+        let shape = self.style.accepted.shape;
+        let value = match shape {
             Shape::Table => {
-                let metadata = json!({"resourceVersion": object.meta().resource_version});
                 let heading = !std::mem::replace(&mut self.headed, true);
-                table::table(&self.served, [object], metadata, self.style.include, heading)?
+                table::table(&self.served, object, self.style.include, heading)?
             }
-            Shape::Partial => table::partial(&object.value()?),
             _ if self.format() == Format::Protobuf => {
-                // All watchers that want it share one encoding.
-                let form = object.cached(|| Ok(Form(protobuf::encode(&object.value()?))))?;
-                match &form.0 {
-                    Some(bytes) => {
-                        out.extend_from_slice(&protobuf::watch_frame(kind, bytes));
-                        return Ok(());
-                    }
-                    None => object.value()?,
-                }
+                let form = protobuf_form(object, shape)?;
+                out.extend_from_slice(&protobuf::watch_frame(kind, form.envelope()));
+                return Ok(());
             }
+            Shape::Partial => table::partial(object)?,
             _ => {
                 frame(out, kind, object.json());
                 return Ok(());
@@ -112,11 +103,11 @@ impl Frames {
                 let mark = bookmark(&self.served, resource_version, *initial_end);
                 let value = match self.style.accepted.shape {
                     Shape::Table => {
-                        let object = table::partial(&mark);
-                        json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "columnDefinitions": null,
-                            "metadata": mark["metadata"], "rows": [{"cells": [], "object": object}]})
+                        let mut table = table::head(&self.served, mark["metadata"].clone(), false);
+                        table["rows"] = json!([{"cells": [], "object": table::partial_of(mark["metadata"].clone())}]);
+                        table
                     }
-                    Shape::Partial => table::partial(&mark),
+                    Shape::Partial => table::partial_of(mark["metadata"].clone()),
                     _ => mark,
                 };
                 tree(out, "BOOKMARK", &value, self.format());

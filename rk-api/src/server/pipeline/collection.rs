@@ -20,7 +20,15 @@ impl Core {
     /// # Errors
     /// 400, 410, 504: see [`crate::server::storage`].
     pub(crate) async fn list(&self, call: &Call, options: &ListOptions) -> Result<List, Error> {
-        let mut listed = self.listed(call, options).await?;
+        let listed = self.listed(call, options).await?;
+        self.read_list(call, listed).await
+    }
+
+    /// The objects of a page in the version of the call.
+    ///
+    /// # Errors
+    /// They can't be converted.
+    pub(crate) async fn read_list(&self, call: &Call, mut listed: Listed) -> Result<List, Error> {
         let mut items: Vec<_> = listed.by_ref().collect();
         call.served.read_all(&mut items).await?;
         Ok(List {
@@ -31,7 +39,7 @@ impl Core {
         })
     }
 
-    /// The same, to be gone through as it is sent; the objects are as they are stored.
+    /// What a list names, to be gone through as it is sent; the objects are as they are stored.
     ///
     /// # Errors
     /// As [`Core::list`].
@@ -87,14 +95,7 @@ impl Core {
         let mut failure = None;
         // At the same time, so that a durable store can commit them together.
         let deletions = found.items.iter().map(|object| {
-            let one = Call {
-                user: Arc::clone(&call.user),
-                served: Arc::clone(&call.served),
-                namespace: object.meta().namespace.clone(),
-                name: object.meta().name.clone(),
-                subresource: String::new(),
-                warnings: parking_lot::Mutex::default(),
-            };
+            let one = call.about(&object.meta().namespace, &object.meta().name, "");
             async move {
                 let deleted = self.delete(&one, delete).await;
                 call.warn(one.warnings.into_inner());

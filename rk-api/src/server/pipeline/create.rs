@@ -144,6 +144,12 @@ impl Core {
         let row = &call.served.row;
         meta::check_kind(&mut body, &row.resource.api_version(), &row.resource.kind)?;
         meta::check_namespace(&mut body, call)?;
+        if row.resource.group.is_empty() && row.resource.kind == "Binding" {
+            // The older way to give a pod to a node, which names the pod in the body only.
+            let pods = self.catalog.load().get("", "v1", "pods").cloned().ok_or_else(status::no_such_path)?;
+            let pod = Call { served: pods, ..call.about(&call.namespace, meta::text(&body, "name"), "binding") };
+            return Box::pin(self.bind(&pod, body, options)).await;
+        }
         let context = WriteContext { user: &call.user, subresource: "", dry_run: options.dry_run, reader: self };
         let answer = row.strategy.answer(body, &context).await?;
         Ok(Outcome::created(crate::Object::from_value(&answer)?.into()))

@@ -153,7 +153,7 @@ impl Core {
     }
 }
 
-fn check_preconditions(call: &Call, options: &DeleteOptions, object: &Object) -> Result<(), Error> {
+pub(super) fn check_preconditions(call: &Call, options: &DeleteOptions, object: &Object) -> Result<(), Error> {
     let meta = object.meta();
     let pairs = [
         (&options.preconditions.uid, &meta.uid, "UID"),

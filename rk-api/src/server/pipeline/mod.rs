@@ -100,6 +100,18 @@ impl Call {
         self.served.resource()
     }
 
+    /// A call by the same user about an object of the same resource: a subresource of it, or the object itself (`""`).
+    fn about(&self, namespace: &str, name: &str, subresource: &str) -> Self {
+        Self {
+            user: Arc::clone(&self.user),
+            served: Arc::clone(&self.served),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            subresource: subresource.to_owned(),
+            warnings: Mutex::default(),
+        }
+    }
+
     /// The object's name in its collection.
     pub(crate) fn item(&self) -> String {
         key::item(&self.namespace, &self.name)

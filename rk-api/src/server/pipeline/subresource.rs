@@ -1,13 +1,18 @@
 //! Posts to subresources: `binding`, `eviction`, and questions that the kind's strategy answers (`token`).
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
-use super::{Call, Change, Core, Outcome, admit, meta};
+use super::{Call, Change, Core, Outcome, admit, delete::check_preconditions, meta};
 use crate::{
     DeleteOptions, Error, Object, Preconditions, StatusExt, WriteOptions,
-    server::{Operation, WriteContext},
+    server::{Operation, UserInfo, WriteContext},
     status,
 };
+
+/// Seconds after which an eviction is worth another try whose budget has not been looked at since it changed.
+const RETRY_EVICTION: i32 = 10;
 
 /// A `Status` that says all went well.
 fn success() -> Result<Outcome, Error> {
@@ -96,7 +101,7 @@ impl Core {
             for (key, value) in annotations.as_object().into_iter().flatten() {
                 pod["metadata"]["annotations"][key] = value.clone();
             }
-            scheduled(&mut pod);
+            set_condition(&mut pod, "PodScheduled", "", "");
             Ok(pod)
         };
         self.update(call, Change::With(&change), options).await?;
@@ -105,39 +110,46 @@ impl Core {
 
     /// Deletes a pod if its disruption budgets allow it.
     async fn evict(&self, call: &Call, mut body: Value, options: &WriteOptions) -> Result<Outcome, Error> {
+        let named = meta::text(&body, "name");
+        if !named.is_empty() && named != call.name {
+            return Err(status::bad_request("name in URL does not match name in Eviction object").into());
+        }
         let pod = self.get(call, "").await?;
         let asked = body["deleteOptions"].take();
         let admission = admit::write_options("CreateOptions", options);
         let mut request = admit::request(call, "create", Operation::Create, Some(body), None, admission);
         self.mutate(&mut request, call).await?;
         self.admit(&request, call).await?;
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let mut delete = DeleteOptions {
+            dry_run: options.dry_run || asked["dryRun"].as_array().is_some_and(|asked| !asked.is_empty()),
+            grace_period_seconds: asked["gracePeriodSeconds"].as_i64(),
+            propagation: None,
+            preconditions: Preconditions {
+                uid: text(&asked["preconditions"]["uid"]),
+                resource_version: text(&asked["preconditions"]["resourceVersion"]),
+            },
+        };
+        check_preconditions(call, &delete, &pod)?;
         let state = pod.value()?;
         let phase = state["status"]["phase"].as_str().unwrap_or_default();
         let counts = !matches!(phase, "Succeeded" | "Failed" | "Pending") && pod.meta().deletion_timestamp.is_none();
-        let dry_run = options.dry_run || !asked["dryRun"].is_null();
         if counts {
-            self.take_disruption(call, &pod, &state, dry_run).await?;
+            self.take_disruption(call, &pod, &state, delete.dry_run).await?;
         }
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let preconditions = Preconditions {
-            uid: text(&asked["preconditions"]["uid"]),
-            resource_version: text(&asked["preconditions"]["resourceVersion"]),
-        };
-        let delete = DeleteOptions {
-            dry_run,
-            grace_period_seconds: asked["gracePeriodSeconds"].as_i64(),
-            propagation: None,
-            preconditions,
-        };
-        let pod_call = Call {
-            user: std::sync::Arc::clone(&call.user),
-            served: std::sync::Arc::clone(&call.served),
-            namespace: call.namespace.clone(),
-            name: call.name.clone(),
-            subresource: String::new(),
-            warnings: parking_lot::Mutex::default(),
-        };
-        self.delete(&pod_call, &delete).await?;
+        if !delete.dry_run {
+            // The pod says why it ends, which decides for a Job whether that counts as a failure.
+            let evicted = |pod: &Value| {
+                let mut pod = pod.clone();
+                set_condition(&mut pod, "DisruptionTarget", "EvictionByEvictionAPI", "Eviction API: evicting");
+                Ok(pod)
+            };
+            let status =
+                Call { user: Arc::new(UserInfo::loopback()), ..call.about(&call.namespace, &call.name, "status") };
+            let outcome = self.update(&status, Change::With(&evicted), &WriteOptions::default()).await?;
+            delete.preconditions.resource_version = Some(outcome.object.meta().resource_version.clone());
+        }
+        self.delete(&call.about(&call.namespace, &call.name, ""), &delete).await?;
         success()
     }
 
@@ -161,10 +173,9 @@ impl Core {
             0 => return Ok(()),
             1 => found.remove(0),
             _ => {
-                return Err(status::internal(
-                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
-                )
-                .into());
+                let why =
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+                return Err(status::failure(500, "", why).into());
             }
         };
         let ready = state["status"]["conditions"]
@@ -177,34 +188,32 @@ impl Core {
             return Ok(());
         }
         let name = budget.meta().name.clone();
-        let refuse = |cause: String| -> Error {
-            status::failure(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.")
-                .cause("DisruptionBudget", "", &cause)
-                .into()
+        let refuse = |cause: String| {
+            let why = "Cannot evict pod as it would violate the pod's disruption budget.";
+            status::failure(429, "TooManyRequests", why).cause("DisruptionBudget", "", &cause)
         };
         let catalog = self.catalog.load();
         let Some(served) = catalog.any_version("policy", "poddisruptionbudgets") else { return Ok(()) };
         let budget_call = Call {
-            user: std::sync::Arc::new(crate::server::UserInfo::loopback()),
-            served: std::sync::Arc::clone(served),
-            namespace: call.namespace.clone(),
-            name: name.clone(),
-            subresource: "status".to_owned(),
-            warnings: parking_lot::Mutex::default(),
+            user: Arc::new(UserInfo::loopback()),
+            served: Arc::clone(served),
+            ..call.about(&call.namespace, &name, "status")
         };
         let change = |budget: &Value| -> Result<Value, Error> {
             let status = &budget["status"];
             let observed = status["observedGeneration"].as_i64().unwrap_or(0);
             if observed < budget["metadata"]["generation"].as_i64().unwrap_or(0) {
-                return Err(refuse(format!("The disruption budget {name} is still being processed by the server.")));
+                let cause = format!("The disruption budget {name} is still being processed by the server.");
+                return Err(refuse(cause).retry_after(RETRY_EVICTION).into());
             }
             let allowed = status["disruptionsAllowed"].as_i64().unwrap_or(0);
             if allowed <= 0 {
-                return Err(refuse(format!(
+                let cause = format!(
                     "The disruption budget {name} needs {} healthy pods and has {} currently",
                     status["desiredHealthy"].as_i64().unwrap_or(0),
                     status["currentHealthy"].as_i64().unwrap_or(0)
-                )));
+                );
+                return Err(refuse(cause).into());
             }
             let mut budget = budget.clone();
             budget["status"]["disruptionsAllowed"] = (allowed - 1).into();
@@ -216,17 +225,28 @@ impl Core {
     }
 }
 
-/// Sets the condition `PodScheduled`.
-fn scheduled(pod: &mut Value) {
-    let condition =
-        json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": meta::now()});
+/// Sets a condition of a pod to `True`.
+fn set_condition(pod: &mut Value, kind: &str, reason: &str, message: &str) {
+    let mut condition =
+        json!({"type": kind, "status": "True", "lastProbeTime": null, "lastTransitionTime": meta::now()});
+    for (field, text) in [("reason", reason), ("message", message)] {
+        if !text.is_empty() {
+            condition[field] = text.into();
+        }
+    }
     let conditions = &mut pod["status"]["conditions"];
     if !conditions.is_array() {
         *conditions = json!([]);
     }
     let Some(list) = conditions.as_array_mut() else { return };
-    match list.iter_mut().find(|c| c["type"] == "PodScheduled") {
-        Some(found) => *found = condition,
+    match list.iter_mut().find(|c| c["type"] == kind) {
+        Some(found) => {
+            // It says since when it is so.
+            if found["status"] == condition["status"] {
+                condition["lastTransitionTime"] = found["lastTransitionTime"].take();
+            }
+            *found = condition;
+        }
         None => list.push(condition),
     }
 }

@@ -312,8 +312,9 @@ fn keep(new: &mut Value, old: &Value, call: &Call) -> Result<(), Error> {
     metadata.remove("selfLink");
     if !matches!(call.subresource.as_str(), "" | "scale") {
         restore(metadata, &["finalizers", "ownerReferences"]);
-        // Kubelets set annotations and labels through the status of their own objects.
-        if !matches!(call.resource().kind.as_ref(), "Pod" | "Node") {
+        // Kubelets set annotations and labels through the status of their own objects, and a binding brings annotations.
+        let theirs = matches!(call.subresource.as_str(), "status" | "binding");
+        if !(theirs && matches!(call.resource().kind.as_ref(), "Pod" | "Node")) {
             restore(metadata, &["labels", "annotations"]);
         }
     }
@@ -335,7 +336,7 @@ fn keep(new: &mut Value, old: &Value, call: &Call) -> Result<(), Error> {
             only(new, old, &[]);
             new["spec"]["ephemeralContainers"] = containers;
         }
-        "resize" => set(new, "status", old.get("status").cloned()),
+        "resize" => only_resources(new, old),
         _ => {}
     }
     Ok(())
@@ -362,6 +363,22 @@ fn only(new: &mut Value, old: &Value, names: &[&str]) {
 }
 
 /// Sets a field, or removes it.
+/// Leaves of a change of a pod its metadata and the resources of its containers, which are known by their names.
+fn only_resources(new: &mut Value, old: &Value) {
+    let wanted = new["spec"].take();
+    only(new, old, &[]);
+    for list in ["initContainers", "containers"] {
+        let containers = new["spec"].get_mut(list).and_then(Value::as_array_mut);
+        for container in containers.into_iter().flatten() {
+            let mut same = wanted[list].as_array().into_iter().flatten();
+            let Some(same) = same.find(|other| other["name"] == container["name"]) else { continue };
+            for field in ["resources", "resizePolicy"] {
+                set(container, field, same.get(field).cloned());
+            }
+        }
+    }
+}
+
 fn set(object: &mut Value, field: &str, value: Option<Value>) {
     let Some(fields) = object.as_object_mut() else { return };
     match value {

@@ -7,8 +7,11 @@ use rk_store::Revision;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
+    Selection,
+    index::{Indexes, Key},
     item::Item,
-    items::{Items, Snapshot},
+    items::Items,
+    sorted::Snapshot,
 };
 use crate::{
     LabelSelector, Object,
@@ -22,6 +25,9 @@ const YOUNG: Duration = Duration::from_secs(75);
 /// Bytes that changes may hold besides the current objects, unless the server was told another budget for the resource.
 pub(super) const BUDGET: usize = 64 << 20;
 
+/// Among fewer objects than this a selector looks through all; and an index does not pay that leaves more than one of so many.
+const INDEX: (usize, usize) = (1024, 8);
+
 /// What a collection holds in memory.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Held {
@@ -30,6 +36,8 @@ pub(crate) struct Held {
     pub(crate) object_bytes: usize,
     /// Of the JSON of versions that only recent changes hold.
     pub(crate) change_bytes: usize,
+    /// Of indexes, about.
+    pub(crate) index_bytes: usize,
 }
 
 /// One change of an object.
@@ -57,6 +65,7 @@ impl Change {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) items: Items,
+    pub(super) indexes: Indexes,
     ring: VecDeque<Arc<Change>>,
     /// How many changes have left the ring: the sequence number of its first.
     dropped: u64,
@@ -67,6 +76,21 @@ pub(super) struct State {
 }
 
 impl State {
+    /// Objects behind a name among which are all of a selection.
+    pub(super) fn candidates(&self, selection: &Selection, behind: Option<&str>) -> Snapshot {
+        let prefix = prefix(&selection.namespace);
+        if let Some(name) = selection.fields.required("metadata.name") {
+            let found = self.items.get(&format!("{prefix}{name}"));
+            // Without a namespace it is an object of the cluster, or there may be one in each namespace.
+            if found.is_some() || !prefix.is_empty() {
+                let found = found.filter(|item| behind.is_none_or(|behind| *item.name > *behind));
+                return Snapshot::of(found.cloned().into_iter().collect());
+            }
+        }
+        let indexed = self.indexes.fewest(selection, &prefix, behind);
+        indexed.unwrap_or_else(|| self.items.snapshot(&prefix, behind))
+    }
+
     /// Drops changes, but not the last `new` ones, which no watcher has had the time to read.
     fn trim(&mut self, budget: usize, new: usize) {
         let old = |change: &Arc<Change>| change.at.elapsed() > YOUNG;
@@ -129,6 +153,11 @@ impl Collection {
 
     /// Takes changes over, all of whole revisions.
     pub(super) fn apply(&self, changes: Vec<Change>) {
+        // The values of the indexes are read from the objects before everybody waits.
+        let keys = self.state.read().indexes.keys();
+        for key in keys {
+            changes.iter().for_each(|change| drop(key.of(&change.item)));
+        }
         let (mut state, new) = (self.state.write(), changes.len());
         for change in changes {
             let old = if change.deleted {
@@ -137,6 +166,8 @@ impl Collection {
                 state.object_bytes += change.item.object.json().len();
                 state.items.insert(Arc::clone(&change.item))
             };
+            let now = (!change.deleted).then_some(&change.item);
+            state.indexes.change(old.as_ref(), now);
             state.object_bytes -= old.map_or(0, |old| old.object.json().len());
             self.version.set(change.revision);
             state.change_bytes += change.bytes();
@@ -154,10 +185,11 @@ impl Collection {
 
     /// The current objects of a namespace (empty for all) with such labels.
     pub(crate) fn select(&self, namespace: &str, labels: &LabelSelector) -> Vec<Arc<Object>> {
-        let (mut items, _) = self.snapshot(namespace, None, 0);
+        let selection = Selection { namespace: namespace.to_owned(), labels: labels.clone(), ..Selection::default() };
+        let (mut items, _) = self.snapshot(&selection, None, 0);
         let mut selected = Vec::new();
         while let Some(item) = items.next_ref() {
-            if labels.matches(&item.object.meta().labels) {
+            if selection.matches(item) {
                 selected.push(Arc::clone(&item.object));
             }
         }
@@ -168,7 +200,7 @@ impl Collection {
     pub(crate) fn held(&self) -> Held {
         let state = self.state.read();
         let State { object_bytes, change_bytes, .. } = *state;
-        Held { objects: state.items.len(), object_bytes, change_bytes }
+        Held { objects: state.items.len(), object_bytes, change_bytes, index_bytes: state.indexes.bytes() }
     }
 
     /// How many objects there are.
@@ -181,19 +213,52 @@ impl Collection {
         self.grown.subscribe()
     }
 
-    /// The current objects of a namespace (empty for all) behind a name, and the version of this snapshot: `reached` is the
-    /// revision that the feed had reached before.
-    pub(super) fn snapshot(&self, namespace: &str, behind: Option<&str>, reached: Revision) -> (Snapshot, Revision) {
+    /// Current objects behind a name, among which are all of a selection, and the version of this snapshot: `reached` is the revision that
+    /// the feed had reached before.
+    pub(super) fn snapshot(
+        &self,
+        selection: &Selection,
+        behind: Option<&str>,
+        reached: Revision,
+    ) -> (Snapshot, Revision) {
+        self.index_for(selection);
         let state = self.state.read();
-        (state.items.snapshot(&prefix(namespace), behind), self.last().max(reached))
+        (state.candidates(selection, behind), self.last().max(reached))
     }
 
-    /// A snapshot, and the place from which its changes go on.
-    pub(super) fn snapshot_to_watch(&self, namespace: &str, reached: Revision) -> (Snapshot, Revision, Cursor) {
+    /// The same, and the place from which the changes go on.
+    pub(super) fn snapshot_to_watch(&self, selection: &Selection, reached: Revision) -> (Snapshot, Revision, Cursor) {
+        self.index_for(selection);
         let state = self.state.read();
         let revision = self.last().max(reached);
         let cursor = Cursor { at: state.dropped + state.ring.len() as u64, after: revision };
-        (state.items.snapshot(&prefix(namespace), None), revision, cursor)
+        (state.candidates(selection, None), revision, cursor)
+    }
+
+    /// Makes an index if a selection would have to look through many objects without it.
+    fn index_for(&self, selection: &Selection) {
+        let missing = {
+            let state = self.state.read();
+            let (least, share) = INDEX;
+            let few = |left: usize| left < least || left <= state.items.len() / share;
+            let missing = state.indexes.missing(selection);
+            missing.filter(|_| !few(state.items.len()) && !few(state.candidates(selection, None).left()))
+        };
+        if let Some(key) = missing {
+            self.add_index(&key);
+        }
+    }
+
+    /// Makes an index.
+    pub(super) fn add_index(&self, key: &Key) {
+        // As much as can be is read from the objects before everybody waits.
+        let mut items = self.state.read().items.snapshot("", None);
+        while let Some(item) = items.next_ref() {
+            drop(key.of(item));
+        }
+        let mut state = self.state.write();
+        let State { items, indexes, .. } = &mut *state;
+        indexes.add(key, items.values());
     }
 
     /// The revision of the last change.

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use rk_store::{KeyRange, RangeRequest, Revision};
 use serde::{Deserialize, Serialize};
 
-use super::{Cache, Collection, collection::prefix, item::Item, items::Snapshot, key, store_error};
+use super::{Cache, Collection, collection::prefix, item::Item, key, sorted::Snapshot, store_error};
 use crate::{
     Error, FieldSelector, LabelSelector, ListOptions, Object,
     server::kinds::field::{self, Errors, Path},
@@ -140,7 +140,7 @@ impl Cache {
         behind: Option<&str>,
         reached: Revision,
     ) -> Listed {
-        let (items, revision) = collection.snapshot(&selection.namespace, behind, reached);
+        let (items, revision) = collection.snapshot(selection, behind, reached);
         Listed::of(items, selection, limit, revision)
     }
 
@@ -193,6 +193,7 @@ impl Cache {
 }
 
 /// A page of a collection that is gone through as it is needed.
+#[derive(Clone)]
 pub(crate) struct Listed {
     /// The snapshot's version.
     pub(crate) revision: Revision,

@@ -9,11 +9,13 @@ mod cache;
 mod collection;
 mod encode;
 mod encryption;
+mod index;
 mod item;
 mod items;
 pub(crate) mod key;
 mod list;
 mod reached;
+mod sorted;
 mod watch;
 mod write;
 

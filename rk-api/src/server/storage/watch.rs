@@ -84,7 +84,7 @@ pub(crate) async fn start(
         } else {
             cache.wait_for(asked).await?;
         }
-        let (mut items, revision, cursor) = collection.snapshot_to_watch(&spec.selection.namespace, cache.reached());
+        let (mut items, revision, cursor) = collection.snapshot_to_watch(&spec.selection, cache.reached());
         while let Some(item) = items.next_ref() {
             if spec.selection.matches(item) {
                 ready.push_back(WatchEvent::Added(Arc::clone(&item.object)));

@@ -20,42 +20,64 @@ fn message_of(api_version: &str, kind: &str) -> Option<&'static str> {
     tables().kinds.get(&format!("{api_version}/{kind}")).map(String::as_str)
 }
 
-/// An object in its envelope; `None` if its kind has no protobuf form.
-pub(crate) fn encode(object: &Value) -> Option<Vec<u8>> {
+/// An object in its envelope.
+pub(crate) struct Encoded {
+    bytes: Bytes,
+    /// Where the object itself begins; it goes to the end.
+    message: usize,
+}
+
+impl Encoded {
+    /// The object in its envelope, as it is sent alone.
+    pub(crate) fn envelope(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The object itself, as it is sent in a list.
+    pub(crate) fn message(&self) -> &[u8] {
+        &self.bytes[self.message..]
+    }
+}
+
+/// Encodes an object; `None` if its kind has no protobuf form.
+pub(crate) fn encode(object: &Value) -> Option<Encoded> {
     let text = |name: &str| object[name].as_str().unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     let name = message_of(api_version, kind)?;
-    let mut out = head(api_version, kind);
-    nested(2, &mut out, |out| message(name, object, out));
-    Some(out)
+    let mut inner = Vec::new();
+    message(name, object, &mut inner);
+    let mut bytes = head(api_version, kind);
+    put_tag(2, BYTES, &mut bytes);
+    put_varint(inner.len() as u64, &mut bytes);
+    let message = bytes.len();
+    bytes.append(&mut inner);
+    Some(Encoded { bytes: bytes.into(), message })
 }
 
-/// A list of objects in its envelope, in pieces; `None` if the list or one of the objects has no protobuf form.
-pub(crate) fn encode_list<E>(
+/// What comes before the items of a list, each put by [`put_item`] behind it; it tells the length of all that, so the items' lengths are
+/// to be known. `None` if the list has no protobuf form.
+pub(crate) fn list_head(
     api_version: &str,
     kind: &str,
     metadata: &Value,
-    items: impl Iterator<Item = Result<Value, E>>,
-) -> Result<Option<Vec<Bytes>>, E> {
-    let Some(name) = message_of(api_version, kind) else { return Ok(None) };
-    let Some((_, code)) = tables().by_name.get(name).and_then(|fields| fields.named.get("items")) else {
-        return Ok(None);
-    };
-    let item = code.trim_start_matches('*');
-    let mut first = Vec::new();
-    message(name, &json!({"metadata": metadata}), &mut first);
-    let mut pieces = vec![Bytes::new(), first.into()];
-    for value in items {
-        let value = value?;
-        let mut out = Vec::new();
-        nested(2, &mut out, |out| message(item, &value, out));
-        pieces.push(out.into());
-    }
+    items: impl Iterator<Item = usize>,
+) -> Option<Vec<u8>> {
+    let name = message_of(api_version, kind)?;
+    let mut own = Vec::new();
+    message(name, &json!({"metadata": metadata}), &mut own);
     let mut out = head(api_version, kind);
     put_tag(2, BYTES, &mut out);
-    put_varint(pieces.iter().map(|piece| piece.len() as u64).sum(), &mut out);
-    pieces[0] = out.into();
-    Ok(Some(pieces))
+    let length = items.map(|item| 1 + varint_length(item as u64) + item).sum::<usize>() + own.len();
+    put_varint(length as u64, &mut out);
+    out.append(&mut own);
+    Some(out)
+}
+
+/// Puts an item of a list: in every kind of list they are field 2.
+pub(crate) fn put_item(item: &[u8], out: &mut impl BufMut) {
+    put_tag(2, BYTES, out);
+    put_varint(item.len() as u64, out);
+    out.put_slice(item);
 }
 
 /// A frame of a watch: its length in four bytes, and a `WatchEvent` around an object in its envelope.
@@ -79,15 +101,20 @@ fn head(api_version: &str, kind: &str) -> Vec<u8> {
     out
 }
 
-fn put_varint(mut value: u64, out: &mut Vec<u8>) {
+fn put_varint(mut value: u64, out: &mut impl BufMut) {
     while value >= 0x80 {
-        out.push(value as u8 | 0x80);
+        out.put_u8(value as u8 | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    out.put_u8(value as u8);
 }
 
-fn put_tag(number: u64, wire: u64, out: &mut Vec<u8>) {
+/// How many bytes a number takes: seven bits each.
+fn varint_length(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+fn put_tag(number: u64, wire: u64, out: &mut impl BufMut) {
     put_varint(number << 3 | wire, out);
 }
 

@@ -13,7 +13,7 @@ use std::{collections::HashMap, io::Read, sync::OnceLock};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-pub(crate) use encode::{encode, encode_list, has_form, watch_frame};
+pub(crate) use encode::{Encoded, encode, has_form, list_head, put_item, watch_frame};
 
 const MAGIC: &[u8] = b"k8s\0";
 /// Deepest nesting of messages.

@@ -17,7 +17,7 @@ pub struct Sample {
     pub counted: bool,
 }
 
-fn template() -> Value {
+pub fn template() -> Value {
     json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
 }
 
@@ -41,7 +41,7 @@ fn told(version: &'static str, plural: &'static str, body: Value, change: Value,
 }
 
 /// A certificate signing request, made with `openssl req -newkey ec -subj /CN=a`.
-const REQUEST: &str = include_str!("request.b64");
+pub const REQUEST: &str = include_str!("request.b64");
 
 pub fn samples() -> Vec<Sample> {
     let selector = json!({"matchLabels": {"app": "a"}});

@@ -1,0 +1,147 @@
+//! Items in the store's order, of which a snapshot costs next to nothing.
+//!
+//! They lie in chunks that snapshots share: a change of a chunk that a snapshot holds copies that chunk and no other.
+
+use std::sync::Arc;
+
+use super::item::Item;
+
+/// The most items of a chunk, and the fewest, below which it joins its neighbour.
+const CHUNK: (usize, usize) = (256, 64);
+
+type Chunk = Vec<Arc<Item>>;
+
+/// See the module's description.
+#[derive(Default)]
+pub(super) struct Sorted {
+    /// None is empty.
+    chunks: Vec<Arc<Chunk>>,
+}
+
+impl Sorted {
+    /// Puts an item in its place, which may be that of an older version.
+    pub(super) fn insert(&mut self, item: Arc<Item>) {
+        let at = self.chunk_of(&item.name);
+        let Some(chunk) = self.chunks.get_mut(at) else {
+            return self.chunks.push(Arc::new(vec![item]));
+        };
+        let chunk = Arc::make_mut(chunk);
+        match chunk.binary_search_by(|other| other.name.cmp(&item.name)) {
+            Ok(place) => chunk[place] = item,
+            Err(place) => chunk.insert(place, item),
+        }
+        if chunk.len() > CHUNK.0 {
+            // Names that grow fill their chunks.
+            let last = at + 1 == self.chunks.len();
+            let keep = if last { CHUNK.0 } else { CHUNK.0 / 2 };
+            let rest = Arc::make_mut(&mut self.chunks[at]).split_off(keep);
+            self.chunks.insert(at + 1, Arc::new(rest));
+        }
+    }
+
+    /// Takes the item of this name out, if it is there.
+    pub(super) fn remove(&mut self, name: &str) {
+        let at = self.chunk_of(name);
+        let Some(chunk) = self.chunks.get_mut(at) else { return };
+        let Ok(place) = chunk.binary_search_by(|other| (*other.name).cmp(name)) else { return };
+        let chunk = Arc::make_mut(chunk);
+        chunk.remove(place);
+        if chunk.is_empty() {
+            self.chunks.remove(at);
+        } else if chunk.len() < CHUNK.1 && at + 1 < self.chunks.len() && self.chunks[at + 1].len() < CHUNK.0 / 2 {
+            let next = self.chunks.remove(at + 1);
+            Arc::make_mut(&mut self.chunks[at]).extend(next.iter().cloned());
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.len()).sum()
+    }
+
+    /// The chunk that has a name, or should have it: 0 if there are none.
+    fn chunk_of(&self, name: &str) -> usize {
+        self.chunks.partition_point(|chunk| *chunk[0].name <= *name).saturating_sub(1)
+    }
+
+    /// All items, in order.
+    pub(super) fn values(&self) -> impl Iterator<Item = &Arc<Item>> {
+        self.chunks.iter().flat_map(|chunk| chunk.iter())
+    }
+
+    /// The items whose names begin with `prefix` and are greater than `behind`, as they are now.
+    pub(super) fn snapshot(&self, prefix: &str, behind: Option<&str>) -> Snapshot {
+        let behind = behind.filter(|behind| *behind >= prefix);
+        // Those before the first one.
+        let is_before = |item: &Arc<Item>| match behind {
+            Some(behind) => *item.name <= *behind,
+            None => *item.name < *prefix,
+        };
+        let is_within = |item: &Arc<Item>| is_before(item) || item.name.starts_with(prefix);
+        let from = self.chunks.partition_point(|chunk| chunk.last().is_some_and(is_before));
+        let to = from + self.chunks[from..].partition_point(|chunk| is_within(&chunk[0]));
+        let chunks = self.chunks[from..to].to_vec();
+        let next = chunks.first().map_or(0, |chunk| chunk.partition_point(is_before));
+        // The names that begin with the prefix lie together.
+        let end = chunks.last().map_or(0, |chunk| chunk.partition_point(is_within));
+        Snapshot { chunks, chunk: 0, next, end }
+    }
+}
+
+/// Items as they were at one moment, one after the other.
+#[derive(Clone)]
+pub(crate) struct Snapshot {
+    chunks: Vec<Arc<Chunk>>,
+    chunk: usize,
+    next: usize,
+    /// Behind the last item of the last chunk.
+    end: usize,
+}
+
+impl Snapshot {
+    /// Of these items.
+    pub(super) fn of(items: Vec<Arc<Item>>) -> Self {
+        let end = items.len();
+        Self { chunks: vec![Arc::new(items)], chunk: 0, next: 0, end }
+    }
+
+    /// The next item, without taking it out of its chunk.
+    pub(super) fn next_ref(&mut self) -> Option<&Arc<Item>> {
+        loop {
+            let chunk = self.chunks.get(self.chunk)?;
+            let end = if self.chunk + 1 == self.chunks.len() { self.end } else { chunk.len() };
+            if self.next < end {
+                self.next += 1;
+                return self.chunks[self.chunk].get(self.next - 1);
+            }
+            self.chunk += 1;
+            self.next = 0;
+        }
+    }
+
+    /// How many are left.
+    pub(crate) fn left(&self) -> usize {
+        let rest = self.chunks.get(self.chunk..).unwrap_or_default();
+        let Some((_, whole)) = rest.split_last() else { return 0 };
+        whole.iter().map(|chunk| chunk.len()).sum::<usize>() + self.end - self.next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Object;
+
+    #[test]
+    fn many_stay_in_few_chunks() {
+        let item = |name: &str| Item::new(name, Object::from_json("{\"metadata\":{\"name\":\"x\"}}").unwrap());
+        let mut items = Sorted::default();
+        (0..10_000).for_each(|number| items.insert(item(&format!("{number:05}"))));
+        assert!(items.chunks.len() <= 10_000 / CHUNK.0 + 1, "{}", items.chunks.len());
+        (0..9_990).for_each(|number| items.remove(&format!("{number:05}")));
+        assert_eq!((items.chunks.len(), items.values().count()), (1, 10));
+    }
+}
