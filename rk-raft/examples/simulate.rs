@@ -1,5 +1,5 @@
 //! Runs seeds of the simulation: `simulate --seed FIRST --seeds COUNT [--jobs THREADS] [--seconds TIME] [--verbose]`. With the
-//! feature `planted-bugs`, `--bug NAME` plants one (`rk_store::planted::Bug`). Ends with 1 if any fails.
+//! feature `planted-bugs`, `--bug NAME` plants one (`rk_store::planted::Bug`). Ends with 1 if any fails or can't be decided.
 
 use std::{
     io::IsTerminal,
@@ -57,11 +57,11 @@ fn main() {
             });
         }
         drop(done);
-        reports.iter().for_each(|report| totals.add(&report));
+        reports.iter().for_each(|report| totals.add(&report, &options));
     });
     totals.bar.finish_and_clear();
     println!("{}", totals.line());
-    if totals.failed > 0 {
+    if totals.failed + totals.undecided > 0 {
         std::process::exit(1);
     }
 }
@@ -86,14 +86,16 @@ impl Totals {
         Self { bar, begin, told: begin, count, done: 0, failed: 0, undecided: 0, operations: 0 }
     }
 
-    fn add(&mut self, report: &Report) {
+    fn add(&mut self, report: &Report, options: &Options) {
         self.done += 1;
         self.operations += report.operations;
         self.undecided += u64::from(report.undecided);
-        if !report.violations.is_empty() {
-            self.failed += 1;
+        let failed = !report.violations.is_empty();
+        self.failed += u64::from(failed);
+        if failed || report.undecided {
             self.bar.suspend(|| {
-                println!("seed {} failed; `{}` runs it again", report.seed, sim::replay(report.seed));
+                let what = if failed { "failed" } else { "is not decided" };
+                println!("seed {} {what}; `{}` runs it again", report.seed, sim::replay(report.seed, options));
                 report.violations.iter().for_each(|violation| println!("    {violation}"));
             });
         } else if self.count == 1 {

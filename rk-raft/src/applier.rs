@@ -1,15 +1,19 @@
 //! The task that applies committed entries to the replica, in order, and answers whoever proposed them here.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use rk_store::{
-    Command, Error, Machine, Outcome, Replica,
+    Command, Error, Machine, Outcome, Replica, SLOW_APPLY,
     planted::{Bug, is_planted},
 };
 use tokio::{
     runtime::{Handle, RuntimeFlavor},
     sync::mpsc,
+    time::Instant,
 };
 
 use crate::{
@@ -121,6 +125,7 @@ async fn make_room(replica: &Replica, shared: &Shared) -> Result<(), Error> {
 }
 
 fn apply(replica: &Replica, shared: &Shared, items: Vec<Item>, twice: &mut bool) -> Result<(), Error> {
+    let begin = Instant::now();
     let mut answers = Vec::new();
     for Item { index, command, reply } in items {
         let command = match command {
@@ -143,5 +148,8 @@ fn apply(replica: &Replica, shared: &Shared, items: Vec<Item>, twice: &mut bool)
         }
     }
     answers.into_iter().for_each(|(reply, result)| answer(reply, result));
+    if begin.elapsed() > SLOW_APPLY {
+        shared.slow_applies.fetch_add(1, Relaxed);
+    }
     Ok(())
 }

@@ -13,7 +13,76 @@ use crate::{
     node::{Proposal, Request, is_removed},
 };
 
+/// One of the changes that [`RaftStore::change_members`] makes together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MemberChange {
+    /// A new member that others reach at these URLs.
+    Add {
+        /// Its peer URLs.
+        peer_urls: Vec<String>,
+        /// Whether it is to be a learner.
+        learner: bool,
+    },
+    /// A learner becomes a voter.
+    Promote(MemberId),
+    /// A member, perhaps one that is dead, is removed.
+    Remove(MemberId),
+}
+
 impl RaftStore {
+    /// Changes several members at once, by joint consensus: all of it takes place or nothing. A dead member is replaced in one step, so
+    /// that the group is never smaller for it: by a learner that has caught up,
+    /// `[Promote(learner), Remove(dead)]`, or by a member that is yet to start, `[Add { .. }, Remove(dead)]`.
+    ///
+    /// Answers with the members once the change is complete and those removed are needed no more; until then they are
+    /// members and must go on. No other change is made meanwhile.
+    ///
+    /// # Errors
+    /// Those of [`Cluster::member_add`], [`Cluster::member_promote`] and [`Cluster::member_remove`]. [`ClusterError::NotEnoughStarted`] and
+    /// [`ClusterError::Unhealthy`] too if less than a majority of the new voters have started, or are heard of, as then the
+    /// change could not be completed. [`ClusterError::Store`] with [`Error::Invalid`] for no changes, for two of one member, or if nobody
+    /// would be left to vote. [`ClusterError::TimedOut`]: the change may yet be completed, or not have been begun.
+    pub async fn change_members(&self, changes: Vec<MemberChange>) -> Result<Vec<Member>, ClusterError> {
+        let mut removes_self = false;
+        let mut parts = Vec::with_capacity(changes.len());
+        for change in changes {
+            parts.push(match change {
+                MemberChange::Add { peer_urls, learner } => Change::Add(self.new_member(peer_urls, learner)?),
+                MemberChange::Promote(id) => Change::Promote(id),
+                MemberChange::Remove(id) => {
+                    removes_self |= id == self.id;
+                    Change::Remove(id)
+                }
+            });
+        }
+        let change = match parts.len() {
+            0 => return Err(ClusterError::Store(Error::Invalid("no changes of the members are given".into()))),
+            1 => parts.remove(0),
+            _ => Change::Several(parts),
+        };
+        self.removing(removes_self, self.change(change).await)
+    }
+
+    fn new_member(&self, peer_urls: Vec<String>, is_learner: bool) -> Result<Member, ClusterError> {
+        check_urls(&peer_urls)?;
+        let salt: u64 = self.random.lock().random();
+        let id = member_id(&peer_urls, "", &salt.to_be_bytes());
+        Ok(Member { id, peer_urls, is_learner, ..Member::default() })
+    }
+
+    /// What became of a change that removes this member, perhaps: the others may have made it before they could say so.
+    fn removing(&self, this: bool, result: Result<Vec<Member>, ClusterError>) -> Result<Vec<Member>, ClusterError> {
+        match result {
+            Err(ClusterError::Store(reason)) if this && is_removed(&reason) => {
+                let mut left = self.shared.membership.read().clone();
+                left.leave_joint();
+                Ok(left.list().into_iter().filter(|member| member.id != self.id).collect())
+            }
+            result => result,
+        }
+    }
+
     async fn change(&self, change: Change) -> Result<Vec<Member>, ClusterError> {
         self.propose(|reply| Proposal::Change(change, reply)).await
     }
@@ -78,6 +147,10 @@ impl Cluster for RaftStore {
         counts.leader_changes = shared.leader_changes.load(Relaxed);
         counts.proposals_pending = shared.proposals_pending.load(Relaxed);
         counts.proposals_failed = shared.proposals_failed.load(Relaxed);
+        counts.late_heartbeats = shared.late_heartbeats.load(Relaxed);
+        counts.slow_applies = shared.slow_applies.load(Relaxed);
+        counts.slow_reads = shared.slow_reads.load(Relaxed);
+        counts.failed_reads = shared.failed_reads.load(Relaxed);
         (counts.log_syncs, counts.state_syncs) = (self.syncs.log.counts(), self.syncs.states.counts());
         counts.traffic = self.transport.upgrade().map(|transport| transport.traffic()).unwrap_or_default();
         counts
@@ -113,23 +186,13 @@ impl Cluster for RaftStore {
     }
 
     async fn member_add(&self, peer_urls: Vec<String>, learner: bool) -> Result<(Member, Vec<Member>), ClusterError> {
-        check_urls(&peer_urls)?;
-        let salt: u64 = self.random.lock().random();
-        let id = member_id(&peer_urls, "", &salt.to_be_bytes());
-        let member = Member { id, peer_urls, is_learner: learner, ..Member::default() };
+        let member = self.new_member(peer_urls, learner)?;
         let members = self.change(Change::Add(member.clone())).await?;
         Ok((member, members))
     }
 
     async fn member_remove(&self, id: MemberId) -> Result<Vec<Member>, ClusterError> {
-        match self.change(Change::Remove(id)).await {
-            // The others may have done it before they could say so.
-            Err(ClusterError::Store(reason)) if id == self.id && is_removed(&reason) => {
-                let members = self.shared.membership.read().list();
-                Ok(members.into_iter().filter(|member| member.id != id).collect())
-            }
-            result => result,
-        }
+        self.removing(id == self.id, self.change(Change::Remove(id)).await)
     }
 
     async fn member_update(&self, id: MemberId, peer_urls: Vec<String>) -> Result<Vec<Member>, ClusterError> {

@@ -39,6 +39,8 @@ pub(crate) enum Content {
     Command(Origin, Bytes),
     /// A change of the members, and of raft's view of them if who votes or listens changes.
     Change { origin: Origin, change: Change, conf_change: Option<ConfChangeV2> },
+    /// The end of a joint configuration. Raft itself appends it, as the leader.
+    LeaveJoint,
 }
 
 impl Content {
@@ -48,7 +50,9 @@ impl Content {
     }
 
     pub(crate) fn of(entry: Entry) -> Result<Self, Error> {
-        let Some(origin) = Origin::decode(&entry.context) else { return Ok(Self::Nothing) };
+        let Some(origin) = Origin::decode(&entry.context) else {
+            return Ok(if Self::is_change(&entry) { Self::LeaveJoint } else { Self::Nothing });
+        };
         if !origin.change {
             return Ok(Self::Command(origin, entry.data));
         }

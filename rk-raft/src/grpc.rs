@@ -93,11 +93,15 @@ struct Shared {
 }
 
 impl Shared {
+    /// Counts something about a peer.
+    fn note(&self, peer: MemberId, note: impl FnOnce(&mut Traffic)) {
+        note(self.traffic.lock().entry(peer).or_insert_with(|| Traffic::new(peer)));
+    }
+
     /// Counts packets that went to a peer or came from it.
     fn count(&self, peer: MemberId, packets: &[Bytes], direction: impl FnOnce(&mut Traffic) -> &mut u64) {
         let bytes = packets.iter().map(|packet| packet.len() as u64).sum::<u64>();
-        let mut traffic = self.traffic.lock();
-        *direction(traffic.entry(peer).or_insert(Traffic { peer, ..Traffic::default() })) += bytes;
+        self.note(peer, |traffic| *direction(traffic) += bytes);
     }
 }
 
@@ -270,7 +274,7 @@ impl Transport for GrpcTransport {
     }
 
     fn traffic(&self) -> Vec<Traffic> {
-        self.shared.traffic.lock().values().copied().collect()
+        self.shared.traffic.lock().values().cloned().collect()
     }
 
     fn set_members(&self, members: &Membership) {
@@ -280,6 +284,7 @@ impl Transport for GrpcTransport {
         }
         self.shared.members.write().clone_from(members);
         let mut links = self.links.lock();
+        self.shared.traffic.lock().retain(|id, _| members.members.contains_key(id));
         links.by_peer.retain(|id, peer| members.members.get(id).is_some_and(|member| member.peer_urls == peer.urls));
         for (id, member) in &members.members {
             if *id != self.shared.identity.member_id && !links.by_peer.contains_key(id) {

@@ -59,6 +59,7 @@ mod transfer;
 mod transport;
 mod writer;
 
+pub use cluster::MemberChange;
 pub use group::LocalGroup;
 #[cfg(feature = "grpc")]
 pub use grpc::{GrpcTransport, PROTOCOL_VERSION, PeerListener, PeerTls, discover};

@@ -2,15 +2,21 @@
 //!
 //! Changes are entries of the log. Each is checked where it is applied, against what all members agree on by then,
 //! so all of them refuse the same ones.
+//!
+//! Several changes at once go through a joint configuration (section 6 of the raft paper, and 4.3 of its author's thesis): from the entry
+//! that makes them on, decisions take a majority of the old voters and one of the new, until the leader's next such entry ends that.
+
+mod change;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf, BufMut, Bytes};
-use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
-use rk_store::{ClusterError, Member, MemberId};
+use raft::eraftpb::ConfState;
+use rk_store::{ClusterError, Error, Member, MemberId};
 use sha2::{Digest, Sha256};
 
-use crate::codec::{put_bytes, put_strings, take_string, take_strings};
+pub(crate) use self::change::Change;
+use self::change::{put_member, take_member};
 
 /// Most learners that a group has at a time: etcd's default.
 pub const MAX_LEARNERS: usize = 1;
@@ -24,19 +30,10 @@ pub struct Membership {
     pub members: BTreeMap<MemberId, Member>,
     /// Members that were removed: they never come back under their ids.
     pub removed: BTreeSet<MemberId>,
-}
-
-/// A change of the members.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Change {
-    Add(Member),
-    Remove(MemberId),
-    /// Makes a learner a voter.
-    Promote(MemberId),
-    /// Other peer URLs.
-    Update(MemberId, Vec<String>),
-    /// A member that has started tells its name and client URLs.
-    Publish(MemberId, String, Vec<String>),
+    /// In a joint configuration, the voters of the one that it came from: a majority of them too must agree. Else none.
+    pub outgoing: BTreeSet<MemberId>,
+    /// In a joint configuration, the members that are removed when it ends.
+    pub leaving: BTreeSet<MemberId>,
 }
 
 fn id_of(parts: &[&[u8]]) -> u64 {
@@ -77,7 +74,7 @@ impl Membership {
     /// A group of members with these numbers, for tests and for groups that need no addresses.
     pub fn numbered(ids: &[MemberId]) -> Self {
         let member = |&id: &MemberId| (id, Member { id, name: id.to_string(), ..Member::default() });
-        Self { cluster_id: 1, members: ids.iter().map(member).collect(), removed: BTreeSet::new() }
+        Self { cluster_id: 1, members: ids.iter().map(member).collect(), ..Self::default() }
     }
 
     /// A new group of one of the members, without the others: `salt` tells its id from that of another such group.
@@ -89,20 +86,40 @@ impl Membership {
             cluster_id: id_of(&[&self.cluster_id.to_be_bytes(), &id.to_be_bytes(), &salt.to_be_bytes()]),
             removed: self.removed.iter().copied().chain(others).collect(),
             members: BTreeMap::from([(id, member)]),
+            ..Self::default()
         }
     }
 
-    /// The members that vote.
+    fn staying(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(|member| !self.leaving.contains(&member.id))
+    }
+
+    /// The members that vote. In a joint configuration these are the new voters.
     pub fn voters(&self) -> impl Iterator<Item = &Member> {
-        self.members.values().filter(|member| !member.is_learner)
+        self.staying().filter(|member| !member.is_learner)
+    }
+
+    /// Whether a member's vote counts, among the old voters or the new.
+    pub(crate) fn votes(&self, id: MemberId) -> bool {
+        self.outgoing.contains(&id) || self.voters().any(|voter| voter.id == id)
+    }
+
+    /// Whether the configuration is a joint one.
+    pub fn is_joint(&self) -> bool {
+        !self.outgoing.is_empty()
     }
 
     /// What raft must know of the members.
     pub(crate) fn conf_state(&self) -> ConfState {
-        let ids = |learner| {
-            self.members.values().filter(|member| member.is_learner == learner).map(|member| member.id).collect()
-        };
-        ConfState { voters: ids(false), learners: ids(true), ..ConfState::default() }
+        let ids =
+            |learner| self.staying().filter(|member| member.is_learner == learner).map(|member| member.id).collect();
+        ConfState {
+            voters: ids(false),
+            learners: ids(true),
+            voters_outgoing: self.outgoing.iter().copied().collect(),
+            auto_leave: self.is_joint(),
+            ..ConfState::default()
+        }
     }
 
     /// The members in the order of their ids.
@@ -129,7 +146,11 @@ impl Membership {
 
     /// Makes a change.
     pub(crate) fn apply(&mut self, change: &Change) -> Result<(), ClusterError> {
+        if self.is_joint() && change.is_of_raft() {
+            return Err(invalid("the members are changing: another change can be made afterwards"));
+        }
         match change {
+            Change::Several(changes) => *self = self.joint(changes)?,
             Change::Add(member) => {
                 if self.removed.contains(&member.id) || self.members.contains_key(&member.id) {
                     return Err(ClusterError::MemberExists);
@@ -165,6 +186,39 @@ impl Membership {
         Ok(())
     }
 
+    /// The joint configuration that leads to all these changes.
+    fn joint(&self, changes: &[Change]) -> Result<Self, ClusterError> {
+        let mut after = self.clone();
+        let mut changed = BTreeSet::new();
+        for change in changes {
+            let id = change.subject().ok_or_else(|| invalid("only who votes or listens can be changed together"))?;
+            if !changed.insert(id) {
+                return Err(invalid(format!("the member {id:x} can't be changed twice at once")));
+            }
+            after.apply(change)?;
+        }
+        if after.voters().next().is_none() {
+            return Err(invalid("nobody would be left to vote"));
+        }
+        let leaving: Vec<_> = self.members.values().filter(|member| !after.members.contains_key(&member.id)).collect();
+        Ok(Self {
+            outgoing: self.voters().map(|voter| voter.id).collect(),
+            leaving: leaving.iter().map(|member| member.id).collect(),
+            members: leaving.into_iter().map(|member| (member.id, member.clone())).chain(after.members).collect(),
+            removed: self.removed.clone(),
+            cluster_id: self.cluster_id,
+        })
+    }
+
+    /// Ends a joint configuration; who was removed with it.
+    pub(crate) fn leave_joint(&mut self) -> BTreeSet<MemberId> {
+        self.outgoing.clear();
+        let gone = std::mem::take(&mut self.leaving);
+        self.members.retain(|id, _| !gone.contains(id));
+        self.removed.extend(&gone);
+        gone
+    }
+
     /// Appends the membership's bytes to `out`.
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.put_u64(self.cluster_id);
@@ -172,8 +226,14 @@ impl Membership {
         for member in self.members.values() {
             put_member(out, member);
         }
-        out.put_u32(self.removed.len() as u32);
+        out.put_u32(self.removed.len() as u32 | if self.is_joint() { JOINT } else { 0 });
         self.removed.iter().for_each(|id| out.put_u64(*id));
+        if self.is_joint() {
+            for ids in [&self.outgoing, &self.leaving] {
+                out.put_u32(ids.len() as u32);
+                ids.iter().for_each(|id| out.put_u64(*id));
+            }
+        }
     }
 
     /// Takes a membership off the front.
@@ -183,91 +243,27 @@ impl Membership {
             let member = take_member(from)?;
             group.members.insert(member.id, member);
         }
-        for _ in 0..from.try_get_u32().ok()? {
-            group.removed.insert(from.try_get_u64().ok()?);
+        let removed = from.try_get_u32().ok()?;
+        group.removed = take_ids(from, removed & !JOINT)?;
+        if removed & JOINT != 0 {
+            for ids in [&mut group.outgoing, &mut group.leaving] {
+                let count = from.try_get_u32().ok()?;
+                *ids = take_ids(from, count)?;
+            }
         }
         Some(group)
     }
 }
 
-fn put_member(out: &mut Vec<u8>, member: &Member) {
-    out.put_u64(member.id);
-    put_bytes(out, member.name.as_bytes());
-    put_strings(out, &member.peer_urls);
-    put_strings(out, &member.client_urls);
-    out.put_u8(u8::from(member.is_learner));
+/// Marks the number of removed members in the bytes of a joint configuration.
+const JOINT: u32 = 1 << 31;
+
+fn take_ids(from: &mut Bytes, count: u32) -> Option<BTreeSet<MemberId>> {
+    (0..count).map(|_| from.try_get_u64().ok()).collect()
 }
 
-fn take_member(from: &mut Bytes) -> Option<Member> {
-    Some(Member {
-        id: from.try_get_u64().ok()?,
-        name: take_string(from)?,
-        peer_urls: take_strings(from)?,
-        client_urls: take_strings(from)?,
-        is_learner: from.try_get_u8().ok()? == 1,
-    })
-}
-
-impl Change {
-    /// What raft is to change, if who votes or listens changes.
-    pub(crate) fn conf_change(&self) -> Option<ConfChangeV2> {
-        let (id, kind) = match self {
-            Self::Add(member) if member.is_learner => (member.id, ConfChangeType::AddLearnerNode),
-            Self::Add(member) => (member.id, ConfChangeType::AddNode),
-            Self::Promote(id) => (*id, ConfChangeType::AddNode),
-            Self::Remove(id) => (*id, ConfChangeType::RemoveNode),
-            Self::Update(..) | Self::Publish(..) => return None,
-        };
-        let mut single = ConfChangeSingle { node_id: id, ..ConfChangeSingle::default() };
-        single.set_change_type(kind);
-        let mut change = ConfChangeV2::default();
-        change.set_changes(vec![single].into());
-        change.context = self.to_bytes();
-        Some(change)
-    }
-
-    pub(crate) fn to_bytes(&self) -> Bytes {
-        let mut out = Vec::new();
-        match self {
-            Self::Add(member) => {
-                out.put_u8(0);
-                put_member(&mut out, member);
-            }
-            Self::Remove(id) => {
-                out.put_u8(1);
-                out.put_u64(*id);
-            }
-            Self::Promote(id) => {
-                out.put_u8(2);
-                out.put_u64(*id);
-            }
-            Self::Update(id, peer_urls) => {
-                out.put_u8(3);
-                out.put_u64(*id);
-                put_strings(&mut out, peer_urls);
-            }
-            Self::Publish(id, name, client_urls) => {
-                out.put_u8(4);
-                out.put_u64(*id);
-                put_bytes(&mut out, name.as_bytes());
-                put_strings(&mut out, client_urls);
-            }
-        }
-        out.into()
-    }
-
-    pub(crate) fn decode(mut bytes: Bytes) -> Option<Self> {
-        let from = &mut bytes;
-        let change = match from.try_get_u8().ok()? {
-            0 => Self::Add(take_member(from)?),
-            1 => Self::Remove(from.try_get_u64().ok()?),
-            2 => Self::Promote(from.try_get_u64().ok()?),
-            3 => Self::Update(from.try_get_u64().ok()?, take_strings(from)?),
-            4 => Self::Publish(from.try_get_u64().ok()?, take_string(from)?, take_strings(from)?),
-            _ => return None,
-        };
-        bytes.is_empty().then_some(change)
-    }
+fn invalid(reason: impl Into<String>) -> ClusterError {
+    ClusterError::Store(Error::Invalid(reason.into()))
 }
 
 /// Whether a group can be told of peers at these URLs.
@@ -306,6 +302,7 @@ mod tests {
             Change::Promote(2),
             Change::Update(3, vec!["a".into(), "b".into()]),
             Change::Publish(4, "name".into(), vec!["c".into()]),
+            Change::Several(vec![Change::Remove(1), Change::Promote(2)]),
         ];
         for change in changes {
             let bytes = change.to_bytes();
@@ -315,6 +312,50 @@ mod tests {
         let mut bytes = Vec::new();
         three().encode(&mut bytes);
         assert_eq!(Membership::decode(&mut bytes.into()), Some(three()));
+    }
+
+    fn ids<'a>(members: impl IntoIterator<Item = &'a Member>) -> Vec<MemberId> {
+        members.into_iter().map(|member| member.id).collect()
+    }
+
+    #[test]
+    fn several_changes_go_through_a_joint_configuration() {
+        let mut group = Membership::numbered(&[1, 2, 3]);
+        let new =
+            |id, is_learner| Member { id, peer_urls: vec![format!("http://h:{id}")], is_learner, ..Member::default() };
+        group.apply(&Change::Add(new(4, true))).unwrap();
+        let replace = Change::Several(vec![Change::Promote(4), Change::Remove(3), Change::Add(new(5, false))]);
+        group.apply(&replace).unwrap();
+        assert!(group.is_joint());
+        assert_eq!(ids(group.voters()), [1, 2, 4, 5]);
+        assert_eq!(ids(&group.list()), [1, 2, 3, 4, 5], "who leaves is there until the old voters are needed no more");
+        let state = group.conf_state();
+        assert_eq!((&state.voters[..], &state.voters_outgoing[..]), (&[1, 2, 4, 5][..], &[1, 2, 3][..]));
+        assert!(state.auto_leave && state.learners.is_empty() && group.votes(3) && !group.removed.contains(&3));
+        // It survives its bytes, and takes no other change but of names and addresses.
+        let mut bytes = Vec::new();
+        group.encode(&mut bytes);
+        let bytes = Bytes::from(bytes);
+        assert_eq!(Membership::decode(&mut bytes.clone()), Some(group.clone()));
+        assert!((0..bytes.len()).all(|len| Membership::decode(&mut bytes.slice(..len)).is_none()));
+        assert!(matches!(group.check(&Change::Remove(1)), Err(ClusterError::Store(Error::Invalid(_)))));
+        group.apply(&Change::Update(1, vec!["http://h:1".into()])).unwrap();
+        assert_eq!(group.leave_joint(), BTreeSet::from([3]));
+        assert_eq!((ids(&group.list()), group.is_joint()), (vec![1, 2, 4, 5], false));
+        assert!(group.removed.contains(&3) && !group.votes(3));
+        assert!(matches!(group.apply(&Change::Add(new(3, false))), Err(ClusterError::MemberExists)));
+    }
+
+    #[test]
+    fn impossible_changes_are_refused_together_too() {
+        let group = Membership::numbered(&[1, 2]);
+        let refused = |changes: Vec<Change>| group.check(&Change::Several(changes)).unwrap_err().to_string();
+        assert!(refused(vec![Change::Remove(1), Change::Remove(2)]).contains("nobody would be left to vote"));
+        assert!(refused(vec![Change::Remove(1), Change::Promote(1)]).contains("twice"));
+        assert!(refused(vec![Change::Remove(1), Change::Update(2, vec![])]).contains("only who votes"));
+        assert!(refused(vec![Change::Remove(1), Change::Remove(3)]).contains("not found"));
+        let nested = Change::Several(vec![Change::Several(vec![Change::Remove(1)])]);
+        assert_eq!(Change::decode(nested.to_bytes()), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod reads;
 mod snapshots;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
@@ -31,7 +31,7 @@ use raft::{
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use rk_store::{
-    Error, Replica,
+    ClusterError, Error, Member, Replica,
     planted::{Bug, is_planted},
 };
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
@@ -136,8 +136,14 @@ pub(crate) struct Node {
     written: u64,
     /// When this member stops, as it was removed.
     leaving: Option<Instant>,
+    /// Who has told this member that it was removed, where it left a joint configuration.
+    told: Option<BTreeSet<MemberId>>,
     /// When it has last asked whether it was.
     asked: Instant,
+    /// When heartbeats were last sent, and in which term.
+    heartbeat: Option<(u64, Instant)>,
+    /// Who waits for the end of a joint configuration, and for how long.
+    changing: Option<(Reply<Vec<Member>, ClusterError>, Instant)>,
     tasks: JoinSet<()>,
 }
 
@@ -232,10 +238,13 @@ impl Node {
             trimmed: 0,
             written: 0,
             leaving: None,
+            told: None,
             asked: started,
+            heartbeat: None,
+            changing: None,
             tasks,
         };
-        if node.membership.voters().map(|voter| voter.id).eq([id]) {
+        if !node.membership.is_joint() && node.membership.voters().map(|voter| voter.id).eq([id]) {
             // Nobody else could lead, so there is nothing to wait for.
             node.raft.campaign().map_err(|error| failed("starting raft", error))?;
         }
@@ -356,11 +365,14 @@ impl Node {
         }
         self.resend_proposals(before, now);
         self.reads.expire(now, before);
+        self.shared.slow_reads.store(self.reads.slow, Relaxed);
+        self.shared.failed_reads.store(self.reads.failed, Relaxed);
         for token in expire_questions(&mut self.questions, now) {
             self.ask_leader(token);
         }
         self.keep_lease();
         self.ask_whether_removed(now);
+        self.answer_change(now);
         self.forget_unsent_states(before);
         Ok(())
     }
@@ -398,9 +410,7 @@ impl Node {
             Message::Refused { term, number, reason } => self.refused(number, term, reason),
             Message::Chunk(chunk) => self.take_chunk(from, chunk),
             Message::ChunkAck { transfer, next, state } => self.chunk_acknowledged(from, transfer, next, state),
-            Message::Removed if self.membership.members.contains_key(&from) => {
-                return Err(removed());
-            }
+            Message::Removed if self.membership.members.contains_key(&from) => self.told_removed(from)?,
             // That was told above if it was.
             Message::Removed | Message::Belongs => {}
         }
@@ -539,6 +549,18 @@ impl Node {
         }
     }
 
+    /// Counts heartbeats that come late, as those of a leader that is overloaded do.
+    fn note_heartbeat(&mut self) {
+        let (now, term) = (self.options.clock.now(), self.raft.raft.term);
+        let most = 2 * self.options.tick * self.options.heartbeat_ticks as u32;
+        if let Some((before, last)) = self.heartbeat.replace((term, now))
+            && before == term
+            && now.saturating_duration_since(last) > most
+        {
+            self.shared.late_heartbeats.fetch_add(1, Relaxed);
+        }
+    }
+
     fn send(&self, to: MemberId, message: &Message) {
         let lane = if matches!(message, Message::Chunk(Chunk { .. })) { Lane::Bulk } else { Lane::Raft };
         match message.encode() {
@@ -548,6 +570,9 @@ impl Node {
     }
 
     fn send_all(&mut self, messages: Vec<eraftpb::Message>) {
+        if messages.iter().any(|message| message.get_msg_type() == MessageType::MsgHeartbeat) {
+            self.note_heartbeat();
+        }
         for message in messages {
             if message.get_msg_type() == MessageType::MsgSnapshot {
                 self.send_state(message);

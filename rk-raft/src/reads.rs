@@ -50,6 +50,9 @@ pub(crate) struct Reads {
     pub asked: Option<(u64, Vec<AfterRead>, Instant)>,
     /// Answered: they wait until this index is committed here too.
     pub indexed: BTreeMap<u64, Vec<AfterRead>>,
+    /// How often the leader had to be asked again, and how many reads were given up.
+    pub slow: u64,
+    pub failed: u64,
 }
 
 impl Reads {
@@ -64,11 +67,13 @@ impl Reads {
     pub(crate) fn expire(&mut self, now: Instant, before: Instant) {
         if let Some((_, reads, _)) = self.asked.take_if(|(_, _, asked)| *asked <= before) {
             self.new.extend(reads);
+            self.slow += 1;
         }
         let waiting = self.indexed.values_mut().chain([&mut self.new]);
         for late in waiting.flat_map(|reads| reads.extract_if(.., |read| read.deadline() <= now)) {
             if let AfterRead::Read(reply, _) = late {
                 answer(reply, Err(Error::NoLeader));
+                self.failed += 1;
             }
         }
     }

@@ -40,6 +40,10 @@ pub(crate) struct Shared {
     pub(crate) leader_changes: AtomicU64,
     pub(crate) proposals_pending: AtomicU64,
     pub(crate) proposals_failed: AtomicU64,
+    pub(crate) late_heartbeats: AtomicU64,
+    pub(crate) slow_applies: AtomicU64,
+    pub(crate) slow_reads: AtomicU64,
+    pub(crate) failed_reads: AtomicU64,
     no_space: Mutex<[Option<String>; 2]>,
 }
 
@@ -60,6 +64,10 @@ impl Shared {
             leader_changes: AtomicU64::new(0),
             proposals_pending: AtomicU64::new(0),
             proposals_failed: AtomicU64::new(0),
+            late_heartbeats: AtomicU64::new(0),
+            slow_applies: AtomicU64::new(0),
+            slow_reads: AtomicU64::new(0),
+            failed_reads: AtomicU64::new(0),
             no_space: Mutex::default(),
         }
     }

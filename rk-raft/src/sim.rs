@@ -108,9 +108,30 @@ pub fn run(seed: u64, options: &Options) -> Report {
     runtime.expect("a runtime without I/O").block_on(simulate(seed, options))
 }
 
-/// The command that runs a seed again and tells all that happens.
-pub fn replay(seed: u64) -> String {
-    format!("cargo run --release -p rk-raft --features testing --example simulate -- --verbose --seed {seed}")
+/// The command that runs a seed again with these options and tells all that happens.
+pub fn replay(seed: u64, options: &Options) -> String {
+    let (feature, bug) = planted(options);
+    let time = match options.time {
+        time if time == Options::default().time => String::new(),
+        time => format!(" --seconds {}", time.as_secs()),
+    };
+    format!(
+        "cargo run --release -p rk-raft --features {feature} --example simulate -- --verbose --seed {seed}{time}{bug}"
+    )
+}
+
+/// The feature that a run needs, and how it is told which bug to plant.
+#[cfg(feature = "planted-bugs")]
+fn planted(options: &Options) -> (&'static str, String) {
+    match options.bug {
+        Some(bug) => ("planted-bugs", format!(" --bug {bug:?}")),
+        None => ("testing", String::new()),
+    }
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+fn planted(_: &Options) -> (&'static str, &'static str) {
+    ("testing", "")
 }
 
 async fn simulate(seed: u64, options: &Options) -> Report {

@@ -1,6 +1,6 @@
 //! The simulation finds known bugs.
 
-use rk_raft::sim::{self, Options};
+use rk_raft::sim::{self, Options, Report};
 use rk_store::planted::Bug;
 
 /// Seeds in which a bug must show itself.
@@ -14,7 +14,11 @@ fn each_planted_bug_is_found() {
         options.bug = Some(bug);
         let found = (0..SEEDS).map(|seed| sim::run(seed, &options)).find(|report| !report.violations.is_empty());
         match found {
-            Some(report) => println!("{bug:?}: seed {}: {}", report.seed, report.violations[0]),
+            Some(Report { seed, violations, .. }) => {
+                let replay = sim::replay(seed, &options);
+                assert!(replay.contains("planted-bugs") && replay.ends_with(&format!("--seed {seed} --bug {bug:?}")));
+                println!("{bug:?}: seed {seed}: {}\n`{replay}` runs it again", violations[0]);
+            }
             None => missed.push(bug),
         }
     }

@@ -430,6 +430,66 @@ fn maintenance() -> Vec<Case> {
     ]
 }
 
+/// Keys of more bytes than a request that changes something may have, and of more than any message may have.
+fn long_keys() -> Vec<Case> {
+    let long = |kib: usize| Bytes::from(vec![b'k'; kib << 10]);
+    let (over, far_over) = (long(1600), long(3072));
+    let read = |key: &Bytes| pb::RangeRequest { key: key.clone(), ..Default::default() };
+    let write = |key: &Bytes| pb::PutRequest { key: key.clone(), ..put("") };
+    let erase = |key: &Bytes| pb::DeleteRangeRequest { key: key.clone(), ..Default::default() };
+    let guarded = |key: &Bytes, success| pb::TxnRequest {
+        compare: vec![pb::Compare { key: key.clone(), ..guard("") }],
+        ..then(success)
+    };
+    let get = |key: &Bytes| op(Request::RequestRange(read(key)));
+    let del = |key: &Bytes| op(Request::RequestDeleteRange(erase(key)));
+    let ends = pb::DeleteRangeRequest { range_end: over.clone(), ..delete("a", "") };
+    vec![
+        case!("long key: put", KvClient, put, write(&over)),
+        case!("long key: put, longer", KvClient, put, write(&far_over)),
+        case!("long key: put, as long as may be", KvClient, put, write(&long(1500))),
+        case!("long key: range", KvClient, range, read(&over), found),
+        case!("long key: range, longer", KvClient, range, read(&far_over), found),
+        case!(
+            "long key: range to an end",
+            KvClient,
+            range,
+            pb::RangeRequest { range_end: over.clone(), ..key("k") },
+            |a| { a.count.to_string() }
+        ),
+        case!("long key: delete", KvClient, delete_range, erase(&over)),
+        case!("long key: delete, longer", KvClient, delete_range, erase(&far_over)),
+        case!("long key: delete to an end", KvClient, delete_range, ends),
+        case!("long key: delete, as long as may be", KvClient, delete_range, erase(&long(1500)), |a| a
+            .deleted
+            .to_string()),
+        case!("long key: guard alone", KvClient, txn, guarded(&over, vec![]), said),
+        case!("long key: guard alone, longer", KvClient, txn, guarded(&far_over, vec![]), said),
+        case!("long key: guard of a read", KvClient, txn, guarded(&over, vec![get(&"a".into())]), said),
+        case!("long key: guard of a put", KvClient, txn, guarded(&over, puts(&["t"]))),
+        case!("long key: guard of a delete", KvClient, txn, guarded(&over, vec![del(&"nothing".into())])),
+        case!("long key: read in a txn", KvClient, txn, then(vec![get(&over)]), said),
+        case!("long key: read beside a put", KvClient, txn, then([puts(&["t"]), vec![get(&over)]].concat())),
+        case!("long key: read in an inner txn", KvClient, txn, then(vec![inner(vec![get(&over)])])),
+        case!("long key: put in a txn", KvClient, txn, then(vec![op(Request::RequestPut(write(&over)))])),
+        case!("long key: delete in a txn", KvClient, txn, then(vec![del(&over)])),
+        case!("long key: delete in a txn, longer", KvClient, txn, then(vec![del(&far_over)])),
+        case!(
+            "long key: delete in the branch not taken",
+            KvClient,
+            txn,
+            pb::TxnRequest { failure: vec![del(&over)], ..Default::default() }
+        ),
+        case!("too large: no key", KvClient, put, pb::PutRequest { value: over.clone(), ..Default::default() }),
+        case!(
+            "too large: value to keep",
+            KvClient,
+            put,
+            pb::PutRequest { ignore_value: true, value: over, ..put("a") }
+        ),
+    ]
+}
+
 /// What a stream of watch requests is answered, in words; as many answers as asked for.
 fn watch(what: &'static str, requests: Vec<pb::watch_request::RequestUnion>, answers: usize) -> Case {
     let run = move |channel: Channel| -> BoxFuture<'static, Result<String, Status>> {
@@ -437,7 +497,8 @@ fn watch(what: &'static str, requests: Vec<pb::watch_request::RequestUnion>, ans
             requests.iter().map(|union| pb::WatchRequest { request_union: Some(union.clone()) }).collect();
         Box::pin(async move {
             let requests = futures::stream::iter(requests).chain(futures::stream::pending());
-            let mut stream = WatchClient::new(channel).watch(requests).await?.into_inner();
+            let mut stream =
+                WatchClient::new(channel).max_encoding_message_size(usize::MAX).watch(requests).await?.into_inner();
             let mut told = String::new();
             for _ in 0..answers {
                 let answer = stream.message().await?.expect("the stream goes on");
@@ -467,6 +528,7 @@ fn watches() -> Vec<Case> {
     let ended =
         |key: &'static str, end: &'static str| pb::WatchCreateRequest { range_end: end.into(), ..create(key, 0) };
     let numbered = |watch_id| pb::WatchCreateRequest { watch_id, ..create("a", 0) };
+    let long = |kib: usize| pb::WatchCreateRequest { key: vec![b'k'; kib << 10].into(), ..create("", 0) };
     let cancel = |watch_id| CancelRequest(pb::WatchCancelRequest { watch_id });
     vec![
         watch("watch: now", vec![CreateRequest(create("a", 0))], 1),
@@ -487,6 +549,8 @@ fn watches() -> Vec<Case> {
             vec![CreateRequest(numbered(5)), cancel(5), cancel(5), CreateRequest(numbered(6))],
             3,
         ),
+        watch("watch: long key", vec![CreateRequest(long(1600))], 1),
+        watch("watch: longer key", vec![CreateRequest(long(3072))], 1),
     ]
 }
 
@@ -512,7 +576,7 @@ async fn wrong_requests_are_answered_as_etcd_does() {
     let (theirs, ours) = (connect(etcd.url.clone()).await, connect(own).await);
     prepare(theirs.clone()).await;
     prepare(ours.clone()).await;
-    let all = [ranges(), watches(), writes(), txns(), leases(), members(), maintenance()];
+    let all = [ranges(), watches(), writes(), txns(), long_keys(), leases(), members(), maintenance()];
     let (mut count, mut differ) = (0, Vec::new());
     for (what, run) in all.into_iter().flatten() {
         count += 1;

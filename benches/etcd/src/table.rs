@@ -2,20 +2,24 @@
 
 use crate::stats::{median, number};
 
-/// What a ratio must keep to.
+/// What a ratio, or the figure itself, must keep to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Bar {
     /// rk-etcd over etcd at least this.
     AtLeast(f64),
     /// rk-etcd over etcd at most this.
     AtMost(f64),
+    /// rk's own figure less than this: etcd has none.
+    Below(f64),
 }
 
 impl Bar {
-    fn holds(self, ratio: f64) -> bool {
+    /// Whether it is kept to, if what it is about was measured.
+    fn holds(self, figure: Option<f64>, ratio: Option<f64>) -> Option<bool> {
         match self {
-            Self::AtLeast(bar) => ratio >= bar,
-            Self::AtMost(bar) => ratio <= bar,
+            Self::AtLeast(bar) => ratio.map(|ratio| ratio >= bar),
+            Self::AtMost(bar) => ratio.map(|ratio| ratio <= bar),
+            Self::Below(bar) => figure.map(|figure| figure < bar),
         }
     }
 }
@@ -25,6 +29,7 @@ impl std::fmt::Display for Bar {
         match self {
             Self::AtLeast(bar) => write!(f, "≥ {bar} ×"),
             Self::AtMost(bar) => write!(f, "≤ {bar} ×"),
+            Self::Below(bar) => write!(f, "< {bar}"),
         }
     }
 }
@@ -36,7 +41,7 @@ pub struct Figure {
     pub what: &'static str,
     /// The number.
     pub value: f64,
-    /// What its ratio must keep to.
+    /// What it must keep to.
     pub bar: Option<Bar>,
 }
 
@@ -54,6 +59,11 @@ impl Figure {
     /// A number whose ratio must be at most this.
     pub fn at_most(what: &'static str, value: f64, bar: f64) -> Self {
         Self { what, value, bar: Some(Bar::AtMost(bar)) }
+    }
+
+    /// A number of rk's that must be less than this.
+    pub fn below(what: &'static str, value: f64, bar: f64) -> Self {
+        Self { what, value, bar: Some(Bar::Below(bar)) }
     }
 }
 
@@ -74,7 +84,8 @@ pub fn lines(row: &str, etcd: &[Vec<Figure>], rk: &[Vec<Figure>]) -> Vec<String>
         let ratios: Vec<f64> =
             etcd.iter().zip(&rk).filter(|(etcd, _)| **etcd > 0.0).map(|(etcd, rk)| rk / etcd).collect();
         let ratio = median(&ratios);
-        let holds = figure.bar.zip(ratio).map(|(bar, ratio)| if bar.holds(ratio) { "yes" } else { "no" });
+        let holds = figure.bar.and_then(|bar| bar.holds(median(&rk), ratio));
+        let holds = holds.map(|holds| if holds { "yes" } else { "no" });
         format!(
             "| {row} | {} | {} | {} | {} | {} | {} |",
             figure.what,
@@ -103,5 +114,7 @@ mod tests {
     fn a_missing_peer_leaves_its_column_empty() {
         let lines = lines("idle", &[], &[vec![Figure::at_most("MiB", 1234.5, 0.5)]]);
         assert_eq!(lines, ["| idle | MiB |  | 1,234 |  | ≤ 0.5 × |  |"]);
+        let lines = super::lines("in-process", &[], &[vec![Figure::below("µs", 3.06, 2.0)]]);
+        assert_eq!(lines, ["| in-process | µs |  | 3.06 |  | < 2 | no |"]);
     }
 }

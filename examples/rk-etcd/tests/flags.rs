@@ -77,10 +77,12 @@ fn metrics_have_etcds_names_kinds_and_labels() {
     watch.expect("PUT");
     watch.interrupt();
     let ((_, ours), theirs) = (server.http("/metrics"), etcd.http("/metrics").1);
-    // The series that dashboards and alerts of etcd's own mixin are made of, and what else is told of the main parts.
+    // The series that dashboards and alerts of etcd's own mixin are made of, and what else is told of the main parts. Those of other
+    // members are in `members_tell_of_each_other_as_etcds_do`; `grpc_server_handling_seconds` etcd itself tells only if asked to.
     let wanted = "etcd_server_has_leader etcd_server_is_leader etcd_server_leader_changes_seen_total \
         etcd_server_proposals_committed_total etcd_server_proposals_applied_total etcd_server_proposals_pending \
-        etcd_server_proposals_failed_total etcd_server_quota_backend_bytes etcd_server_version etcd_server_id \
+        etcd_server_proposals_failed_total etcd_server_heartbeat_send_failures_total etcd_server_slow_apply_total \
+        etcd_server_slow_read_indexes_total etcd_server_read_indexes_failed_total etcd_server_quota_backend_bytes etcd_server_version etcd_server_id \
         etcd_cluster_version etcd_disk_wal_fsync_duration_seconds etcd_disk_backend_commit_duration_seconds \
         etcd_mvcc_db_total_size_in_bytes etcd_mvcc_db_total_size_in_use_in_bytes etcd_debugging_mvcc_keys_total \
         etcd_network_client_grpc_received_bytes_total etcd_network_client_grpc_sent_bytes_total \
@@ -112,6 +114,67 @@ fn metrics_have_etcds_names_kinds_and_labels() {
     wait_for("the watch to be over", || server.http("/metrics").1.contains(ended));
 }
 
+/// The series of a metric by its members' labels: their names, and how many there are.
+fn by_member(text: &str, name: &str) -> Option<(String, Vec<String>, usize)> {
+    let kind = text.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {name} ")))?;
+    let count = if kind == "histogram" { "_count" } else { "" };
+    let series: Vec<_> = text.lines().filter_map(|line| line.strip_prefix(&format!("{name}{count}{{"))).collect();
+    let labels = |series: &&str| -> Vec<_> {
+        let labels = series.split('}').next().unwrap_or_default().split(',');
+        labels.map(|label| label.split('=').next().unwrap_or_default().to_owned()).collect()
+    };
+    Some((kind.to_owned(), series.first().map(labels)?, series.len()))
+}
+
+#[test]
+fn members_tell_of_each_other_as_etcds_do() {
+    if !is_there("etcd") || !is_there("etcdctl") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let names = ["a", "b", "c"];
+    let (mut theirs, mut ours) = (Etcd::start_cluster(dir.path(), &names), Server::start_cluster(&names));
+    // With one that is down there are failures to be told of.
+    drop((theirs.pop(), ours.pop()));
+    let wanted = [
+        "etcd_network_peer_sent_bytes_total",
+        "etcd_network_peer_received_bytes_total",
+        "etcd_network_peer_sent_failures_total",
+        "etcd_network_peer_round_trip_time_seconds",
+        "etcd_network_active_peers",
+    ];
+    // etcd measures the way there and back for half a minute before it tells.
+    let begin = std::time::Instant::now();
+    for name in wanted {
+        let (their, our) = loop {
+            let told = (by_member(&theirs[0].http("/metrics").1, name), by_member(&ours[0].http("/metrics").1, name));
+            match told {
+                (Some(their), Some(our)) => break (their, our),
+                told => assert!(begin.elapsed().as_secs() < 90, "{name}: {told:?}"),
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        };
+        assert_eq!((&our.0, &our.1), (&their.0, &their.1), "{name}");
+        assert!((1..=2).contains(&our.2), "{name} is told of {} members", our.2);
+    }
+    let seen = |what: &str, wanted: &dyn Fn(&str) -> bool| {
+        wait_for(what, || ours[0].http("/metrics").1.lines().any(wanted));
+    };
+    let above_zero = |line: &str, name: &str| line.starts_with(name) && !line.ends_with(" 0");
+    seen("round trips", &|line| above_zero(line, "etcd_network_peer_round_trip_time_seconds_count{To="));
+    seen("failures", &|line| above_zero(line, "etcd_network_peer_sent_failures_total{To="));
+    seen("a member that is there", &|line| line.starts_with("etcd_network_active_peers{") && line.ends_with(" 1"));
+    seen("a member that is not", &|line| line.starts_with("etcd_network_active_peers{") && line.ends_with(" 0"));
+    let bounds = |text: &str| {
+        let bound = |line: &str| {
+            line.strip_prefix("etcd_network_peer_round_trip_time_seconds_bucket{")?;
+            Some(line.split("le=").nth(1)?.split('}').next()?.to_owned())
+        };
+        text.lines().filter_map(bound).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(bounds(&ours[0].http("/metrics").1), bounds(&theirs[0].http("/metrics").1));
+}
+
 #[test]
 fn members_count_what_they_send_each_other() {
     let members = Server::start_cluster(&["a", "b", "c"]);
@@ -125,7 +188,22 @@ fn members_count_what_they_send_each_other() {
             };
             seen("etcd_network_peer_sent_bytes_total{To=") == 2
                 && seen("etcd_network_peer_received_bytes_total{From=") == 2
+                && seen("etcd_network_active_peers{") == 2
                 && seen("etcd_server_leader_changes_seen_total") == 1
         })
     });
+}
+
+#[test]
+fn a_member_that_is_cut_off_counts_the_reads_it_could_not_answer() {
+    if !is_there("etcdctl") {
+        return;
+    }
+    let mut members = Server::start_cluster(&["a", "b", "c"]);
+    members[0].ctl(&["put", "a", "1"]);
+    members.truncate(1);
+    let refused = members[0].ctl_fails(&["--command-timeout", "30s", "get", "a"]);
+    assert!(refused.contains("no leader") || refused.contains("timed out"), "{refused}");
+    let counted = |line: &str| line.starts_with("etcd_server_read_indexes_failed_total ") && !line.ends_with(" 0");
+    wait_for("the read to be counted", || members[0].http("/metrics").1.lines().any(counted));
 }

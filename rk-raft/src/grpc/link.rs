@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rk_store::Error;
-use tokio::{sync::mpsc, task::AbortHandle};
+use tokio::{sync::mpsc, task::AbortHandle, time::Instant};
 use tonic::Code;
 
 use super::{PROTOCOL_VERSION, Shared, connect, proto};
@@ -18,12 +18,27 @@ const FRAME: usize = 64;
 const FRAME_BYTES: usize = 4 << 20;
 /// Frames that wait for the network.
 const FRAMES: usize = 4;
+/// Time between two measurements of the way there and back.
+const PROBE: Duration = Duration::from_secs(1);
 /// The pause before the first try to connect again, and the longest.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a link waits before it connects again: twice as long each time, up to a limit, until it was welcome.
+struct BackOff(Duration);
+
+impl BackOff {
+    fn next(&mut self, welcome: bool) -> Duration {
+        let pause = if welcome { PAUSE } else { self.0 };
+        self.0 = (2 * pause).min(LONGEST_PAUSE);
+        pause
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Link {
+    shared: Arc<Shared>,
+    to: MemberId,
     queue: mpsc::Sender<Bytes>,
     task: AbortHandle,
 }
@@ -37,19 +52,20 @@ impl Drop for Link {
 impl Link {
     pub(super) fn start(shared: Arc<Shared>, to: MemberId, urls: Vec<String>, lane: Lane) -> Self {
         let (queue, packets) = mpsc::channel(if lane == Lane::Raft { QUEUE } else { BULK_QUEUE });
-        let task = tokio::spawn(run(shared, to, urls, lane, packets)).abort_handle();
-        Self { queue, task }
+        let task = tokio::spawn(run(shared.clone(), to, urls, lane, packets)).abort_handle();
+        Self { shared, to, queue, task }
     }
 
     pub(super) fn send(&self, payload: Bytes) {
         if self.queue.try_send(payload).is_err() {
             tracing::trace!("a packet was dropped: too many wait");
+            self.shared.note(self.to, |traffic| traffic.failures += 1);
         }
     }
 }
 
 async fn run(shared: Arc<Shared>, to: MemberId, urls: Vec<String>, lane: Lane, mut packets: mpsc::Receiver<Bytes>) {
-    let (member, mut pause, mut said) = (shared.identity.member_id, PAUSE, String::new());
+    let (member, mut back_off, mut said) = (shared.identity.member_id, BackOff(PAUSE), String::new());
     for url in urls.iter().cycle() {
         // States are rare: nobody keeps a connection for them.
         let first = match lane {
@@ -60,16 +76,16 @@ async fn run(shared: Arc<Shared>, to: MemberId, urls: Vec<String>, lane: Lane, m
             },
         };
         let (error, welcome) = stream(&shared, to, url, lane, first, &mut packets).await;
-        if welcome {
-            pause = PAUSE;
-        }
+        shared.note(to, |traffic| {
+            traffic.failures += 1;
+            traffic.connected &= lane != Lane::Raft;
+        });
         let text = error.to_string();
         if text != said {
             tracing::warn!(member, peer = to, url, error = text, "a peer is not reached");
             said = text;
         }
-        tokio::time::sleep(pause).await;
-        pause = (2 * pause).min(LONGEST_PAUSE);
+        tokio::time::sleep(back_off.next(welcome)).await;
     }
 }
 
@@ -94,7 +110,7 @@ async fn stream(
         lane: u32::from(lane == Lane::Bulk),
     };
     let (frames, outgoing) = mpsc::channel(FRAMES);
-    let frame = proto::Frame { hello: Some(hello), packets: first.into_iter().collect() };
+    let frame = proto::Frame { hello: Some(hello), packets: first.into_iter().collect(), probe: 0 };
     let refused = |status: tonic::Status| (refusal(shared, to, &status), false);
     if frames.send(frame).await.is_err() {
         return (failed("a peer's stream", "it has ended"), false);
@@ -105,15 +121,30 @@ async fn stream(
         Err(status) => return refused(status),
     };
     match welcomes.message().await {
-        Ok(Some(_)) => tracing::debug!(member = shared.identity.member_id, peer = to, "a peer is reached"),
+        Ok(Some(_)) => {
+            tracing::debug!(member = shared.identity.member_id, peer = to, "a peer is reached");
+            shared.note(to, |traffic| traffic.connected |= lane == Lane::Raft);
+        }
         Ok(None) => return (failed("a peer's stream", "it has ended"), false),
         Err(status) => return refused(status),
     }
     let mut batch = Vec::with_capacity(FRAME);
+    let mut probes = tokio::time::interval(PROBE);
+    probes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut probe, mut sent) = (0, Instant::now());
     loop {
         tokio::select! {
+            _ = probes.tick(), if lane == Lane::Raft => {
+                let frame = proto::Frame { probe: probe + 1, ..proto::Frame::default() };
+                // Where frames wait, it waits for the next time: it is the network that is measured.
+                if frames.try_send(frame).is_ok() {
+                    (probe, sent) = (probe + 1, Instant::now());
+                }
+            }
             ended = welcomes.message() => match ended {
-                Ok(Some(_)) => {}
+                Ok(Some(welcome)) => if welcome.probe == probe {
+                    shared.note(to, |traffic| traffic.round_trips.note(sent.elapsed()));
+                },
                 Ok(None) => return (failed("a peer's stream", "it has ended"), true),
                 Err(status) => return (refusal(shared, to, &status), true),
             },
@@ -121,7 +152,7 @@ async fn stream(
                 shared.count(to, &batch, |traffic| &mut traffic.sent);
                 let mut ended = count == 0;
                 while !ended && !batch.is_empty() {
-                    let frame = proto::Frame { hello: None, packets: take_frame(&mut batch) };
+                    let frame = proto::Frame { hello: None, packets: take_frame(&mut batch), probe: 0 };
                     ended = frames.send(frame).await.is_err();
                 }
                 if ended {
@@ -158,6 +189,14 @@ fn refusal(shared: &Shared, from: MemberId, status: &tonic::Status) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_grow_until_a_peer_is_reached() {
+        let mut back_off = BackOff(PAUSE);
+        let pauses: Vec<_> = (0..7).map(|_| back_off.next(false).as_millis()).collect();
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000]);
+        assert_eq!([true, false, false].map(|welcome| back_off.next(welcome).as_millis()), [50, 100, 200]);
+    }
 
     #[test]
     fn frames_are_of_limited_size() {

@@ -9,6 +9,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{PROTOCOL_VERSION, Shared, proto};
 use crate::{Lane, Packet};
 
+/// Answers that wait for the network. A probe that finds no room is not answered.
+const WELCOMES: usize = 4;
+
 pub(super) struct Server {
     pub(super) shared: Arc<Shared>,
 }
@@ -67,14 +70,21 @@ impl proto::peer_server::Peer for Server {
         }
         let (shared, from) = (self.shared.clone(), hello.from);
         let lane = if hello.lane == 0 { Lane::Raft } else { Lane::Bulk };
-        let (welcomes, answers) = mpsc::channel(1);
+        let (welcomes, answers) = mpsc::channel(WELCOMES);
         tokio::spawn(async move {
             let to = shared.identity.member_id;
-            if welcomes.send(Ok(proto::Welcome { version: PROTOCOL_VERSION })).await.is_err() {
+            let welcome = |probe| Ok(proto::Welcome { version: PROTOCOL_VERSION, probe });
+            if welcomes.send(welcome(0)).await.is_err() {
                 return;
             }
-            let mut packets = first.packets;
+            let proto::Frame { mut packets, mut probe, .. } = first;
             loop {
+                if probe != 0 && welcomes.try_send(welcome(probe)).is_err() {
+                    tracing::trace!(
+                        peer = from,
+                        "a probe is not answered: the peer does not take what it was told before"
+                    );
+                }
                 shared.count(from, &packets, |traffic| &mut traffic.received);
                 for payload in packets {
                     // One that can't keep up slows the peer down, whose queue then drops packets.
@@ -88,8 +98,8 @@ impl proto::peer_server::Peer for Server {
                     let _gone = welcomes.send(Err(Status::permission_denied(removed))).await;
                     return;
                 }
-                packets = match frames.message().await {
-                    Ok(Some(frame)) => frame.packets,
+                (packets, probe) = match frames.message().await {
+                    Ok(Some(frame)) => (frame.packets, frame.probe),
                     Ok(None) => return,
                     Err(status) => {
                         tracing::debug!(peer = from, reason = status.message(), "a peer's stream has ended");

@@ -258,6 +258,7 @@ impl MemberDir {
             (point.index, point.term) = (entry.index, entry.term);
             match Content::of(entry)? {
                 Content::Nothing => {}
+                Content::LeaveJoint => drop(point.membership.leave_joint()),
                 Content::Change { change, .. } => {
                     // If it is refused here, it was refused then.
                     let _refused = point.membership.apply(&change);

@@ -1,13 +1,14 @@
 //! Committed entries on their way to the applier, and those among them that change the members.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use raft::eraftpb::{ConfChangeV2, Entry};
-use rk_store::Error;
+use rk_store::{ClusterError, Error};
 use tokio::time::Instant;
 
 use super::{Node, failed, removed};
 use crate::{
+    MemberId,
     applier::{Apply, Encoded, Item},
     entry::{Content, Origin},
     membership::Change,
@@ -60,6 +61,7 @@ impl Node {
             let (index, term) = (entry.index, entry.term);
             match Content::of(entry)? {
                 Content::Nothing => {}
+                Content::LeaveJoint => self.leave_joint()?,
                 Content::Change { origin, change, conf_change } => {
                     let waiting = self.waiting(origin);
                     self.change_members(change, conf_change, waiting)?;
@@ -104,17 +106,69 @@ impl Node {
             tracing::info!(member = self.id, ?change, "the members have changed");
         }
         if change == Change::Remove(self.id) && result.is_ok() {
-            if self.leads() {
-                // An earlier leader's wish, which this one found in its log. Raft panics on a leader that is no member.
-                self.raft.ping();
-                self.raft.raft.become_follower(self.raft.raft.term, raft::INVALID_ID);
-            }
+            self.step_down();
             self.leave_soon();
         }
         if let Some(Payload::Change { reply, .. }) = waiting {
-            answer(reply, result.map(|()| self.membership.list()));
+            match result {
+                // It is done once the old voters are needed no more.
+                Ok(()) if self.membership.is_joint() && change.is_of_raft() => {
+                    let deadline = self.options.clock.now() + self.options.request_timeout;
+                    self.changing = Some((reply, deadline));
+                }
+                result => answer(reply, result.map(|()| self.membership.list())),
+            }
         }
         Ok(())
+    }
+
+    /// Ends a joint configuration.
+    fn leave_joint(&mut self) -> Result<(), Error> {
+        if !self.membership.is_joint() {
+            return Ok(());
+        }
+        let gone = self.membership.leave_joint();
+        self.raft.apply_conf_change(&ConfChangeV2::default()).map_err(|error| failed("changing the members", error))?;
+        self.members_changed();
+        tracing::info!(member = self.id, ?gone, "the members have changed together");
+        if gone.contains(&self.id) {
+            self.step_down();
+            self.told = Some(BTreeSet::new());
+        }
+        Ok(())
+    }
+
+    /// Another member says that this one was removed. One that left with others goes on until most of those who stay know that: they
+    /// may need its vote until then. Once one of them has told it, it does not wait for the others for ever.
+    pub(super) fn told_removed(&mut self, by: MemberId) -> Result<(), Error> {
+        let patience = self.patience();
+        let Some(told) = &mut self.told else { return Err(removed()) };
+        told.insert(by);
+        let voters: Vec<_> = self.membership.voters().map(|voter| voter.id).collect();
+        if voters.iter().filter(|id| told.contains(id)).count() > voters.len() / 2 {
+            return Err(removed());
+        }
+        let last = self.options.clock.now() + 3 * patience;
+        self.leaving.get_or_insert(last);
+        Ok(())
+    }
+
+    /// As one that is no member any more, leads no longer.
+    fn step_down(&mut self) {
+        if self.leads() {
+            // An earlier leader's wish, which this one found in its log, or a change of all who could lead. Raft panics on a leader
+            // that is no member.
+            self.raft.ping();
+            self.raft.raft.become_follower(self.raft.raft.term, raft::INVALID_ID);
+        }
+    }
+
+    /// Answers whoever waits for the end of a joint configuration, if it has come or is not waited for any longer.
+    pub(super) fn answer_change(&mut self, now: Instant) {
+        let over = !self.membership.is_joint();
+        if let Some((reply, _)) = self.changing.take_if(|(_, deadline)| over || *deadline <= now) {
+            answer(reply, if over { Ok(self.membership.list()) } else { Err(ClusterError::TimedOut) });
+        }
     }
 
     pub(super) fn members_changed(&mut self) {
@@ -122,6 +176,7 @@ impl Node {
         self.transport.set_members(&self.membership);
         let members = &self.membership.members;
         self.heard.retain(|id, _| members.contains_key(id));
+        self.answer_change(self.options.clock.now());
         self.publish();
     }
 
@@ -136,7 +191,7 @@ impl Node {
     /// Asks the others whether this member was removed, if it hears of nobody: one that does not vote would never learn it.
     pub(super) fn ask_whether_removed(&mut self, now: Instant) {
         let patience = self.patience();
-        let votes = self.membership.voters().any(|voter| voter.id == self.id);
+        let votes = self.membership.votes(self.id);
         let recent = |at: &Instant| now.saturating_duration_since(*at) < patience;
         if votes || recent(&self.asked) || self.heard.values().any(recent) {
             return;

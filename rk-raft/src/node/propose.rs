@@ -168,12 +168,15 @@ impl Node {
 
     /// Whether the leader lets the members change so now: etcd's rules (`server.go`), with its strict check of reconfigurations.
     fn may_change(&mut self, change: &Change) -> Result<(), Refusal> {
+        if change.is_of_raft() && (self.raft.raft.has_pending_conf() || self.membership.is_joint()) {
+            return Err(Refusal::Later);
+        }
         // What is impossible anyway is told where it is applied.
         if self.membership.check(change).is_err() {
             return Ok(());
         }
-        if change.conf_change().is_some() && self.raft.raft.has_pending_conf() {
-            return Err(Refusal::Later);
+        if let Change::Several(changes) = change {
+            return self.may_change_together(change, changes);
         }
         let voters: Vec<Member> = self.membership.voters().cloned().collect();
         let started = |member: &&Member| !member.name.is_empty();
@@ -190,11 +193,7 @@ impl Node {
                 }
             }
             Change::Promote(id) => {
-                let matched = |id| self.raft.raft.prs().get(id).map_or(0, |progress| progress.matched);
-                // etcd's rule: nine tenths of the leader's log.
-                if (matched(*id) as f64) < 0.9 * (matched(self.id) as f64) {
-                    return Err(Refusal::LearnerNotReady);
-                }
+                self.has_caught_up(*id)?;
                 if !enough(voters.len() + 1, running + 1) {
                     return Err(Refusal::NotEnoughStarted);
                 }
@@ -210,7 +209,7 @@ impl Node {
                     return Err(Refusal::Unhealthy);
                 }
                 if *id == self.id {
-                    self.hand_over();
+                    self.hand_over(&[]);
                     return Err(Refusal::Later);
                 }
             }
@@ -219,18 +218,53 @@ impl Node {
         Ok(())
     }
 
+    /// The same for several changes: the members that vote afterwards must be able to end the joint configuration.
+    fn may_change_together(&mut self, change: &Change, changes: &[Change]) -> Result<(), Refusal> {
+        for change in changes {
+            if let Change::Promote(id) = change {
+                self.has_caught_up(*id)?;
+            }
+        }
+        let mut after = self.membership.clone();
+        // It was checked above.
+        let _checked = after.apply(change);
+        let voters: Vec<_> = after.voters().collect();
+        let most = |able: usize| able > voters.len() / 2;
+        if !most(voters.iter().filter(|voter| !voter.name.is_empty()).count()) {
+            return Err(Refusal::NotEnoughStarted);
+        }
+        if !most(voters.iter().filter(|voter| self.is_active(voter.id)).count()) {
+            return Err(Refusal::Unhealthy);
+        }
+        // Unless nobody else can, another member leads the group through it.
+        let leaving: Vec<_> = after.leaving.into_iter().collect();
+        if leaving.contains(&self.id) && self.hand_over(&leaving) {
+            return Err(Refusal::Later);
+        }
+        Ok(())
+    }
+
+    /// etcd's rule for learners that become voters: nine tenths of the leader's log.
+    fn has_caught_up(&self, id: MemberId) -> Result<(), Refusal> {
+        let matched = |id| self.raft.raft.prs().get(id).map_or(0, |progress| progress.matched);
+        if (matched(id) as f64) < 0.9 * (matched(self.id) as f64) { Err(Refusal::LearnerNotReady) } else { Ok(()) }
+    }
+
     fn is_active(&self, id: MemberId) -> bool {
         let patience = 5 * self.patience();
         id == self.id || self.heard.get(&id).is_some_and(|heard| self.options.clock.elapsed(*heard) < patience)
     }
 
-    /// As the leader, has the member lead that is best prepared.
-    fn hand_over(&mut self) {
-        let others = self.membership.voters().filter(|member| member.id != self.id && self.is_active(member.id));
+    /// As the leader, has the member lead that is best prepared and not among `leaving`; whether there is one.
+    fn hand_over(&mut self, leaving: &[MemberId]) -> bool {
+        let stays = |member: &&Member| member.id != self.id && !leaving.contains(&member.id);
+        let others = self.membership.voters().filter(stays).filter(|member| self.is_active(member.id));
         let matched = |id| self.raft.raft.prs().get(id).map_or(0, |progress| progress.matched);
-        if let Some(best) = others.map(|member| (matched(member.id), member.id)).max() {
-            self.start_transfer(best.1);
+        let best = others.map(|member| (matched(member.id), member.id)).max();
+        if let Some((_, best)) = best {
+            self.start_transfer(best);
         }
+        best.is_some()
     }
 
     fn start_transfer(&mut self, to: MemberId) {
@@ -245,7 +279,9 @@ impl Node {
         let result = match self.membership.members.get(&to) {
             _ if !self.leads() => Err(ClusterError::NotLeader),
             None => Err(ClusterError::BadTransferee),
-            Some(member) if member.is_learner => Err(ClusterError::BadTransferee),
+            Some(member) if member.is_learner || self.membership.leaving.contains(&to) => {
+                Err(ClusterError::BadTransferee)
+            }
             Some(_) => {
                 if to != self.id {
                     self.start_transfer(to);

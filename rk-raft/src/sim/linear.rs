@@ -2,7 +2,7 @@
 //!
 //! The algorithm is that of Wing and Gong with Lowe's memoisation ("Testing for linearizability", 2017), as the Porcupine checker has
 //! it: try to put operations one after another, undo when one's end is reached before its place was found, and never visit
-//! the same pair (operations placed, state) twice. What it knows of the system under test is a [`Model`] and nothing else, so histories
+//! the same pair (operations placed, state) twice. Operations without an answer, which need no place, are tried last. What it knows of the system under test is a [`Model`] and nothing else, so histories
 //! of real processes are checked with it as those of a simulation are.
 
 use std::{
@@ -61,7 +61,7 @@ fn fingerprint(visited: &impl Hash) -> u128 {
 }
 
 /// Steps after which a search is given up.
-const MOST_STEPS: usize = 4_000_000;
+pub(crate) const MOST_STEPS: usize = 4_000_000;
 
 /// The set of the operations that have their place, one bit each.
 #[derive(Clone, Hash)]
@@ -162,6 +162,11 @@ impl Events {
 /// assert!(matches!(check(&Register, &[at(1, 2, Err(7)), at(3, 4, Ok(0))]), Verdict::Violated(_)));
 /// ```
 pub fn check<M: Model>(model: &M, operations: &[Operation<M::Call>]) -> Verdict {
+    search(model, operations, MOST_STEPS)
+}
+
+/// Checks the history of one object and gives up after so many steps.
+pub(crate) fn search<M: Model>(model: &M, operations: &[Operation<M::Call>], most_steps: usize) -> Verdict {
     let mut events = Events::new(operations);
     let mut placed = Placed(vec![0; operations.len().div_ceil(64)].into());
     let mut state = model.start();
@@ -170,20 +175,25 @@ pub fn check<M: Model>(model: &M, operations: &[Operation<M::Call>]) -> Verdict 
     // How far it came, and what stood in the way there.
     let mut best: (usize, usize, Placed) = (0, 0, placed.clone());
     let mut unanswered = operations.iter().filter(|operation| operation.end.is_some()).count();
+    let optional = |operation: usize| operations[operation].end.is_none();
     let mut at = events.next[HEAD];
-    for _ in 0..MOST_STEPS {
+    // Whether it is the turn of those without an answer.
+    let mut last_resort = false;
+    for _ in 0..most_steps {
         if unanswered == 0 {
             return Verdict::Linearizable;
         }
         let (operation, is_end) = events.of[at];
         if !is_end {
-            if let Some(next) = model.step(&state, &operations[operation].call) {
+            if optional(operation) == last_resort
+                && let Some(next) = model.step(&state, &operations[operation].call)
+            {
                 placed.set(operation);
                 if seen.insert(fingerprint(&(&placed, &next))) {
                     stack.push((operation, std::mem::replace(&mut state, next)));
                     events.lift(operation);
-                    unanswered -= usize::from(operations[operation].end.is_some());
-                    at = events.next[HEAD];
+                    unanswered -= usize::from(!last_resort);
+                    (at, last_resort) = (events.next[HEAD], false);
                     continue;
                 }
                 placed.clear(operation);
@@ -192,6 +202,10 @@ pub fn check<M: Model>(model: &M, operations: &[Operation<M::Call>]) -> Verdict 
             continue;
         }
         // This operation had ended before those behind it began, so it must have its place by now.
+        if !last_resort {
+            (at, last_resort) = (events.next[HEAD], true);
+            continue;
+        }
         if stack.len() >= best.0 {
             best = (stack.len(), operation, placed.clone());
         }
@@ -201,10 +215,11 @@ pub fn check<M: Model>(model: &M, operations: &[Operation<M::Call>]) -> Verdict 
         state = before;
         placed.clear(undone);
         events.put_back(undone);
-        unanswered += usize::from(operations[undone].end.is_some());
+        last_resort = optional(undone);
+        unanswered += usize::from(!last_resort);
         at = events.next[events.begin_of[undone]];
     }
-    Verdict::Undecided(MOST_STEPS)
+    Verdict::Undecided(most_steps)
 }
 
 /// The operation that found no place in the best attempt, with those around it.
@@ -322,6 +337,19 @@ mod tests {
         let Verdict::Violated(text) = check(&Register, &bad) else { panic!("it was not found") };
         assert!(text.contains("2 of 3 operations fit"), "{text}");
         assert!(text.contains("!! 5..6 client 2: Read(7)"), "{text}");
+    }
+
+    #[test]
+    fn what_was_lost_is_placed_only_where_it_must_be() {
+        // In each order of the lost writes but for none, the search would end only at the last read.
+        let mut calls: Vec<_> = (0..40).map(|i| (i, 0, Lost(100 + i as u8))).collect();
+        calls.extend(
+            (0..40)
+                .flat_map(|i| [(100 + 4 * i, 101 + 4 * i, Write(i as u8)), (102 + 4 * i, 103 + 4 * i, Read(i as u8))]),
+        );
+        calls.push((900, 901, Swap(39, 7, true)));
+        calls.push((902, 903, Read(7)));
+        assert!(holds(&calls));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use rk_store::{Cluster, ClusterError, Error, Member, Store};
 use tokio::time::sleep;
 
 use super::group::Group;
-use crate::{MemberId, RaftStore};
+use crate::{MemberChange, MemberId, RaftStore};
 
 /// The only one who changes the members.
 struct Operator {
@@ -56,7 +56,7 @@ impl Operator {
         let voters = self.members.values().filter(|is_learner| !**is_learner).count();
         let learners = ids.len() - voters;
         let any = ids[self.random.random_range(0..ids.len())];
-        match self.random.random_range(0..10) {
+        match self.random.random_range(0..12) {
             0..3 if ids.len() < MOST && learners == 0 => {
                 if let Some(id) = self.add(true).await
                     && self.random.random_bool(0.85)
@@ -90,7 +90,84 @@ impl Operator {
                     self.group.trace.tell(|| format!("operator: leadership from {} to {any}: {result:?}", leader.id()));
                 }
             }
+            10 if voters > 2 && !self.members[&any] => {
+                // A learner takes the place of one that is dead, if there is one that is well enough.
+                self.group.lose(any);
+                let learner = self.members.iter().find(|(_, is_learner)| **is_learner).map(|(id, _)| *id);
+                let place = learner.map_or_else(|| self.addition(false), MemberChange::Promote);
+                let mut tries = 0;
+                while !self.change_together(vec![place.clone(), MemberChange::Remove(any)]).await {
+                    tries += 1;
+                    if tries > TRIES / 2 && self.remove(any).await {
+                        break;
+                    }
+                    sleep(Duration::from_millis(300)).await;
+                }
+            }
+            11 if ids.len() < MOST => {
+                let other = ids[self.random.random_range(0..ids.len())];
+                let mut changes = vec![self.addition(false)];
+                match self.random.random_range(0..3) {
+                    0 => changes.push(self.addition(learners == 0)),
+                    1 if voters > 1 => changes.push(MemberChange::Remove(any)),
+                    _ if voters > 2 && any != other => {
+                        changes.extend([MemberChange::Remove(any), MemberChange::Remove(other)]);
+                    }
+                    _ => return,
+                }
+                self.change_together(changes).await;
+            }
             _ => {}
+        }
+    }
+
+    /// A new member, at an address of its own.
+    fn addition(&mut self, learner: bool) -> MemberChange {
+        self.added += 1;
+        MemberChange::Add { peer_urls: vec![format!("http://127.0.0.1:{}", self.added)], learner }
+    }
+
+    /// Makes changes by joint consensus; whether they took place.
+    async fn change_together(&mut self, changes: Vec<MemberChange>) -> bool {
+        let mut wanted = self.members.clone();
+        let mut added = Vec::new();
+        for change in &changes {
+            match change {
+                MemberChange::Add { peer_urls, learner } => added.push((peer_urls[0].clone(), *learner)),
+                MemberChange::Promote(id) => drop(wanted.insert(*id, false)),
+                MemberChange::Remove(id) => {
+                    self.group.note_removal(*id);
+                    wanted.remove(id);
+                }
+            }
+        }
+        let store = self.ask().await;
+        let what = format!("together {changes:?}");
+        let mut members = match self.outcome(&what, store.change_members(changes).await) {
+            Outcome::Done(members) => members,
+            Outcome::Refused => return false,
+            Outcome::Unknown => {
+                let url = added.first().map(|(url, _)| url.clone());
+                self.settled(url.as_deref()).await
+            }
+        };
+        loop {
+            let mut after = wanted.clone();
+            for (url, learner) in &added {
+                let id = members.iter().find(|member| member.peer_urls.contains(url)).map(|member| member.id);
+                after.extend(id.map(|id| (id, *learner)));
+            }
+            let found = of(&members);
+            if found == after || found == self.members {
+                let news: Vec<_> = found.keys().filter(|id| !self.members.contains_key(id)).copied().collect();
+                self.members = found;
+                for id in news {
+                    self.begin(id).await;
+                }
+                return self.members == after;
+            }
+            // Those that leave are members until all is done.
+            members = self.settled(None).await;
         }
     }
 

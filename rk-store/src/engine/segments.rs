@@ -10,9 +10,10 @@
 //! History only grows, so nothing is ever changed in place and a record is written once, and once more for each time
 //! that its segment is mostly garbage. What the manifest says is whole: the records up to its revision, in files that were synced before
 //! it got its name. What lies behind is made again from the store's log, so a start ignores it. A start reads the
-//! indexes, not the values.
+//! indexes, not the values. What was read lately is in memory too, within bounds (`recent.rs`).
 
 mod manifest;
+mod recent;
 mod segment;
 
 use std::{
@@ -26,6 +27,7 @@ use parking_lot::{Mutex, RwLock};
 
 use self::{
     manifest::Manifest,
+    recent::Recent,
     segment::{DATA, Entry, Extent, Files, INDEX, Place, RECORD_HEAD, Segment},
 };
 use super::{Engine, EngineError, Record};
@@ -56,7 +58,8 @@ impl Default for SegmentOptions {
     }
 }
 
-/// An engine that keeps values on disk, and of each record 16 bytes in memory. It [persists](Engine::persist). See the module's
+/// An engine that keeps values on disk. In memory are 16 bytes of each record and, once some were read one by one, the small ones read
+/// lately, up to 32 MiB of them. It [persists](Engine::persist). See the module's
 /// description.
 #[derive(Debug)]
 pub struct SegmentEngine {
@@ -68,6 +71,7 @@ pub struct SegmentEngine {
     files: Mutex<Option<(u64, Files)>>,
     /// What is on disk. Whoever holds this may change it.
     kept: Mutex<Kept>,
+    recent: Recent,
 }
 
 #[derive(Debug)]
@@ -229,6 +233,7 @@ impl SegmentEngine {
             state: RwLock::new(state),
             files: Mutex::new(None),
             kept: Mutex::new(kept),
+            recent: Recent::default(),
         })
     }
 
@@ -379,13 +384,22 @@ impl Rewriting<'_> {
 
 impl Engine for SegmentEngine {
     fn get(&self, at: Position) -> Result<Option<Bytes>, EngineError> {
-        let place = {
+        let (segment, place) = {
             let state = self.state.read();
             let Some((segment, slot)) = state.find(at) else { return Ok(None) };
-            state.place(segment, slot)
+            let id = state.segments[segment].id;
+            if let Some(bytes) = self.recent.get(id, at) {
+                return Ok(Some(bytes));
+            }
+            (id, state.place(segment, slot))
         };
+        let from_file = matches!(place, Place::There { .. });
         // A file that is removed meanwhile can still be read by who has it open.
-        place.load(at).map(Some)
+        let bytes = place.load(at)?;
+        if from_file {
+            self.recent.hold(segment, at, &bytes);
+        }
+        Ok(Some(bytes))
     }
 
     fn get_many(

@@ -1,5 +1,6 @@
 //! The KV service.
 
+use prost::Message;
 use tonic::Status;
 
 use super::{
@@ -41,14 +42,19 @@ impl Shared {
     }
 
     pub(crate) async fn put(&self, request: PutRequest) -> Result<PutResponse, Status> {
-        self.check_size(&request)?;
-        let (answer, revision) = self.run(Op::Put(convert::put(request)?)).await?;
+        let bytes = request.encoded_len();
+        let put = convert::put(request)?;
+        self.check_size(bytes)?;
+        let (answer, revision) = self.run(Op::Put(put)).await?;
         let OpResponse::Put { prev_kv } = answer else { return Err(status::mismatch()) };
         Ok(PutResponse { header: Some(self.header(revision)), prev_kv: prev_kv.map(convert::kv) })
     }
 
     pub(crate) async fn delete_range(&self, request: DeleteRangeRequest) -> Result<DeleteRangeResponse, Status> {
-        let (answer, revision) = self.run(Op::Delete(convert::delete(request)?)).await?;
+        let bytes = request.encoded_len();
+        let delete = convert::delete(request)?;
+        self.check_size(bytes)?;
+        let (answer, revision) = self.run(Op::Delete(delete)).await?;
         let OpResponse::Delete { deleted, prev_kvs } = answer else { return Err(status::mismatch()) };
         Ok(DeleteRangeResponse {
             header: Some(self.header(revision)),
@@ -58,8 +64,12 @@ impl Shared {
     }
 
     pub(crate) async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
-        self.check_size(&request)?;
+        let bytes = request.encoded_len();
         let txn = convert::txn(request, self.options.max_txn_ops)?;
+        // As etcd sees it: a txn inside another may write.
+        if !txn.success.iter().chain(&txn.failure).all(|op| matches!(op, Op::Range(_))) {
+            self.check_size(bytes)?;
+        }
         let answer = self.store.txn(txn).await.map_err(status)?;
         Ok(convert::txn_answer(answer, &|revision| self.header(revision)))
     }
@@ -69,9 +79,9 @@ impl Shared {
         Ok(CompactionResponse { header: Some(self.header_now().await?) })
     }
 
-    /// etcd measures a request as it goes into its log.
-    fn check_size(&self, request: &impl prost::Message) -> Result<(), Status> {
-        if request.encoded_len() > self.options.max_request_bytes {
+    /// Refuses a change of too many bytes. etcd measures a request as it goes into its log.
+    fn check_size(&self, bytes: usize) -> Result<(), Status> {
+        if bytes > self.options.max_request_bytes {
             return Err(status::REQUEST_TOO_LARGE.into());
         }
         Ok(())

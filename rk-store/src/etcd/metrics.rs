@@ -148,6 +148,10 @@ impl Shared {
         out.gauge("etcd_server_proposals_applied_total", "Raft proposals applied.", member.applied);
         out.gauge("etcd_server_proposals_pending", "Proposals that wait.", counts.proposals_pending);
         out.counter("etcd_server_proposals_failed_total", "Proposals that failed.", counts.proposals_failed);
+        out.counter("etcd_server_heartbeat_send_failures_total", "Heartbeats sent late.", counts.late_heartbeats);
+        out.counter("etcd_server_slow_apply_total", "Applications that took long.", counts.slow_applies);
+        out.counter("etcd_server_slow_read_indexes_total", "Reads that waited long for the leader.", counts.slow_reads);
+        out.counter("etcd_server_read_indexes_failed_total", "Reads that were given up.", counts.failed_reads);
         out.counter("etcd_server_health_success", "Health checks passed.", load(&metrics.healthy));
         out.counter("etcd_server_health_failures", "Health checks failed.", load(&metrics.unhealthy));
         out.gauge("etcd_server_quota_backend_bytes", "The quota in bytes.", self.options.quota_bytes);
@@ -175,6 +179,13 @@ impl Shared {
         out.labelled("counter", "etcd_network_peer_sent_bytes_total", "Bytes to members.", to);
         let from = traffic().map(|peer| (format!("From=\"{:x}\"", peer.peer), peer.received));
         out.labelled("counter", "etcd_network_peer_received_bytes_total", "Bytes from members.", from);
+        let failed = traffic().map(|peer| (format!("To=\"{:x}\"", peer.peer), peer.failures));
+        out.labelled("counter", "etcd_network_peer_sent_failures_total", "Messages to members that failed.", failed);
+        let trips = traffic().map(|peer| (format!("To=\"{:x}\"", peer.peer), &peer.round_trips));
+        out.labelled_durations("etcd_network_peer_round_trip_time_seconds", "To a member and back.", trips);
+        let active =
+            traffic().map(|peer| (format!("Local=\"{id:x}\",Remote=\"{:x}\"", peer.peer), u64::from(peer.connected)));
+        out.labelled("gauge", "etcd_network_active_peers", "Members that are connected.", active);
         let minor = VERSION.rsplit_once('.').map_or(VERSION, |(minor, _)| minor);
         let constants = [
             ("etcd_server_version", "The version.", format!("server_version=\"{VERSION}\"")),

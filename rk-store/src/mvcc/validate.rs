@@ -9,7 +9,7 @@ use crate::{Command, Error, KeyRange, Op, PutRequest, Txn, command::MAX_DEPTH};
 /// Most operations and most compares in a txn, with those of the txns around it: etcd's default `--max-txn-ops`.
 pub const MAX_TXN_OPS: usize = 128;
 
-/// Most bytes in the keys and values of one request: etcd's default `--max-request-bytes`.
+/// Most bytes in the keys and values of one request that may change something: etcd's default `--max-request-bytes`.
 pub const MAX_REQUEST_BYTES: usize = 3 << 19;
 
 /// What a store takes in one txn at most, as its proposer checks it: what was proposed is applied whatever the limits of the member
@@ -18,7 +18,8 @@ pub const MAX_REQUEST_BYTES: usize = 3 << 19;
 pub struct Limits {
     /// Most operations and most compares, with those of the txns around it: etcd's `--max-txn-ops`.
     pub txn_ops: usize,
-    /// Most bytes in keys and values: etcd's `--max-request-bytes`.
+    /// Most bytes in the keys and values of a txn that may change something: etcd's `--max-request-bytes`, which limits what goes into
+    /// the log.
     pub request_bytes: usize,
 }
 
@@ -34,37 +35,42 @@ impl Limits {
 
     /// Refuses a txn with an empty key, with too many or too deep operations or too many bytes, or that changes one key twice.
     pub fn check(&self, txn: &Txn) -> Result<(), Error> {
-        let mut bytes = 0;
-        self.check_shape(txn, 0, self.txn_ops, &mut bytes)?;
+        let bytes = self.check_shape(txn, 0, self.txn_ops)?;
         for ops in [&txn.success, &txn.failure] {
             changes(ops)?;
+        }
+        if bytes > self.request_bytes && !is_read_only(txn) {
+            return Err(Error::RequestTooLarge(self.request_bytes));
         }
         Ok(())
     }
 
-    fn check_shape(&self, txn: &Txn, depth: usize, max_ops: usize, bytes: &mut usize) -> Result<(), Error> {
+    /// The bytes in the keys and values of a txn that is not too deep and has not too many operations.
+    fn check_shape(&self, txn: &Txn, depth: usize, max_ops: usize) -> Result<usize, Error> {
         if depth > MAX_DEPTH {
             return Err(Error::Invalid(format!("txns nest deeper than {MAX_DEPTH}")));
         }
         let ops = txn.compare.len().max(txn.success.len()).max(txn.failure.len());
         // What a txn has takes from what each txn inside it may have.
         let left = max_ops.checked_sub(ops).ok_or(Error::TooManyOps(self.txn_ops))?;
-        let ranges = txn.compare.iter().map(|compare| &compare.range);
-        *bytes += ranges.map(|range| range.start.len() + range.end.as_ref().map_or(0, Bytes::len)).sum::<usize>();
+        let len = |range: &KeyRange| {
+            // The end of a single key is no more than a way to say so.
+            let end = if range.as_key().is_some() { None } else { range.end.as_ref() };
+            range.start.len() + end.map_or(0, Bytes::len)
+        };
+        let mut bytes = txn.compare.iter().map(|compare| len(&compare.range)).sum();
         for op in txn.success.iter().chain(&txn.failure) {
-            match op {
-                Op::Range(_) | Op::Delete(_) => {}
+            bytes += match op {
+                Op::Range(range) => len(&range.range),
+                Op::Delete(delete) => len(&delete.range),
                 Op::Put(put) => {
                     check_put(put)?;
-                    *bytes += put.key.len() + put.value.len();
+                    put.key.len() + put.value.len()
                 }
-                Op::Txn(txn) => self.check_shape(txn, depth + 1, left, bytes)?,
-            }
-            if *bytes > self.request_bytes {
-                return Err(Error::RequestTooLarge(self.request_bytes));
-            }
+                Op::Txn(txn) => self.check_shape(txn, depth + 1, left)?,
+            };
         }
-        Ok(())
+        Ok(bytes)
     }
 }
 

@@ -162,6 +162,11 @@ pub async fn g04_impossible_requests_are_refused(store: Arc<dyn Store>) {
         ("too many operations", reads(MAX_TXN_OPS + 1), many.clone()),
         ("too many, counting those outside", [reads(MAX_TXN_OPS - 9), vec![inner(reads(10))]].concat(), many),
         ("too many bytes", vec![put("a", vec![0; MAX_REQUEST_BYTES + 1])], Error::RequestTooLarge(MAX_REQUEST_BYTES)),
+        (
+            "too many bytes in a key to delete",
+            vec![delete(KeyRange::key(vec![0; MAX_REQUEST_BYTES + 1]))],
+            Error::RequestTooLarge(MAX_REQUEST_BYTES),
+        ),
         ("a value besides that kept", vec![keep(PutRequest::new("a", "1"), true)], Error::ValueProvided),
         (
             "a lease besides that kept",

@@ -7,7 +7,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     time::{Duration, Instant},
 };
@@ -391,8 +391,34 @@ impl Etcd {
             .spawn()
             .unwrap();
         let etcd = Self { child, url };
-        wait_for("etcd", || etcd.command(&["get", "ready"]).output().unwrap().status.success());
+        etcd.ready();
         etcd
+    }
+
+    fn ready(&self) {
+        wait_for("etcd", || self.command(&["get", "ready"]).output().unwrap().status.success());
+    }
+
+    /// Starts a cluster on folders in this one.
+    pub fn start_cluster(dir: &Path, names: &[&str]) -> Vec<Self> {
+        let peers: Vec<_> = names.iter().map(|name| (*name, format!("http://{}", free_address()))).collect();
+        let cluster = peers.iter().map(|(name, peer)| format!("{name}={peer}")).collect::<Vec<_>>().join(",");
+        let start = |(name, peer): &(&str, String)| {
+            let url = format!("http://{}", free_address());
+            let child = Command::new("etcd")
+                .args(["--name", name, "--initial-cluster", &cluster, "--data-dir"])
+                .arg(dir.join(name))
+                .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
+                .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            Self { child, url }
+        };
+        let members: Vec<_> = peers.iter().map(start).collect();
+        members.iter().for_each(Self::ready);
+        members
     }
 
     /// etcdctl with these arguments.

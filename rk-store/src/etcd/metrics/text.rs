@@ -51,11 +51,28 @@ impl Text {
     }
 
     pub(crate) fn durations(&mut self, name: &str, help: &str, counts: &DurationCounts) {
+        self.labelled_durations(name, help, [(String::new(), counts)]);
+    }
+
+    /// One histogram for each of these labels, which may be none.
+    pub(crate) fn labelled_durations<'a>(
+        &mut self,
+        name: &str,
+        help: &str,
+        series: impl IntoIterator<Item = (String, &'a DurationCounts)>,
+    ) {
         self.head("histogram", name, help);
-        for (bound, count) in counts.at_most() {
-            let _ok = writeln!(self.0, "{name}_bucket{{le=\"{}\"}} {count}", bound.as_secs_f64());
+        for (labels, counts) in series {
+            let (inside, alone) = match labels.as_str() {
+                "" => (String::new(), String::new()),
+                labels => (format!("{labels},"), format!("{{{labels}}}")),
+            };
+            let bounds = counts.at_most().map(|(bound, count)| (bound.as_secs_f64().to_string(), count));
+            for (bound, count) in bounds.chain([("+Inf".to_owned(), counts.count)]) {
+                let _ok = writeln!(self.0, "{name}_bucket{{{inside}le=\"{bound}\"}} {count}");
+            }
+            let (count, sum) = (counts.count, counts.sum.as_secs_f64());
+            let _ok = writeln!(self.0, "{name}_sum{alone} {sum}\n{name}_count{alone} {count}");
         }
-        let (count, sum) = (counts.count, counts.sum.as_secs_f64());
-        let _ok = writeln!(self.0, "{name}_bucket{{le=\"+Inf\"}} {count}\n{name}_sum {sum}\n{name}_count {count}");
     }
 }
