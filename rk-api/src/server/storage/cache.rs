@@ -315,7 +315,7 @@ mod tests {
                 }
             }
         });
-        let (_, revision, mut cursor) = pods.snapshot_to_watch("", cache.reached());
+        let (_, revision, mut cursor) = pods.snapshot_to_watch(&Selection::default(), cache.reached());
         for _ in 0..200 {
             cache.load().await.unwrap();
         }
