@@ -289,17 +289,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn values_may_be_as_large_as_a_server_may_take() {
-        let store = MemoryStore::with_options(MemoryOptions {
-            limits: crate::Limits { request_bytes: 33 << 20, ..crate::Limits::default() },
-            ..MemoryOptions::default()
-        });
-        store.put("k".into(), vec![b'x'; 32 << 20].into()).await.unwrap();
-        let restored = MemoryStore::restore(store.snapshot().await.unwrap(), MemoryOptions::default()).await.unwrap();
-        assert_eq!(restored.hash_kv(0).await.unwrap(), store.hash_kv(0).await.unwrap());
-    }
-
-    #[tokio::test]
     async fn damage_and_cuts_are_reported_and_never_skipped() {
         let (_, bytes) = some_bytes().await;
         for at in 0..bytes.len() {

@@ -597,3 +597,21 @@ async fn wrong_requests_are_answered_as_etcd_does() {
     assert!(count >= 100, "{count} requests");
     assert!(differ.is_empty(), "{} of {count} differ:\n{}", differ.len(), differ.join("\n"));
 }
+
+/// Where this server differs: an etcd whose authentication is off keeps users and roles that are added.
+#[tokio::test]
+async fn users_and_roles_are_refused_by_name() {
+    let url = peer::serve(Arc::new(MemoryStore::new())).await;
+    let mut auth = AuthClient::connect(url).await.expect("a server");
+    let status = auth.auth_status(pb::AuthStatusRequest {}).await.expect("a status").into_inner();
+    assert_eq!((status.enabled, status.auth_revision), (false, 1));
+    let user = pb::AuthUserAddRequest { name: "root".into(), password: "secret".into(), ..Default::default() };
+    let role = pb::AuthRoleAddRequest { name: "root".into() };
+    for refused in [auth.user_add(user).await.map(drop), auth.role_add(role).await.map(drop)] {
+        let refused = refused.expect_err("it is kept");
+        assert_eq!(refused.code(), tonic::Code::Unimplemented);
+        assert_eq!(refused.message(), "etcdserver: this server has no users and roles");
+    }
+    let enable = auth.auth_enable(pb::AuthEnableRequest {}).await.expect_err("it is on");
+    assert_eq!(enable.message(), "etcdserver: root user does not exist");
+}

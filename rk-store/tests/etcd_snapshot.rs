@@ -8,7 +8,7 @@ use pb::maintenance_client::MaintenanceClient;
 use peer::serve;
 use proptest::prelude::*;
 use rk_store::{
-    Alarm, AlarmKind, Error, KeyRange, MemoryOptions, MemoryStore, Op, PutRequest, RangeRequest, Store, Txn,
+    Alarm, AlarmKind, Error, KeyRange, Limits, MemoryOptions, MemoryStore, Op, PutRequest, RangeRequest, Store, Txn,
     etcd::{SnapshotFile, proto::etcdserverpb as pb},
 };
 use tempfile::TempDir;
@@ -80,6 +80,16 @@ async fn what_is_written_is_read() {
     let alarm = Alarm { member: 5, kind: AlarmKind::NoSpace };
     restored.deactivate_alarm(alarm).await.unwrap();
     assert_eq!(restored.put("a".into(), "1".into()).await.unwrap(), 303);
+}
+
+#[tokio::test]
+async fn a_value_may_be_as_large_as_any_server_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { request_bytes: 33 << 20, ..Limits::default() };
+    let store = Arc::new(MemoryStore::with_options(MemoryOptions { limits, ..MemoryOptions::default() }));
+    store.put("k".into(), vec![b'x'; 32 << 20].into()).await.unwrap();
+    let restored = restore(&dir, &saved(store.clone()).await, true).await.unwrap();
+    assert_eq!(restored.hash_kv(0).await.unwrap(), store.hash_kv(0).await.unwrap());
 }
 
 #[tokio::test]
