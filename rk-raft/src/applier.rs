@@ -84,7 +84,9 @@ pub(crate) async fn run(
                 None
             }
             Apply::Checks(checks) => Some(Event::Reached(checks)),
-            Apply::Snapshot(to, point) => Some(Event::Snapshot { to, point, state: replica.snapshot() }),
+            Apply::Snapshot(to, point) => {
+                Some(Event::Snapshot { to, point: Box::new(point), state: replica.snapshot() })
+            }
             Apply::Install(machine, index) => {
                 replica.restore(*machine);
                 shared.set_applied(index);

@@ -380,8 +380,8 @@ impl Node {
     fn hear(&mut self, event: Event) -> Result<(), Error> {
         match event {
             Event::Persisted(written) => self.persisted(written)?,
-            Event::Snapshot { to: Some(to), point, state } => self.state_prepared(to, point, state),
-            Event::Snapshot { to: None, point, state } => self.save(point, state),
+            Event::Snapshot { to: Some(to), point, state } => self.state_prepared(to, *point, state),
+            Event::Snapshot { to: None, point, state } => self.save(*point, state),
             Event::Saved(index, result) => self.state_saved(index, result),
             Event::Reached(checks) => checks.into_iter().for_each(|check| self.lease_confirmed(check)),
             Event::Sent { to, transfer, whole } => self.state_sent(to, transfer, whole),

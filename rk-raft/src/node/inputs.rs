@@ -38,7 +38,7 @@ pub(crate) enum Event {
     /// All writes up to this number are durable.
     Persisted(u64),
     /// The state at a point, for a member that lacks it or to be saved here.
-    Snapshot { to: Option<MemberId>, point: Point, state: SnapshotGuard },
+    Snapshot { to: Option<MemberId>, point: Box<Point>, state: SnapshotGuard },
     /// The state at this index was saved here.
     Saved(u64, Result<(), Error>),
     /// All entries that these questions may be about are applied.

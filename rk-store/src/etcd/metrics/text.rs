@@ -1,6 +1,9 @@
 //! Prometheus' text format.
 
-use std::fmt::{Display, Write};
+use std::{
+    fmt::{Display, Write},
+    time::Duration,
+};
 
 use crate::DurationCounts;
 
@@ -67,7 +70,9 @@ impl Text {
                 "" => (String::new(), String::new()),
                 labels => (format!("{labels},"), format!("{{{labels}}}")),
             };
-            let bounds = counts.at_most().map(|(bound, count)| (bound.as_secs_f64().to_string(), count));
+            // Divided once, so that a bound is told as it is written.
+            let seconds = |bound: Duration| (bound.as_micros() as f64 / 1e6).to_string();
+            let bounds = counts.at_most().map(|(bound, count)| (seconds(bound), count));
             for (bound, count) in bounds.chain([("+Inf".to_owned(), counts.count)]) {
                 let _ok = writeln!(self.0, "{name}_bucket{{{inside}le=\"{bound}\"}} {count}");
             }
