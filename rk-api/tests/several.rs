@@ -288,8 +288,8 @@ async fn servers_never_let_more_through_than_a_quota_has_room_for() {
         assert_eq!(made.len(), 7, "{count} servers: {refused:?}");
         let why = "exceeded quota: maps, requested: configmaps=1, used: configmaps=7, limited: configmaps=7";
         assert!(refused.iter().all(|error| error.as_ref().unwrap_err().to_string().ends_with(why)), "{refused:?}");
-        assert_eq!(used(&*quotas.get("maps").await.unwrap(), "configmaps"), "7");
-        assert_eq!(used(&*quotas.get("all").await.unwrap(), "count/configmaps"), "7");
+        assert_eq!(used(&quotas.get("maps").await.unwrap(), "configmaps"), "7");
+        assert_eq!(used(&quotas.get("all").await.unwrap(), "count/configmaps"), "7");
 
         // What goes at one server makes room at every other one, at once; a dry run takes nothing.
         let gone = made[0].as_ref().unwrap().metadata.name.clone().unwrap();
@@ -312,6 +312,6 @@ async fn servers_never_let_more_through_than_a_quota_has_room_for() {
             async move { services(i).patch(&format!("s{i}"), expose).await }
         }));
         assert_eq!(patched.await.iter().filter(|patched| patched.is_ok()).count(), 3);
-        assert_eq!(used(&*quotas.get("all").await.unwrap(), "services.nodeports"), "3");
+        assert_eq!(used(&quotas.get("all").await.unwrap(), "services.nodeports"), "3");
     }
 }

@@ -15,9 +15,12 @@ pub(crate) struct Shape {
     since: u64,
 }
 
-/// What an object is in the shape of a schema; `None` if it is that already.
+/// A schema, and what an object is in its shape; `None` if it is that already.
+type Shaped = (Weak<Schema>, Option<Arc<Object>>);
+
+/// What an object was last asked for.
 #[derive(Default)]
-struct Known(Mutex<Option<(Weak<Schema>, Option<Arc<Object>>)>>);
+struct Known(Mutex<Option<Shaped>>);
 
 impl Shape {
     /// Of a schema that came with the definition at this revision, unless it was in force before.

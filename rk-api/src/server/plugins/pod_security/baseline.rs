@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{
     super::{list, text},
     Version,
-    checks::{Pod, Violation, containers, quoted, setters, sorted, violation},
+    checks::{Check, Pod, Violation, containers, quoted, setters, sorted, violation},
     restricted,
 };
 
@@ -57,7 +57,7 @@ const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.i
 /// What the pod breaks. The level `restricted` has stricter checks of its own for capabilities, volumes and seccomp, since some
 /// release each.
 pub(super) fn violations(pod: &Pod<'_>, restricted: bool) -> Vec<Violation> {
-    let unless_stricter = |since: u32, check: fn(&Pod<'_>) -> Option<Violation>| {
+    let unless_stricter = |since: u32, check: Check| {
         if restricted && pod.version.since(since) { None } else { check(pod) }
     };
     [

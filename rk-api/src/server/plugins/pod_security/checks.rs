@@ -28,6 +28,9 @@ pub(super) fn violation(reason: &str, detail: String) -> Option<Violation> {
     Some(Violation { reason: reason.to_owned(), detail })
 }
 
+/// Looks for one thing.
+pub(super) type Check = fn(&Pod<'_>) -> Option<Violation>;
+
 /// A pod or a pod's template.
 pub(super) struct Pod<'a> {
     pub metadata: &'a Value,

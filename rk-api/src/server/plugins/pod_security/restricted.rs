@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{
     super::{list, text},
     baseline,
-    checks::{Pod, Violation, containers, quoted, setters, sorted, violation},
+    checks::{Check, Pod, Violation, containers, quoted, setters, sorted, violation},
 };
 
 const VOLUMES: [&str; 9] = [
@@ -26,7 +26,7 @@ pub(super) const CAPABILITIES: u32 = 22;
 pub(super) const SECCOMP: u32 = 19;
 
 pub(super) fn violations(pod: &Pod<'_>) -> Vec<Violation> {
-    let checks: [(u32, fn(&Pod<'_>) -> Option<Violation>); 6] = [
+    let checks: [(u32, Check); 6] = [
         (8, escalation),
         (CAPABILITIES, capabilities),
         (0, volumes),
