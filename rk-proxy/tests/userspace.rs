@@ -160,17 +160,33 @@ async fn what_one_of_two_shares_goes_on_with_the_other() {
     }
 }
 
-#[tokio::test]
-async fn datagrams_find_an_endpoint_and_their_way_back() {
-    let backend = Userspace::new(UserspaceConfig::default());
+/// A server that sends datagrams back.
+async fn datagram_echo() -> SocketAddr {
     let echo = UdpSocket::bind((own_ip(), 0)).await.unwrap();
-    let echo_at = echo.local_addr().unwrap();
+    let address = echo.local_addr().unwrap();
     tokio::spawn(async move {
         let mut buffer = [0; 1500];
         while let Ok((length, from)) = echo.recv_from(&mut buffer).await {
             echo.send_to(&buffer[..length], from).await.unwrap();
         }
     });
+    address
+}
+
+/// What comes back for a datagram, if anything does soon.
+async fn echoed(address: SocketAddr, text: &str) -> Option<String> {
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect(address).await.unwrap();
+    client.send(text.as_bytes()).await.unwrap();
+    let mut buffer = [0; 64];
+    let length = tokio::time::timeout(Duration::from_millis(200), client.recv(&mut buffer)).await.ok()?.ok()?;
+    Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
+#[tokio::test]
+async fn datagrams_find_an_endpoint_and_their_way_back() {
+    let backend = Userspace::new(UserspaceConfig::default());
+    let echo_at = datagram_echo().await;
     let ip = own_ip();
     let mut port = port(ip, vec![endpoint(echo_at)]);
     port.key.protocol = Protocol::Udp;
@@ -230,6 +246,77 @@ async fn services_of_the_api_are_served_and_failures_are_told() {
     let services = Api::<Service>::namespaced(client.clone(), "default");
     services.delete("web", rk_api::DeleteOptions::default()).await.unwrap();
     eventually("the service is gone", async || greeting(at).await.is_none().then_some(())).await;
+    stop.cancel();
+    running.await.unwrap();
+}
+
+#[tokio::test]
+async fn node_ports_affinity_and_datagrams_are_what_the_service_says() {
+    let client = api().await;
+    let node = own_ip();
+    let config = UserspaceConfig { node_addresses: vec![node], ..UserspaceConfig::default() };
+    let stop = CancellationToken::new();
+    let proxy = ServiceProxy::new(client.clone(), Arc::new(Userspace::new(config)), ProxyConfig::default());
+    let running = tokio::spawn(proxy.run(stop.clone()));
+    let ip = own_ip();
+    let ports = json!([{"name": "http", "port": 8080}, {"name": "dns", "port": 8053, "protocol": "UDP"}]);
+    let spec = json!({"type": "NodePort", "clusterIP": ip.to_string(), "ports": ports});
+    let made: Arc<Service> = create(&client, "default", json!({"metadata": {"name": "web"}, "spec": spec})).await;
+    let node_ports: Vec<_> =
+        made.spec.iter().flat_map(|spec| spec.ports.iter().flatten()).filter_map(|port| port.node_port).collect();
+    let [http, dns] = node_ports.try_into().unwrap();
+    let at_node = |port: i32| SocketAddr::new(node, u16::try_from(port).unwrap());
+    let at = SocketAddr::new(ip, 8080);
+    for (slice, name, protocol, address) in [
+        ("web-1", "http", "TCP", greeter("a").await),
+        ("web-2", "http", "TCP", greeter("b").await),
+        ("web-3", "dns", "UDP", datagram_echo().await),
+    ] {
+        let slice = json!({
+            "metadata": {"name": slice, "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4",
+            "ports": [{"name": name, "port": address.port(), "protocol": protocol}],
+            "endpoints": [{"addresses": [address.ip().to_string()]}],
+        });
+        create::<EndpointSlice>(&client, "default", slice).await;
+    }
+    let greetings = async |at: SocketAddr| {
+        let mut greetings = Vec::new();
+        for _ in 0..6 {
+            greetings.extend(greeting(at).await);
+        }
+        greetings
+    };
+    let (a, b) = (&"a".to_owned(), &"b".to_owned());
+    for at in [at, at_node(http)] {
+        let both = eventually("both endpoints answer", async || {
+            Some(greetings(at).await).filter(|seen| seen.contains(a) && seen.contains(b))
+        });
+        assert_eq!(both.await.iter().filter(|name| *name == a).count(), 3, "in turn");
+    }
+    for at in [SocketAddr::new(ip, 8053), at_node(dns)] {
+        let answer = eventually("a datagram comes back", async || echoed(at, "asked").await).await;
+        assert_eq!(answer, "asked");
+    }
+
+    let services = Api::<Service>::namespaced(client.clone(), "default");
+    let patch = |spec: serde_json::Value| Patch::merge(json!({"spec": spec}));
+    services.patch("web", patch(json!({"sessionAffinity": "ClientIP"}))).await.unwrap();
+    for at in [at, at_node(http)] {
+        eventually("a client stays with its endpoint", async || {
+            let seen = greetings(at).await;
+            (seen.len() == 6 && seen.iter().all(|name| *name == seen[0])).then_some(())
+        })
+        .await;
+    }
+    services.patch("web", patch(json!({"sessionAffinity": "None"}))).await.unwrap();
+    eventually("and no longer", async || Some(greetings(at).await).filter(|seen| seen.contains(a) && seen.contains(b)))
+        .await;
+
+    services.patch("web", patch(json!({"type": "ClusterIP"}))).await.unwrap();
+    eventually("the node port is closed", async || greeting(at_node(http)).await.is_none().then_some(())).await;
+    assert!(echoed(at_node(dns), "asked").await.is_none());
+    assert!(greeting(at).await.is_some());
     stop.cancel();
     running.await.unwrap();
 }

@@ -1,7 +1,13 @@
 //! What the default plugins decide, on clusters in memory.
 
 use k8s_openapi::api::core::v1::{Node, Pod};
-use rk_sched::{Profile, simulate::Simulator};
+use rk_sched::{
+    Profile,
+    framework::{CycleState, Filter},
+    model::PodInfo,
+    plugins::NodeName,
+    simulate::Simulator,
+};
 use serde_json::{Value, json};
 
 fn node(name: &str, zone: &str) -> Node {
@@ -124,6 +130,62 @@ fn one_per_node_fills_all_nodes_then_none() {
     }
     let said = refusal(&mut cluster, pod("late", "web", "100m", alone));
     assert!(said.contains("3 node(s) didn't match pod anti-affinity rules."), "{said}");
+}
+
+#[test]
+fn soft_taints_are_avoided_unless_they_are_tolerated() {
+    let tainted = |name: &str, keys: &[&str]| {
+        let mut node = node(name, "a");
+        let taints: Vec<_> = keys.iter().map(|key| json!({"key": key, "effect": "PreferNoSchedule"})).collect();
+        node.spec = serde_json::from_value(json!({"taints": taints})).unwrap();
+        node
+    };
+    let mut cluster = cluster(&[]);
+    for node in [tainted("two", &["x", "y"]), tainted("one", &["x"]), tainted("other", &["y", "z"])] {
+        cluster.set_node(node);
+    }
+    let tolerating = |effect: &str| json!({"tolerations": [{"key": "y", "operator": "Exists", "effect": effect}, {"key": "z", "operator": "Exists", "effect": effect}]});
+    for i in 0..3 {
+        let place = |cluster: &mut Simulator, kind: &str, spec: Value| {
+            cluster.schedule(pod(&format!("{kind}-{i}"), "web", "10m", spec)).unwrap().to_string()
+        };
+        assert_eq!(place(&mut cluster, "plain", json!({})), "one", "the fewest taints");
+        assert_eq!(place(&mut cluster, "tolerant", tolerating("PreferNoSchedule")), "other", "none that matters");
+        assert_eq!(place(&mut cluster, "any", tolerating("")), "other", "no effect is every effect");
+        assert_eq!(place(&mut cluster, "hard", tolerating("NoSchedule")), "one", "it tolerates another effect");
+    }
+}
+
+#[test]
+fn pods_go_where_they_even_out_cpu_and_memory() {
+    let mut cluster = cluster(&[("busy-cpu", "a"), ("busy-memory", "a")]);
+    let asks = |requests: Value| json!({"containers": [{"name": "c", "resources": {"requests": requests}}]});
+    for (node, requests) in [("busy-cpu", json!({"cpu": "2"})), ("busy-memory", json!({"memory": "4Gi"}))] {
+        let mut filler = asks(requests);
+        filler["nodeName"] = json!(node);
+        cluster.schedule(pod(node, "filler", "0", filler)).unwrap();
+    }
+    // Both nodes are as full as the other; what differs is of what.
+    let node = cluster.schedule(pod("cpu", "web", "0", asks(json!({"cpu": "1"})))).unwrap();
+    assert_eq!(&*node, "busy-memory");
+    let node = cluster.schedule(pod("memory", "web", "0", asks(json!({"memory": "2Gi"})))).unwrap();
+    assert_eq!(&*node, "busy-cpu");
+}
+
+#[test]
+fn a_named_node_is_the_only_one() {
+    // The simulator puts a pod with a name there unasked, so the plugin is asked by itself.
+    let cluster = cluster(&[("a1", "a"), ("b1", "b")]);
+    let snapshot = cluster.snapshot();
+    let reasons = |spec: Value| {
+        let pod = PodInfo::new(std::sync::Arc::new(pod("x", "web", "1", spec)));
+        ["a1", "b1"].map(|name| {
+            let node = snapshot.node(snapshot.find(name).unwrap());
+            NodeName.filter(&CycleState::default(), &pod, node).message()
+        })
+    };
+    assert_eq!(reasons(json!({"nodeName": "b1"})), ["node(s) didn't match the requested node name", ""]);
+    assert_eq!(reasons(json!({})), ["", ""]);
 }
 
 #[test]

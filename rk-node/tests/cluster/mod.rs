@@ -32,10 +32,15 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Whether this machine has Python, the server in some of the pods; says so where a test is skipped for want of it.
 pub fn has_python() -> bool {
-    let found = std::process::Command::new("python3").arg("--version").output().is_ok();
-    assert!(found || std::env::var("CI").as_deref() != Ok("true"), "CI must have python3");
+    has("python3")
+}
+
+/// Whether this machine has a program that some of the pods run; says so where a test is skipped for want of it.
+pub fn has(program: &str) -> bool {
+    let found = std::process::Command::new(program).arg("--version").output().is_ok();
+    assert!(found || std::env::var("CI").as_deref() != Ok("true"), "CI must have {program}");
     if !found {
-        println!("skipped: needs python3");
+        println!("skipped: needs {program}");
     }
     found
 }
@@ -232,6 +237,18 @@ impl Cluster {
         match tokio::time::timeout(PATIENCE, wait).await {
             Ok(message) => message,
             Err(_) => panic!("no event {reason} of {pod}: {:#?}", self.events().await),
+        }
+    }
+
+    /// Waits for an event of a pod whose message holds a text.
+    pub async fn until_told(&self, pod: &str, text: &str) {
+        let wait = async {
+            while !self.events().await.iter().any(|line| line.starts_with(pod) && line.contains(text)) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+            panic!("nobody told of {pod}: {text}: {:#?}", self.events().await);
         }
     }
 
