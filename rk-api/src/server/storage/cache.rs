@@ -299,6 +299,7 @@ mod tests {
     use rk_store::MemoryStore;
 
     use super::*;
+    use crate::server::storage::Selection;
 
     #[tokio::test]
     async fn loading_anew_shows_nobody_a_part() {
@@ -317,7 +318,7 @@ mod tests {
                 }
             }
         });
-        let (_, revision, mut cursor) = pods.snapshot_to_watch("", cache.reached());
+        let (_, revision, mut cursor) = pods.snapshot_to_watch(&Selection::default(), cache.reached());
         for _ in 0..200 {
             cache.load().await.unwrap();
         }
