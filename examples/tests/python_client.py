@@ -62,6 +62,20 @@ try:
 except dynamic.exceptions.ConflictError:
     pass
 dyn.server_side_apply(deployments, body=scaled, name="py", namespace="default", field_manager="two", force_conflicts=True)
+
+# the dynamic client's watch, from the first version on: what is there, a label, and what a field selector lets through
+labelled = {"metadata": {"labels": {"seen": "yes"}}}
+types, names = [], set()
+for event in deployments.watch(namespace="default", field_selector="metadata.name=py", resource_version="0", timeout=60):
+    if not types:
+        deployments.patch(body=labelled, name="py", namespace="default", content_type="application/merge-patch+json")
+    types.append(event["type"])
+    names.add(event["object"].metadata.name)
+    assert event["raw_object"]["kind"] == "Deployment", event["raw_object"]
+    if (event["object"].metadata.labels or {}).get("seen") == "yes":
+        break
+assert types[0] == "ADDED" and set(types[1:]) == {"MODIFIED"} and names == {"py"}, (types, names)
+
 until = time.time() + 60
 while (apps.read_namespaced_deployment("py", "default").status.ready_replicas or 0) != 2:
     assert time.time() < until, apps.read_namespaced_deployment("py", "default").status

@@ -1,6 +1,8 @@
 //! Versions of a custom resource that a webhook converts, over real HTTPS.
 #![cfg(feature = "serve")]
 
+mod kubectl_cluster;
+
 use std::sync::Arc;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -8,6 +10,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
+use kubectl_cluster::Cluster;
 use rk_api::{
     Client, ListOptions, Patch, Request, Resource, Verb, WatchEvent, WatchOptions, WriteOptions,
     server::{
@@ -21,10 +24,19 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-/// In v1 a host and a port, in v2 both in one text.
+/// An operator's definition with two versions, and where the images of its databases come from in the newer one.
+const DATABASES: &str = include_str!("operators/databases.yaml");
+const REGISTRY: &str = "registry.example.com/";
+
+/// In v1 a host and a port, in v2 both in one text. Databases name the registry of their image in v1.
 fn convert(mut object: Value, to: &str) -> Value {
-    let spec = object["spec"].take();
-    object["spec"] = if to.ends_with("/v2") {
+    let mut spec = object["spec"].take();
+    object["spec"] = if object["kind"] == "Database" {
+        let image = spec["image"].as_str().unwrap_or_default();
+        let plain = image.strip_prefix(REGISTRY).unwrap_or(image);
+        spec["image"] = if to.ends_with("/v1") { format!("{REGISTRY}{plain}").into() } else { plain.into() };
+        spec
+    } else if to.ends_with("/v2") {
         let (host, port) = (spec["host"].as_str().unwrap_or_default(), spec["port"].as_i64().unwrap_or_default());
         json!({"address": format!("{host}:{port}")})
     } else {
@@ -147,4 +159,53 @@ async fn objects_are_read_and_written_in_every_version() {
     let failed = send(&client, "v2", "", Verb::Create(body, WriteOptions::default())).await.unwrap_err();
     let why = "conversion webhook for example.com/v2, Kind=Peer failed: can't";
     assert!(failed.code() == 500 && failed.to_string().contains(why), "{failed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_applies_an_operators_versions() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let (port, ca) = webhook().await;
+    let conversion = format!(
+        "conversion: {{strategy: Webhook, webhook: {{conversionReviewVersions: [v1], clientConfig: {{url: 'https://127.0.0.1:{port}/', \
+         caBundle: {}}}}}}}",
+        STANDARD.encode(ca)
+    );
+    let definition = DATABASES.replace("conversion: {strategy: None}", &conversion);
+    assert_ne!(definition, DATABASES);
+    cluster.ok("apply --server-side -f -", &definition).await;
+    cluster.ok("wait --for=condition=Established crd --all --timeout=30s", "").await;
+    let database = |version: &str, name: &str, image: &str| {
+        format!(
+            "apiVersion: db.example.com/{version}\nkind: Database\nmetadata: {{name: {name}, namespace: default}}\n\
+             spec: {{instances: 3, image: '{image}', storage: {{size: 10Gi}}}}\n"
+        )
+    };
+    let old = database("v1beta1", "old", "db:16");
+    let applied = cluster
+        .ok("apply --server-side -f -", &[&old, "---\n", &database("v1", "new", "registry.example.com/db:17")].concat())
+        .await;
+    assert_eq!(applied.matches("serverside-applied").count(), 2, "{applied}");
+    // Each is shown in each version, alone and in lists.
+    for (version, images) in
+        [("v1", "registry.example.com/db:17 registry.example.com/db:16"), ("v1beta1", "db:17 db:16")]
+    {
+        let list = cluster
+            .ok(&format!("get databases.{version}.db.example.com -o jsonpath={{.items[*].spec.image}}"), "")
+            .await;
+        assert!(list.starts_with(images), "{version}: {list}");
+    }
+    // Applied again nothing changes; applied with a change, the change is stored in the other version.
+    let version = "get databases.v1.db.example.com old -o jsonpath={.metadata.resourceVersion}";
+    let before = cluster.ok(version, "").await;
+    cluster.ok("apply --server-side -f -", &old).await;
+    assert_eq!(cluster.ok(version, "").await, before);
+    cluster.ok("apply --server-side -f -", &database("v1beta1", "old", "db:18")).await;
+    let image = "get databases.v1.db.example.com old -o jsonpath={.spec.image}";
+    assert_eq!(cluster.ok(image, "").await, "registry.example.com/db:18");
+    let (applied, conflict) =
+        cluster.run("apply --server-side --field-manager=other -f -", &database("v1beta1", "old", "db:19")).await;
+    assert!(
+        !applied && conflict.contains("conflict with \"kubectl\"") && conflict.contains(".spec.image"),
+        "{conflict}"
+    );
 }

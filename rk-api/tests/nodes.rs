@@ -1,7 +1,10 @@
 //! Connections to a node: the server calls a kubelet's port with its certificate and passes on what it says.
 #![cfg(feature = "serve")]
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
 
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming, service::service_fn};
@@ -13,8 +16,9 @@ use k8s_openapi::api::{
 use rk_api::{
     Client, Patch, Resource, Verb, WriteOptions,
     server::{
-        KubeletClient, Server, ServerBuilder, UserInfo,
+        KubeletClient, Operation, Server, ServerBuilder, UserInfo,
         pki::{Pki, Wanted},
+        plugins::{forbid, from_fn},
         serve, tls_config,
     },
 };
@@ -182,6 +186,37 @@ async fn an_upgraded_stream_passes_through() {
     let mut echoed = String::new();
     stream.read_to_string(&mut echoed).await.unwrap();
     assert_eq!(echoed, "HELLO");
+}
+
+#[tokio::test]
+async fn connections_are_shown_to_admission() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&seen);
+    let guard = from_fn(
+        "NoExec",
+        |operation, resource, subresource| {
+            operation == Operation::Connect && resource.plural == "pods" && subresource != "log"
+        },
+        move |request| {
+            let attributes = &request.attributes;
+            told.lock().unwrap().push(format!("{} {}/{}", attributes.verb, attributes.name, attributes.subresource));
+            if attributes.subresource == "exec" { Err(forbid(request, "nobody may look inside")) } else { Ok(()) }
+        },
+    );
+    let ((address, _directory, _stop), _client) = cluster_with(|builder| builder.admission(guard)).await;
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    let exec = "/api/v1/namespaces/default/pods/p/exec?container=c&command=cat";
+    let head = format!("POST {exec} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: echo\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("nobody may look inside"), "{answer}");
+    assert_eq!(*seen.lock().unwrap(), ["connect p/exec"]);
+    // Reading a log is no connection.
+    let log = call(&address, "GET", "/api/v1/namespaces/default/pods/p/log?container=c&tailLines=1").await;
+    assert_eq!(log, (200, "last line\n".to_owned()));
+    call(&address, "GET", "/api/v1/namespaces/default/pods/p:1/proxy/").await;
+    assert_eq!(*seen.lock().unwrap(), ["connect p/exec", "connect p:1/proxy"]);
 }
 
 /// A port that says which path it was asked for, without TLS.

@@ -49,6 +49,11 @@ spec:
     let path =
         "get certificates.certs.example.com web -o jsonpath={.spec.issuerRef.kind}/{.spec.privateKey.rotationPolicy}";
     assert_eq!(cluster.ok(path, "").await, "Issuer/Never");
+    assert_eq!(cluster.ok("get certs -o name", "").await.trim(), "certificate.certs.example.com/web", "by category");
+    cluster.ok("create deployment web --image=i --replicas=0", "").await;
+    cluster.ok("create service clusterip web --tcp=80:8080", "").await;
+    let all = cluster.ok("get all -o name", "").await;
+    assert_eq!(all.lines().collect::<Vec<_>>(), ["service/web", "deployment.apps/web"]);
     let table = cluster.ok("get cert web", "").await;
     assert!(table.starts_with("NAME") && table.contains("SECRET") && table.contains("web-tls"), "{table}");
     refused(

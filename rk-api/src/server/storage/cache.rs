@@ -297,6 +297,7 @@ mod tests {
     use rk_store::MemoryStore;
 
     use super::*;
+    use crate::server::storage::Selection;
 
     #[tokio::test]
     async fn loading_anew_shows_nobody_a_part() {
