@@ -101,3 +101,27 @@ async fn a_policy_file_allows_what_it_says() {
     let rules = rules["status"]["resourceRules"].as_array().unwrap().clone();
     assert!(rules.iter().any(|rule| rule["resources"] == json!(["pods"]) && rule["verbs"][0] == "get"), "{rules:?}");
 }
+
+#[tokio::test]
+async fn rights_in_a_namespace_reach_nothing_of_the_cluster() {
+    let api = Api::start(|_, security| security).await;
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+    api.create("/api/v1/nodes", node).await;
+    let namespace = |name: &str| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    api.create("/api/v1/namespaces", namespace("dev")).await;
+    let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "jane"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane"}]});
+    api.create("/apis/rbac.authorization.k8s.io/v1/namespaces/dev/rolebindings", binding).await;
+    let jane = bearer("jane");
+    assert_eq!(api.get(&jane, "/api/v1/namespaces/dev/pods").await.code, 200);
+    for path in ["nodes", "nodes/n1", "nodes/n1/proxy/pods", "nodes/n1:10250/proxy/run/a/b/c", "persistentvolumes"] {
+        assert_eq!(api.get(&jane, &format!("/api/v1/namespaces/dev/{path}")).await.code, 404, "{path}");
+    }
+    for (group, kind) in [("authentication", "TokenReview"), ("authorization", "SubjectAccessReview")] {
+        let version = format!("{group}.k8s.io/v1");
+        let path = format!("/apis/{version}/namespaces/dev/{}s", kind.to_lowercase());
+        let review = json!({"apiVersion": version, "kind": kind, "spec": {"token": "x", "user": "jane"}});
+        assert_eq!(api.call(&jane, "POST", &path, review).await.code, 404, "{path}");
+    }
+}

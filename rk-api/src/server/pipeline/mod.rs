@@ -311,6 +311,10 @@ fn check(call: Call, namespace: &str, verb: &str) -> Result<Call, Error> {
         let why = "an empty namespace may not be set during creation or when naming an object";
         return Err(status::bad_request(why).into());
     }
+    if !call.resource().namespaced && !call.namespace.is_empty() {
+        // There is no such path, and what rights in a namespace allow must not reach an object of the cluster.
+        return Err(status::no_such_path().into());
+    }
     Ok(call)
 }
 
