@@ -156,8 +156,10 @@ impl Server {
 
     /// etcdctl with these arguments.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("etcdctl");
-        command.env("ETCDCTL_API", "3").args(["--endpoints", &self.url]).args(args);
+        // A job in the background ignores Ctrl-C, and what it starts does so too unless it is told not to.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT", "etcdctl", "--endpoints", &self.url]).args(args);
+        command.env("ETCDCTL_API", "3");
         command
     }
 
