@@ -1,7 +1,6 @@
 //! The real etcd and a server of this crate, for tests.
 
 use std::{
-    net::TcpListener,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -10,6 +9,7 @@ use std::{
 use rk_store::{
     Member, Store,
     etcd::{EtcdOptions, EtcdServer, EtcdStore, ServerOptions, Standalone},
+    testing::free_port,
 };
 use tempfile::TempDir;
 
@@ -37,12 +37,6 @@ pub fn has(program: &str) -> bool {
         eprintln!("skipped: {program} is not installed");
     }
     found
-}
-
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 impl Etcd {

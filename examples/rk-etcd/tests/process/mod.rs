@@ -6,7 +6,7 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -43,8 +43,7 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// An address that was free a moment ago.
 pub fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", rk_store::testing::free_port())
 }
 
 /// A running rk-etcd, killed when dropped.
