@@ -18,10 +18,13 @@ pub mod disk;
 pub mod engine;
 mod lease;
 pub mod model;
+mod ports;
 mod range;
 pub mod store;
 mod upkeep;
 mod watch;
+
+pub use ports::free_port;
 
 use std::{sync::Arc, time::Duration};
 

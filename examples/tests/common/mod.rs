@@ -8,17 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use rk_store::testing::free_port;
+
 /// A cluster as its user has it: the binary, a data folder, a kubeconfig.
 pub struct MiniCluster {
     child: Child,
     pub data: PathBuf,
     pub kubeconfig: PathBuf,
     pub ingress: u16,
-}
-
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The binary, ready to be given options.

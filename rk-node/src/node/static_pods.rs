@@ -24,6 +24,8 @@ const SEEN: &str = "kubernetes.io/config.seen";
 
 /// How often the folder is looked at, and mirrors are put right: the kubelet's `fileCheckFrequency` is 20 s.
 const PERIOD: Duration = Duration::from_secs(5);
+/// How soon after a mirror could not be written.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// What became of a static pod.
 pub(super) enum StaticChange {
@@ -146,6 +148,7 @@ pub(super) fn watch(shared: &Arc<Shared>) -> (mpsc::UnboundedReceiver<StaticChan
                 let at = seen.entry(uid.clone()).or_insert_with(|| rk_api::now().to_string());
                 if let Err(error) = mirror(&shared, pod, at).await {
                     tracing::warn!(pod = spec::name(pod), %error, "mirror pod not written");
+                    ticks.reset_after(AGAIN);
                 }
             }
         }
@@ -162,7 +165,8 @@ async fn delete_mirror(shared: &Shared, pod: &Pod) -> Result<(), Error> {
     }
 }
 
-/// Makes the mirror of a static pod, replacing one of an older manifest.
+/// Makes the mirror of a static pod, replacing one of an older manifest. It belongs to the Node, so there is none before the node is
+/// registered, as with the kubelet.
 async fn mirror(shared: &Shared, pod: &Pod, seen: &str) -> Result<(), Error> {
     let api = Api::<Pod>::namespaced(Arc::clone(&shared.client), spec::namespace(pod));
     let existing = match api.get_opt(spec::name(pod)).await {
@@ -185,10 +189,9 @@ async fn mirror(shared: &Shared, pod: &Pod, seen: &str) -> Result<(), Error> {
     let annotations = mirror.metadata.annotations.get_or_insert_default();
     annotations.insert(MIRROR.to_owned(), uid);
     annotations.insert(SEEN.to_owned(), seen.to_owned());
-    if let Some(node) = Api::<Node>::all(Arc::clone(&shared.client)).get_opt(&shared.config.name).await? {
-        let owner = json!([{"apiVersion": "v1", "kind": "Node", "name": shared.config.name,
-            "uid": node.metadata.uid, "controller": true}]);
-        mirror.metadata.owner_references = serde_json::from_value(owner).ok();
-    }
+    let node = Api::<Node>::all(Arc::clone(&shared.client)).get(&shared.config.name).await?;
+    let owner = json!([{"apiVersion": "v1", "kind": "Node", "name": shared.config.name,
+        "uid": node.metadata.uid, "controller": true}]);
+    mirror.metadata.owner_references = serde_json::from_value(owner).ok();
     api.create(&mirror).await.map(drop)
 }

@@ -4,7 +4,6 @@
 #![allow(dead_code)]
 
 use std::{
-    net::TcpListener,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -13,6 +12,7 @@ use std::{
 use rk_store::{
     Member, Store,
     etcd::{EtcdOptions, EtcdServer, EtcdStore, ServerOptions, Standalone},
+    testing::free_port,
 };
 use tempfile::TempDir;
 
@@ -40,12 +40,6 @@ pub fn has(program: &str) -> bool {
         eprintln!("skipped: {program} is not installed");
     }
     found
-}
-
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 impl Etcd {

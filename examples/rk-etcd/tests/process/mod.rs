@@ -6,7 +6,7 @@
 use std::{
     fs::File,
     io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     time::{Duration, Instant},
@@ -43,8 +43,7 @@ pub fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// An address that was free a moment ago.
 pub fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    format!("127.0.0.1:{}", rk_store::testing::free_port())
 }
 
 /// A running rk-etcd, killed when dropped.
@@ -242,8 +241,10 @@ impl Server {
 
     /// etcdctl with these arguments.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("etcdctl");
-        command.env("ETCDCTL_API", "3").args(["--endpoints", &self.url]).args(&self.ctl).args(args);
+        // A job in the background ignores Ctrl-C, and what it starts does so too unless it is told not to.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT", "etcdctl", "--endpoints", &self.url]).args(&self.ctl).args(args);
+        command.env("ETCDCTL_API", "3");
         command
     }
 
