@@ -25,6 +25,8 @@ pub mod leader;
 mod manager;
 pub mod resources;
 mod runtime;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod workqueue;
 
 pub use error::Error;

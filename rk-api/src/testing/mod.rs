@@ -1,5 +1,5 @@
-//! For tests: a control plane of the test's own (`TestControlPlane`, with the feature `server`), and the conformance suite of
-//! [`Client`]: whoever implements the contract runs it.
+//! For tests: a control plane of the test's own (`TestControlPlane`), and the conformance suites of [`Client`], `Authenticator`,
+//! `Authorizer` and `Admit`: whoever implements such a contract runs its suite. All but the one of `Client` need the feature `server`.
 //!
 //! ```
 //! # #[cfg(feature = "server")]
@@ -15,6 +15,12 @@
 //! ```
 
 #[cfg(feature = "server")]
+mod admission;
+#[cfg(feature = "server")]
+mod authentication;
+#[cfg(feature = "server")]
+mod authorization;
+#[cfg(feature = "server")]
 mod control_plane;
 mod verbs;
 mod watches;
@@ -24,7 +30,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 #[cfg(feature = "server")]
-pub use control_plane::TestControlPlane;
+pub use {
+    admission::admit_conformance, authentication::authenticator_conformance, authorization::authorizer_conformance,
+    control_plane::TestControlPlane,
+};
 
 use crate::{Client, DeleteOptions, Error, ListOptions, Object, Request, Resource, Verb, WriteOptions};
 
