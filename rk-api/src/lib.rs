@@ -7,7 +7,7 @@
 //!   process, or (feature `remote`) any API server over HTTP. [`Api`] is its typed face.
 //! - [`Informer`]: a shared, always current copy of a collection.
 //! - `server` (feature): the API server, a `tower::Service`; `serve` puts hyper and rustls around it.
-//! - `testing` (feature): the conformance suite of [`Client`].
+//! - `testing` (feature): the conformance suites of [`Client`] and of the server's contracts, and a control plane for tests.
 //!
 //! A control plane inside a program, with no socket and no second process:
 //!

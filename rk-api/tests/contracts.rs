@@ -3,16 +3,18 @@
 
 use std::{path::Path, sync::Arc, time::SystemTime};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use rk_api::{
     Object, Request, Resource, Verb, WriteOptions,
     server::{
-        AdmissionRequest, Admit, Attributes, Authenticator, Credentials, Notes, Operation, Reinvocation, UserInfo,
+        AdmissionRequest, Admit, Attributes, AuthenticationError, Authenticator, Credentials, Notes, Operation,
+        Reinvocation, UserInfo,
         authn::{
             self, BootstrapTokens, ClientCertificates, ServiceAccountTokens, StaticTokens, TokenSigner,
             service_account_user,
         },
-        authz::{self, Abac, NodeAuthorizer, Rbac, SuperUsers},
+        authz::{self, Abac, AlwaysAllow, NodeAuthorizer, Rbac, SuperUsers},
         pki::{Pki, Wanted},
         plugins,
     },
@@ -97,7 +99,7 @@ async fn service_account_tokens_conform() {
         sign(OTHER_KEY, ISSUER, &uid, 600),
         sign(KEY, "https://elsewhere", &uid, 600),
         sign(KEY, ISSUER, "another-uid", 600),
-        sign(KEY, ISSUER, &uid, -5),
+        sign(KEY, ISSUER, &uid, -100),
     ];
     authenticator_conformance(&tokens, &[(known, user)], &wrong).await;
 }
@@ -107,7 +109,7 @@ async fn client_certificates_and_several_together_conform() {
     let folder = tempfile::tempdir().unwrap();
     let pki = Pki::open(folder.path()).unwrap();
     let shown = |wanted: Wanted| {
-        let identity = pki.issue(&wanted).unwrap();
+        let identity = pki.identity(&wanted.common_name, &wanted).unwrap();
         let der = Bytes::copy_from_slice(&CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap());
         Credentials { certificate: Some(Ok(der.clone())), chain: [der].into(), ..Credentials::default() }
     };
@@ -326,4 +328,39 @@ async fn admission_plugins_conform() {
     for (name, passes, refused) in cases {
         admit_conformance(named(name), &*reader, passes, refused).await;
     }
+}
+
+#[tokio::test]
+#[should_panic(expected = "foreign credentials are taken for jane's")]
+async fn an_authenticator_that_knows_everybody_does_not_conform() {
+    struct Anybody;
+    #[async_trait]
+    impl Authenticator for Anybody {
+        async fn authenticate(&self, credentials: &Credentials) -> Result<Option<UserInfo>, AuthenticationError> {
+            Ok(credentials.token.as_ref().map(|_| jane()))
+        }
+    }
+    authenticator_conformance(&Anybody, &[], &[]).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "allowed because")]
+async fn an_authorizer_that_allows_strangers_all_does_not_conform() {
+    authorizer_conformance(&AlwaysAllow, &[asks(jane(), "get", "pods", "default", "web")], &[]).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "Counts: changed again")]
+async fn a_plugin_that_adds_each_time_does_not_conform() {
+    let control_plane = TestControlPlane::start().await.unwrap();
+    let adds = |request: &mut AdmissionRequest| {
+        let labels = &mut request.object.as_mut().unwrap()["metadata"]["labels"];
+        let count = labels["count"].as_str().map_or(0, |count| count.parse().unwrap_or(0));
+        *labels = json!({"count": (count + 1).to_string()});
+        Ok(())
+    };
+    let plugin = plugins::mutating_fn("Counts", |_, _, _| true, adds);
+    let pods = Resource::new("", "v1", "Pod", "pods", true);
+    let passes = || write(Operation::Create, pods.clone(), None, Some(pod(json!({}))));
+    admit_conformance(&*plugin, &*control_plane.server().reader(), &[&passes], &[]).await;
 }

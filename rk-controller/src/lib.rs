@@ -3,6 +3,7 @@
 //! - [`Reconcile`] and [`Controller`]: write what one kind of object means; run it on any [`rk_api::Client`].
 //! - [`workqueue`]: keys to work on, each once, failed ones later each time.
 //! - [`leader`]: of several copies of a program one works.
+//! - `testing` (feature): the conformance suite of [`Reconcile`]: each write fails once, and each is the last of its writer.
 //! - [`controllers`]: Kubernetes' own, one module each; [`ControllerManager`] runs them all on shared informers.
 //!
 //! ```no_run

@@ -1,26 +1,28 @@
 //! The conformance suite of `Reconcile`, of the controllers of Kubernetes.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
+use async_trait::async_trait;
 use futures::{FutureExt, future::BoxFuture};
-use rk_api::{Client, Error, Request, Verb, WriteOptions, testing::TestControlPlane};
-use rk_controller::{ControllerManager, ManagerConfig, testing};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use parking_lot::Mutex;
+use rk_api::{Client, Error, Informers, Patch, Request, Verb, WriteOptions, testing::TestControlPlane};
+use rk_controller::{Action, Context, Controller, ControllerManager, ManagerConfig, Reconcile, testing};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-/// Creates objects in `default`.
-async fn create(control_plane: &TestControlPlane, objects: &[Value]) -> Result<(), Error> {
+/// Creates objects, in this namespace if their kind has one.
+async fn create(control_plane: &TestControlPlane, namespace: &str, objects: &[Value]) -> Result<(), Error> {
     for object in objects {
         let (api_version, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
         let resource = control_plane.server().resource_of(api_version, kind).unwrap();
-        let namespace = if resource.namespaced { "default".to_owned() } else { String::new() };
+        let namespace = if resource.namespaced { namespace.to_owned() } else { String::new() };
         let verb = Verb::Create(object.clone(), WriteOptions::default());
         let request = Request { resource, namespace, name: String::new(), subresource: String::new(), verb };
         let created = control_plane.client().request(request.clone()).await?;
         if object["status"].is_object() {
-            let mut whole = created.value()?;
-            whole["status"] = object["status"].clone();
-            let verb = Verb::Update(whole, WriteOptions::default());
+            let patch = Patch::merge(json!({"status": object["status"]}));
+            let verb = Verb::Patch(patch, WriteOptions::default());
             let name = created.meta().name.to_string();
             control_plane.client().request(Request { name, subresource: "status".to_owned(), verb, ..request }).await?;
         }
@@ -44,7 +46,7 @@ fn manager(
 
 /// Runs the suite on controllers, on these objects.
 async fn conform(controllers: &'static [&'static str], objects: &[Value]) {
-    let world = async |control_plane: &TestControlPlane| create(control_plane, objects).await;
+    let world = async |control_plane: &TestControlPlane| create(control_plane, "default", objects).await;
     testing::conformance(world, manager(controllers)).await;
 }
 
@@ -127,9 +129,11 @@ async fn service_accounts_and_root_certificates_conform() {
 async fn namespaces_that_go_conform() {
     let world = async |control_plane: &TestControlPlane| {
         let map = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}});
-        create(control_plane, &[map("a"), map("b"), pod("p", "web", "10.0.0.1")]).await?;
+        create(control_plane, "", &[json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "dev"}})])
+            .await?;
+        create(control_plane, "dev", &[map("a"), map("b"), map("c")]).await?;
         let namespaces = rk_api::Api::<k8s_openapi::api::core::v1::Namespace>::all(control_plane.client());
-        namespaces.delete("default", rk_api::DeleteOptions::default()).await.map(drop)
+        namespaces.delete("dev", rk_api::DeleteOptions::default()).await.map(drop)
     };
     testing::conformance(world, manager(&["namespace-controller"])).await;
 }
@@ -139,7 +143,65 @@ async fn what_lost_its_owner_is_collected() {
     let world = async |control_plane: &TestControlPlane| {
         let owner = |uid: &str| json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "gone", "uid": uid, "blockOwnerDeletion": true}]);
         let map = |name: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "ownerReferences": owner("1-2-3")}});
-        create(control_plane, &[map("a"), map("b")]).await
+        create(control_plane, "default", &[map("a"), map("b")]).await
     };
     testing::conformance(world, manager(&["garbage-collector-controller"])).await;
+}
+
+/// Makes a ConfigMap for each Secret, unless it remembers that it did.
+struct Forgetful {
+    done: Mutex<BTreeSet<String>>,
+    /// Whether it remembers before it has done it.
+    early: bool,
+}
+
+#[async_trait]
+impl Reconcile for Forgetful {
+    type Object = Secret;
+
+    async fn reconcile(&self, secret: Arc<Secret>, context: &Context) -> Result<Action, rk_controller::Error> {
+        let name = secret.metadata.name.clone().unwrap_or_default();
+        if self.done.lock().contains(&name) {
+            return Ok(Action::await_change());
+        }
+        if self.early {
+            self.done.lock().insert(name.clone());
+        }
+        let mut map = ConfigMap::default();
+        if self.early {
+            map.metadata.name = Some(name.clone());
+        } else {
+            map.metadata.generate_name = Some(format!("{name}-"));
+        }
+        match context.api::<ConfigMap>("default").create(&map).await {
+            Err(error) if !error.is_already_exists() => return Err(error.into()),
+            _ => {}
+        }
+        self.done.lock().insert(name);
+        Ok(Action::await_change())
+    }
+}
+
+async fn forgetful(early: bool) {
+    let world = async |control_plane: &TestControlPlane| {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}});
+        create(control_plane, "default", &[secret]).await
+    };
+    let start = |client: Arc<dyn Client>, stop: CancellationToken| async move {
+        let reconciler = Forgetful { done: Mutex::default(), early };
+        Controller::new("forgetful", reconciler, &Informers::new(client)).run(stop).await;
+    };
+    testing::conformance(world, start).await;
+}
+
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "a new instance wrote [create ConfigMap default/]")]
+async fn one_that_only_remembers_what_it_did_does_not_conform() {
+    forgetful(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "after write 0 (create ConfigMap default/) failed there is []")]
+async fn one_that_takes_a_write_for_done_does_not_conform() {
+    forgetful(true).await;
 }

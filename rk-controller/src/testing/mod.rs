@@ -117,10 +117,21 @@ where
             };
             trial.settle(&what).await;
             let state = world::state(&trial.control_plane, &written).await;
-            assert_eq!(state, wanted, "the world after {what}");
+            let (missing, surplus) = (without(&wanted, &state), without(&state, &wanted));
+            assert!(
+                missing.is_empty() && surplus.is_empty(),
+                "after {what} there is {surplus:#?} in place of {missing:#?}"
+            );
             instance.end();
         }
     }
+}
+
+/// Those of the first that are not among the others.
+fn without<'a>(some: &'a [String], others: &[String]) -> Vec<&'a String> {
+    let mut left: Vec<_> = others.iter().collect();
+    let mut taken = |object: &String| left.iter().position(|other| *other == object).map(|at| left.swap_remove(at));
+    some.iter().filter(|object| taken(object).is_none()).collect()
 }
 
 /// A world of its own with one fault.

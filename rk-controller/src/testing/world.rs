@@ -38,7 +38,7 @@ pub(super) async fn state(control_plane: &TestControlPlane, collections: &BTreeS
     objects
 }
 
-/// Takes out times and what counts versions, and notes uids.
+/// Takes out times, what counts versions, and lists that are empty, which is as if they were not there; and notes uids.
 fn forget(value: &mut Value, made_up: &mut BTreeMap<String, String>) {
     match value {
         Value::Object(fields) => {
@@ -48,6 +48,7 @@ fn forget(value: &mut Value, made_up: &mut BTreeMap<String, String>) {
             if let Some(uid) = fields.get("uid").and_then(Value::as_str) {
                 made_up.insert(uid.to_owned(), "a uid".to_owned());
             }
+            fields.retain(|_, field| field.as_array().is_none_or(|items| !items.is_empty()));
             fields.values_mut().for_each(|field| forget(field, made_up));
         }
         Value::Array(items) => items.iter_mut().for_each(|item| forget(item, made_up)),
