@@ -170,8 +170,8 @@ async fn config(flags: &Flags) -> Result<MemberConfig, Error> {
     Ok(config)
 }
 
-/// Serves until the process is told to end, or the member can't go on.
-pub(crate) async fn run(flags: Flags) -> Result<(), Error> {
+/// Serves until the process is told to end, or the member can't go on; every second connection in a runtime of its own.
+pub(crate) async fn run(flags: Flags, second: tokio::runtime::Handle) -> Result<(), Error> {
     let compaction = flags.auto_compaction().map_err(Error::Flags)?;
     let tls = client_tls(&flags)?;
     let dir = flags.data_dir();
@@ -190,6 +190,7 @@ pub(crate) async fn run(flags: Flags) -> Result<(), Error> {
     options.max_concurrent_streams = flags.max_concurrent_streams;
     options.keepalive_interval = flags.grpc_keepalive_interval;
     options.keepalive_timeout = flags.grpc_keepalive_timeout;
+    options.second_runtime = Some(second);
     let server = EtcdServer::new(store.clone(), store.clone(), options);
     let mut tasks = JoinSet::new();
     listen(&mut tasks, &flags.listen_client_urls, &tls, |listener, tls| {

@@ -14,6 +14,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -79,7 +80,8 @@ impl EtcdServer {
 
     async fn accept(&self, listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, only_web: bool) {
         let acceptor = tls.map(TlsAcceptor::from);
-        let mut connections = tokio::task::JoinSet::new();
+        let second = self.options().second_runtime.clone();
+        let (mut here, mut there) = (JoinSet::new(), JoinSet::new());
         loop {
             let stream = tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -91,23 +93,30 @@ impl EtcdServer {
                         continue;
                     }
                 },
-                Some(_) = connections.join_next() => continue,
+                Some(_) = here.join_next() => continue,
+                Some(_) = there.join_next() => continue,
             };
-            let (server, acceptor) = (self.clone(), acceptor.clone());
-            connections.spawn(async move {
-                if let Err(error) = server.connection(stream, acceptor, only_web).await {
+            let connection = self.clone().connection(stream.into_std(), acceptor.clone(), only_web);
+            let connection = async {
+                if let Err(error) = connection.await {
                     tracing::debug!(%error, "a connection has failed");
                 }
-            });
+            };
+            match &second {
+                Some(second) if there.len() < here.len() => there.spawn_on(connection, second),
+                _ => here.spawn(connection),
+            };
         }
     }
 
     async fn connection(
         self,
-        stream: TcpStream,
+        stream: io::Result<std::net::TcpStream>,
         acceptor: Option<TlsAcceptor>,
         only_web: bool,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        // A stream belongs to the runtime that it is made in.
+        let stream = TcpStream::from_std(stream?)?;
         stream.set_nodelay(true)?;
         let stream = Metered::new(stream, self.meter());
         let options = self.options().clone();

@@ -38,6 +38,9 @@ pub struct ServerOptions {
     pub keepalive_interval: Duration,
     /// Time in which it must answer that.
     pub keepalive_timeout: Duration,
+    /// Another runtime than the caller's, which takes every second of the connections there are at a time. While there is one
+    /// connection its threads sleep, where another worker of the same runtime would be woken for each request.
+    pub second_runtime: Option<tokio::runtime::Handle>,
 }
 
 impl Default for ServerOptions {
@@ -50,6 +53,7 @@ impl Default for ServerOptions {
             max_concurrent_streams: u32::MAX,
             keepalive_interval: Duration::from_secs(2 * 3600),
             keepalive_timeout: Duration::from_secs(20),
+            second_runtime: None,
         }
     }
 }
