@@ -1,7 +1,7 @@
 //! Feeds damaged and arbitrary bytes to what rk-store, rk-raft and rk-api read from disk and from others: nothing may panic, hang, take memory
 //! without bound or be taken for what it is not.
 //!
-//! `cargo run --release --manifest-path fuzz/Cargo.toml -- TARGET [SECONDS [FIRST]]` runs cases one after the other, from number
+//! `cargo run --profile fuzz -p rk-fuzz -- TARGET [SECONDS [FIRST]]` runs cases one after the other, from number
 //! FIRST on, for that much CPU time (600 s). A case is made from its number alone, and a case that fails prints it. Targets:
 //! - command, head, log, values, checkpoint, snapshot: what rk-store keeps and backs up;
 //! - request: what clients send a server of the etcd v3 API;
