@@ -31,6 +31,11 @@ impl MiniCluster {
 
     /// The same with the API on this port.
     pub fn start_at(data: &Path, api_port: u16, args: &[&str]) -> Self {
+        Self::start_reading(data, api_port, args, Stdio::null())
+    }
+
+    /// The same with something on its standard input.
+    pub fn start_reading(data: &Path, api_port: u16, args: &[&str], input: Stdio) -> Self {
         let ingress = free_port();
         let kubeconfig = data.join("kubeconfig");
         let mut child = binary()
@@ -38,6 +43,7 @@ impl MiniCluster {
             .arg("--data-dir")
             .arg(data)
             .args(args)
+            .stdin(input)
             .stdout(Stdio::piped())
             .stderr(Stdio::from(std::fs::OpenOptions::new().create(true).append(true).open(log_of(data)).unwrap()))
             .spawn()
