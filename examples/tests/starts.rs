@@ -130,3 +130,27 @@ fn a_copy_of_a_stopped_cluster_s_folder_is_the_cluster() {
     cluster.stop();
     assert!(!data.exists(), "nothing was written to where the folder was");
 }
+
+#[test]
+fn the_demo_shows_all_and_ends_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = binary();
+    command.args(["--demo", "--api-port", "0", "-p", &format!("{}:80@loadbalancer", common::free_port())]);
+    command.arg("--data-dir").arg(dir.path().join("data"));
+    let output = command.output().unwrap();
+    let (told, status) = (text(&output), output.status);
+    assert!(status.success(), "{status}: {told}");
+    let (_, done) = told.split_once("demo done in ").unwrap_or_else(|| panic!("{told}"));
+    let steps = [
+        "deploy a web",
+        "through its service",
+        "through the ingress",
+        "scale it",
+        "kill a container",
+        "kill a node",
+        "remove it",
+    ];
+    for step in steps {
+        assert!(done.contains(step), "{step}: {told}");
+    }
+}
