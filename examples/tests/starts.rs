@@ -7,6 +7,7 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use common::{MiniCluster, binary, have, text};
@@ -129,6 +130,41 @@ fn a_copy_of_a_stopped_cluster_s_folder_is_the_cluster() {
     cluster.k(&["rollout", "status", "deployment/web", "--timeout=60s"]);
     cluster.stop();
     assert!(!data.exists(), "nothing was written to where the folder was");
+}
+
+#[test]
+fn a_terminal_shows_the_start_and_then_what_runs() {
+    if !have("script") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let [manifest, pid, typescript] = ["web.yaml", "pid", "typescript"].map(|name| dir.path().join(name));
+    fs::write(&manifest, common::web()).unwrap();
+    let run = format!(
+        "stty cols 160 rows 60; echo $$ > {pid}; exec {cluster} --agents 1 --api-port 0 -p {port}:80@loadbalancer --data-dir {data} -f {manifest}",
+        pid = pid.display(),
+        cluster = binary().get_program().display(),
+        port = common::free_port(),
+        data = dir.path().join("data").display(),
+        manifest = manifest.display(),
+    );
+    let mut script = Command::new("script");
+    script.args(["-qefc", &run]).arg(&typescript).env("TERM", "xterm").stdin(Stdio::null()).stdout(Stdio::null());
+    let mut terminal = script.spawn().unwrap();
+    let shown = common::eventually(Duration::from_secs(60), || {
+        let shown = String::from_utf8_lossy(&fs::read(&typescript).unwrap_or_default()).into_owned();
+        let all = ["ready", "rk-agent-0", "Ready", "DEPLOYMENT", "default/web", "2/2", "RECENT EVENTS", "Scheduled"];
+        match all.into_iter().find(|part| !shown.contains(part)) {
+            Some(part) => Err(format!("no {part}: {shown}")),
+            None => Ok(shown),
+        }
+    });
+    // Steps of the start, each with its time, come before what runs.
+    let (start, _) = shown.split_once("RECENT EVENTS").unwrap();
+    assert!(start.contains(" s] "), "{start}");
+    let pid = fs::read_to_string(&pid).unwrap();
+    assert!(Command::new("kill").arg(pid.trim()).status().unwrap().success());
+    assert!(terminal.wait().unwrap().success());
 }
 
 #[test]

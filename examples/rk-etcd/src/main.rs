@@ -25,15 +25,6 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()
 }
 
-/// The runtime of every second connection, in a thread of its own: with many clients the core that is left has time for them.
-fn second_runtime() -> std::io::Result<tokio::runtime::Handle> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let handle = runtime.handle().clone();
-    let run = move || runtime.block_on(std::future::pending::<()>());
-    std::thread::Builder::new().name("connections".to_owned()).spawn(run)?;
-    Ok(handle)
-}
-
 fn main() -> std::process::ExitCode {
     let (arguments, without_effect) = compat::arguments(std::env::args_os());
     let flags = Flags::parse_from(arguments);
@@ -45,8 +36,8 @@ fn main() -> std::process::ExitCode {
     for (flag, why) in without_effect {
         tracing::warn!("--{flag} has no effect: {why}");
     }
-    let (runtime, second) = match runtime().and_then(|runtime| Ok((runtime, second_runtime()?))) {
-        Ok(runtimes) => runtimes,
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "no runtime");
             return std::process::ExitCode::FAILURE;
@@ -55,7 +46,7 @@ fn main() -> std::process::ExitCode {
     let done = runtime.block_on(async {
         match flags.command {
             Some(Command::Snapshot(Snapshots::Restore(restore))) => restore.run().await,
-            None => server::run(flags, second).await,
+            None => server::run(flags).await,
         }
     });
     match done {

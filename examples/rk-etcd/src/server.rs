@@ -5,7 +5,7 @@ use std::{
     hash::{BuildHasher, Hasher, RandomState},
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use rk_store::{
     Cluster, Limits, auto_compact,
     etcd::{EtcdServer, ServerOptions, server_tls},
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, runtime::Handle, task::JoinSet};
 
 use crate::{
     auto_tls::self_signed,
@@ -170,8 +170,22 @@ async fn config(flags: &Flags) -> Result<MemberConfig, Error> {
     Ok(config)
 }
 
-/// Serves until the process is told to end, or the member can't go on; every second connection in a runtime of its own.
-pub(crate) async fn run(flags: Flags, second: tokio::runtime::Handle) -> Result<(), Error> {
+/// The runtime of every second connection, in a thread of its own: with many clients the core that is left has time for them.
+fn second_runtime() -> Option<Handle> {
+    static SECOND: OnceLock<Option<Handle>> = OnceLock::new();
+    let start = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let run = move || runtime.block_on(std::future::pending::<()>());
+        std::thread::Builder::new().name("connections".to_owned()).spawn(run)?;
+        Ok::<_, std::io::Error>(handle)
+    };
+    let started = || start().inspect_err(|error| tracing::warn!(%error, "connections have one runtime")).ok();
+    SECOND.get_or_init(started).clone()
+}
+
+/// Serves until the process is told to end, or the member can't go on.
+pub(crate) async fn run(flags: Flags) -> Result<(), Error> {
     let compaction = flags.auto_compaction().map_err(Error::Flags)?;
     let tls = client_tls(&flags)?;
     let dir = flags.data_dir();
@@ -190,7 +204,7 @@ pub(crate) async fn run(flags: Flags, second: tokio::runtime::Handle) -> Result<
     options.max_concurrent_streams = flags.max_concurrent_streams;
     options.keepalive_interval = flags.grpc_keepalive_interval;
     options.keepalive_timeout = flags.grpc_keepalive_timeout;
-    options.second_runtime = Some(second);
+    options.second_runtime = Some(second_runtime);
     let server = EtcdServer::new(store.clone(), store.clone(), options);
     let mut tasks = JoinSet::new();
     listen(&mut tasks, &flags.listen_client_urls, &tls, |listener, tls| {

@@ -80,7 +80,7 @@ impl EtcdServer {
 
     async fn accept(&self, listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, only_web: bool) {
         let acceptor = tls.map(TlsAcceptor::from);
-        let second = self.options().second_runtime.clone();
+        let second = self.options().second_runtime;
         let (mut here, mut there) = (JoinSet::new(), JoinSet::new());
         loop {
             let stream = tokio::select! {
@@ -102,9 +102,9 @@ impl EtcdServer {
                     tracing::debug!(%error, "a connection has failed");
                 }
             };
-            match &second {
-                Some(second) if there.len() < here.len() => there.spawn_on(connection, second),
-                _ => here.spawn(connection),
+            match second.filter(|_| there.len() < here.len()).and_then(|second| second()) {
+                Some(second) => there.spawn_on(connection, &second),
+                None => here.spawn(connection),
             };
         }
     }
