@@ -18,7 +18,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{TlsError, http::roots};
 
@@ -30,7 +30,8 @@ const MAX_ANSWER: usize = 8 << 20;
 pub(crate) enum Trust<'a> {
     /// Certificates of these authorities, in PEM.
     Authorities(&'a str),
-    /// Anybody, which somebody asked for in so many words (`insecureSkipTLSVerify`).
+    /// Anybody: somebody asked for that in so many words (`insecureSkipTLSVerify`), or nobody could know whose certificate it should
+    /// be (`proxy` to a pod).
     Anybody,
 }
 
@@ -122,8 +123,17 @@ pub(crate) async fn connect(
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let Some((config, name)) = tls else { return Ok(Box::new(stream)) };
+    Ok(Box::new(secure(stream, config, name).await?))
+}
+
+/// TLS over a connection, to somebody of that name (a host's name or address).
+pub(crate) async fn secure(
+    stream: TcpStream,
+    config: &Arc<ClientConfig>,
+    name: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(name.to_owned()).map_err(std::io::Error::other)?;
-    Ok(Box::new(TlsConnector::from(Arc::clone(config)).connect(name, stream).await?))
+    TlsConnector::from(Arc::clone(config)).connect(name, stream).await
 }
 
 /// Sends a request over a connection and reads the whole answer.
