@@ -178,6 +178,49 @@ async fn what_was_stored_before_a_schema_changed_is_read_in_its_new_shape() {
     assert_eq!(changed.value().unwrap()["spec"], json!({"every": "6s", "zone": "here"}));
 }
 
+#[tokio::test]
+async fn a_definition_in_a_group_of_kubernetes_own_needs_an_approval() {
+    let server = Server::builder(Arc::new(MemoryStore::new())).build().await.unwrap();
+    let client = server.client(UserInfo::loopback());
+    let mut own = definition();
+    own["metadata"]["name"] = "crons.batch.k8s.io".into();
+    own["spec"]["group"] = "batch.k8s.io".into();
+    let refused = server.define(own.clone()).await.unwrap_err();
+    let wanted = "metadata.annotations[api-approved.kubernetes.io]: Required value: protected groups must have approval annotation";
+    assert!(refused.is_invalid() && refused.to_string().contains(wanted), "{refused}");
+
+    // What was not approved is served as well, if it says so.
+    own["metadata"]["annotations"] = json!({"api-approved.kubernetes.io": "unapproved, a trial"});
+    server.define(own).await.unwrap();
+    let definitions =
+        Resource::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", false);
+    let send = async |verb| {
+        let (namespace, subresource) = (String::new(), String::new());
+        let name = "crons.batch.k8s.io".to_owned();
+        let request = Request { resource: definitions.clone(), namespace, name, subresource, verb };
+        client.request(request).await.map(|object| object.value().unwrap())
+    };
+    let condition = async || {
+        let mut found = send(Verb::Get).await.unwrap();
+        let conditions = found["status"]["conditions"].as_array_mut().unwrap();
+        let of_it = conditions.iter_mut().find(|one| one["type"] == "KubernetesAPIApprovalPolicyConformant").unwrap();
+        ["status", "reason", "message"].map(|field| of_it[field].as_str().unwrap().to_owned())
+    };
+    assert_eq!(condition().await, ["False", "UnapprovedAnnotation", "not approved: \"unapproved, a trial\""]);
+
+    let annotate = |text: Value| {
+        let patch = Patch::merge(json!({"metadata": {"annotations": {"api-approved.kubernetes.io": text}}}));
+        send(Verb::Patch(patch, WriteOptions::default()))
+    };
+    assert!(annotate(Value::Null).await.unwrap_err().is_invalid());
+    annotate("https://example.com/1".into()).await.unwrap();
+    let wanted = ["True", "ApprovedAnnotation", "approved in https://example.com/1"];
+    // The status follows in its own time.
+    while condition().await != wanted {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
 /// Lets everybody do everything but what concerns one cron, and notes what was asked.
 #[derive(Default)]
 struct NotTheirs(Mutex<Vec<String>>);
