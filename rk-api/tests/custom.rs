@@ -1,12 +1,14 @@
 //! Custom resources: defined, served, printed and deleted while the server runs.
 #![cfg(feature = "server")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
 use http_body_util::{BodyExt, Full};
+use k8s_openapi::api::core::v1::ConfigMap;
 use rk_api::{
     Client, DeleteOptions, ListOptions, Patch, Request, Resource, Verb, WriteOptions,
-    server::{Server, UserInfo},
+    server::{Attributes, Authorizer, Decision, Server, UserInfo, plugins::OwnerReferencesPermissionEnforcement},
 };
 use rk_store::{MemoryStore, Store};
 use serde_json::{Value, json};
@@ -174,4 +176,95 @@ async fn what_was_stored_before_a_schema_changed_is_read_in_its_new_shape() {
     let patch = Patch::merge(json!({"spec": {"every": "6s"}}));
     let changed = client.request(request("v1", "a", "", Verb::Patch(patch, WriteOptions::default()))).await.unwrap();
     assert_eq!(changed.value().unwrap()["spec"], json!({"every": "6s", "zone": "here"}));
+}
+
+#[tokio::test]
+async fn a_definition_in_a_group_of_kubernetes_own_needs_an_approval() {
+    let server = Server::builder(Arc::new(MemoryStore::new())).build().await.unwrap();
+    let client = server.client(UserInfo::loopback());
+    let mut own = definition();
+    own["metadata"]["name"] = "crons.batch.k8s.io".into();
+    own["spec"]["group"] = "batch.k8s.io".into();
+    let refused = server.define(own.clone()).await.unwrap_err();
+    let wanted = "metadata.annotations[api-approved.kubernetes.io]: Required value: protected groups must have approval annotation";
+    assert!(refused.is_invalid() && refused.to_string().contains(wanted), "{refused}");
+
+    // What was not approved is served as well, if it says so.
+    own["metadata"]["annotations"] = json!({"api-approved.kubernetes.io": "unapproved, a trial"});
+    server.define(own).await.unwrap();
+    let definitions =
+        Resource::new("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", false);
+    let send = async |verb| {
+        let (namespace, subresource) = (String::new(), String::new());
+        let name = "crons.batch.k8s.io".to_owned();
+        let request = Request { resource: definitions.clone(), namespace, name, subresource, verb };
+        client.request(request).await.map(|object| object.value().unwrap())
+    };
+    let condition = async || {
+        let mut found = send(Verb::Get).await.unwrap();
+        let conditions = found["status"]["conditions"].as_array_mut().unwrap();
+        let of_it = conditions.iter_mut().find(|one| one["type"] == "KubernetesAPIApprovalPolicyConformant").unwrap();
+        ["status", "reason", "message"].map(|field| of_it[field].as_str().unwrap().to_owned())
+    };
+    assert_eq!(condition().await, ["False", "UnapprovedAnnotation", "not approved: \"unapproved, a trial\""]);
+
+    let annotate = |text: Value| {
+        let patch = Patch::merge(json!({"metadata": {"annotations": {"api-approved.kubernetes.io": text}}}));
+        send(Verb::Patch(patch, WriteOptions::default()))
+    };
+    assert!(annotate(Value::Null).await.unwrap_err().is_invalid());
+    annotate("https://example.com/1".into()).await.unwrap();
+    let wanted = ["True", "ApprovedAnnotation", "approved in https://example.com/1"];
+    // The status follows in its own time.
+    while condition().await != wanted {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+/// Lets everybody do everything but what concerns one cron, and notes what was asked.
+#[derive(Default)]
+struct NotTheirs(Mutex<Vec<String>>);
+
+#[async_trait]
+impl Authorizer for NotTheirs {
+    async fn authorize(&self, asked: &Attributes) -> Decision {
+        let Attributes { verb, group, version, resource, subresource, namespace, name, .. } = asked;
+        self.0.lock().unwrap().push(format!("{verb} {group}/{version} {resource}/{subresource} {namespace}/{name}"));
+        if resource == "crons" && name == "theirs" {
+            Decision::NoOpinion("theirs".into())
+        } else {
+            Decision::Allow(String::new())
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_custom_resource_is_an_owner_that_may_block() {
+    let asked = Arc::new(NotTheirs::default());
+    let guard = Arc::new(OwnerReferencesPermissionEnforcement::new(Arc::clone(&asked) as Arc<dyn Authorizer>));
+    let server = Server::builder(Arc::new(MemoryStore::new())).admission(guard).build().await.unwrap();
+    let client = server.client(UserInfo::loopback());
+    let own = async |kind: &str, name: &str| {
+        let owner =
+            json!({"apiVersion": "example.com/v1", "kind": kind, "name": name, "uid": "u", "blockOwnerDeletion": true});
+        let body = json!({"metadata": {"generateName": "a-", "ownerReferences": [owner]}});
+        let verb = Verb::Create(body, WriteOptions::default());
+        let made = Request { resource: Resource::of::<ConfigMap>(), verb, ..request("", "", "", Verb::Get) };
+        client.request(made).await.map_err(|refused| refused.to_string())
+    };
+    let unknown = "cannot find RESTMapping for APIVersion example.com/v1 Kind Cron: no matches for kind \"Cron\" in version \
+                   \"example.com/v1\"";
+    let refused = own("Cron", "mine").await.unwrap_err();
+    assert!(
+        refused.contains("is forbidden: cannot set blockOwnerDeletion in this case because ")
+            && refused.ends_with(unknown),
+        "{refused}"
+    );
+
+    server.define(definition()).await.unwrap();
+    own("Cron", "mine").await.unwrap();
+    assert_eq!(*asked.0.lock().unwrap(), ["update example.com/v1 crons/finalizers default/mine"]);
+    let refused = own("Cron", "theirs").await.unwrap_err();
+    assert!(refused.ends_with("you can't set finalizers on: theirs, <nil>"), "{refused}");
+    own("Crown", "mine").await.unwrap_err();
 }

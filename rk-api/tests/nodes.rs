@@ -174,8 +174,13 @@ async fn an_upgraded_stream_passes_through() {
     let exec = "/api/v1/namespaces/default/pods/p/exec?container=c&stdin=true&stdout=true&command=cat&command=-u";
     let (code, body) = call(&address, "POST", exec).await;
     assert_eq!((code, message(&body).as_str()), (400, "Upgrade request required"));
-    let mut stream = TcpStream::connect(&address).await.unwrap();
-    let head = format!("POST {exec} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
+    echoes(&address, exec).await;
+}
+
+/// Whether what is behind an upgrade answers.
+async fn echoes(address: &str, path: &str) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
@@ -233,6 +238,29 @@ async fn backend() -> u16 {
     port
 }
 
+/// The same with TLS: its certificate is of an authority that is nobody else's, and names another host.
+async fn secure_backend() -> u16 {
+    let directory = tempfile::tempdir().unwrap();
+    let pki = Pki::open(directory.path()).unwrap();
+    let wanted = Wanted::server("backend", ["backend.example.com".to_owned()]);
+    let identity = pki.identity("backend", &wanted).unwrap();
+    let tls = tls_config(&identity.certificate, &identity.key, None).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = tokio_rustls::TlsAcceptor::from(tls.config());
+            tokio::spawn(async move {
+                let Ok(stream) = acceptor.accept(stream).await else { return };
+                let http = hyper::server::conn::http1::Builder::new();
+                let _ = http.serve_connection(TokioIo::new(stream), service_fn(answer)).with_upgrades().await;
+            });
+        }
+    });
+    port
+}
+
 /// A Service whose one endpoint is the backend's, as the address of this object.
 async fn publish(client: &Arc<dyn Client>, name: &str, port: u16, target: Value) {
     let options = WriteOptions::default;
@@ -272,4 +300,33 @@ async fn proxies_lead_to_this_machine_only_where_they_are_told_to() {
         let (code, body) = call(&address, "GET", "/api/v1/namespaces/default/pods/q/proxy/").await;
         assert_eq!((code, message(&body).as_str()), (400, "address not allowed"), "it has no address");
     }
+}
+
+#[tokio::test]
+async fn proxies_lead_to_https_whoever_the_certificate_is_of() {
+    let (secure, plain) = (secure_backend().await, backend().await);
+    let networks = [([127, 0, 0, 0].into(), 8)];
+    let ((address, _directory, _stop), client) = cluster_with(|builder| builder.proxy_to(networks)).await;
+    publish(&client, "web", secure, json!({"kind": "Pod", "namespace": "default", "name": "p"})).await;
+    let all = "/api/v1/namespaces/default";
+    for path in [
+        format!("{all}/pods/https:p:{secure}/proxy/x?y=1"),
+        format!("/api/v1/nodes/https:n1:{secure}/proxy/x?y=1"),
+        format!("{all}/services/https:web:80/proxy/x?y=1"),
+        format!("{all}/services/https:web:/proxy/x?y=1"),
+    ] {
+        assert_eq!(call(&address, "GET", &path).await, (200, "GET /x?y=1".to_owned()), "{path}");
+    }
+    let exec = "exec/default/p/c?input=1&output=1&command=cat&command=-u";
+    echoes(&address, &format!("{all}/pods/https:p:{secure}/proxy/{exec}")).await;
+
+    // Neither who speaks something else nor who says nothing is spoken with.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent_port = silent.local_addr().unwrap().port();
+    let (code, body) = call(&address, "GET", &format!("{all}/pods/https:p:{plain}/proxy/")).await;
+    let start = "error trying to reach service: ";
+    assert!(code == 503 && message(&body).starts_with(start), "{code} {body}");
+    tokio::time::pause();
+    let (code, body) = call(&address, "GET", &format!("{all}/pods/https:p:{silent_port}/proxy/")).await;
+    assert_eq!((code, message(&body)), (503, format!("{start}net/http: TLS handshake timeout")));
 }

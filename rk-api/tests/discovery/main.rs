@@ -56,6 +56,7 @@ async fn every_verb_of_discovery_is_called() {
 async fn discovery_is_as_published() {
     let api = Api::start().await;
     published::is_as_published(&api).await;
+    published::is_as_in_kubernetes(&api).await;
     published::is_the_same_aggregated(&api).await;
 }
 

@@ -13,6 +13,40 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 const STORED_OTHERWISE: [&str; 3] =
     ["customresourcedefinitions", "mutatingadmissionpolicies", "mutatingadmissionpolicybindings"];
 
+/// The groups in the order of kube-apiserver's `/apis`.
+const GROUPS: [&str; 20] = [
+    "apiregistration.k8s.io",
+    "apps",
+    "events.k8s.io",
+    "authentication.k8s.io",
+    "authorization.k8s.io",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "networking.k8s.io",
+    "policy",
+    "rbac.authorization.k8s.io",
+    "storage.k8s.io",
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "scheduling.k8s.io",
+    "coordination.k8s.io",
+    "node.k8s.io",
+    "discovery.k8s.io",
+    "resource.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+];
+
+/// Hashes of kube-apiserver: of the core group, of another one, and of a resource that is stored in another version or group than it
+/// is served in.
+const HASHES: [(&str, &str, &str); 5] = [
+    ("v1", "pods", "xPOwRZ+Yhw8="),
+    ("v1", "nodes", "XwShjMxG9Fs="),
+    ("apps/v1", "deployments", "8aSe+NMegvE="),
+    ("autoscaling/v1", "horizontalpodautoscalers", "qwQve8ut294="),
+    ("events.k8s.io/v1", "events", "r2yiGXH7wu8="),
+];
+
 /// A line for each resource of the published documents, in their order.
 fn published() -> Vec<Value> {
     serde_json::from_str(include_str!("../../data/discovery.json")).unwrap()
@@ -72,6 +106,23 @@ pub async fn is_as_published(api: &Api) {
             }
         }
         assert_eq!(served, wanted, "{version}");
+    }
+}
+
+/// The groups come in Kubernetes' order in both forms of `/apis`, and hashes are those that its clients know. They are told here once more, for the
+/// server has its own from `data/discovery.json`, too.
+pub async fn is_as_in_kubernetes(api: &Api) {
+    let groups = api.get("/apis").await.is(200, "groups");
+    let names = groups["groups"].as_array().unwrap().iter().map(|group| group["name"].as_str().unwrap());
+    assert_eq!(names.collect::<Vec<_>>(), GROUPS);
+    let document = api.raw("GET", "/apis", AGGREGATED, JSON, Bytes::new()).await.is(200, "aggregated");
+    let items = document["items"].as_array().unwrap().iter();
+    assert_eq!(items.map(|group| group["metadata"]["name"].as_str().unwrap()).collect::<Vec<_>>(), GROUPS);
+    for (version, name, hash) in HASHES {
+        let root = if version.contains('/') { "apis" } else { "api" };
+        let list = api.get(&format!("/{root}/{version}")).await.is(200, version);
+        let listed = list["resources"].as_array().unwrap().iter().find(|resource| resource["name"] == name);
+        assert_eq!(listed.unwrap()["storageVersionHash"], hash, "{version} {name}");
     }
 }
 

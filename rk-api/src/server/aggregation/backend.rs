@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderValue, Request, header};
 use http_body_util::Full;
@@ -16,7 +15,7 @@ use crate::{
     server::{
         Reader, UserInfo, endpoints,
         http::drop_headers,
-        outbound::{Connection, Trust, authority, client_tls, connect, exchange},
+        outbound::{Connection, Trust, authority, bundle_tls, client_tls, connect, exchange},
         pipeline::Core,
     },
 };
@@ -43,19 +42,16 @@ fn itself() -> UserInfo {
 
 impl Backend {
     pub(super) fn new(name: &str, spec: &Value, identity: Option<(&str, &str)>) -> Self {
-        let tls = if spec["insecureSkipTLSVerify"] == true {
-            client_tls(Trust::Anybody, identity).map_err(|error| error.to_string())
-        } else {
-            let bundle = STANDARD.decode(text(&spec["caBundle"])).unwrap_or_default();
-            let pem = String::from_utf8_lossy(&bundle);
-            client_tls(Trust::Authorities(&pem), identity).map_err(|error| error.to_string())
+        let tls = match spec["insecureSkipTLSVerify"] == true {
+            true => client_tls(Trust::Anybody, identity),
+            false => bundle_tls(&spec["caBundle"], identity),
         };
         Self {
             name: name.to_owned(),
             group: text(&spec["group"]).to_owned(),
             version: text(&spec["version"]).to_owned(),
             spec: spec.clone(),
-            tls,
+            tls: tls.map_err(|error| error.to_string()),
             condition: Mutex::new(Condition::new("Unknown", "NotChecked", "it was not looked at yet")),
         }
     }
@@ -200,5 +196,29 @@ pub(crate) fn identify(headers: &mut http::HeaderMap, user: &UserInfo) {
         for value in values {
             say(&format!("x-remote-extra-{}", key.replace('+', "%20")), value);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::server::{
+        outbound::tests::{answering, in_a_system},
+        pki::Pki,
+    };
+
+    #[tokio::test]
+    async fn a_backend_without_a_bundle_is_one_of_the_systems() {
+        let test = "server::aggregation::backend::tests::a_backend_without_a_bundle_is_one_of_the_systems";
+        let Some(folder) = in_a_system(true, test) else { return };
+        let port = answering(&Pki::open(&folder).unwrap()).await;
+        let mut spec = json!({"service": {"namespace": "dev", "name": "hook"}});
+        let backend = Backend::new("v1.example.com", &spec, None);
+        assert_eq!(backend.get(&format!("127.0.0.1:{port}"), "/").await, Ok(json!({})));
+        spec["caBundle"] = "?".into();
+        let refused = Backend::new("v1.example.com", &spec, None).dial("127.0.0.1:1").await.err();
+        assert!(refused.is_some_and(|why| why.starts_with("CA: ")), "what is no bundle is not a missing one");
     }
 }

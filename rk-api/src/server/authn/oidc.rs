@@ -21,7 +21,7 @@ use crate::server::{AuthenticationError, Authenticator, Credentials, Remote, Rem
 pub struct OidcIssuer {
     /// The issuer's URL, exactly as it is in the tokens; `https` only.
     pub url: String,
-    /// The authorities of its certificate, in PEM.
+    /// The authorities of its certificate, in PEM; the system's if empty.
     pub ca: String,
     /// The audience that tokens must be for.
     pub client_id: String,

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::rows::Schemas;
-use crate::server::{catalog::Catalog, pipeline::now};
+use crate::server::{catalog::Catalog, kinds::Approval, pipeline::now};
 
 /// Whether a condition of a status is true.
 pub(super) fn is(status: &Value, kind: &str) -> bool {
@@ -102,6 +102,10 @@ pub(super) fn of(definition: &Value, schemas: &Schemas, catalog: &Catalog) -> Va
     match schemas.iter().find_map(|schema| schema.as_ref().err()) {
         Some(why) => set(&mut conditions, "NonStructuralSchema", true, "Violations", why),
         None => conditions.retain(|condition| condition["type"] != "NonStructuralSchema"),
+    }
+    if let Some(approval) = Approval::of(definition) {
+        let (conformant, reason, message) = approval.condition();
+        set(&mut conditions, "KubernetesAPIApprovalPolicyConformant", conformant, reason, &message);
     }
     if !definition["metadata"]["deletionTimestamp"].is_null() {
         let message = "CustomResource deletion is in progress";

@@ -40,6 +40,7 @@ mod value;
 use std::sync::Arc;
 
 pub(crate) use cells::age;
+pub(crate) use custom::Approval;
 pub use meta::{validate_meta, validate_meta_update};
 pub use value::Peek;
 

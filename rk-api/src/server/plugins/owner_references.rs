@@ -12,16 +12,17 @@ use crate::{
 };
 
 /// Lets only those change owner references who may delete the object, so that nobody has the garbage collector delete
-/// what they may not; and set `blockOwnerDeletion` who may update the owner's finalizers. Not part of the default chain.
+/// what they may not; and set `blockOwnerDeletion` who may update the owner's finalizers. Owners may be of any kind that this
+/// server serves itself, custom resources among them; of another kind nobody knows whom to ask about, so blocking is refused. Not
+/// part of the default chain.
 pub struct OwnerReferencesPermissionEnforcement {
     authorizer: Arc<dyn Authorizer>,
-    resources: Vec<Resource>,
 }
 
 impl OwnerReferencesPermissionEnforcement {
-    /// Asks `authorizer`; `resources` tells the plural names of owners' kinds.
-    pub fn new(authorizer: Arc<dyn Authorizer>, resources: Vec<Resource>) -> Self {
-        Self { authorizer, resources }
+    /// Asks `authorizer`.
+    pub fn new(authorizer: Arc<dyn Authorizer>) -> Self {
+        Self { authorizer }
     }
 
     async fn may(&self, attributes: &Attributes) -> Result<(), String> {
@@ -51,7 +52,7 @@ impl Admit for OwnerReferencesPermissionEnforcement {
         matches!(operation, Operation::Create | Operation::Update) && subresource.is_empty()
     }
 
-    async fn validate(&self, request: &AdmissionRequest, _reader: &dyn Reader) -> Result<(), Status> {
+    async fn validate(&self, request: &AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
         let Some(new) = &request.object else { return Ok(()) };
         let old = request.old_value()?;
         let before = old.as_deref().map(references).unwrap_or_default();
@@ -67,23 +68,20 @@ impl Admit for OwnerReferencesPermissionEnforcement {
             if before.iter().any(|known| known["uid"] == owner["uid"] && known["blockOwnerDeletion"] == true) {
                 continue;
             }
-            let kind = text(&owner["kind"]);
-            let (group, version) =
-                text(&owner["apiVersion"]).split_once('/').unwrap_or(("", text(&owner["apiVersion"])));
-            let Some(resource) = self.resources.iter().find(|known| known.kind == kind && known.group == group) else {
+            let (version, kind) = (text(&owner["apiVersion"]), text(&owner["kind"]));
+            let Some(resource) = reader.resource_of(version, kind) else {
                 let why = format!(
-                    "cannot set blockOwnerDeletion in this case because cannot find RESTMapping for APIVersion {} \
-                     Kind {kind}",
-                    text(&owner["apiVersion"])
+                    "cannot set blockOwnerDeletion in this case because cannot find RESTMapping for APIVersion {version} \
+                     Kind {kind}: no matches for kind {kind:?} in version {version:?}"
                 );
                 return Err(forbid(request, &why));
             };
             let attributes = Attributes {
                 user: Arc::clone(&request.attributes.user),
                 verb: "update".into(),
-                group: group.to_owned().into(),
-                version: version.to_owned().into(),
-                resource: resource.plural.clone(),
+                group: resource.group,
+                version: resource.version,
+                resource: resource.plural,
                 subresource: "finalizers".into(),
                 namespace: if resource.namespaced { request.attributes.namespace.clone() } else { String::new() },
                 name: text(&owner["name"]).into(),

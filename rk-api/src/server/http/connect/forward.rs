@@ -21,7 +21,8 @@ const DROPPED: [header::HeaderName; 8] = [
     header::CONTENT_LENGTH,
 ];
 
-fn broken(error: &dyn std::fmt::Display) -> Error {
+/// 503: the other side can't be spoken with, in the words of Kubernetes.
+pub(super) fn broken(error: &dyn std::fmt::Display) -> Error {
     status::failure(503, "ServiceUnavailable", format!("error trying to reach service: {error}")).into()
 }
 

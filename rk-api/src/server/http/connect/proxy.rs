@@ -1,6 +1,6 @@
 //! `proxy`: HTTP through the API server to nodes, pods and services.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Response, header, request::Parts};
 use serde_json::Value;
@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 
 use super::{
     super::{body::Body, path::ResourcePath},
-    forward::forward,
+    forward::{broken, forward},
     kubelet,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     server::{
         Reader,
         endpoints::{self, Endpoint},
-        outbound::authority,
+        outbound::{Trust, authority, client_tls, secure},
         pipeline::{Call, Core},
     },
     status,
@@ -41,8 +41,12 @@ fn target(parts: &Parts, path: &ResourcePath) -> String {
     }
 }
 
-/// Sends a request on to a host, if requests may be led there.
-async fn plain(
+/// How long a backend may take for the handshake of TLS, as with Go's default transport.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Sends a request on to a host, if requests may be led there. With the scheme `https` it goes over TLS to whoever answers: as with
+/// kube-apiserver's proxy transport, the backend has to hold the key of its certificate, and no more is asked of it.
+async fn lead(
     core: &Core,
     (host, port): (&str, u16),
     parts: &mut Parts,
@@ -50,14 +54,17 @@ async fn plain(
     body: Body,
     scheme: &str,
 ) -> Result<Response<Body>, Error> {
-    if scheme == "https" {
-        return Err(status::bad_request("proxying to https backends is not supported").into());
-    }
     let authority = authority(host, port);
     let addresses = core.reach.resolve(host, port).await?;
     let dialled = TcpStream::connect(addresses.as_slice()).await;
     let stream = dialled.map_err(|error| kubelet::dial_error(&authority, &error))?;
-    send(stream, &authority, parts, path, body).await
+    if scheme != "https" {
+        return send(stream, &authority, parts, path, body).await;
+    }
+    let tls = client_tls(Trust::Anybody, None).map_err(status::internal)?;
+    let secured = tokio::time::timeout(HANDSHAKE, secure(stream, &tls, host)).await;
+    let secured = secured.map_err(|_| broken(&"net/http: TLS handshake timeout"))?;
+    send(secured.map_err(|error| broken(&error))?, &authority, parts, path, body).await
 }
 
 /// Sends a request on; redirects inside the target are led back through the proxy.
@@ -97,7 +104,7 @@ pub(super) async fn node(
     if !wanted.is_empty() {
         let number: u16 = wanted.parse().map_err(|_| status::bad_request(format!("invalid port {wanted:?}")))?;
         if number != address.port {
-            return plain(core, (&address.host, number), parts, path, body, scheme).await;
+            return lead(core, (&address.host, number), parts, path, body, scheme).await;
         }
     }
     let (stream, address) = kubelet::dial(core, address).await?;
@@ -132,7 +139,7 @@ pub(super) async fn pod(
         },
     };
     let number = u16::try_from(number).map_err(|_| status::bad_request(format!("invalid port {number}")))?;
-    plain(core, (&host, number), parts, path, body, scheme).await
+    lead(core, (&host, number), parts, path, body, scheme).await
 }
 
 /// Whether an endpoint is the address of a pod of the namespace: whoever writes endpoints may not lead this server to where they
@@ -172,7 +179,7 @@ pub(super) async fn service(
     let port = port["name"].as_str().unwrap_or_default();
     for endpoint in endpoints::ready(core.as_ref(), &call.namespace, name, port).await? {
         if is_of_pod(core, &call.namespace, &endpoint).await? {
-            return plain(core, (&endpoint.host, endpoint.port), parts, path, body, scheme).await;
+            return lead(core, (&endpoint.host, endpoint.port), parts, path, body, scheme).await;
         }
     }
     Err(status::unavailable(format!("no endpoints available for service {:?}", call.name)).into())

@@ -1,5 +1,6 @@
 //! CustomResourceDefinitions: what a definition must say before the server takes it.
 
+mod approval;
 mod structural;
 
 use std::collections::HashSet;
@@ -14,12 +15,17 @@ use super::{
 };
 use crate::server::{UserInfo, schema::Expressions};
 
+pub(crate) use approval::Approval;
+
 /// The rules of CustomResourceDefinitions.
 pub const DEFINITION: Rules = Rules {
     default,
     create,
     validate,
-    validate_new: |definition, errors| expressions(definition, &Value::Null, errors),
+    validate_new: |definition, errors| {
+        expressions(definition, &Value::Null, errors);
+        approval::validate(definition, None, errors);
+    },
     validate_change,
     has_status: true,
     ..Rules::NONE
@@ -302,4 +308,5 @@ fn validate_change(new: &Value, old: &Value, subresource: &str, errors: &mut Err
             errors.invalid(&stored.index(i), name, "must appear in spec.versions");
         }
     }
+    approval::validate(new, Some(old), errors);
 }

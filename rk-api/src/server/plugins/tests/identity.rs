@@ -184,8 +184,7 @@ async fn signers_and_owners_are_asked_for() {
         let signing = CertificateSigning::new(Arc::clone(authorizer));
         assert_eq!(case("status").run(&signing, csr("x")).await.is_ok(), allowed);
         assert!(case("status").run(&signing, csr("")).await.is_ok());
-        let known = vec![Resource::new("apps", "v1", "Deployment", "deployments", true)];
-        let owners = OwnerReferencesPermissionEnforcement::new(Arc::clone(authorizer), known);
+        let owners = OwnerReferencesPermissionEnforcement::new(Arc::clone(authorizer));
         let owned = |block: bool| {
             let mut pod = pod("p", json!({}));
             pod["metadata"]["ownerReferences"] = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "d",

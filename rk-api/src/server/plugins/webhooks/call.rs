@@ -1,18 +1,14 @@
 //! Asking a webhook over HTTPS.
 
-use std::sync::Arc;
-
-use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{Request, Uri, header};
 use http_body_util::Full;
-use rustls::ClientConfig;
 use serde_json::Value;
 
 use super::super::text;
 use crate::server::{
     Reader,
-    outbound::{self, Trust, authority, client_tls},
+    outbound::{self, authority, bundle_tls},
 };
 
 /// Where a webhook is.
@@ -51,18 +47,12 @@ async fn target(config: &Value, reader: &dyn Reader) -> Result<Target, String> {
     Ok(Target { address, host: format!("{name}.{namespace}.svc"), path })
 }
 
-fn tls(config: &Value) -> Result<Arc<ClientConfig>, String> {
-    let wrong = |error: &dyn std::fmt::Display| format!("caBundle: {error}");
-    let bundle = STANDARD.decode(text(&config["caBundle"])).map_err(|error| wrong(&error))?;
-    let bundle = String::from_utf8_lossy(&bundle);
-    client_tls(Trust::Authorities(&bundle), None).map_err(|error| wrong(&error.reason))
-}
-
 /// Posts a review to a webhook and reads the answer.
 pub(crate) async fn call(config: &Value, question: &Value, reader: &dyn Reader) -> Result<Value, String> {
     let failed = |error: &dyn std::fmt::Display| format!("failed to call webhook: {error}");
     let target = target(config, reader).await.map_err(|error| failed(&error))?;
-    let tls = tls(config).map_err(|error| failed(&error))?;
+    let tls = bundle_tls(&config["caBundle"], None);
+    let tls = tls.map_err(|error| failed(&format!("caBundle: {}", error.reason)))?;
     let stream = outbound::connect(&target.address, Some((&tls, &target.host))).await;
     let stream = stream.map_err(|error| failed(&format!("dial tcp {}: {error}", target.address)))?;
     let request = Request::post(&target.path)

@@ -2,7 +2,8 @@
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/>).
 //!
 //! `select` and the match conditions pick the webhooks that want to see a write, `review` is the question and its answer,
-//! `call` asks it. `configurations` are the webhooks that there are.
+//! `call` asks it. `configurations` are the webhooks that there are. One without a `caBundle` is believed if the system trusts the
+//! authority of its certificate.
 
 mod call;
 mod configurations;

@@ -1,5 +1,9 @@
 //! Calls that the server makes: to webhooks, issuers of tokens, and other API servers.
 
+#[cfg(test)]
+pub(crate) mod tests;
+mod trust;
+
 use std::{fmt, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -7,102 +11,18 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
-};
+use rustls::{ClientConfig, pki_types::ServerName};
 use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{TlsError, http::roots};
+pub(crate) use trust::{Trust, bundle_tls, client_tls};
 
 /// No answer is longer, in bytes, but for those that are passed on.
 const MAX_ANSWER: usize = 8 << 20;
-
-/// Whom to believe on the other side.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Trust<'a> {
-    /// Certificates of these authorities, in PEM.
-    Authorities(&'a str),
-    /// Anybody, which somebody asked for in so many words (`insecureSkipTLSVerify`).
-    Anybody,
-}
-
-/// How to do TLS as a client; with an identity (certificate and key in PEM) it shows that.
-///
-/// # Errors
-/// A part is not what it should be.
-pub(crate) fn client_tls(trust: Trust<'_>, identity: Option<(&str, &str)>) -> Result<Arc<ClientConfig>, TlsError> {
-    let wrong = |what, reason: &dyn fmt::Display| TlsError { what, reason: reason.to_string() };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| wrong("TLS", &error))?;
-    let builder = match trust {
-        Trust::Authorities(pem) => {
-            let roots = roots("CA", pem)?;
-            if roots.is_empty() {
-                return Err(wrong("CA", &"no certificate, and this server trusts no other authorities"));
-            }
-            builder.with_root_certificates(roots)
-        }
-        Trust::Anybody => builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider))),
-    };
-    let config = match identity {
-        None => builder.with_no_client_auth(),
-        Some((certificate, key)) => {
-            let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>();
-            let chain = chain.map_err(|error| wrong("client certificate", &error))?;
-            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| wrong("client key", &error))?;
-            builder.with_client_auth_cert(chain, key).map_err(|error| wrong("client certificate", &error))?
-        }
-    };
-    Ok(Arc::new(config))
-}
-
-/// Takes any certificate whose key the other side holds.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
-}
 
 /// A connection that requests can be sent over.
 pub(crate) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -122,8 +42,17 @@ pub(crate) async fn connect(
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let Some((config, name)) = tls else { return Ok(Box::new(stream)) };
+    Ok(Box::new(secure(stream, config, name).await?))
+}
+
+/// TLS over a connection, to somebody of that name (a host's name or address).
+pub(crate) async fn secure(
+    stream: TcpStream,
+    config: &Arc<ClientConfig>,
+    name: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(name.to_owned()).map_err(std::io::Error::other)?;
-    Ok(Box::new(TlsConnector::from(Arc::clone(config)).connect(name, stream).await?))
+    TlsConnector::from(Arc::clone(config)).connect(name, stream).await
 }
 
 /// Sends a request over a connection and reads the whole answer.
@@ -183,12 +112,13 @@ pub struct RemoteError {
 }
 
 impl Remote {
-    /// A server at an URL, whose certificate is of these authorities (PEM). Plain `http` has none.
+    /// A server at an URL, whose certificate is of these authorities (PEM) or, if the text is empty, of the system's. Plain `http`
+    /// has none.
     ///
     /// # Errors
     /// It is no such URL, or the authorities are none.
     pub fn new(url: &str, ca: &str) -> Result<Self, RemoteError> {
-        Self::with(url, Trust::Authorities(ca), None)
+        Self::with(url, Trust::named_or_system(ca), None)
     }
 
     fn with(url: &str, trust: Trust<'_>, identity: Option<(&str, &str)>) -> Result<Self, RemoteError> {
@@ -206,7 +136,8 @@ impl Remote {
     }
 
     /// The current context of a kubeconfig, which is how webhooks of the API server are described
-    /// (<https://kubernetes.io/docs/reference/access-authn-authz/webhook/>). Certificates and keys are embedded or in files.
+    /// (<https://kubernetes.io/docs/reference/access-authn-authz/webhook/>). Certificates and keys are embedded or in files;
+    /// where no authority is named, the system's are believed.
     ///
     /// # Errors
     /// The text is no kubeconfig, or names a file that can't be read.
@@ -235,7 +166,7 @@ impl Remote {
         let server = cluster["server"].as_str().ok_or_else(|| fail("no cluster with a server".to_owned()))?;
         let trust = match (&ca, cluster["insecure-skip-tls-verify"] == true) {
             (_, true) => Trust::Anybody,
-            (ca, false) => Trust::Authorities(ca.as_deref().unwrap_or_default()),
+            (ca, false) => Trust::named_or_system(ca.as_deref().unwrap_or_default()),
         };
         let identity = certificate.as_deref().zip(key.as_deref());
         let mut remote = Self::with(server, trust, identity)?;
