@@ -161,12 +161,17 @@ impl HttpService {
     {
         let user =
             if self.user.is_some() { user } else { identity::impersonate(&self.core, user, &parts.headers).await? };
-        // What lasts takes no seat.
-        let Some(until) = deadline.at().filter(|_| !self.core.gate.is_open()) else {
+        let gate = &self.core.gate;
+        // What lasts takes no seat, but that of a watch until what is there is sent.
+        let watches = || path.as_ref().and_then(|path| resource::verb(&parts.method, path, query)) == Some("watch");
+        let lasts = !deadline.is_some();
+        if gate.is_open() || lasts && !(gate.holds_watches() && watches()) {
             return self.dispatch(user, parts, path, query, body).await;
-        };
+        }
+        let until = deadline.at().unwrap_or_else(|| tokio::time::Instant::now() + self.core.limits.request_timeout);
         let asked = audited::attributes(&user, parts, path.as_ref(), query);
-        let mut admitted = self.core.gate.enter(&asked, &*self.core).await?;
+        let objects = || resource::expected(&self.core, &asked.verb, path.as_ref(), query);
+        let mut admitted = gate.enter(&asked, objects, &*self.core).await?;
         let by = admitted.by.take();
         let answered = self.dispatch(user, parts, path, query, body).await;
         let mut response = match answered {
@@ -179,7 +184,7 @@ impl HttpService {
                 response.headers_mut().insert(name, uid);
             }
         }
-        Ok(seated::response(admitted, response, until))
+        Ok(seated::response(admitted, response, until, lasts))
     }
 
     async fn dispatch<B>(
