@@ -19,7 +19,7 @@ use super::{
     deadline::Deadline,
     health, identity,
     metrics::Labels,
-    negotiate,
+    negotiate, panicking,
     path::ResourcePath,
     query::Query,
     resource, seated,
@@ -75,8 +75,11 @@ impl HttpService {
         let _running = self.core.metrics.start(&labels, long);
         let started = tokio::time::Instant::now();
         let deadline = Deadline::of(started, (!long).then_some(self.core.limits.request_timeout));
-        let answered = self.answer(&mut parts, path, &query, body, deadline).await;
-        let response = answered.unwrap_or_else(|error| answer::failure(&error, negotiate::format(&parts.headers)));
+        let answered = panicking::caught(pin!(self.answer(&mut parts, path, &query, body, deadline))).await;
+        let response = match answered {
+            Ok(answered) => answered.unwrap_or_else(|error| answer::failure(&error, negotiate::format(&parts.headers))),
+            Err(_) => panicking::response(),
+        };
         self.core.metrics.done(labels, response.status().as_u16(), started.elapsed());
         response
     }
@@ -124,24 +127,26 @@ impl HttpService {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::fmt::Display,
     {
-        let answered = match user {
-            Err(error) => Err(error),
-            Ok(user) if trail.wants_request() && deadline.is_some() => {
+        let answered = panicking::caught(pin!(async {
+            let user = user?;
+            if trail.wants_request() && deadline.is_some() {
                 let read = audited::request_body(&mut trail, parts, body, self.core.limits.body);
-                match deadline.keep(read).await {
-                    Ok(body) => {
-                        let routed = pin!(self.route(user, parts, path, query, body, deadline));
-                        trail.follow(deadline.keep(routed)).await
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-            Ok(user) => {
+                let body = deadline.keep(read).await?;
+                let routed = pin!(self.route(user, parts, path, query, body, deadline));
+                trail.follow(deadline.keep(routed)).await
+            } else {
                 let routed = pin!(self.route(user, parts, path, query, body, deadline));
                 trail.follow(deadline.keep(routed)).await
             }
+        }))
+        .await;
+        let response = match answered {
+            Ok(answered) => answered.unwrap_or_else(|error| answer::failure(&error, negotiate::format(&parts.headers))),
+            Err(why) => {
+                trail.panicked(&why);
+                panicking::response()
+            }
         };
-        let response = answered.unwrap_or_else(|error| answer::failure(&error, negotiate::format(&parts.headers)));
         audited::response(trail, response, deadline, negotiate::format(&parts.headers)).await
     }
 
