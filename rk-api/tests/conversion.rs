@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use kubectl_cluster::Cluster;
 use rk_api::{
-    Client, ListOptions, Patch, Request, Resource, Verb, WatchEvent, WatchOptions, WriteOptions,
+    Client, ListOptions, Patch, PatchKind, Request, Resource, Verb, WatchEvent, WatchOptions, WriteOptions,
     server::{
         Server, UserInfo,
         pki::{Pki, Wanted},
@@ -159,6 +159,83 @@ async fn objects_are_read_and_written_in_every_version() {
     let failed = send(&client, "v2", "", Verb::Create(body, WriteOptions::default())).await.unwrap_err();
     let why = "conversion webhook for example.com/v2, Kind=Peer failed: can't";
     assert!(failed.code() == 500 && failed.to_string().contains(why), "{failed}");
+}
+
+fn options(manager: &str) -> WriteOptions {
+    WriteOptions { field_manager: manager.to_owned(), ..WriteOptions::default() }
+}
+
+fn applying(body: Value, manager: &str, force: bool) -> Verb {
+    Verb::Patch(Patch { kind: PatchKind::Apply, body, force }, options(manager))
+}
+
+/// The fields of a manager below the spec.
+fn owned<'a>(object: &'a Value, manager: &str) -> &'a Value {
+    let mut entries = object["metadata"]["managedFields"].as_array().into_iter().flatten();
+    entries.find(|entry| entry["manager"] == manager).map_or(&Value::Null, |entry| &entry["fieldsV1"]["f:spec"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fields_are_owned_under_their_paths_in_every_version() {
+    let (port, ca) = webhook().await;
+    let server = Server::builder(Arc::new(MemoryStore::new())).build().await.unwrap();
+    server.define(definition(port, &ca)).await.unwrap();
+    let client = server.client(UserInfo::loopback());
+    let peer = |version: &str, spec: Value| json!({"apiVersion": format!("example.com/{version}"), "kind": "Peer", "metadata": {"name": "a"}, "spec": spec});
+    let body = peer("v1", json!({"host": "x", "port": 80}));
+    send(&client, "v1", "", Verb::Create(body, options("one"))).await.unwrap();
+    let wanted = || peer("v2", json!({"address": "x:90"}));
+    let refused = send(&client, "v2", "a", applying(wanted(), "two", false)).await.unwrap_err();
+    let conflict = "Apply failed with 1 conflict: conflict with \"one\" using example.com/v1: .spec.port";
+    assert_eq!((refused.code(), refused.to_string().as_str()), (409, conflict));
+    let forced = send(&client, "v2", "a", applying(wanted(), "two", true)).await.unwrap();
+    assert_eq!(owned(&forced, "one"), &json!({".": {}, "f:host": {}}));
+    assert_eq!(owned(&forced, "two"), &json!({"f:address": {}}));
+    // And the other way round, by an update.
+    let patch = Patch::merge(json!({"spec": {"port": 91}}));
+    let edited = send(&client, "v1", "a", Verb::Patch(patch, options("edit"))).await.unwrap();
+    assert_eq!((owned(&edited, "two"), owned(&edited, "edit")), (&Value::Null, &json!({"f:port": {}})));
+}
+
+#[tokio::test]
+async fn autoscalers_are_owned_under_their_paths_in_both_versions() {
+    let server = Server::builder(Arc::new(MemoryStore::new())).build().await.unwrap();
+    let client = server.client(UserInfo::loopback());
+    let send = async |version: &str, name: &str, verb: Verb| {
+        let plural = "horizontalpodautoscalers";
+        let resource = Resource::new("autoscaling", version, "HorizontalPodAutoscaler", plural, true);
+        let namespace = "default".to_owned();
+        let request = Request { resource, namespace, name: name.to_owned(), subresource: String::new(), verb };
+        client.request(request).await?.value()
+    };
+    let scaler = |version: &str, more: Value| {
+        let mut spec =
+            json!({"maxReplicas": 5, "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"apiVersion": format!("autoscaling/{version}"), "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"}, "spec": spec})
+    };
+    let cpu = |percent: i64| {
+        let target = json!({"type": "Utilization", "averageUtilization": percent});
+        json!({"metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]})
+    };
+    let old = || scaler("v1", json!({"targetCPUUtilizationPercentage": 70}));
+    send("v1", "h", applying(old(), "one", false)).await.unwrap();
+    let refused = send("v2", "h", applying(scaler("v2", cpu(60)), "two", false)).await.unwrap_err();
+    let conflict = "Apply failed with 1 conflict: conflict with \"one\": .spec.targetCPUUtilizationPercentage";
+    assert_eq!((refused.code(), refused.to_string().as_str()), (409, conflict));
+    // Who wants the same shares it: it stays until neither of them wants it.
+    send("v2", "h", applying(scaler("v2", cpu(70)), "two", false)).await.unwrap();
+    let left = send("v1", "h", applying(scaler("v1", json!({})), "one", false)).await.unwrap();
+    assert_eq!(left["spec"]["targetCPUUtilizationPercentage"], 70);
+    let gone = send("v2", "h", applying(scaler("v2", json!({})), "two", false)).await.unwrap();
+    let metric = &gone["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"];
+    assert_eq!(metric, 80, "the default is back");
+    // What one takes by force the other has no more.
+    send("v2", "h", applying(scaler("v2", cpu(60)), "two", false)).await.unwrap();
+    let forced = send("v1", "h", applying(old(), "one", true)).await.unwrap();
+    assert_eq!(forced["spec"]["targetCPUUtilizationPercentage"], 70);
+    assert_eq!(owned(&forced, "two").get("f:metrics"), None);
+    assert_eq!(owned(&forced, "one")["f:targetCPUUtilizationPercentage"], json!({}));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -13,7 +13,7 @@ use rk_api::{
     },
 };
 use rk_controller::{ControllerManager, ManagerConfig, controllers::certificates::Authority};
-use rk_store::MemoryStore;
+use rk_store::{MemoryStore, Store};
 use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use x509_parser::pem::parse_x509_pem;
@@ -21,8 +21,10 @@ use x509_parser::pem::parse_x509_pem;
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 const KUBELET: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 const SERVING: &str = "kubernetes.io/kubelet-serving";
+const LEGACY: &str = "kubernetes.io/legacy-unknown";
 
 struct Cluster {
+    store: Arc<MemoryStore>,
     server: Server,
     root: String,
     _stop: DropGuard,
@@ -30,7 +32,8 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Self {
-        let server = Security::default().build(Server::builder(Arc::new(MemoryStore::new()))).await.unwrap();
+        let store = Arc::new(MemoryStore::new());
+        let server = Security::default().build(Server::builder(Arc::clone(&store) as _)).await.unwrap();
         let client = server.client(UserInfo::loopback());
         ensure(&*client, &Config::default()).await.unwrap();
         let key = KeyPair::generate().unwrap();
@@ -44,7 +47,7 @@ impl Cluster {
         let config = ManagerConfig { controllers, authority, ..ManagerConfig::default() };
         let stop = CancellationToken::new();
         tokio::spawn(ControllerManager::new(client, config).run(stop.clone()));
-        Self { server, root, _stop: stop.drop_guard() }
+        Self { store, server, root, _stop: stop.drop_guard() }
     }
 
     fn admin(&self) -> Arc<dyn Client> {
@@ -173,6 +176,37 @@ async fn what_was_approved_is_signed_by_the_rules_of_its_signer() {
     assert!(certificate(&wrong).is_none());
     let other = cluster.requests(cluster.admin()).get("other").await.unwrap();
     assert!(certificate(&other).is_none() && !has(&other, "Failed"), "somebody else's to sign");
+}
+
+#[tokio::test]
+async fn what_is_left_of_the_old_signer_is_signed_once_it_is_approved() {
+    let cluster = Cluster::start().await;
+    // No version that is served takes requests for it any more: this one is from an older server.
+    let groups = ["system:nodes", "system:authenticated"];
+    let node = || UserInfo::new("system:node:n1", groups);
+    let more = json!({"expirationSeconds": 7200, "usages": ["any", "server auth", "content commitment"]});
+    cluster.ask(node(), "old", "example.com/mine", ("system:node:n1", "system:nodes"), more).await;
+    let key = "/registry/certificates.k8s.io/certificatesigningrequests/old";
+    let stored = cluster.store.get(key.into()).await.unwrap().unwrap();
+    let text = String::from_utf8(stored.value.to_vec()).unwrap();
+    assert!(text.contains("example.com/mine"));
+    cluster.store.put(key.into(), text.replace("example.com/mine", LEGACY).into()).await.unwrap();
+    // What comes later is signed, so this one was looked at too.
+    cluster.until("old", |csr| csr.spec.signer_name == LEGACY).await;
+    cluster.ask(UserInfo::loopback(), "new", CLIENT, ("jane", "dev"), json!({})).await;
+    cluster.approve("new").await;
+    cluster.until("new", |csr| certificate(csr).is_some()).await;
+    let waiting = cluster.requests(cluster.admin()).get("old").await.unwrap();
+    assert!(!has(&waiting, "Approved") && certificate(&waiting).is_none());
+
+    cluster.approve("old").await;
+    let signed = cluster.until("old", |csr| certificate(csr).is_some()).await;
+    let (_, pem) = parse_x509_pem(certificate(&signed).unwrap()).unwrap();
+    let issued = pem.parse_x509().unwrap();
+    let purposes = issued.extended_key_usage().unwrap().unwrap().value;
+    assert!(purposes.any && purposes.server_auth && issued.key_usage().unwrap().unwrap().value.non_repudiation());
+    let validity = issued.validity();
+    assert_eq!(validity.not_after.timestamp() - validity.not_before.timestamp(), 7200 + 300);
 }
 
 #[tokio::test(start_paused = true)]

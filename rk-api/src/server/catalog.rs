@@ -290,6 +290,12 @@ impl Catalog {
         same_name.find(|row| row.resource().group == group && row.resource().version == version)
     }
 
+    /// The row that shows the same objects as another one in this version.
+    pub(crate) fn sibling(&self, of: &Served, api_version: &str) -> Option<&Arc<Served>> {
+        let mut same_name = self.served.get(of.resource().plural.as_ref())?.iter();
+        same_name.find(|row| row.api_version == api_version && row.collection.name == of.collection.name)
+    }
+
     /// A row of a resource in any version, the one it is stored in if that is served.
     pub(crate) fn any_version(&self, group: &str, plural: &str) -> Option<&Arc<Served>> {
         let mut rows = self.rows().filter(|row| row.resource().group == group && row.resource().plural == plural);

@@ -197,6 +197,8 @@ impl ServerBuilder {
         #[cfg(feature = "serve")]
         let aggregator = aggregator.map_err(|error| Error::decode("the front proxy's certificate", &error))?;
         let tasks = CancellationToken::new();
+        let gate = Gate::new(self.flow);
+        gate.lend(tasks.clone());
         let core = Arc::new(Core {
             cache,
             catalog: ArcSwap::from_pointee(catalog),
@@ -215,9 +217,9 @@ impl ServerBuilder {
             reach: self.reach,
             event_lease: Mutex::default(),
             clock: self.options.clock,
-            metrics: Metrics::new(),
+            metrics: Metrics::new(&gate),
             audit: self.audit,
-            gate: Gate::new(self.flow),
+            gate,
             limits: self.limits,
             stopping: CancellationToken::new(),
             catalog_changed: watch::channel(0).0,

@@ -3,6 +3,8 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
 use rk_api::{
     Resource, Status,
     server::{
@@ -142,6 +144,63 @@ async fn a_request_that_takes_too_long_is_audited_with_its_code() {
     let status = &all.last().unwrap()["responseStatus"];
     assert_eq!((&status["code"], &status["reason"]), (&json!(504), &json!("Timeout")));
     assert_eq!(all.last().unwrap()["auditID"], late.headers["audit-id"].to_str().unwrap());
+}
+
+/// Panics over Secrets and over Namespaces.
+struct Panics;
+
+#[async_trait]
+impl Admit for Panics {
+    fn name(&self) -> &str {
+        "Panics"
+    }
+
+    fn handles(&self, _: Operation, resource: &Resource, _: &str) -> bool {
+        matches!(resource.plural.as_ref(), "secrets" | "namespaces")
+    }
+
+    async fn validate(&self, request: &AdmissionRequest, _: &dyn Reader) -> Result<(), Status> {
+        match request.attributes.name.as_str() {
+            "bad" => panic!("can't bear {}", request.attributes.resource),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_panics_is_answered_and_audited() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = AuditLog::open(&folder.path().join("audit.log"), AuditLogOptions::default()).unwrap();
+    let (policy, sink) = (AuditPolicy::parse(POLICY).unwrap(), Arc::clone(&log));
+    let more = |builder: ServerBuilder| builder.audit(policy, sink).admission(Arc::new(Panics));
+    let api = Api::build(|_, security| security, |_, builder| more(builder)).await;
+    let service = api.server.service_as(UserInfo::new("admin", ["system:masters"]));
+    let create = async |path: &str, name: &str| {
+        let body = json!({"metadata": {"name": name}}).to_string();
+        let request = http::Request::post(path).header("content-type", "application/json");
+        let answer = service.clone().handle(request.body(Full::new(Bytes::from(body))).unwrap()).await;
+        let (head, body) = answer.into_parts();
+        (head, body.collect().await.unwrap().to_bytes())
+    };
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let (head, body) = create(secrets, "bad").await;
+    assert_eq!(
+        (head.status.as_u16(), &head.headers["content-type"]),
+        (500, &"text/plain; charset=utf-8".parse().unwrap())
+    );
+    assert_eq!(&body[..], b"This request caused apiserver to panic. Look in the logs for details.\n");
+    let all = events(folder.path(), &log).await;
+    let [event] = all.as_slice() else { panic!("{} events: {all:?}", all.len()) };
+    assert_eq!((&event["stage"], &event["verb"]), (&json!("Panic"), &json!("create")));
+    assert_eq!(event["auditID"], head.headers["audit-id"].to_str().unwrap());
+    let message = "APIServer panic'd: can't bear secrets";
+    let status =
+        json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "message": message, "code": 500});
+    assert_eq!(event["responseStatus"], status);
+    // So is one that nobody audits, and others are none the worse for it.
+    assert_eq!(create("/api/v1/namespaces", "bad").await.0.status, 500);
+    assert_eq!(create(secrets, "good").await.0.status, 201);
+    assert_eq!(events(folder.path(), &log).await.len(), 2);
 }
 
 /// Never knows who has the token `slow`.

@@ -76,19 +76,24 @@ async fn more_than_may_be_in_flight_are_told_to_try_again() {
     assert_eq!(held.await.unwrap().code, 201);
 }
 
-#[tokio::test]
-async fn seats_are_shared_out_by_priority_levels() {
-    let (api, permits) = start(FlowControl::Fair { total: 12 }).await;
-    // One seat and no queue for jane's level.
+const FLOWS: &str = "/apis/flowcontrol.apiserver.k8s.io/v1";
+
+/// Gives jane a level of her own, of one seat and with no queue. Its FlowSchema and itself.
+async fn one_seat_for_jane(api: &Api) -> (Value, Value) {
     let limited = json!({"nominalConcurrencyShares": 1, "limitResponse": {"type": "Reject"}});
     let level = json!({"metadata": {"name": "jane"}, "spec": {"type": "Limited", "limited": limited}});
-    let flows = "/apis/flowcontrol.apiserver.k8s.io/v1";
-    let level = api.create(&format!("{flows}/prioritylevelconfigurations"), level).await;
+    let level = api.create(&format!("{FLOWS}/prioritylevelconfigurations"), level).await;
     let rules = json!([{"subjects": [{"kind": "User", "user": {"name": "jane"}}], "resourceRules": [
         {"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": true}]}]);
     let schema = json!({"metadata": {"name": "jane"}, "spec": {"matchingPrecedence": 50, "rules": rules,
         "priorityLevelConfiguration": {"name": "jane"}}});
-    let schema = api.create(&format!("{flows}/flowschemas"), schema).await;
+    (api.create(&format!("{FLOWS}/flowschemas"), schema).await, level)
+}
+
+#[tokio::test]
+async fn seats_are_shared_out_by_priority_levels() {
+    let (api, permits) = start(FlowControl::Fair { total: 12 }).await;
+    let (schema, level) = one_seat_for_jane(&api).await;
     let maps = "/api/v1/namespaces/default/configmaps";
     let answer = api.get(&bearer("jane"), maps).await;
     assert_eq!(answer.headers["x-kubernetes-pf-flowschema-uid"], schema["metadata"]["uid"].as_str().unwrap());
@@ -104,8 +109,67 @@ async fn seats_are_shared_out_by_priority_levels() {
     permits.add_permits(1);
     assert_eq!(held.await.unwrap().code, 201);
     assert_eq!(api.get(&bearer("jane"), maps).await.code, 200);
-    let schemas = api.get(&bearer("admin"), &format!("{flows}/flowschemas")).await.body;
+    let schemas = api.get(&bearer("admin"), &format!("{FLOWS}/flowschemas")).await.body;
     assert_eq!(schemas["items"].as_array().unwrap().len(), 14);
+}
+
+#[tokio::test]
+async fn a_watch_holds_its_seat_until_what_is_there_is_sent() {
+    let (api, _permits) = start(FlowControl::Fair { total: 12 }).await;
+    let (schema, _) = one_seat_for_jane(&api).await;
+    let get = async |user: UserInfo, path: &str| {
+        let request = http::Request::get(path).body(Full::<Bytes>::default()).unwrap();
+        api.server.service_as(user).handle(request).await
+    };
+    let jane = || UserInfo::new("jane", ["dev"]);
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let code = async || {
+        let (head, body) = get(jane(), maps).await.into_parts();
+        body.collect().await.unwrap();
+        head.status.as_u16()
+    };
+    let free = async || {
+        let wait = async {
+            while code().await != 200 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap();
+    };
+    let initial = "watch=1&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true";
+    let watch = get(jane(), &format!("{maps}?{initial}")).await;
+    assert_eq!(watch.headers()["x-kubernetes-pf-flowschema-uid"], schema["metadata"]["uid"].as_str().unwrap());
+    assert_eq!(code().await, 429);
+    let mut events = watch.into_body();
+    let first = events.frame().await.unwrap().unwrap().into_data().unwrap();
+    assert!(String::from_utf8_lossy(&first).contains("initial-events-end"));
+    assert!(tokio::time::timeout(Duration::from_millis(50), events.frame()).await.is_err());
+    free().await;
+    // One that is refused holds none. (A list's seat is free a moment after its end.)
+    let wrong = format!("{maps}?watch=1&resourceVersion=nonsense");
+    let refused = loop {
+        let status = get(jane(), &wrong).await.status();
+        if status != 429 {
+            break status;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((refused.as_u16(), code().await), (400, 200));
+    // All this is told.
+    let metrics = get(UserInfo::new("admin", ["system:masters"]), "/metrics").await.into_body();
+    let text = String::from_utf8(metrics.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    let jane = r#"priority_level="jane",flow_schema="jane""#;
+    for line in [
+        format!("dispatched_requests_total{{{jane}}} "),
+        format!("rejected_requests_total{{{jane},reason=\"concurrency-limit\"}} "),
+        format!("current_inqueue_requests{{{jane}}} 0"),
+        r#"nominal_limit_seats{priority_level="jane"} 1"#.to_owned(),
+        r#"current_limit_seats{priority_level="jane"} 1"#.to_owned(),
+        r#"current_executing_requests{priority_level="exempt",flow_schema="exempt"} 1"#.to_owned(),
+    ] {
+        let head = format!("apiserver_flowcontrol_{line}");
+        assert!(text.lines().any(|found| found.starts_with(&head)), "{line}: {text}");
+    }
 }
 
 #[tokio::test]

@@ -60,12 +60,31 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::server::apply::{server_side_apply, track_update};
+    use crate::{
+        Error,
+        server::apply::{
+            self,
+            tests::{One, done},
+        },
+    };
 
     const CLIENT_SIDE: &str = "kubectl-client-side-apply";
 
     fn manager(name: &str) -> Manager<'_> {
         Manager { name, subresource: "", api_version: "v1", now: "2024-01-01T00:00:00Z", force: false }
+    }
+
+    fn server_side_apply(
+        live: Option<&Value>,
+        applied: &Value,
+        manager: &Manager<'_>,
+        schema: Option<&Schema>,
+    ) -> Result<Value, Error> {
+        done(apply::server_side_apply(live, applied, manager, schema, &One))
+    }
+
+    fn track_update(old: Option<&Value>, new: &mut Value, manager: &Manager<'_>, schema: Option<&Schema>) {
+        done(apply::track_update(old, new, manager, schema, &One));
     }
 
     fn config(a: &str, b: &str) -> Value {
@@ -96,7 +115,7 @@ mod tests {
     fn what_others_changed_since_stays_in_conflict() {
         let (schema, live) = live();
         let refused = server_side_apply(Some(&live), &config("9", "9"), &manager(KUBECTL), Some(&schema)).unwrap_err();
-        let message = refused.message.unwrap();
+        let message = refused.to_string();
         assert_eq!(message, "Apply failed with 1 conflict: conflict with \"kubectl-edit\" using v1: .data.b");
     }
 
@@ -104,7 +123,7 @@ mod tests {
     fn another_manager_opts_out() {
         let (schema, live) = live();
         let refused = server_side_apply(Some(&live), &config("9", "2"), &manager("me"), Some(&schema)).unwrap_err();
-        assert!(refused.message.unwrap().contains(CLIENT_SIDE));
+        assert!(refused.to_string().contains(CLIENT_SIDE));
         let forced = Manager { force: true, ..manager("me") };
         let new = server_side_apply(Some(&live), &config("9", "2"), &forced, Some(&schema)).unwrap();
         assert_eq!(annotation(&new), annotation(&live));

@@ -8,6 +8,7 @@
 //! applied -> fits the schema? -> merge into live -> prune what was applied last -> compare with live
 //!         -> conflicts with the sets of others -> new sets
 //! ```
+//! Fields have other names in other versions: what a write changes for managers that wrote in one is found there ([`Versions`]).
 
 mod fieldset;
 mod last_applied;
@@ -15,6 +16,7 @@ mod managers;
 mod merge;
 pub(crate) mod scale;
 mod typed;
+mod versions;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::{Value, json};
@@ -23,9 +25,12 @@ use self::{
     fieldset::FieldSet,
     managers::Entry,
     typed::{Comparison, compare, to_set},
+    versions::Changes,
 };
 use super::schema::Schema;
-use crate::{StatusExt, status};
+use crate::{Error, StatusExt, status};
+
+pub use versions::Versions;
 
 /// Who writes, and how.
 #[derive(Debug, Clone, Copy)]
@@ -57,18 +62,19 @@ const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 ///
 /// # Errors
 /// 400 if `applied` has `managedFields`; 409 with a cause per field that another manager owns and this one would change,
-/// unless `force`; 500 (as in Kubernetes) if `applied` does not fit the schema.
-pub fn server_side_apply(
+/// unless `force`; 500 (as in Kubernetes) if `applied` does not fit the schema; whatever a conversion to another manager's version says.
+pub async fn server_side_apply(
     live: Option<&Value>,
     applied: &Value,
     manager: &Manager<'_>,
     schema: Option<&Schema>,
-) -> Result<Value, Status> {
+    versions: &dyn Versions,
+) -> Result<Value, Error> {
     if applied["metadata"]
         .get("managedFields")
         .is_some_and(|entries| entries.as_array().is_none_or(|list| !list.is_empty()))
     {
-        return Err(status::bad_request("metadata.managedFields must be nil"));
+        return Err(status::bad_request("metadata.managedFields must be nil").into());
     }
     let configuration = applied;
     if let Some(why) = typed::misfit(schema, applied) {
@@ -77,13 +83,13 @@ pub fn server_side_apply(
         let (api_version, kind) = (manager.api_version, text(&applied["kind"]));
         let message =
             format!("failed to create typed patch object ({namespace}/{name}; {api_version}, Kind={kind}): {why}");
-        return Err(status::failure(500, "", message));
+        return Err(status::failure(500, "", message).into());
     }
     let mut applied = applied.clone();
     if let Some(schema) = schema
         && let Some(why) = schema.normalize(&mut applied).error
     {
-        return Err(status::bad_request(why));
+        return Err(status::bad_request(why).into());
     }
     take_managed_fields(&mut applied);
     reset_fields(&mut applied, manager, schema);
@@ -97,29 +103,31 @@ pub fn server_side_apply(
         entries.push(Entry::new(&before, false, fields));
     }
 
+    versions::forget(&mut entries, manager, versions);
+
     let own = entries.iter().position(|entry| entry.is_of(manager, true)).map(|at| entries.remove(at));
     let mut set = to_set(schema, &applied);
     managers::strip(&mut set);
     let mut new = if live.is_some() { merge::merge(schema, &old, &applied) } else { applied };
     if let Some(own) = &own {
-        let mut kept = set.clone();
-        entries.iter().for_each(|entry| kept.union(&entry.fields));
-        merge::prune(schema, &mut new, &own.fields, &kept);
+        new = versions::prune(new, own, (&set, &entries), (manager, schema), versions).await?;
     }
 
-    let mut comparison = compare(schema, &old, &new);
-    managers::strip(&mut comparison.changed);
-    if !manager.force {
-        let mut disputed = comparison.changed.clone();
-        disputed.subtract(&last_applied::allowed(&old, manager, schema));
-        refuse_conflicts(&entries, &disputed)?;
+    let comparison = difference(schema, &old, &new, manager);
+    let is_same = comparison.is_same();
+    if !is_same {
+        let before = live.map(|_| &old);
+        let changes = Changes::of(comparison, (before, &new), &entries, manager, versions).await?;
+        if !manager.force {
+            refuse_conflicts(&entries, &changes, &last_applied::allowed(&old, manager, schema))?;
+        }
+        take_from_others(&mut entries, &changes);
     }
-    take_from_others(&mut entries, &comparison);
     let same = own.as_ref().is_some_and(|own| own.fields == set && own.api_version == manager.api_version);
     let mut entry = Entry::new(manager, true, set);
     if let Some(own) = own
         && same
-        && comparison.is_same()
+        && is_same
     {
         entry.time = own.time;
     }
@@ -133,8 +141,15 @@ pub fn server_side_apply(
 ///
 /// Managed fields that `new` brings along replace the old ones, so that a client may hand over fields; `[{}]` resets them
 /// (the object is then not tracked until the next apply), an empty list keeps the old ones. What did not change keeps its
-/// manager and its time.
-pub fn track_update(old: Option<&Value>, new: &mut Value, manager: &Manager<'_>, schema: Option<&Schema>) {
+/// manager and its time. Where the object can't be converted to the version of a manager, nobody owns anything any more, as in
+/// Kubernetes: what was known might be wrong.
+pub async fn track_update(
+    old: Option<&Value>,
+    new: &mut Value,
+    manager: &Manager<'_>,
+    schema: Option<&Schema>,
+    versions: &dyn Versions,
+) {
     let given = take_managed_fields(new);
     let live = old.map_or(&Value::Null, |old| &old["metadata"]["managedFields"]);
     let is_reset = given.as_array().is_some_and(|list| list.len() == 1 && list[0] == json!({}));
@@ -152,22 +167,24 @@ pub fn track_update(old: Option<&Value>, new: &mut Value, manager: &Manager<'_>,
     }
 
     let comparison = match old {
-        Some(old) => compare_tracked(schema, old, new),
-        None => compare_tracked(schema, &zero(schema), new),
+        Some(old) => difference(schema, old, new, manager),
+        None => difference(schema, &zero(schema), new, manager),
     };
-    let mut changed = comparison.changed;
-    managers::strip(&mut changed);
-    if manager.subresource.is_empty() && has_status(schema) {
-        changed.children.remove("f:status");
-    }
-    let comparison = Comparison { changed, removed: comparison.removed };
     if comparison.is_same() {
         set_managed_fields(new, usable(&current).then_some(current));
         return;
     }
     let mut entries = managers::decode(&current).unwrap_or_default();
-    take_from_others(&mut entries, &comparison);
-    let changed = comparison.changed;
+    versions::forget(&mut entries, manager, versions);
+    let changes = match Changes::of(comparison, (old, new), &entries, manager, versions).await {
+        Ok(changes) => changes,
+        Err(error) => {
+            tracing::warn!(%error, "can't tell who owns the fields of an object");
+            return;
+        }
+    };
+    take_from_others(&mut entries, &changes);
+    let changed = changes.into_written().changed;
     if !changed.is_empty() {
         match entries.iter_mut().find(|entry| entry.is_of(manager, false)) {
             Some(entry) => {
@@ -180,10 +197,15 @@ pub fn track_update(old: Option<&Value>, new: &mut Value, manager: &Manager<'_>,
     put_managed_fields(new, entries);
 }
 
-/// Compares all but `managedFields`, which `new` has no more and the removal of which is no change.
-fn compare_tracked(schema: Option<&Schema>, old: &Value, new: &Value) -> Comparison {
+/// What differs between two versions of an object that this (sub)resource may change and somebody may own. That `new` has no
+/// `managedFields` any more is no change.
+fn difference(schema: Option<&Schema>, old: &Value, new: &Value, manager: &Manager<'_>) -> Comparison {
     let mut comparison = compare(schema, old, new);
     comparison.removed.remove_below(&["f:metadata", "f:managedFields"]);
+    managers::strip(&mut comparison.changed);
+    if manager.subresource.is_empty() && has_status(schema) {
+        comparison.changed.children.remove("f:status");
+    }
     comparison
 }
 
@@ -229,19 +251,23 @@ fn set_managed_fields(object: &mut Value, entries: Option<Value>) {
 }
 
 /// Others lose what was changed or removed.
-fn take_from_others(entries: &mut [Entry], comparison: &Comparison) {
+fn take_from_others(entries: &mut [Entry], changes: &Changes) {
     for entry in entries {
-        entry.fields.subtract(&comparison.changed);
-        entry.fields.subtract(&comparison.removed);
+        if let Some(comparison) = changes.to(entry) {
+            entry.fields.subtract(&comparison.changed);
+            entry.fields.subtract(&comparison.removed);
+        }
     }
 }
 
-fn refuse_conflicts(entries: &[Entry], changed: &FieldSet) -> Result<(), Status> {
-    let mut conflicts: Vec<(String, Vec<String>)> = entries
-        .iter()
-        .map(|entry| (entry.describe(), entry.fields.common(changed)))
-        .filter(|(_, paths)| !paths.is_empty())
-        .collect();
+fn refuse_conflicts(entries: &[Entry], changes: &Changes, allowed: &FieldSet) -> Result<(), Status> {
+    let disputed = |entry: &Entry| {
+        let mut disputed = changes.to(entry)?.changed.clone();
+        disputed.subtract(allowed);
+        Some((entry.describe(), entry.fields.common(&disputed)))
+    };
+    let mut conflicts: Vec<(String, Vec<String>)> =
+        entries.iter().filter_map(disputed).filter(|(_, paths)| !paths.is_empty()).collect();
     conflicts.sort();
     let count: usize = conflicts.iter().map(|(_, paths)| paths.len()).sum();
     if count == 0 {

@@ -1,3 +1,4 @@
+use futures::FutureExt;
 use proptest::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,13 +18,39 @@ fn deployment() -> Arc<Schema> {
     Schema::builtin("apps", "v1", "Deployment").unwrap()
 }
 
+/// A kind with one version.
+pub(super) struct One;
+
+#[async_trait::async_trait]
+impl Versions for One {
+    fn has(&self, _: &str) -> bool {
+        false
+    }
+
+    fn schema(&self, _: &str) -> Option<Arc<Schema>> {
+        None
+    }
+
+    async fn convert(&self, _: Value, to: &str) -> Result<Value, Error> {
+        Err(Error::Transport(format!("there is no version {to}")))
+    }
+}
+
+/// Nobody is asked where there is one version only.
+pub(super) fn done<T>(work: impl Future<Output = T>) -> T {
+    work.now_or_never().unwrap()
+}
+
 fn apply(live: Option<&Value>, applied: &Value, manager: Manager<'_>) -> Result<Value, Status> {
-    server_side_apply(live, applied, &manager, Some(&deployment()))
+    done(server_side_apply(live, applied, &manager, Some(&deployment()), &One)).map_err(|error| match error {
+        Error::Api(status) => *status,
+        other => panic!("{other}"),
+    })
 }
 
 fn update(old: Option<&Value>, mut new: Value, manager: Manager<'_>) -> Value {
     deployment().apply_defaults(&mut new);
-    track_update(old, &mut new, &manager, Some(&deployment()));
+    done(track_update(old, &mut new, &manager, Some(&deployment()), &One));
     new
 }
 
@@ -230,11 +257,14 @@ fn what_does_not_fit_the_schema_is_refused() {
 #[test]
 fn without_a_schema_maps_merge_and_lists_are_one() {
     let object = |spec: Value| json!({"apiVersion": "e.com/v1", "kind": "E", "metadata": {"name": "a"}, "spec": spec});
-    let one = server_side_apply(None, &object(json!({"a": 1, "list": [1, 2]})), &manager("one"), None).unwrap();
-    let two = server_side_apply(Some(&one), &object(json!({"b": 2})), &manager("two"), None).unwrap();
+    let apply = |live: Option<&Value>, spec: Value, name: &str| {
+        done(server_side_apply(live, &object(spec), &manager(name), None, &One))
+    };
+    let one = apply(None, json!({"a": 1, "list": [1, 2]}), "one").unwrap();
+    let two = apply(Some(&one), json!({"b": 2}), "two").unwrap();
     assert_eq!(two["spec"], json!({"a": 1, "b": 2, "list": [1, 2]}));
-    let status = server_side_apply(Some(&two), &object(json!({"list": [3]})), &manager("two"), None).unwrap_err();
-    assert!(status.message.unwrap().ends_with(".spec.list"));
+    let refused = apply(Some(&two), json!({"list": [3]}), "two").unwrap_err();
+    assert!(refused.to_string().ends_with(".spec.list"));
 }
 
 /// One manager's wish: which of four labels it sets, and to what.
@@ -338,10 +368,10 @@ proptest! {
                     let _ = patch::check(kind, &new, patched, schema, "Strict");
                 }
             }
-            let _ = server_side_apply(Some(&live), &new, &manager("one"), schema);
-            let _ = server_side_apply(None, &new, &manager("one"), schema);
+            let _ = done(server_side_apply(Some(&live), &new, &manager("one"), schema, &One));
+            let _ = done(server_side_apply(None, &new, &manager("one"), schema, &One));
             let mut tracked = new.clone();
-            track_update(Some(&live), &mut tracked, &manager("one"), schema);
+            done(track_update(Some(&live), &mut tracked, &manager("one"), schema, &One));
             if let Some(schema) = schema {
                 schema.apply_defaults(&mut tracked);
                 schema.normalize(&mut tracked);

@@ -140,6 +140,17 @@ impl Trail {
         self.tell("ResponseComplete", Some(status), body.and_then(|body| self.object(body)));
     }
 
+    /// Notes that nothing came of the request, for the server panicked.
+    pub(crate) fn panicked(&self, why: &str) {
+        if self.done.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let message = format!("APIServer panic'd: {why}");
+        let status =
+            json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "message": message, "code": 500});
+        self.tell("Panic", Some(status), None);
+    }
+
     fn tell(&self, stage: &'static str, status: Option<Value>, response: Option<Value>) {
         if self.chosen.omit_stages.iter().any(|omitted| omitted == stage) {
             return;

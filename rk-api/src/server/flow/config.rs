@@ -9,8 +9,12 @@ use std::{
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PolicyRulesWithSubjects, PriorityLevelConfiguration};
 
 use super::{
+    borrowing::{Claim, share_out},
+    counts::{Counts, Tally},
+    demand,
     level::{Level, Queuing},
     matching::applies,
+    share::{Limits, Share},
 };
 use crate::{
     Error,
@@ -28,8 +32,23 @@ pub(crate) const EXEMPT: &str = "exempt";
 const MOST_QUEUES: usize = 1 << 16;
 const MOST_HAND: usize = 64;
 
-/// The level of a request (`None` if it is exempt), its flow there, and the uids of schema and level.
-pub(super) type Classified = (Option<Arc<Level>>, u64, (Arc<str>, Arc<str>));
+/// No request takes more seats (apiserver's `MaximumListSeatsLimit`).
+const MOST_SEATS: usize = 10;
+/// Nor more of a level with queues than this part of its share.
+const MOST_PART: f64 = 0.15;
+
+/// What becomes of a request.
+pub(super) struct Classified {
+    pub(super) level: Arc<Level>,
+    /// It waits for nobody.
+    pub(super) exempt: bool,
+    pub(super) flow: u64,
+    /// So many seats may one request take here.
+    pub(super) most_seats: usize,
+    pub(super) tally: Arc<Tally>,
+    /// The uids of schema and level.
+    pub(super) by: (Arc<str>, Arc<str>),
+}
 
 /// A schema, ready to match.
 struct Schema {
@@ -40,42 +59,84 @@ struct Schema {
     /// How the requests of a schema are told apart: `ByUser`, `ByNamespace`, or not at all.
     by: String,
     rules: Vec<PolicyRulesWithSubjects>,
+    tally: Arc<Tally>,
 }
 
-/// A level with its seats; `None` for one whose requests need none.
+/// A level with its seats.
 struct Running {
     uid: Arc<str>,
-    shares: usize,
+    share: Share,
     queuing: Queuing,
-    level: Option<Arc<Level>>,
+    /// Its requests wait for nobody.
+    exempt: bool,
+    limits: Limits,
+    current: usize,
+    /// Seats that it is expected to want.
+    expected: f64,
+    level: Arc<Level>,
+}
+
+impl Running {
+    fn configure(&self) {
+        // What is exempt has seats for all, but takes them from others all the same.
+        self.level.configure(if self.exempt { usize::MAX } else { self.current }, self.queuing);
+    }
+
+    /// So many seats may one request take.
+    fn most_seats(&self) -> usize {
+        if self.queuing.queues == 0 {
+            return MOST_SEATS;
+        }
+        let part = (self.limits.nominal as f64 * MOST_PART).ceil() as usize;
+        part.min(self.limits.nominal / self.queuing.hand.max(1)).clamp(1, MOST_SEATS)
+    }
 }
 
 pub(super) struct Config {
+    total: usize,
     followers: [Follower; 2],
+    /// Whether the stored objects were looked at.
+    looked: bool,
     /// The one that counts first is first.
     schemas: Vec<Schema>,
     levels: HashMap<String, Running>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        let follow = |plural| Follower::new(GROUP, plural);
-        let followers = [follow("flowschemas"), follow("prioritylevelconfigurations")];
-        let mut config = Self { followers, schemas: Vec::new(), levels: HashMap::new() };
-        config.put_level(CATCH_ALL, "", 5, Queuing::REJECT, false);
-        config.put_level(EXEMPT, "", 0, Queuing::REJECT, true);
-        config
-    }
+    counts: Counts,
+    /// Where requests are counted that no schema is about.
+    exempt: Arc<Tally>,
+    catch_all: Arc<Tally>,
 }
 
 impl Config {
-    pub(super) fn is_current(&self, reader: &dyn Reader) -> Result<bool, Error> {
-        // The total is not known before the first look.
-        let looked = self.levels.values().any(|running| running.level.is_some());
-        Ok(looked && self.followers[0].is_current(reader)? && self.followers[1].is_current(reader)?)
+    /// Nothing is stored yet.
+    pub(super) fn new(total: usize) -> Self {
+        let follow = |plural| Follower::new(GROUP, plural);
+        let counts = Counts::default();
+        let mut config = Self {
+            total,
+            followers: [follow("flowschemas"), follow("prioritylevelconfigurations")],
+            looked: false,
+            schemas: Vec::new(),
+            levels: HashMap::new(),
+            exempt: counts.tally(EXEMPT, EXEMPT),
+            catch_all: counts.tally(CATCH_ALL, CATCH_ALL),
+            counts,
+        };
+        let share = |shares| Share { shares, lendable_percent: 0.0, borrowing_percent: None };
+        config.put_level(CATCH_ALL, "", share(5), Queuing::REJECT, false);
+        config.put_level(EXEMPT, "", share(0), Queuing::REJECT, true);
+        config.share_out();
+        config
     }
 
-    pub(super) fn follow(&mut self, reader: &dyn Reader, total: usize) -> Result<(), Error> {
+    pub(super) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
+    pub(super) fn is_current(&self, reader: &dyn Reader) -> Result<bool, Error> {
+        Ok(self.looked && self.followers[0].is_current(reader)? && self.followers[1].is_current(reader)?)
+    }
+
+    pub(super) fn follow(&mut self, reader: &dyn Reader) -> Result<(), Error> {
         let news = self.followers[0].news(reader)?;
         if news.all {
             self.schemas.clear();
@@ -84,25 +145,29 @@ impl Config {
             self.schemas.retain(|schema| schema.name != object.meta().name);
             // A schema that can't be read is about nothing.
             if let (false, Ok(schema)) = (*deleted, object.typed::<FlowSchema>()) {
-                self.schemas.extend(ready(&schema));
+                self.schemas.extend(ready(&schema, &self.counts));
             }
         }
         self.schemas.sort_by(|a, b| a.precedence.cmp(&b.precedence).then_with(|| a.name.cmp(&b.name)));
 
         let news = self.followers[1].news(reader)?;
+        let mut gone: Vec<String> = Vec::new();
         if news.all {
             let stored: Vec<&str> = news.objects.iter().map(|(object, _)| object.meta().name.as_str()).collect();
-            self.levels.retain(|name, _| is_mandatory(name) || stored.contains(&name.as_str()));
+            gone.extend(self.levels.keys().filter(|name| !stored.contains(&name.as_str())).cloned());
         }
         for (object, deleted) in &news.objects {
-            let name = &object.meta().name;
             match object.typed::<PriorityLevelConfiguration>() {
                 Ok(level) if !deleted => self.take_over(&level),
-                _ if is_mandatory(name) => {}
-                _ => _ = self.levels.remove(name),
+                _ => gone.push(object.meta().name.clone()),
             }
         }
-        self.share_out(total);
+        for name in gone.iter().filter(|name| !is_mandatory(name)) {
+            self.levels.remove(name);
+            self.counts.forget(name);
+        }
+        self.share_out();
+        self.looked = true;
         Ok(())
     }
 
@@ -110,10 +175,19 @@ impl Config {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
         let (name, uid) = (text(&object.metadata.name), text(&object.metadata.uid));
         let Some(spec) = &object.spec else { return };
+        let share = |shares: Option<i32>, default: usize, lendable: Option<i32>, borrowing: Option<i32>| Share {
+            shares: shares.map_or(default, |shares| usize::try_from(shares).unwrap_or(0)),
+            lendable_percent: lendable.unwrap_or(0).into(),
+            borrowing_percent: borrowing.map(f64::from),
+        };
         if spec.type_ == "Exempt" {
-            return self.put_level(&name, &uid, 0, Queuing::REJECT, true);
+            let given = spec.exempt.clone().unwrap_or_default();
+            let share = share(given.nominal_concurrency_shares, 0, given.lendable_percent, None);
+            return self.put_level(&name, &uid, share, Queuing::REJECT, true);
         }
         let Some(limited) = &spec.limited else { return };
+        let (lendable, borrowing) = (limited.lendable_percent, limited.borrowing_limit_percent);
+        let share = share(limited.nominal_concurrency_shares, 30, lendable, borrowing);
         let response = limited.limit_response.as_ref().filter(|response| response.type_ == "Queue");
         let queuing = response.map_or(Queuing::REJECT, |response| {
             let given = response.queuing.as_ref();
@@ -125,40 +199,80 @@ impl Config {
                 length: or(given.and_then(|given| given.queue_length_limit), 50),
             }
         });
-        let shares = limited.nominal_concurrency_shares.unwrap_or(30);
-        self.put_level(&name, &uid, usize::try_from(shares).unwrap_or(0), queuing, false);
+        self.put_level(&name, &uid, share, queuing, false);
     }
 
     /// A level that is there keeps those who sit and wait in it.
-    fn put_level(&mut self, name: &str, uid: &str, shares: usize, queuing: Queuing, exempt: bool) {
-        let level = self.levels.remove(name).and_then(|known| known.level).filter(|_| !exempt);
-        // Without a level yet, one that is not exempt gets its seats when they are shared out.
-        let running = Running { uid: uid.into(), shares: if exempt { 0 } else { shares.max(1) }, queuing, level };
+    fn put_level(&mut self, name: &str, uid: &str, share: Share, queuing: Queuing, exempt: bool) {
+        let known = self.levels.remove(name).filter(|known| known.exempt == exempt);
+        let running = match known {
+            Some(known) => Running { uid: uid.into(), share, queuing, ..known },
+            // It gets its seats when they are shared out.
+            None => Running {
+                uid: uid.into(),
+                share,
+                queuing,
+                exempt,
+                limits: Limits::default(),
+                current: 0,
+                expected: 0.0,
+                level: Level::new(if exempt { usize::MAX } else { 0 }, queuing),
+            },
+        };
         self.levels.insert(name.to_owned(), running);
     }
 
-    /// Gives every level its seats: its part of the whole, rounded up.
-    fn share_out(&mut self, total: usize) {
-        let sum: usize = self.levels.values().map(|running| running.shares).sum();
-        for running in self.levels.values_mut().filter(|running| running.shares > 0) {
-            let seats = (total * running.shares).div_ceil(sum.max(1));
-            match &running.level {
-                Some(level) => level.configure(seats, running.queuing),
-                None => running.level = Some(Level::new(seats, running.queuing)),
+    /// Gives every level its part of the whole, rounded up. One whose part is another now begins anew with what it lends.
+    fn share_out(&mut self) {
+        let shares: usize = self.levels.values().map(|running| running.share.shares).sum();
+        for (name, running) in &mut self.levels {
+            let limits = Limits::of(running.share, self.total, shares);
+            if running.limits != limits {
+                (running.limits, running.current) = (limits, limits.first());
             }
+            running.configure();
+            self.counts.limits(name, limits.nominal, running.current);
+        }
+    }
+
+    /// Finds by what was wanted lately who lends seats to whom.
+    pub(super) fn lend(&mut self) {
+        let claim = |running: &mut Running| {
+            let wanted = running.level.demand();
+            running.expected = demand::smoothed(running.expected, wanted);
+            let Limits { nominal, least, most } = running.limits;
+            // What was used of its own is its own.
+            let least = wanted.most.min(nominal as f64).max(least as f64);
+            Claim { least, most: least.max(most as f64), target: least.max(running.expected) }
+        };
+        let claims: Vec<_> = self.levels.values_mut().map(claim).collect();
+        let seats: usize = self.levels.values().map(|running| running.limits.nominal).sum();
+        for ((name, running), seats) in self.levels.iter_mut().zip(share_out(seats as f64, &claims)) {
+            running.current = seats.round() as usize;
+            if !running.exempt {
+                running.level.set_seats(running.current);
+            }
+            self.counts.limits(name, running.limits.nominal, running.current);
         }
     }
 
     /// The level of a request, its flow, and the uids of schema and level.
-    pub(super) fn classify(&self, asked: &Attributes) -> Classified {
+    pub(super) fn classify(&self, asked: &Attributes) -> Option<Classified> {
         // A schema whose level is not there is about nothing.
         let mut about = self.schemas.iter().filter(|schema| applies(&schema.rules, asked));
         let found = about.find_map(|schema| Some((schema, self.levels.get(&schema.level)?)));
+        let classified = |running: &Running, flow: u64, tally: &Arc<Tally>, schema: Arc<str>| Classified {
+            level: Arc::clone(&running.level),
+            exempt: running.exempt,
+            flow,
+            most_seats: running.most_seats(),
+            tally: Arc::clone(tally),
+            by: (schema, Arc::clone(&running.uid)),
+        };
         let Some((schema, running)) = found else {
-            let name = if asked.user.in_group(SUPERUSERS) { EXEMPT } else { CATCH_ALL };
-            let level = self.levels.get(name);
-            let uid = level.map_or_else(|| Arc::from(""), |running| Arc::clone(&running.uid));
-            return (level.and_then(|running| running.level.clone()), 0, (Arc::from(""), uid));
+            let exempt = asked.user.in_group(SUPERUSERS);
+            let (name, tally) = if exempt { (EXEMPT, &self.exempt) } else { (CATCH_ALL, &self.catch_all) };
+            return Some(classified(self.levels.get(name)?, 0, tally, Arc::from("")));
         };
         let mut hasher = DefaultHasher::new();
         schema.name.hash(&mut hasher);
@@ -167,7 +281,7 @@ impl Config {
             "ByNamespace" => asked.namespace.hash(&mut hasher),
             _ => {}
         }
-        (running.level.clone(), hasher.finish(), (Arc::clone(&schema.uid), Arc::clone(&running.uid)))
+        Some(classified(running, hasher.finish(), &schema.tally, Arc::clone(&schema.uid)))
     }
 }
 
@@ -176,10 +290,11 @@ pub(crate) fn is_mandatory(name: &str) -> bool {
     matches!(name, CATCH_ALL | EXEMPT)
 }
 
-fn ready(schema: &FlowSchema) -> Option<Schema> {
-    let spec = schema.spec.as_ref()?;
+fn ready(schema: &FlowSchema, counts: &Counts) -> Option<Schema> {
+    let (spec, name) = (schema.spec.as_ref()?, schema.metadata.name.clone().unwrap_or_default());
     Some(Schema {
-        name: schema.metadata.name.clone().unwrap_or_default(),
+        tally: counts.tally(&spec.priority_level_configuration.name, &name),
+        name,
         uid: schema.metadata.uid.clone().unwrap_or_default().into(),
         precedence: spec.matching_precedence.unwrap_or(1000),
         level: spec.priority_level_configuration.name.clone(),

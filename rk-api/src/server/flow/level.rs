@@ -1,11 +1,13 @@
-//! One priority level: seats, and queues of those who wait for one.
+//! One priority level: seats, and queues of those who wait for some.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// How a level treats requests for which there is no seat.
+use super::demand::{Demand, Wanted};
+
+/// How a level treats requests for which there are no seats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Queuing {
     /// 0: they are refused.
@@ -19,41 +21,108 @@ impl Queuing {
     pub(super) const REJECT: Self = Self { queues: 0, hand: 0, length: 0 };
 }
 
+/// Why a request gets no seats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The queues that it may wait in are full.
+    QueueFull,
+    /// All are taken, and the level has no queues.
+    ConcurrencyLimit,
+    /// It has waited for too long.
+    TimeOut,
+    /// Its client did not want to wait any longer.
+    Cancelled,
+}
+
+impl Refused {
+    /// As metrics name it.
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue-full",
+            Self::ConcurrencyLimit => "concurrency-limit",
+            Self::TimeOut => "time-out",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// Seats that are shared fairly among the flows that want them.
 pub(crate) struct Level(Mutex<State>);
 
 struct State {
     seats: usize,
     taken: usize,
+    /// Requests that have seats.
+    executing: usize,
     queuing: Queuing,
     queues: Vec<Queue>,
     waiting: usize,
+    /// Seats that those who wait want.
+    wanted: usize,
+    demand: Demand,
     /// What the queue that was served last had got before: where a queue starts that was empty.
     now: u64,
 }
 
 #[derive(Default)]
 struct Queue {
-    waiting: VecDeque<oneshot::Sender<Seat>>,
+    waiting: VecDeque<Waiter>,
     /// Seats it has got, counted from where the others were when it began to wait.
     served: u64,
 }
 
-/// A seat; it is given on when it is dropped.
-pub(super) struct Seat(Option<Arc<Level>>);
+struct Waiter {
+    seats: usize,
+    told: oneshot::Sender<Seat>,
+}
+
+/// A request's seats; they are given on when this is dropped.
+pub(super) struct Seat {
+    level: Option<Arc<Level>>,
+    seats: usize,
+}
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        if let Some(level) = self.0.take() {
-            Level::give_back(&level);
+        if let Some(level) = self.level.take() {
+            level.give_back(self.seats);
         }
+    }
+}
+
+/// What a request gets that asks.
+pub(super) enum Taken {
+    Seat(Seat),
+    Place(Place),
+}
+
+/// A place in a queue.
+pub(super) struct Place(oneshot::Receiver<Seat>);
+
+impl Place {
+    /// Waits for the seats.
+    ///
+    /// # Errors
+    /// There are none in time, or the queue is gone.
+    pub(super) async fn wait(self, patience: Duration) -> Result<Seat, Refused> {
+        let told = tokio::time::timeout(patience, self.0).await.map_err(|_| Refused::TimeOut)?;
+        told.map_err(|_| Refused::ConcurrencyLimit)
     }
 }
 
 impl Level {
     pub(super) fn new(seats: usize, queuing: Queuing) -> Arc<Self> {
-        let state = State { seats, taken: 0, queuing, queues: Vec::new(), waiting: 0, now: 0 };
-        let level = Arc::new(Self(Mutex::new(state)));
+        let level = Arc::new(Self(Mutex::new(State {
+            seats,
+            taken: 0,
+            executing: 0,
+            queuing,
+            queues: Vec::new(),
+            waiting: 0,
+            wanted: 0,
+            demand: Demand::new(),
+            now: 0,
+        })));
         level.configure(seats, queuing);
         level
     }
@@ -71,7 +140,7 @@ impl Level {
             let gone: Vec<_> = state.queues.drain(queuing.queues..).flat_map(|queue| queue.waiting).collect();
             match state.queues.len() {
                 // They are told by their sender's end.
-                0 => state.waiting = 0,
+                0 => (state.waiting, state.wanted) = (0, 0),
                 left => {
                     for (at, waiting) in gone.into_iter().enumerate() {
                         state.queues[at % left].waiting.push_back(waiting);
@@ -80,67 +149,118 @@ impl Level {
             }
         }
         state.queues.resize_with(queuing.queues, Queue::default);
+        state.note();
         drop(state);
         self.dispatch();
     }
 
-    /// A seat for a request of this flow; `None` if there is none in time.
-    pub(super) async fn take(self: &Arc<Self>, flow: u64, patience: Duration) -> Option<Seat> {
+    /// Changes how many seats there are.
+    pub(super) fn set_seats(self: &Arc<Self>, seats: usize) {
+        self.0.lock().seats = seats;
+        self.dispatch();
+    }
+
+    /// The seats that requests wanted since this was asked last.
+    pub(super) fn demand(&self) -> Wanted {
+        self.0.lock().demand.take()
+    }
+
+    /// Seats for a request of this flow, or a place in a queue.
+    ///
+    /// # Errors
+    /// There is neither.
+    pub(super) fn ask(self: &Arc<Self>, flow: u64, seats: usize) -> Result<Taken, Refused> {
         let waiting = {
             let mut state = self.0.lock();
-            if state.taken < state.seats && state.waiting == 0 {
-                state.taken += 1;
-                return Some(Seat(Some(Arc::clone(self))));
+            if state.waiting == 0 && state.has_room(seats) {
+                state.sit(seats);
+                state.note();
+                return Ok(Taken::Seat(Seat { level: Some(Arc::clone(self)), seats }));
             }
             state.forget_gone();
-            let at = state.shortest(flow)?;
-            let (sender, waiting) = oneshot::channel();
+            let none = if state.queues.is_empty() { Refused::ConcurrencyLimit } else { Refused::QueueFull };
+            let at = state.shortest(flow).ok_or(none)?;
+            let (told, waiting) = oneshot::channel();
             let now = state.now;
             let queue = &mut state.queues[at];
             if queue.waiting.is_empty() {
                 queue.served = queue.served.max(now);
             }
-            queue.waiting.push_back(sender);
+            queue.waiting.push_back(Waiter { seats, told });
             state.waiting += 1;
+            state.wanted += seats;
+            state.note();
             waiting
         };
         self.dispatch();
-        tokio::time::timeout(patience, waiting).await.ok()?.ok()
+        Ok(Taken::Place(Place(waiting)))
     }
 
-    fn give_back(self: &Arc<Self>) {
-        self.0.lock().taken -= 1;
-        self.dispatch();
+    /// The same, and waits.
+    ///
+    /// # Errors
+    /// There are none in time.
+    pub(super) async fn take(self: &Arc<Self>, flow: u64, seats: usize, patience: Duration) -> Result<Seat, Refused> {
+        match self.ask(flow, seats)? {
+            Taken::Seat(seat) => Ok(seat),
+            Taken::Place(place) => place.wait(patience).await,
+        }
+    }
+
+    fn give_back(self: &Arc<Self>, seats: usize) {
+        let mut state = self.0.lock();
+        state.rise(seats);
+        state.note();
+        let waiting = state.waiting;
+        drop(state);
+        if waiting > 0 {
+            self.dispatch();
+        }
     }
 
     /// Gives free seats to those who wait.
     fn dispatch(self: &Arc<Self>) {
         loop {
-            let next = {
+            let Some(Waiter { seats, told }) = self.0.lock().next() else { return };
+            // Somebody who has gone leaves the seats to the next.
+            if let Err(mut seat) = told.send(Seat { level: Some(Arc::clone(self)), seats }) {
+                seat.level = None;
                 let mut state = self.0.lock();
-                if state.taken >= state.seats {
-                    return;
-                }
-                let Some(next) = state.next() else { return };
-                state.taken += 1;
-                next
-            };
-            // Somebody who has gone leaves the seat to the next.
-            if let Err(mut seat) = next.send(Seat(Some(Arc::clone(self)))) {
-                seat.0 = None;
-                self.0.lock().taken -= 1;
+                state.rise(seats);
+                state.note();
             }
         }
     }
 }
 
 impl State {
+    /// Whether a request may have so many seats now. One that wants more than there are gets them when it is alone.
+    fn has_room(&self, seats: usize) -> bool {
+        if seats > self.seats { self.executing == 0 } else { self.taken.saturating_add(seats) <= self.seats }
+    }
+
+    fn sit(&mut self, seats: usize) {
+        self.taken += seats;
+        self.executing += 1;
+    }
+
+    fn rise(&mut self, seats: usize) {
+        self.taken -= seats;
+        self.executing -= 1;
+    }
+
+    /// Notes how many seats are wanted now.
+    fn note(&mut self) {
+        self.demand.set(self.taken + self.wanted);
+    }
+
     /// Those who waited longest give up first.
     fn forget_gone(&mut self) {
         for queue in &mut self.queues {
-            while queue.waiting.front().is_some_and(oneshot::Sender::is_closed) {
-                queue.waiting.pop_front();
+            while let Some(gone) = queue.waiting.front().filter(|first| first.told.is_closed()) {
                 self.waiting -= 1;
+                self.wanted -= gone.seats;
+                queue.waiting.pop_front();
             }
         }
     }
@@ -171,19 +291,28 @@ impl State {
         (self.queues[shortest].waiting.len() < self.queuing.length).then_some(shortest)
     }
 
-    /// Who is next: the first of the queue that was served least.
-    fn next(&mut self) -> Option<oneshot::Sender<Seat>> {
-        loop {
-            let queues = self.queues.iter_mut().filter(|queue| !queue.waiting.is_empty());
-            let queue = queues.min_by_key(|queue| queue.served)?;
-            let next = queue.waiting.pop_front()?;
-            self.waiting -= 1;
-            if next.is_closed() {
-                continue;
-            }
-            self.now = queue.served;
-            queue.served += 1;
-            return Some(next);
+    /// Who is next, and has its seats now: the first of the queue that will have got least with it. If there are not enough seats for
+    /// it, others wait for them with it.
+    fn next(&mut self) -> Option<Waiter> {
+        // Nobody has to be looked for where nobody could sit.
+        if self.waiting == 0 || self.taken >= self.seats && self.executing > 0 {
+            return None;
         }
+        self.forget_gone();
+        let queues = self.queues.iter().enumerate();
+        let after = queues.filter_map(|(at, queue)| Some((queue.served + queue.waiting.front()?.seats as u64, at)));
+        let (after, at) = after.min()?;
+        let seats = self.queues[at].waiting.front()?.seats;
+        if !self.has_room(seats) {
+            return None;
+        }
+        let queue = &mut self.queues[at];
+        self.now = std::mem::replace(&mut queue.served, after);
+        let next = queue.waiting.pop_front()?;
+        self.waiting -= 1;
+        self.wanted -= seats;
+        self.sit(seats);
+        self.note();
+        Some(next)
     }
 }

@@ -5,26 +5,39 @@
 //! request -> FlowSchema (by caller and what is asked) -> its priority level and flow
 //!         -> a seat at once, or a place in a queue of the flow, or 429
 //! ```
-//! Watches, connections and other requests that last take no seat. A request takes one, whatever it asks for, and a level lends
-//! no seats to others: its share of the whole is what it has.
+//! A list takes seats by the number of objects that it reads, a watch takes its own while it sends its initial events, and everything
+//! else takes one. Connections and other requests that last take none. Every level has its share of the whole; what it does not need it
+//! lends to others, as far as it may, and every ten seconds that is found anew (`borrowing`).
 
+mod borrowing;
 mod config;
+mod counts;
+mod demand;
 mod level;
 mod matching;
+mod share;
 
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
+use prometheus_client::registry::Registry;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
 use super::{Attributes, Reader, authz::SUPERUSERS};
 use crate::{Error, StatusExt, status};
 
 use config::{Classified, Config};
 pub(crate) use config::{EXEMPT, GROUP, is_mandatory};
-use level::{Level, Seat};
+use counts::Executing;
+use level::{Level, Refused, Seat, Taken};
 
 /// How long a request may wait in a queue: a quarter of the time that a request has, as in kube-apiserver.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// How often it is found who lends seats to whom.
+const PERIOD: Duration = Duration::from_secs(10);
+/// So many objects are read from one seat (apiserver's `flowcontrol/request`).
+const OBJECTS_PER_SEAT: usize = 100;
 
 /// How many requests are worked on at once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,26 +63,29 @@ pub enum FlowControl {
 pub(crate) enum Gate {
     Open,
     MaxInFlight { reading: Arc<Level>, writing: Arc<Level> },
-    Fair(Box<Fair>),
+    Fair(Arc<Fair>),
 }
 
 /// The priority levels, changed up to the last request.
 pub(crate) struct Fair {
-    total: usize,
     config: RwLock<Config>,
 }
 
-/// A request that was let in: it holds its seat until this is dropped.
+/// A request that was let in: it holds its seats until this is dropped.
 pub(crate) struct Admitted {
     seat: Option<Seat>,
+    _executing: Option<Executing>,
+    exempt: bool,
     /// The uids of the FlowSchema and of the PriorityLevelConfiguration, for the answer's headers.
     pub(crate) by: Option<(Arc<str>, Arc<str>)>,
 }
 
 impl Admitted {
+    const FREE: Self = Self { seat: None, _executing: None, exempt: true, by: None };
+
     /// Whether somebody else may wait for it to end.
     pub(crate) fn has_seat(&self) -> bool {
-        self.seat.is_some()
+        self.seat.is_some() && !self.exempt
     }
 }
 
@@ -85,7 +101,7 @@ impl Gate {
             FlowControl::MaxInFlight { reading, writing } => {
                 Self::MaxInFlight { reading: Level::rejecting(reading), writing: Level::rejecting(writing) }
             }
-            FlowControl::Fair { total } => Self::Fair(Box::new(Fair { total, config: RwLock::default() })),
+            FlowControl::Fair { total } => Self::Fair(Arc::new(Fair { config: RwLock::new(Config::new(total)) })),
         }
     }
 
@@ -94,42 +110,93 @@ impl Gate {
         matches!(self, Self::Open)
     }
 
-    /// Lets a request in, perhaps after a while.
+    /// Whether watches have to wait for seats, too.
+    pub(crate) fn holds_watches(&self) -> bool {
+        matches!(self, Self::Fair(_))
+    }
+
+    /// Shows what is counted.
+    pub(crate) fn register(&self, registry: &mut Registry) {
+        if let Self::Fair(fair) = self {
+            fair.config.read().counts().register(registry);
+        }
+    }
+
+    /// Finds again and again who lends seats to whom, until `stop`.
+    pub(crate) fn lend(&self, stop: CancellationToken) {
+        let Self::Fair(fair) = self else { return };
+        let fair = Arc::downgrade(fair);
+        let work = async move {
+            let mut ticks = tokio::time::interval_at(Instant::now() + PERIOD, PERIOD);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let Some(fair) = fair.upgrade() else { return };
+                fair.config.write().lend();
+            }
+        };
+        tokio::spawn(async move { stop.run_until_cancelled(work).await });
+    }
+
+    /// Lets a request in, perhaps after a while; `objects` tells how many it is expected to read.
     ///
     /// # Errors
     /// 429: there are too many.
-    pub(crate) async fn enter(&self, asked: &Attributes, reader: &dyn Reader) -> Result<Admitted, Error> {
+    pub(crate) async fn enter(
+        &self,
+        asked: &Attributes,
+        objects: impl FnOnce() -> usize,
+        reader: &dyn Reader,
+    ) -> Result<Admitted, Error> {
         match self {
-            Self::Open => Ok(Admitted { seat: None, by: None }),
-            Self::MaxInFlight { .. } if asked.user.in_group(SUPERUSERS) => Ok(Admitted { seat: None, by: None }),
+            Self::Open => Ok(Admitted::FREE),
+            Self::MaxInFlight { .. } if asked.user.in_group(SUPERUSERS) => Ok(Admitted::FREE),
             Self::MaxInFlight { reading, writing } => {
                 let reads = matches!(&*asked.verb, "get" | "list" | "watch");
-                let seat = if reads { reading } else { writing }.take(0, PATIENCE).await.ok_or_else(too_many)?;
-                Ok(Admitted { seat: Some(seat), by: None })
+                let level = if reads { reading } else { writing };
+                let seat = level.take(0, 1, PATIENCE).await.map_err(|_| too_many())?;
+                Ok(Admitted { seat: Some(seat), exempt: false, ..Admitted::FREE })
             }
             Self::Fair(fair) => {
-                let (level, flow, by) = fair.classify(asked, reader)?;
-                let seat = match level {
-                    None => None,
-                    Some(level) => Some(level.take(flow, PATIENCE).await.ok_or_else(too_many)?),
-                };
-                Ok(Admitted { seat, by: Some(by) })
+                let Some(classified) = fair.classify(asked, reader)? else { return Ok(Admitted::FREE) };
+                let seats = objects().div_ceil(OBJECTS_PER_SEAT).clamp(1, classified.most_seats);
+                classified.enter(seats).await
             }
         }
     }
 }
 
 impl Fair {
-    /// The level of a request (`None` if it is exempt), its flow there, and the names of both.
-    fn classify(&self, asked: &Attributes, reader: &dyn Reader) -> Result<Classified, Error> {
+    fn classify(&self, asked: &Attributes, reader: &dyn Reader) -> Result<Option<Classified>, Error> {
         let config = self.config.read();
         if config.is_current(reader)? {
             return Ok(config.classify(asked));
         }
         drop(config);
         let mut config = self.config.write();
-        config.follow(reader, self.total)?;
+        config.follow(reader)?;
         Ok(config.classify(asked))
+    }
+}
+
+impl Classified {
+    /// Takes seats, or waits for them.
+    async fn enter(self, seats: usize) -> Result<Admitted, Error> {
+        let refuse = |why: Refused| {
+            self.tally.reject(why);
+            too_many()
+        };
+        let seat = match self.level.ask(self.flow, seats).map_err(refuse)? {
+            Taken::Seat(seat) => seat,
+            Taken::Place(place) => {
+                let waiting = self.tally.wait();
+                let told = place.wait(PATIENCE).await;
+                waiting.told();
+                told.map_err(refuse)?
+            }
+        };
+        let executing = self.tally.execute(seats);
+        Ok(Admitted { seat: Some(seat), _executing: Some(executing), exempt: self.exempt, by: Some(self.by) })
     }
 }
 

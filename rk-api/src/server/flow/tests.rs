@@ -1,3 +1,4 @@
+use prometheus_client::encoding::text::encode;
 use serde_json::{Value, json};
 
 use super::{level::Queuing, *};
@@ -41,7 +42,7 @@ fn group(name: &str) -> Value {
 async fn too_many_in_flight_are_told_to_try_again() {
     let gate = Gate::new(FlowControl::MaxInFlight { reading: 1, writing: 1 });
     let none = Objects::new([]);
-    let enter = async |asked: Attributes| gate.enter(&asked, &*none).await;
+    let enter = async |asked: Attributes| gate.enter(&asked, || 0, &*none).await;
     let read = enter(asked("a", &[], "get", "pods", "x")).await.unwrap();
     let refused = enter(asked("b", &[], "list", "pods", "x")).await.err().unwrap();
     let Error::Api(status) = &refused else { panic!() };
@@ -83,39 +84,39 @@ async fn requests_have_the_level_of_the_first_schema_that_is_about_them() {
         (asked("x", &["lost"], "get", "pods", "x"), "", ""),
         (asked("x", &["lost", "system:authenticated"], "get", "pods", "x"), "schema-all", "level-low"),
     ] {
-        let admitted = gate.enter(&asked, &*objects).await.unwrap();
+        let admitted = gate.enter(&asked, || 0, &*objects).await.unwrap();
         let (by_schema, by_level) = admitted.by.unwrap();
         assert_eq!((&*by_schema, &*by_level), (schema, level), "{asked:?}");
     }
     // 90 seats for 10, 30 and the catch-all's 5 shares: 20 are low's.
     let mut held = Vec::new();
     for _ in 0..20 {
-        held.push(gate.enter(&asked("jane", all, "get", "pods", "x"), &*objects).await.unwrap());
+        held.push(gate.enter(&asked("jane", all, "get", "pods", "x"), || 0, &*objects).await.unwrap());
     }
-    assert_eq!(gate.enter(&asked("joe", all, "get", "pods", "x"), &*objects).await.err().unwrap().code(), 429);
-    gate.enter(&asked("x", &["system:nodes"], "get", "pods", "x"), &*objects).await.unwrap();
-    gate.enter(&asked("root", &["system:masters"], "get", "pods", "x"), &*objects).await.unwrap();
+    assert_eq!(gate.enter(&asked("joe", all, "get", "pods", "x"), || 0, &*objects).await.err().unwrap().code(), 429);
+    gate.enter(&asked("x", &["system:nodes"], "get", "pods", "x"), || 0, &*objects).await.unwrap();
+    gate.enter(&asked("root", &["system:masters"], "get", "pods", "x"), || 0, &*objects).await.unwrap();
     // Another share counts at once, for those who wait as well as for those who come.
     let (plural, more) = level("low", 100, 0);
     objects.put(plural, more);
-    gate.enter(&asked("joe", all, "get", "pods", "x"), &*objects).await.unwrap();
+    gate.enter(&asked("joe", all, "get", "pods", "x"), || 0, &*objects).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn queues_are_served_in_turn() {
     let level = Level::new(1, Queuing { queues: 8, hand: 1, length: 3 });
-    let first = level.take(0, PATIENCE).await.unwrap();
+    let first = level.take(0, 1, PATIENCE).await.unwrap();
     let (told, mut order) = tokio::sync::mpsc::unbounded_channel();
     // One flow asks for much before the other asks for little.
     for (flow, name) in [(1, "greedy"), (1, "greedy"), (1, "greedy"), (2, "modest")] {
         let (level, told) = (Arc::clone(&level), told.clone());
         tokio::spawn(async move {
-            let seat = level.take(flow, PATIENCE).await;
-            told.send((name, seat.is_some())).unwrap();
+            let seat = level.take(flow, 1, PATIENCE).await;
+            told.send((name, seat.is_ok())).unwrap();
         });
         tokio::task::yield_now().await;
     }
-    assert!(level.take(1, PATIENCE).await.is_none(), "its queue is full");
+    assert!(level.take(1, 1, PATIENCE).await.is_err(), "its queue is full");
     drop((first, told));
     let mut served = Vec::new();
     while let Some((name, seated)) = order.recv().await {
@@ -128,27 +129,154 @@ async fn queues_are_served_in_turn() {
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_ever() {
     let level = Level::new(1, Queuing { queues: 1, hand: 1, length: 10 });
-    let seat = level.take(0, PATIENCE).await.unwrap();
+    let seat = level.take(0, 1, PATIENCE).await.unwrap();
     let waited = tokio::time::Instant::now();
-    assert!(level.take(0, PATIENCE).await.is_none());
+    assert_eq!(level.take(0, 1, PATIENCE).await.err(), Some(Refused::TimeOut));
     assert!(waited.elapsed() >= PATIENCE);
     // The one that gave up does not get the seat.
     let next = tokio::spawn({
         let level = Arc::clone(&level);
-        async move { level.take(0, PATIENCE).await.is_some() }
+        async move { level.take(0, 1, PATIENCE).await.is_ok() }
     });
     tokio::task::yield_now().await;
     drop(seat);
     assert!(next.await.unwrap());
     // A level without queues any more tells those who wait.
-    let seat = level.take(0, PATIENCE).await.unwrap();
+    let seat = level.take(0, 1, PATIENCE).await.unwrap();
     let waiting = tokio::spawn({
         let level = Arc::clone(&level);
-        async move { level.take(0, PATIENCE).await.is_some() }
+        async move { level.take(0, 1, PATIENCE).await.is_ok() }
     });
     tokio::task::yield_now().await;
     level.configure(1, Queuing::REJECT);
     assert!(!waiting.await.unwrap());
     drop(seat);
-    assert!(level.take(0, PATIENCE).await.is_some());
+    assert!(level.take(0, 1, PATIENCE).await.is_ok());
+}
+
+/// A metric of these labels, in their order.
+fn metric(gate: &Gate, name: &str, labels: &str) -> Option<usize> {
+    let (mut registry, mut text) = (Registry::default(), String::new());
+    gate.register(&mut registry);
+    encode(&mut text, &registry).unwrap();
+    let head = format!("apiserver_flowcontrol_{name}{{{labels}}} ");
+    text.lines().find_map(|line| line.strip_prefix(&head)).map(|value| value.parse().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_reads_much_takes_more_seats() {
+    let objects = Objects::new([level("low", 85, 4), schema("all", 1000, "low", group("jane"))]);
+    let gate = Arc::new(Gate::new(FlowControl::Fair { total: 90 }));
+    let asked = || asked("jane", &["jane"], "list", "pods", "x");
+    let enter = async |read: usize| gate.enter(&asked(), || read, &*objects).await.unwrap();
+    let flow = |name: &str| metric(&gate, name, r#"priority_level="low",flow_schema="all""#);
+    let mut held = Vec::new();
+    for (read, seats) in [(0, 1), (100, 2), (101, 4), (950, 14), (5000, 24)] {
+        held.push(enter(read).await);
+        assert_eq!(flow("current_executing_seats"), Some(seats), "{read}");
+    }
+    for _ in 0..6 {
+        held.push(enter(1000).await);
+    }
+    assert_eq!((flow("current_executing_requests"), flow("current_executing_seats")), (Some(11), Some(84)));
+    // Who wants more than there is waits, and who comes later waits with them.
+    let wait = |read: usize| {
+        let (gate, objects, asked) = (Arc::clone(&gate), Arc::clone(&objects), asked());
+        tokio::spawn(async move { gate.enter(&asked, || read, &*objects).await.map(drop).map_err(|e| e.code()) })
+    };
+    let (wide, narrow) = (wait(1000), wait(0));
+    tokio::task::yield_now().await;
+    assert_eq!(flow("current_inqueue_requests"), Some(2));
+    let rejected = |reason: &str| {
+        metric(
+            &gate,
+            "rejected_requests_total",
+            &format!(r#"priority_level="low",flow_schema="all",reason="{reason}""#),
+        )
+    };
+    assert_eq!(wait(0).await.unwrap(), Err(429));
+    assert_eq!(rejected("queue-full"), Some(1));
+    drop(held.split_off(10));
+    assert_eq!((wide.await.unwrap(), narrow.await.unwrap()), (Ok(()), Ok(())));
+    assert_eq!((flow("current_inqueue_requests"), flow("dispatched_requests_total")), (Some(0), Some(13)));
+    // Whoever gives up, and whoever waits in vain, is counted.
+    held.push(enter(1000).await);
+    let (gone, late) = (wait(1000), wait(1000));
+    tokio::task::yield_now().await;
+    gone.abort();
+    assert_eq!(late.await.unwrap(), Err(429));
+    assert_eq!((rejected("cancelled"), rejected("time-out")), (Some(1), Some(1)));
+    assert_eq!(flow("current_inqueue_requests"), Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_wants_more_seats_than_there_are_is_alone() {
+    let level = Level::rejecting(2);
+    let seat = level.take(0, 5, PATIENCE).await.unwrap();
+    assert_eq!(level.take(0, 1, PATIENCE).await.err(), Some(Refused::ConcurrencyLimit));
+    drop(seat);
+    let seat = level.take(0, 1, PATIENCE).await.unwrap();
+    assert_eq!(level.take(0, 5, PATIENCE).await.err(), Some(Refused::ConcurrencyLimit));
+    drop(seat);
+    assert!(level.take(0, 5, PATIENCE).await.is_ok());
+}
+
+/// A level with long queues that lends and borrows.
+fn lending(name: &str, shares: usize, lendable: usize, borrowing: Option<usize>) -> (&'static str, Value) {
+    let (plural, mut value) = level(name, shares, 4);
+    let limited = &mut value["spec"]["limited"];
+    limited["limitResponse"]["queuing"]["queueLengthLimit"] = json!(100);
+    limited["lendablePercent"] = json!(lendable);
+    limited["borrowingLimitPercent"] = json!(borrowing);
+    (plural, value)
+}
+
+#[tokio::test(start_paused = true)]
+async fn levels_lend_what_they_do_not_need() {
+    for (borrowing, borrowed) in [(None, 25), (Some(50), 15), (Some(0), 10)] {
+        let objects = Objects::new([
+            lending("busy", 10, 0, borrowing),
+            lending("idle", 30, 50, None),
+            schema("busy", 1000, "busy", group("busy")),
+            schema("idle", 1000, "idle", group("idle")),
+        ]);
+        // As many seats as there are shares, with the catch-all's 5.
+        let gate = Arc::new(Gate::new(FlowControl::Fair { total: 45 }));
+        let stop = CancellationToken::new();
+        gate.lend(stop.clone());
+        let hold = |group: &'static str| {
+            let (gate, objects) = (Arc::clone(&gate), Arc::clone(&objects));
+            let asked = asked(group, &[group], "get", "pods", "x");
+            tokio::spawn(async move {
+                let admitted = gate.enter(&asked, || 0, &*objects).await;
+                std::future::pending::<()>().await;
+                drop(admitted);
+            })
+        };
+        let executing = |level: &str| {
+            let labels = format!(r#"priority_level="{level}",flow_schema="{level}""#);
+            metric(&gate, "current_executing_requests", &labels)
+        };
+        let limits = |level: &str| {
+            let labels = format!(r#"priority_level="{level}""#);
+            (metric(&gate, "nominal_limit_seats", &labels), metric(&gate, "current_limit_seats", &labels))
+        };
+        let mut held: Vec<_> = (0..30).map(|_| hold("busy")).collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!((limits("busy"), limits("idle")), ((Some(10), Some(10)), (Some(30), Some(23))));
+        assert_eq!(executing("busy"), Some(10));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!((limits("busy"), executing("busy")), ((Some(10), Some(borrowed)), Some(borrowed)));
+        if borrowing.is_none() {
+            // What it lent is its own again when it needs it, once those who have it are done.
+            held.extend((0..30).map(|_| hold("idle")));
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(executing("idle"), Some(15));
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            assert_eq!((limits("busy").1, limits("idle").1, executing("idle")), (Some(10), Some(30), Some(30)));
+            assert_eq!(metric(&gate, "current_limit_seats", r#"priority_level="catch-all""#), Some(5));
+        }
+        held.iter().for_each(tokio::task::JoinHandle::abort);
+        stop.cancel();
+    }
 }

@@ -10,7 +10,7 @@ use prometheus_client::{
 };
 
 use super::{path::ResourcePath, query::Query, resource};
-use crate::server::storage::Cache;
+use crate::server::{flow::Gate, storage::Cache};
 
 /// What a request is counted under.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -105,8 +105,10 @@ impl Drop for Running {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    /// Of the server and of what lets requests in.
+    pub(crate) fn new(gate: &Gate) -> Self {
         let mut registry = Registry::default();
+        gate.register(&mut registry);
         let requests = Family::default();
         let durations = Family::new_with_constructor((|| Histogram::new(BUCKETS)) as fn() -> Histogram);
         let (inflight, long_running, objects, held) = Default::default();

@@ -20,6 +20,7 @@ mod list;
 mod metrics;
 mod negotiate;
 mod openapi;
+mod panicking;
 mod path;
 mod query;
 mod resource;

@@ -49,6 +49,27 @@ pub(super) fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Optio
     })
 }
 
+/// How many objects a request is expected to read besides its own: those of a list, or those that a watch begins with if it asks for them
+/// (apiserver's `listWorkEstimator`, but that a limit counts where nothing is left out on the way to it).
+pub(super) fn expected(core: &Core, verb: &str, path: Option<&ResourcePath>, query: &Query) -> usize {
+    let reads = match verb {
+        "list" => true,
+        "watch" => query.flag("sendInitialEvents"),
+        _ => false,
+    };
+    let Some(path) = path.filter(|path| reads && path.name.is_empty()) else { return 0 };
+    let fields = query.get("fieldSelector");
+    if fields.split(',').any(|term| term.starts_with("metadata.name=")) {
+        return 0;
+    }
+    let catalog = core.catalog.load();
+    let served = catalog.get(&path.group, &path.version, &path.plural);
+    let objects = served.map_or(0, |served| served.collection.len());
+    let all = !fields.is_empty() || !query.get("labelSelector").is_empty();
+    let limit = query.get("limit").parse().ok().filter(|limit| *limit > 0 && !all);
+    objects.min(limit.unwrap_or(usize::MAX))
+}
+
 /// Answers a request about a resource.
 pub(super) async fn answer<B>(
     core: &Arc<Core>,

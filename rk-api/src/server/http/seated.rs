@@ -2,7 +2,7 @@
 
 use std::{
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -15,9 +15,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::body::Body;
 use crate::server::flow::Admitted;
 
-/// Keeps the seat of a request until its answer is put together, which a list is as it is sent; at most until its time is over, for
-/// who does not read must not keep others waiting.
-pub(super) fn response(admitted: Admitted, response: Response<Body>, until: Instant) -> Response<Body> {
+/// Keeps the seat of a request until its answer is put together, which a list is as it is sent, and a watch once what is there is sent
+/// and it waits for more; at most until its time is over, for who does not read must not keep others waiting.
+pub(super) fn response(admitted: Admitted, response: Response<Body>, until: Instant, lasts: bool) -> Response<Body> {
     if !admitted.has_seat() || http_body::Body::size_hint(response.body()).exact().is_some() {
         return response;
     }
@@ -25,12 +25,14 @@ pub(super) fn response(admitted: Admitted, response: Response<Body>, until: Inst
         let _admitted = admitted;
         tokio::time::sleep_until(until).await;
     }));
-    response.map(|body| Seated { body, seat: Some(seat) }.boxed_unsync())
+    response.map(|body| Seated { body, seat: Some(seat), lasts }.boxed_unsync())
 }
 
 struct Seated {
     body: Body,
     seat: Option<AbortOnDropHandle<()>>,
+    /// It goes on without its seat.
+    lasts: bool,
 }
 
 impl http_body::Body for Seated {
@@ -41,11 +43,15 @@ impl http_body::Body for Seated {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        if frame.is_none() {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        let done = match &polled {
+            Poll::Ready(frame) => frame.is_none(),
+            Poll::Pending => self.lasts,
+        };
+        if done {
             self.seat = None;
         }
-        Poll::Ready(frame)
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

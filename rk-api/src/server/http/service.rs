@@ -19,7 +19,7 @@ use super::{
     deadline::Deadline,
     health, identity,
     metrics::Labels,
-    negotiate,
+    negotiate, panicking,
     path::ResourcePath,
     query::Query,
     resource, seated,
@@ -75,8 +75,11 @@ impl HttpService {
         let _running = self.core.metrics.start(&labels, long);
         let started = tokio::time::Instant::now();
         let deadline = Deadline::of(started, (!long).then_some(self.core.limits.request_timeout));
-        let answered = self.answer(&mut parts, path, &query, body, deadline).await;
-        let response = answered.unwrap_or_else(|error| answer::failure(&error, negotiate::format(&parts.headers)));
+        let answered = panicking::caught(pin!(self.answer(&mut parts, path, &query, body, deadline))).await;
+        let response = match answered {
+            Ok(answered) => answered.unwrap_or_else(|error| answer::failure(&error, negotiate::format(&parts.headers))),
+            Err(_) => panicking::response(),
+        };
         self.core.metrics.done(labels, response.status().as_u16(), started.elapsed());
         response
     }
@@ -124,24 +127,26 @@ impl HttpService {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::fmt::Display,
     {
-        let answered = match user {
-            Err(error) => Err(error),
-            Ok(user) if trail.wants_request() && deadline.is_some() => {
+        let answered = panicking::caught(pin!(async {
+            let user = user?;
+            if trail.wants_request() && deadline.is_some() {
                 let read = audited::request_body(&mut trail, parts, body, self.core.limits.body);
-                match deadline.keep(read).await {
-                    Ok(body) => {
-                        let routed = pin!(self.route(user, parts, path, query, body, deadline));
-                        trail.follow(deadline.keep(routed)).await
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-            Ok(user) => {
+                let body = deadline.keep(read).await?;
+                let routed = pin!(self.route(user, parts, path, query, body, deadline));
+                trail.follow(deadline.keep(routed)).await
+            } else {
                 let routed = pin!(self.route(user, parts, path, query, body, deadline));
                 trail.follow(deadline.keep(routed)).await
             }
+        }))
+        .await;
+        let response = match answered {
+            Ok(answered) => answered.unwrap_or_else(|error| answer::failure(&error, negotiate::format(&parts.headers))),
+            Err(why) => {
+                trail.panicked(&why);
+                panicking::response()
+            }
         };
-        let response = answered.unwrap_or_else(|error| answer::failure(&error, negotiate::format(&parts.headers)));
         audited::response(trail, response, deadline, negotiate::format(&parts.headers)).await
     }
 
@@ -161,12 +166,17 @@ impl HttpService {
     {
         let user =
             if self.user.is_some() { user } else { identity::impersonate(&self.core, user, &parts.headers).await? };
-        // What lasts takes no seat.
-        let Some(until) = deadline.at().filter(|_| !self.core.gate.is_open()) else {
+        let gate = &self.core.gate;
+        // What lasts takes no seat, but that of a watch until what is there is sent.
+        let watches = || path.as_ref().and_then(|path| resource::verb(&parts.method, path, query)) == Some("watch");
+        let lasts = !deadline.is_some();
+        if gate.is_open() || lasts && !(gate.holds_watches() && watches()) {
             return self.dispatch(user, parts, path, query, body).await;
-        };
+        }
+        let until = deadline.at().unwrap_or_else(|| tokio::time::Instant::now() + self.core.limits.request_timeout);
         let asked = audited::attributes(&user, parts, path.as_ref(), query);
-        let mut admitted = self.core.gate.enter(&asked, &*self.core).await?;
+        let objects = || resource::expected(&self.core, &asked.verb, path.as_ref(), query);
+        let mut admitted = gate.enter(&asked, objects, &*self.core).await?;
         let by = admitted.by.take();
         let answered = self.dispatch(user, parts, path, query, body).await;
         let mut response = match answered {
@@ -179,7 +189,7 @@ impl HttpService {
                 response.headers_mut().insert(name, uid);
             }
         }
-        Ok(seated::response(admitted, response, until))
+        Ok(seated::response(admitted, response, until, lasts))
     }
 
     async fn dispatch<B>(

@@ -91,7 +91,7 @@ impl Core {
             return Err(invalid(&row.resource, &name, errors));
         }
         if track {
-            self.track(call, None, &mut object, options);
+            self.track(call, None, &mut object, options).await;
         }
         request.object = Some(object);
         self.admit(&request, call).await?;

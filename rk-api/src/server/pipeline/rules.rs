@@ -1,5 +1,8 @@
 //! The rules that a kind's schema and strategy add to a write: defaults, broken rules, tracked fields.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use serde_json::Value;
 
 use super::{
@@ -8,7 +11,7 @@ use super::{
 };
 use crate::{
     Error, Patch, WriteOptions,
-    server::{FieldErrors, apply, kinds, schema::Schema},
+    server::{FieldErrors, apply, catalog::Served, kinds, schema::Schema},
     status,
 };
 
@@ -37,16 +40,18 @@ impl Core {
     }
 
     /// Notes whose fields changed in `managedFields`.
-    pub(super) fn track(&self, call: &Call, old: Option<&Value>, object: &mut Value, options: &WriteOptions) {
+    pub(super) async fn track(&self, call: &Call, old: Option<&Value>, object: &mut Value, options: &WriteOptions) {
         let now = now();
-        apply::track_update(old, object, &manager(call, options, &now, false), call.served.schema.as_deref());
+        let manager = manager(call, options, &now, false);
+        let versions = Versions { core: self, served: &call.served };
+        apply::track_update(old, object, &manager, call.served.schema.as_deref(), &versions).await;
     }
 
     /// The object, or its Scale, after a server-side apply.
     ///
     /// # Errors
-    /// 400, 409: see [`apply::server_side_apply`].
-    pub(super) fn apply(
+    /// 400, 409, 500: see [`apply::server_side_apply`].
+    pub(super) async fn apply(
         &self,
         call: &Call,
         old: Option<&Value>,
@@ -86,7 +91,39 @@ impl Core {
         }
         let now = now();
         let manager = apply::Manager { api_version, ..manager(call, options, &now, patch.force) };
-        Ok(apply::server_side_apply(old, &applied, &manager, schema.as_deref())?)
+        let versions = Versions { core: self, served: &call.served };
+        apply::server_side_apply(old, &applied, &manager, schema.as_deref(), &versions).await
+    }
+}
+
+/// The versions in which the objects of a resource are served.
+struct Versions<'a> {
+    core: &'a Core,
+    served: &'a Served,
+}
+
+impl Versions<'_> {
+    fn find(&self, api_version: &str) -> Option<Arc<Served>> {
+        self.core.catalog.load().sibling(self.served, api_version).cloned()
+    }
+}
+
+#[async_trait]
+impl apply::Versions for Versions<'_> {
+    fn has(&self, api_version: &str) -> bool {
+        self.find(api_version).is_some()
+    }
+
+    fn schema(&self, api_version: &str) -> Option<Arc<Schema>> {
+        self.find(api_version)?.schema.clone()
+    }
+
+    async fn convert(&self, object: Value, to: &str) -> Result<Value, Error> {
+        let from = self.find(object["apiVersion"].as_str().unwrap_or_default());
+        let (Some(from), Some(to)) = (from, self.find(to)) else {
+            return Err(status::internal(format!("there is no version {to} any more")).into());
+        };
+        to.read_value(from.stored(&object).await?.into_owned()).await
     }
 }
 

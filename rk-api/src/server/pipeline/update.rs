@@ -74,7 +74,7 @@ impl Core {
         match change {
             Change::Patch(patch) if patch.kind == PatchKind::Apply && call.subresource.is_empty() => {
                 self.authorize(call, "create").await?;
-                let object = self.apply(call, None, &patch, options)?;
+                let object = Box::pin(self.apply(call, None, &patch, options)).await?;
                 self.create_named(call, object, options, false).await
             }
             Change::Replace(body) if call.subresource.is_empty() && created_by_update(call) => {
@@ -107,14 +107,14 @@ impl Core {
         let mut new = match (call.subresource.as_str(), &call.served.scale) {
             ("scale", Some(paths)) => {
                 let shown = if is_apply(change) { scale::owned_scale_of } else { scale::scale_of };
-                let scale = self.changed(call, change, options, &shown(&old, paths))?;
+                let scale = self.changed(call, change, options, &shown(&old, paths)).await?;
                 let mut new = scale::apply_scale(&old, &scale, paths)?;
                 if is_apply(change) {
                     scale::own(&mut new, &scale, paths, &call.served.api_version)?;
                 }
                 new
             }
-            _ => self.changed(call, change, options, &old)?,
+            _ => self.changed(call, change, options, &old).await?,
         };
         if let Change::Patch(patch) = change {
             new = call.decode_patched(new, patch, &options.field_validation)?;
@@ -164,7 +164,7 @@ impl Core {
             return Err(invalid(&row.resource, &call.name, errors));
         }
         if !is_apply(change) {
-            self.track(call, Some(&old), &mut new, options);
+            self.track(call, Some(&old), &mut new, options).await;
         }
         request.object = Some(new);
         self.admit(&request, call).await?;
@@ -236,12 +236,20 @@ impl Core {
     }
 
     /// The object after the change itself.
-    fn changed(&self, call: &Call, change: &Change<'_>, options: &WriteOptions, old: &Value) -> Result<Value, Error> {
+    async fn changed(
+        &self,
+        call: &Call,
+        change: &Change<'_>,
+        options: &WriteOptions,
+        old: &Value,
+    ) -> Result<Value, Error> {
         let scale = call.subresource == "scale";
         match change {
             Change::Replace(new) => Ok(new.clone()),
             Change::With(change) => change(old),
-            Change::Patch(change) if change.kind == PatchKind::Apply => self.apply(call, Some(old), change, options),
+            Change::Patch(change) if change.kind == PatchKind::Apply => {
+                Box::pin(self.apply(call, Some(old), change, options)).await
+            }
             Change::Patch(change) => {
                 let schema =
                     if scale { Schema::builtin("autoscaling", "v1", "Scale") } else { call.served.schema.clone() };

@@ -56,7 +56,7 @@ fn algorithm(key: &KeyPair) -> Option<&'static [u8]> {
 }
 
 /// Bits of the extension `keyUsage`, in their order (RFC 5280, 4.2.1.3).
-const KEY_USAGES: [(&str, u8); 9] = [
+const KEY_USAGES: [(&str, u8); 10] = [
     ("digital signature", 0),
     ("content commitment", 1),
     ("key encipherment", 2),
@@ -65,21 +65,30 @@ const KEY_USAGES: [(&str, u8); 9] = [
     ("cert sign", 5),
     ("crl sign", 6),
     ("encipher only", 7),
+    ("decipher only", 8),
     ("signing", 0),
 ];
 
-/// Purposes of the extension `extKeyUsage`: the last arc below 1.3.6.1.5.5.7.3.
-const PURPOSES: [(&str, u8); 9] = [
-    ("server auth", 1),
-    ("client auth", 2),
-    ("code signing", 3),
-    ("email protection", 4),
-    ("s/mime", 4),
-    ("ipsec end system", 5),
-    ("ipsec tunnel", 6),
-    ("timestamping", 8),
-    ("ocsp signing", 9),
+/// Purposes of the extension `extKeyUsage`: the identifiers' encoded arcs. Most are below 1.3.6.1.5.5.7.3.
+const PURPOSES: [(&str, &[u8]); 13] = [
+    ("any", &[0x55, 0x1d, 0x25, 0]),
+    ("server auth", &pkix(1)),
+    ("client auth", &pkix(2)),
+    ("code signing", &pkix(3)),
+    ("email protection", &pkix(4)),
+    ("s/mime", &pkix(4)),
+    ("ipsec end system", &pkix(5)),
+    ("ipsec tunnel", &pkix(6)),
+    ("ipsec user", &pkix(7)),
+    ("timestamping", &pkix(8)),
+    ("ocsp signing", &pkix(9)),
+    ("microsoft sgc", &[0x2b, 0x06, 0x01, 0x04, 0x01, 0x82, 0x37, 0x0a, 0x03, 0x03]),
+    ("netscape sgc", &[0x60, 0x86, 0x48, 0x01, 0x86, 0xf8, 0x42, 0x04, 0x01]),
 ];
+
+const fn pkix(arc: u8) -> [u8; 8] {
+    [0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, arc]
+}
 
 impl Authority {
     /// An authority's certificate and key, in PEM.
@@ -143,20 +152,22 @@ fn extensions(asked: &Asked, usages: &[String], key_id: Option<&[u8]>) -> Vec<Ve
     // 2.5.29 with these last arcs.
     let id = |arc: u8| [0x55, 0x1d, arc];
     let mut all = Vec::new();
-    let mut flags = [0_u8; 1];
+    let mut flags = 0_u16;
     let mut purposes = Vec::new();
     for usage in usages {
         if let Some((_, bit)) = KEY_USAGES.iter().find(|(name, _)| name == usage) {
-            flags[0] |= 0x80 >> bit;
+            flags |= 0x8000 >> bit;
         }
-        if let Some((_, arc)) = PURPOSES.iter().find(|(name, _)| name == usage) {
-            purposes.push(element(0x06, &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, *arc]));
+        if let Some((_, arcs)) = PURPOSES.iter().find(|(name, _)| name == usage) {
+            purposes.push(element(0x06, arcs));
         }
     }
-    if flags[0] != 0 {
+    if flags != 0 {
         // DER leaves the zeros at the end of named bits out.
-        let unused = flags[0].trailing_zeros() as u8;
-        all.push(extension(&id(15), true, &element(0x03, &[unused, flags[0]])));
+        let [first, second] = flags.to_be_bytes();
+        let unused = (flags.trailing_zeros() % 8) as u8;
+        let value = if second == 0 { vec![unused, first] } else { vec![unused, first, second] };
+        all.push(extension(&id(15), true, &element(0x03, &value)));
     }
     if !purposes.is_empty() {
         all.push(extension(&id(37), false, &sequence(&purposes)));

@@ -13,6 +13,8 @@ use x509_parser::{
 pub(super) const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 pub(super) const KUBELET_CLIENT: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 pub(super) const KUBELET_SERVING: &str = "kubernetes.io/kubelet-serving";
+/// The signer of requests from before there were signers, which can be asked for in no version that is served now.
+pub(super) const LEGACY: &str = "kubernetes.io/legacy-unknown";
 
 /// A request whose signature holds: who asks has the key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -117,6 +119,8 @@ impl Asked {
                 }
                 exactly(usages, "server auth").map(|()| true)
             }
+            // It promises nothing, and has no rules.
+            LEGACY => Ok(true),
             _ => Ok(false),
         }
     }

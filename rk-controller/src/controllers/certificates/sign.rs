@@ -16,8 +16,8 @@ const LONGEST: SignedDuration = SignedDuration::from_hours(365 * 24);
 /// The shortest that may be asked for.
 const SHORTEST: SignedDuration = SignedDuration::from_mins(10);
 
-/// Signs approved requests of the signers `kube-apiserver-client`, `kube-apiserver-client-kubelet` and `kubelet-serving`. The
-/// signer `legacy-unknown`, which promises nothing, signs nothing here.
+/// Signs approved requests of the signers `kube-apiserver-client`, `kube-apiserver-client-kubelet`, `kubelet-serving` and
+/// `legacy-unknown`. Of the last nothing is approved by itself; what somebody approves is signed for any usages.
 pub struct SigningController {
     authority: Authority,
 }

@@ -2,7 +2,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, SanType};
 use x509_parser::prelude::FromDer;
 
 use super::*;
-use crate::controllers::certificates::request::{CLIENT, KUBELET_CLIENT, KUBELET_SERVING};
+use crate::controllers::certificates::request::{CLIENT, KUBELET_CLIENT, KUBELET_SERVING, LEGACY};
 
 fn authority() -> (Authority, String) {
     let key = KeyPair::generate().unwrap();
@@ -80,7 +80,24 @@ fn each_signer_has_its_rules() {
         }
     }
     assert_eq!(node(&[]).check("example.com/mine", &usages(client)), Ok(false));
-    assert_eq!(node(&[]).check("kubernetes.io/legacy-unknown", &usages(client)), Ok(false));
+    // Who approves a request of the old kind knows what for.
+    assert_eq!(request("jane", "dev", &[uri[0].clone()]).check(LEGACY, &usages(&["any"])), Ok(true));
+}
+
+#[test]
+fn all_usages_can_be_signed() {
+    let (authority, _) = authority();
+    let asked = request("jane", "dev", &[]);
+    let all = usages(&["decipher only", "signing", "any", "ipsec user", "microsoft sgc", "netscape sgc"]);
+    let signed = authority.sign(&asked, &all, SignedDuration::from_hours(1)).unwrap();
+    let (_, pem) = parse_x509_pem(signed.as_bytes()).unwrap();
+    let certificate = pem.parse_x509().unwrap();
+    let usage = certificate.key_usage().unwrap().unwrap().value;
+    assert!(usage.digital_signature() && usage.decipher_only() && !usage.key_encipherment());
+    let purpose = certificate.extended_key_usage().unwrap().unwrap().value;
+    assert!(purpose.any);
+    let other: Vec<String> = purpose.other.iter().map(ToString::to_string).collect();
+    assert_eq!(other, ["1.3.6.1.5.5.7.3.7", "1.3.6.1.4.1.311.10.3.3", "2.16.840.1.113730.4.1"]);
 }
 
 #[test]
