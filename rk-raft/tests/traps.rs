@@ -42,6 +42,16 @@ async fn add(leader: &RaftStore, learner: bool) -> MemberId {
     leader.member_add(vec!["http://127.0.0.1:9999".into()], learner).await.unwrap().0.id
 }
 
+/// Makes a learner a voter once it has caught up.
+async fn promote(leader: &RaftStore, id: MemberId) {
+    loop {
+        match leader.member_promote(id).await {
+            Err(ClusterError::LearnerNotReady) => sleep(Duration::from_millis(100)).await,
+            promoted => break drop(promoted.unwrap()),
+        }
+    }
+}
+
 /// A member that has heard of a term but got no state yet has a vote to keep and nothing to start from.
 #[tokio::test(start_paused = true)]
 async fn one_without_a_state_is_started_again_and_again() {
@@ -97,12 +107,7 @@ async fn the_leadership_goes_to_voters_only_and_to_a_new_one_too() {
     group.join(id).await.unwrap();
     let joined = group.member(id).unwrap().clone();
     timeout(Duration::from_secs(30), joined.get("key".into())).await.unwrap().unwrap();
-    loop {
-        match leader.member_promote(id).await {
-            Err(ClusterError::LearnerNotReady) => sleep(Duration::from_millis(100)).await,
-            promoted => break drop(promoted.unwrap()),
-        }
-    }
+    promote(&leader, id).await;
     // At once, while the new voter does not know yet that it is one.
     leader.move_leader(id).await.unwrap();
     assert_eq!(RaftStore::leader(&leader), Some(id));
@@ -251,6 +256,30 @@ async fn one_that_was_removed_ends_whenever_it_comes_back() {
             group.restart(id).await.unwrap();
         }
     }
+}
+
+/// One that votes, and has missed that all other voters were replaced, asks only those for their votes: it learns that it was removed from
+/// whom it knows as a learner.
+#[tokio::test(start_paused = true)]
+async fn one_whose_voters_are_all_gone_learns_that_it_was_removed() {
+    let (mut group, leader) = three().await;
+    let id = add(&leader, true).await;
+    group.join(id).await.unwrap();
+    let joined = group.member(id).unwrap().clone();
+    timeout(Duration::from_secs(30), joined.get("key".into())).await.unwrap().unwrap();
+    let away = (1..=3).find(|member| *member != leader.id()).unwrap();
+    group.network().isolate(away);
+    promote(&leader, id).await;
+    leader.member_remove(away).await.unwrap();
+    leader.move_leader(id).await.unwrap();
+    for gone in (1..=3).filter(|member| *member != away) {
+        joined.member_remove(gone).await.unwrap();
+        timeout(Duration::from_secs(30), group.member(gone).unwrap().stopped()).await.unwrap().unwrap();
+    }
+    group.network().heal();
+    let stopped = timeout(Duration::from_secs(30), group.member(away).unwrap().stopped()).await;
+    let reason = stopped.expect("it ends").expect("for a reason").to_string();
+    assert!(reason.contains("removed from the group"), "{reason}");
 }
 
 /// States that can't be saved for now, as on a full disk or while another one arrives.

@@ -188,12 +188,16 @@ impl Node {
         }
     }
 
-    /// Asks the others whether this member was removed, if it hears of nobody: one that does not vote would never learn it.
+    /// Asks the others whether this member was removed: one that does not vote would never learn it, if it hears of nobody; and one
+    /// that votes asks only voters for their votes, who may be gone themselves, if it knows no leader.
     pub(super) fn ask_whether_removed(&mut self, now: Instant) {
         let patience = self.patience();
-        let votes = self.membership.votes(self.id);
         let recent = |at: &Instant| now.saturating_duration_since(*at) < patience;
-        if votes || recent(&self.asked) || self.heard.values().any(recent) {
+        let lost = match self.membership.votes(self.id) {
+            true => self.raft.raft.leader_id == raft::INVALID_ID,
+            false => !self.heard.values().any(recent),
+        };
+        if !lost || recent(&self.asked) {
             return;
         }
         self.asked = now;
