@@ -99,6 +99,8 @@ pub(super) fn validate(new: &Value, old: Option<&Value>, errors: &mut Errors) {
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use serde_json::json;
 
     use super::*;
@@ -162,11 +164,11 @@ mod tests {
         for good in [URL, "unapproved"] {
             assert_eq!(wrong(good, None), []);
             assert_eq!(wrong(good, Some("")), []);
-            assert_eq!(wrong("", Some(good)), [missing.clone()]);
-            assert_eq!(wrong("bad", Some(good)), [invalid.clone()]);
+            assert_eq!(wrong("", Some(good)), from_ref(&missing));
+            assert_eq!(wrong("bad", Some(good)), from_ref(&invalid));
         }
-        assert_eq!(wrong("", None), [missing.clone()]);
-        assert_eq!(wrong("bad", None), [invalid.clone()]);
+        assert_eq!(wrong("", None), from_ref(&missing));
+        assert_eq!(wrong("bad", None), from_ref(&invalid));
         assert_eq!(wrong("", Some("bad")), [missing]);
         assert_eq!(wrong("bad", Some("")), [invalid]);
         assert_eq!(wrong("", Some("")), []);
