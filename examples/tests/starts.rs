@@ -153,7 +153,7 @@ fn a_terminal_shows_the_start_and_then_what_runs() {
     let mut terminal = script.spawn().unwrap();
     let shown = common::eventually(Duration::from_secs(60), || {
         let shown = String::from_utf8_lossy(&fs::read(&typescript).unwrap_or_default()).into_owned();
-        let all = ["ready", "rk-agent-0", "Ready", "DEPLOYMENT", "default/web", "2/2", "RECENT EVENTS", "Scheduled"];
+        let all = ["ready", "rk-agent-0", "Ready", "DEPLOYMENT", "default/web", "2/2", "RECENT EVENTS", "Pod/web-"];
         match all.into_iter().find(|part| !shown.contains(part)) {
             Some(part) => Err(format!("no {part}: {shown}")),
             None => Ok(shown),

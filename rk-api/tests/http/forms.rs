@@ -47,8 +47,11 @@ async fn long_answers_are_compressed() {
         let path = if accept.contains("Table") { &format!("{CONFIG_MAPS}?includeObject=Object") } else { CONFIG_MAPS };
         let plain = api.get(path, &[("accept", accept)]).await;
         let told = api.get(path, &[("accept", accept), gzip]).await;
+        // A table tells how old objects are, in seconds, one of which may end between two answers.
+        let later = api.get(path, &[("accept", accept)]).await;
         assert_eq!(plain.header("content-encoding"), "");
-        assert!(told.unzipped() == plain.body, "{accept}");
+        let unzipped = told.unzipped();
+        assert!(unzipped == plain.body || unzipped == later.body, "{accept}");
         assert!(told.body.len() * 10 < plain.body.len(), "{accept}");
         assert_eq!(told.header("content-type"), plain.header("content-type"));
     }
