@@ -16,7 +16,7 @@ use k8s_openapi::api::{
 use rk_api::{
     Client, Patch, Resource, Verb, WriteOptions,
     server::{
-        KubeletClient, Operation, Server, ServerBuilder, UserInfo,
+        KubeletClient, Operation, Server, ServerBuilder, Tls, UserInfo,
         pki::{Pki, Wanted},
         plugins::{forbid, from_fn},
         serve, tls_config,
@@ -35,6 +35,11 @@ async fn kubelet(pki: &Pki) -> u16 {
     let wanted = Wanted::kubelet_server("n1", ["127.0.0.1".to_owned()]);
     let identity = pki.identity("kubelet", &wanted).unwrap();
     let tls = tls_config(&identity.certificate, &identity.key, Some(pki.ca())).unwrap();
+    answering(tls, true).await
+}
+
+/// A port that answers over TLS to who shows a certificate, or shows none.
+async fn answering(tls: Tls, certified: bool) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -43,7 +48,7 @@ async fn kubelet(pki: &Pki) -> u16 {
             let acceptor = tokio_rustls::TlsAcceptor::from(tls.config());
             tokio::spawn(async move {
                 let Ok(stream) = acceptor.accept(stream).await else { return };
-                assert!(stream.get_ref().1.peer_certificates().is_some(), "the server shows its certificate");
+                assert_eq!(stream.get_ref().1.peer_certificates().is_some(), certified);
                 let http = hyper::server::conn::http1::Builder::new();
                 let _ = http.serve_connection(TokioIo::new(stream), service_fn(answer)).with_upgrades().await;
             });
@@ -245,20 +250,7 @@ async fn secure_backend() -> u16 {
     let wanted = Wanted::server("backend", ["backend.example.com".to_owned()]);
     let identity = pki.identity("backend", &wanted).unwrap();
     let tls = tls_config(&identity.certificate, &identity.key, None).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let acceptor = tokio_rustls::TlsAcceptor::from(tls.config());
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let http = hyper::server::conn::http1::Builder::new();
-                let _ = http.serve_connection(TokioIo::new(stream), service_fn(answer)).with_upgrades().await;
-            });
-        }
-    });
-    port
+    answering(tls, false).await
 }
 
 /// A Service whose one endpoint is the backend's, as the address of this object.
