@@ -169,12 +169,15 @@ fn some_tls() -> PeerTls {
     PeerTls::new(certificate, key, authority).unwrap()
 }
 
-/// A member of a new group of three, through which a store's contract is checked; the group lives as long as the test.
+/// A member of a new group of three, through which a store's contract is checked; the group lives as long as the test's runtime.
 async fn member(leads: bool) -> Arc<dyn Store> {
     let group = Group::new(3, None).await;
     let leader = group.leader().await;
     let member = group.running.values().find(|member| (member.id() == leader.id()) == leads).unwrap().clone();
-    std::mem::forget(group);
+    tokio::spawn(async move {
+        let _group = group;
+        std::future::pending::<()>().await;
+    });
     member
 }
 
