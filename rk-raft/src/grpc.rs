@@ -93,9 +93,12 @@ struct Shared {
 }
 
 impl Shared {
-    /// Counts something about a peer.
+    /// Counts something about a peer, unless it is none any more.
     fn note(&self, peer: MemberId, note: impl FnOnce(&mut Traffic)) {
-        note(self.traffic.lock().entry(peer).or_insert_with(|| Traffic::new(peer)));
+        let members = self.members.read();
+        if members.members.contains_key(&peer) {
+            note(self.traffic.lock().entry(peer).or_insert_with(|| Traffic::new(peer)));
+        }
     }
 
     /// Counts packets that went to a peer or came from it.

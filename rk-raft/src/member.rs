@@ -100,9 +100,13 @@ fn sorted(urls: &[String]) -> Vec<String> {
     urls
 }
 
+/// The member at an address. While members change one that goes has still the address of the one that comes, which has no name yet.
 fn find<'a>(members: impl IntoIterator<Item = &'a Member>, peer_urls: &[String]) -> Option<&'a Member> {
     let wanted = sorted(peer_urls);
-    members.into_iter().find(|member| sorted(&member.peer_urls) == wanted)
+    members
+        .into_iter()
+        .filter(|member| sorted(&member.peer_urls) == wanted)
+        .min_by_key(|member| !member.name.is_empty())
 }
 
 impl RaftStore {

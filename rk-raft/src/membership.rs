@@ -186,11 +186,18 @@ impl Membership {
         Ok(())
     }
 
-    /// The joint configuration that leads to all these changes.
+    /// The joint configuration that leads to all these changes. They are made in an order in which none stands in another's way: what one
+    /// that goes leaves, its address, is free for one that comes.
     fn joint(&self, changes: &[Change]) -> Result<Self, ClusterError> {
         let mut after = self.clone();
         let mut changed = BTreeSet::new();
-        for change in changes {
+        let mut ordered: Vec<_> = changes.iter().collect();
+        ordered.sort_by_key(|change| match change {
+            Change::Remove(_) => 0,
+            Change::Promote(_) => 1,
+            _ => 2,
+        });
+        for change in ordered {
             let id = change.subject().ok_or_else(|| invalid("only who votes or listens can be changed together"))?;
             if !changed.insert(id) {
                 return Err(invalid(format!("the member {id:x} can't be changed twice at once")));
@@ -344,6 +351,21 @@ mod tests {
         assert_eq!((ids(&group.list()), group.is_joint()), (vec![1, 2, 4, 5], false));
         assert!(group.removed.contains(&3) && !group.votes(3));
         assert!(matches!(group.apply(&Change::Add(new(3, false))), Err(ClusterError::MemberExists)));
+    }
+
+    #[test]
+    fn in_what_order_changes_are_named_does_not_matter() {
+        let mut group = Membership::numbered(&[1, 2, 3]);
+        let new = |id, is_learner| Member { id, peer_urls: vec!["http://h:3".into()], is_learner, ..Member::default() };
+        group.apply(&Change::Update(3, vec!["http://h:3".into()])).unwrap();
+        group.apply(&Change::Add(Member { peer_urls: vec!["http://h:4".into()], ..new(4, true) })).unwrap();
+        let changes = vec![Change::Add(new(5, true)), Change::Promote(4), Change::Remove(3)];
+        for changes in [changes.clone(), changes.into_iter().rev().collect()] {
+            let mut after = group.clone();
+            after.apply(&Change::Several(changes)).unwrap();
+            after.leave_joint();
+            assert_eq!(ids(&after.list()), [1, 2, 4, 5]);
+        }
     }
 
     #[test]

@@ -66,8 +66,9 @@ impl Reads {
     /// Drops those whose time is over, and asks again for those asked for before `before`.
     pub(crate) fn expire(&mut self, now: Instant, before: Instant) {
         if let Some((_, reads, _)) = self.asked.take_if(|(_, _, asked)| *asked <= before) {
+            // The lease is renewed without a read that waits for it.
+            self.slow += u64::from(!reads.is_empty());
             self.new.extend(reads);
-            self.slow += 1;
         }
         let waiting = self.indexed.values_mut().chain([&mut self.new]);
         for late in waiting.flat_map(|reads| reads.extract_if(.., |read| read.deadline() <= now)) {

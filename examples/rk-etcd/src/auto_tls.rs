@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
@@ -39,9 +39,16 @@ pub(crate) fn self_signed<'a>(
     fs::create_dir_all(&dir).map_err(|error| Error::io(dir.display().to_string(), &error))?;
     // The certificate is written last: one without its key is made anew.
     for (path, text) in [(&key, pair.serialize_pem()), (&cert, certificate.pem())] {
-        let open = File::options().write(true).create(true).truncate(true).mode(0o600).open(path);
-        let written = open.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()));
-        written.map_err(|error| Error::io(path.display().to_string(), &error))?;
+        write_whole(path, text.as_bytes()).map_err(|error| Error::io(path.display().to_string(), &error))?;
     }
     Ok((cert, key))
+}
+
+/// Writes a file that is there as a whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let unfinished = path.with_extension("new");
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(unfinished, path)
 }

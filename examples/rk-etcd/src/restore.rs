@@ -41,7 +41,7 @@ pub(crate) struct Restore {
 }
 
 impl Restore {
-    /// Makes the data directory. It is there as a whole or not at all.
+    /// Fills the data directory. What is in it is there as a whole or not at all.
     pub(crate) async fn run(self) -> Result<(), Error> {
         let members = members(&self.name, &self.initial_advertise_peer_urls, self.initial_cluster.as_deref());
         let members = members.map_err(Error::Flags)?;
@@ -68,11 +68,12 @@ impl Restore {
         let own = group.members.values().find(|member| member.name == self.name).map(|member| member.id);
         let own = own.ok_or_else(|| Error::Flags(format!("{} is no member", self.name)))?;
         let (cluster, revision) = (group.cluster_id, snapshot.revision());
-        let unfinished = unfinished(&dir);
-        fs::create_dir_all(&unfinished).map_err(in_dir)?;
+        fs::create_dir_all(&dir).and_then(|()| sync(parent(&dir))).map_err(in_dir)?;
+        // In the directory itself, which may be a disk of its own.
+        let unfinished = dir.join(UNFINISHED);
         let mut made = fill(&unfinished, own, group, snapshot).await.map_err(failed);
         if made.is_ok() {
-            made = fs::rename(&unfinished, &dir).and_then(|()| sync_parent(&dir)).map_err(in_dir);
+            made = fs::rename(&unfinished, dir.join(MEMBER)).and_then(|()| sync(&dir)).map_err(in_dir);
         }
         if made.is_err() {
             // The first error is the one to tell.
@@ -90,29 +91,30 @@ impl Restore {
     }
 }
 
-/// Fills a member's data directory.
+/// The member's folder until it is whole.
+const UNFINISHED: &str = "restoring";
+
+/// Fills a member's folder.
 async fn fill(dir: &Path, own: MemberId, group: Membership, snapshot: SnapshotFile) -> Result<(), rk_store::Error> {
-    let member = MemberDir::open(dir.join(MEMBER), MemberDirOptions::default()).await?;
+    let member = MemberDir::open(dir, MemberDirOptions::default()).await?;
     member.bootstrap(own, group, Some(snapshot.into_stream())).await
 }
 
-/// Where a directory is made before it is where it belongs, on the same disk.
-fn unfinished(dir: &Path) -> PathBuf {
-    let mut name = dir.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".restoring-{}", std::process::id()));
-    dir.with_file_name(name)
-}
-
+/// Whether there is anything but what a restore has left that was killed, which is removed.
 fn holds_something(dir: &Path) -> io::Result<bool> {
+    let absent = |error: io::Error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) };
+    fs::remove_dir_all(dir.join(UNFINISHED)).or_else(absent)?;
     match fs::read_dir(dir) {
         Ok(mut entries) => Ok(entries.next().is_some()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(error),
+        Err(error) => absent(error).map(|()| false),
     }
 }
 
-/// Makes durable that a directory is where it is.
-fn sync_parent(dir: &Path) -> io::Result<()> {
-    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::File::open(parent)?.sync_all()
+fn parent(dir: &Path) -> &Path {
+    dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes durable what a directory holds.
+fn sync(dir: &Path) -> io::Result<()> {
+    fs::File::open(dir)?.sync_all()
 }

@@ -198,7 +198,10 @@ fn what_can_not_be_restored_is_told_and_leaves_nothing_behind() {
         let error = refused(file, &data, more);
         assert!(error.contains(reason), "{error}");
     }
+    // As one that was killed leaves it.
+    std::fs::create_dir_all(scratch.path().join("data/restoring/log")).unwrap();
     assert!(restore(&file, &data, &[]).status.success());
+    assert_eq!(std::fs::read_dir(&data).unwrap().count(), 1);
     let error = refused(&file, &data, &[]);
     assert!(error.contains("is there and not empty"), "{error}");
     let mut left: Vec<_> = std::fs::read_dir(scratch.path())

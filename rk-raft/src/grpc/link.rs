@@ -1,6 +1,6 @@
 //! The way to one peer: a queue, and a task that keeps a stream to it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use rk_store::Error;
@@ -20,6 +20,8 @@ const FRAME_BYTES: usize = 4 << 20;
 const FRAMES: usize = 4;
 /// Time between two measurements of the way there and back.
 const PROBE: Duration = Duration::from_secs(1);
+/// Measurements that wait for their answers.
+const PROBES: usize = 8;
 /// The pause before the first try to connect again, and the longest.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -131,19 +133,26 @@ async fn stream(
     let mut batch = Vec::with_capacity(FRAME);
     let mut probes = tokio::time::interval(PROBE);
     probes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut probe, mut sent) = (0, Instant::now());
+    let (mut probe, mut unanswered) = (0, VecDeque::with_capacity(PROBES));
     loop {
         tokio::select! {
             _ = probes.tick(), if lane == Lane::Raft => {
                 let frame = proto::Frame { probe: probe + 1, ..proto::Frame::default() };
                 // Where frames wait, it waits for the next time: it is the network that is measured.
                 if frames.try_send(frame).is_ok() {
-                    (probe, sent) = (probe + 1, Instant::now());
+                    probe += 1;
+                    unanswered.truncate(PROBES - 1);
+                    unanswered.push_front((probe, Instant::now()));
                 }
             }
             ended = welcomes.message() => match ended {
-                Ok(Some(welcome)) => if welcome.probe == probe {
-                    shared.note(to, |traffic| traffic.round_trips.note(sent.elapsed()));
+                Ok(Some(welcome)) => {
+                    if let Some(at) = unanswered.iter().position(|(probe, _)| *probe == welcome.probe) {
+                        let sent = unanswered[at].1;
+                        // Nor will those before it be answered.
+                        unanswered.truncate(at);
+                        shared.note(to, |traffic| traffic.round_trips.note(sent.elapsed()));
+                    }
                 },
                 Ok(None) => return (failed("a peer's stream", "it has ended"), true),
                 Err(status) => return (refusal(shared, to, &status), true),

@@ -1,6 +1,6 @@
 //! Committed entries on their way to the applier, and those among them that change the members.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use raft::eraftpb::{ConfChangeV2, Entry};
 use rk_store::{ClusterError, Error};
@@ -133,15 +133,22 @@ impl Node {
         tracing::info!(member = self.id, ?gone, "the members have changed together");
         if gone.contains(&self.id) {
             self.step_down();
-            self.told = Some(BTreeSet::new());
+            self.told.get_or_insert_default();
         }
         Ok(())
     }
 
-    /// Another member says that this one was removed. One that left with others goes on until most of those who stay know that: they
-    /// may need its vote until then. Once one of them has told it, it does not wait for the others for ever.
+    /// Another member says that this one was removed. One that leaves with others goes on until most of those who stay know that: they
+    /// may need its vote until then, and what others who leave know is not known to them. Once one of those who stay has told it, it does
+    /// not wait for the others for ever.
     pub(super) fn told_removed(&mut self, by: MemberId) -> Result<(), Error> {
         let patience = self.patience();
+        if self.membership.leaving.contains(&by) {
+            return Ok(());
+        }
+        if self.membership.leaving.contains(&self.id) {
+            self.told.get_or_insert_default();
+        }
         let Some(told) = &mut self.told else { return Err(removed()) };
         told.insert(by);
         let voters: Vec<_> = self.membership.voters().map(|voter| voter.id).collect();

@@ -14,6 +14,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    runtime::Handle,
     task::JoinSet,
 };
 use tokio_rustls::TlsAcceptor;
@@ -29,6 +30,9 @@ use crate::connection::{Corked, Driver, Requests};
 /// Bytes that a client may send ahead on one stream and on one connection.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
+
+/// Why a connection has ended early.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -49,11 +53,7 @@ fn builder(requests: Requests, options: &ServerOptions) -> auto::Builder<Request
 }
 
 /// Serves a connection, and its requests for as long as it lasts.
-async fn run<S, H, F>(
-    options: &ServerOptions,
-    stream: S,
-    service: H,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>>
+async fn run<S, H, F>(options: &ServerOptions, stream: S, service: H) -> Result<(), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     H: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible, Future = F>,
@@ -64,6 +64,13 @@ where
     let stream = Corked::new(stream);
     let connection = builder.serve_connection(TokioIo::new(AnyAuthority::new(stream.clone())), service);
     driver.drive(&stream, pin!(connection)).await
+}
+
+/// Has a connection that ends early say so.
+async fn told(connection: impl Future<Output = Result<(), Failure>>) {
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a connection has failed");
+    }
 }
 
 impl EtcdServer {
@@ -81,6 +88,8 @@ impl EtcdServer {
     async fn accept(&self, listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, only_web: bool) {
         let acceptor = tls.map(TlsAcceptor::from);
         let second = self.options().second_runtime;
+        // It has one thread, which is to carry no more than each of those here.
+        let workers = Handle::current().metrics().num_workers();
         let (mut here, mut there) = (JoinSet::new(), JoinSet::new());
         loop {
             let stream = tokio::select! {
@@ -96,27 +105,21 @@ impl EtcdServer {
                 Some(_) = here.join_next() => continue,
                 Some(_) = there.join_next() => continue,
             };
-            let connection = self.clone().connection(stream.into_std(), acceptor.clone(), only_web);
-            let connection = async {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a connection has failed");
+            let (server, acceptor) = (self.clone(), acceptor.clone());
+            match second.filter(|_| there.len() * workers < here.len()).and_then(|second| second()) {
+                // A stream belongs to the runtime that it is made in.
+                Some(second) => {
+                    let stream = stream.into_std();
+                    let connection =
+                        async move { server.connection(TcpStream::from_std(stream?)?, acceptor, only_web).await };
+                    there.spawn_on(told(connection), &second)
                 }
-            };
-            match second.filter(|_| there.len() < here.len()).and_then(|second| second()) {
-                Some(second) => there.spawn_on(connection, &second),
-                None => here.spawn(connection),
+                None => here.spawn(told(async move { server.connection(stream, acceptor, only_web).await })),
             };
         }
     }
 
-    async fn connection(
-        self,
-        stream: io::Result<std::net::TcpStream>,
-        acceptor: Option<TlsAcceptor>,
-        only_web: bool,
-    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        // A stream belongs to the runtime that it is made in.
-        let stream = TcpStream::from_std(stream?)?;
+    async fn connection(self, stream: TcpStream, acceptor: Option<TlsAcceptor>, only_web: bool) -> Result<(), Failure> {
         stream.set_nodelay(true)?;
         let stream = Metered::new(stream, self.meter());
         let options = self.options().clone();

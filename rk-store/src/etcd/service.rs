@@ -38,8 +38,9 @@ pub struct ServerOptions {
     pub keepalive_interval: Duration,
     /// Time in which it must answer that.
     pub keepalive_timeout: Duration,
-    /// Another runtime than the caller's, for every second of the connections there are at a time; asked for when there are two. While
-    /// there is one connection its threads sleep, where another worker of the same runtime would be woken for each request.
+    /// Another runtime than the caller's, of one thread, for as many of a listener's connections at a time as each worker of the caller's has;
+    /// asked for when there are two. While there is one connection its thread sleeps, where another worker of the same runtime would be woken
+    /// for each request.
     pub second_runtime: Option<fn() -> Option<tokio::runtime::Handle>>,
 }
 

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::Position;
 
-/// Most records held. Each has one place, by its position, so those of one stretch of history do not drive each other out.
+/// Most records held. Each has one place, by its position, so those of one stretch of history hardly drive each other out.
 const SLOTS: usize = 16 << 10;
 /// Records that are larger are not held: together they are 32 MiB at most, and it is the small ones whose reading costs more than their
 /// bytes.
