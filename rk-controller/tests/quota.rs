@@ -2,14 +2,18 @@
 
 mod cluster;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cluster::{Cluster, deployment};
-use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{ConfigMap, Pod, ResourceQuota, Service},
+use k8s_openapi::{
+    api::{
+        apps::v1::Deployment,
+        core::v1::{ConfigMap, Pod, ResourceQuota, Service},
+    },
+    apimachinery::pkg::api::resource::Quantity,
 };
-use rk_api::{Request, Resource, Verb, WriteOptions};
+use rk_api::{Request, Resource, Verb, WriteOptions, server::Server};
+use rk_store::MemoryStore;
 use serde_json::{Value, json};
 
 fn quota(name: &str, spec: Value) -> Value {
@@ -111,6 +115,23 @@ async fn custom_resources_are_counted_and_unknown_ones_are_left_out() {
         cluster.client.request(Request { resource, namespace, name, subresource, verb }).await.unwrap();
     }
     until(&cluster, "widgets", &[unknown, ("count/widgets.example.com", "2", "3")]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_served_holds_up_no_other_and_stays_as_it_was_counted() {
+    let cluster = Cluster::of(Server::builder(Arc::new(MemoryStore::new())).groups(["", "coordination.k8s.io"])).await;
+    cluster.manage(&["resourcequota-controller"]);
+    let hard = json!({"pods": "9", "count/deployments.apps": "2"});
+    cluster.create::<ResourceQuota>(quota("q", json!({"hard": hard}))).await;
+    cluster.create::<Pod>(pod("a", "1", "")).await;
+    until(&cluster, "q", &[("count/deployments.apps", "", "2"), ("pods", "1", "9")]).await;
+    // As whoever serves them would.
+    let mut counted = ResourceQuota::clone(&*cluster.api::<ResourceQuota>().get("q").await.unwrap());
+    let used = counted.status.as_mut().unwrap().used.as_mut().unwrap();
+    used.insert("count/deployments.apps".into(), Quantity("1".into()));
+    cluster.api::<ResourceQuota>().update_status(&counted).await.unwrap();
+    cluster.create::<Pod>(pod("b", "1", "")).await;
+    until(&cluster, "q", &[("count/deployments.apps", "1", "2"), ("pods", "2", "9")]).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -175,7 +175,7 @@ fn listen(block: u8, place: u16) -> std::io::Result<TcpListener> {
 pub struct LocalRanges {
     routes: Vec<RouteMessage>,
     /// At each range's first address, on the port of [`CLAIM`]: what keeps a second cluster out of it.
-    _claims: Vec<TcpListener>,
+    claims: Vec<TcpListener>,
 }
 
 /// In a data folder: which block it uses.
@@ -197,7 +197,7 @@ impl LocalRanges {
         let mut links = handle.link().get().match_name("lo".to_owned()).execute();
         let lo = links.try_next().await.map_err(|e| error("can't find the loopback device", &e))?;
         let lo = lo.ok_or_else(|| AddressError("there is no loopback device".to_owned()))?.header.index;
-        let mut added = Self { routes: Vec::new(), _claims: Vec::new() };
+        let mut added = Self { routes: Vec::new(), claims: Vec::new() };
         for range in ranges {
             let route = || RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(range.base, range.prefix);
             let unreachable = route().kind(RouteType::Unreachable).priority(u32::MAX).build();
@@ -217,7 +217,7 @@ impl LocalRanges {
                 added.routes.push(message);
             }
             match TcpListener::bind((range.base, CLAIM.2)) {
-                Ok(claim) => added._claims.push(claim),
+                Ok(claim) => added.claims.push(claim),
                 Err(e) => {
                     added.routes.retain(|route| !found.contains(route));
                     let message = format!("{range} is in use by another process, most likely another cluster: {e}");

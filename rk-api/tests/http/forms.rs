@@ -39,6 +39,24 @@ async fn yaml_and_indented_json_say_what_json_says() {
 }
 
 #[tokio::test]
+async fn lines_at_the_end_of_a_text_are_part_of_it() {
+    let api = Api::start().await;
+    let definition = json!({"metadata": {"name": "notes.example.com"}, "spec": {
+        "group": "example.com", "scope": "Cluster", "names": {"kind": "Note", "plural": "notes"},
+        "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema":
+            {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
+    }});
+    api.0.define(definition).await.unwrap();
+    let path = "/apis/example.com/v1/notes";
+    for (name, text) in [("a", "two\n\n"), ("b", "\n"), ("c", "none"), ("d", "one\n")] {
+        let note = json!({"apiVersion": "example.com/v1", "kind": "Note", "metadata": {"name": name}, "text": text});
+        api.post(path, &note).await.is(201);
+    }
+    let told = api.get(path, &[("accept", YAML)]).await;
+    assert_eq!(yaml(&told.body), api.get(path, &[]).await.is(200));
+}
+
+#[tokio::test]
 async fn long_answers_are_compressed() {
     let api = Api::start().await;
     api.config_maps(40, 4000).await;

@@ -1,11 +1,15 @@
 //! Evictions, resizes, and names that are generated.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicUsize, Ordering},
 };
 
-use rk_api::server::{Operation, plugins::mutating_fn};
+use async_trait::async_trait;
+use rk_api::{
+    Status,
+    server::{AdmissionRequest, Admit, Operation, Reader, plugins::mutating_fn},
+};
 use serde_json::{Value, json};
 
 use crate::api::{Api, CONFIG_MAPS};
@@ -127,6 +131,43 @@ async fn pods_that_are_not_healthy_go_as_their_budget_says() {
     }
 }
 
+/// Patches a pod's status while its eviction is being admitted.
+struct Between(OnceLock<Api>, Value);
+
+#[async_trait]
+impl Admit for Between {
+    fn name(&self) -> &str {
+        "Between"
+    }
+
+    fn handles(&self, _: Operation, resource: &rk_api::Resource, subresource: &str) -> bool {
+        (&*resource.plural, subresource) == ("pods", "eviction")
+    }
+
+    async fn validate(&self, request: &AdmissionRequest, _: &dyn Reader) -> Result<(), Status> {
+        let path = format!("{PODS}/{}/status", request.attributes.name);
+        self.0.get().unwrap().merge(&path, &self.1).await.is(200);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_happens_to_a_pod_while_it_is_evicted_counts() {
+    let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+    let told = json!({"status": {"message": "as nodes tell something all the time"}});
+    for (is_ready, between, evicted) in [(false, ready, false), (true, told, true)] {
+        let plugin = Arc::new(Between(OnceLock::new(), between));
+        let api = Api::with(|builder| builder.admission(plugin.clone())).await;
+        assert!(plugin.0.set(Api(api.0.clone())).is_ok());
+        let pod = pod(&api, "p", is_ready).await;
+        budget(&api, "b", &json!({"minAvailable": 2}), &counted(1, 1)).await;
+        let (code, answer, retry) = evict(&api, &pod, json!({"gracePeriodSeconds": 0})).await;
+        assert_eq!(code, if evicted { 201 } else { 429 }, "{answer}");
+        assert_eq!(api.get(&pod, &[]).await.code, if evicted { 404 } else { 200 });
+        assert_eq!(retry, if evicted { "" } else { "10" });
+    }
+}
+
 #[tokio::test]
 async fn a_resize_changes_resources_and_nothing_else() {
     let api = Api::start().await;
@@ -138,7 +179,6 @@ async fn a_resize_changes_resources_and_nothing_else() {
     let mut wanted = made.clone();
     wanted["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "1500m".into();
     wanted["spec"]["containers"][0]["image"] = "other".into();
-    wanted["spec"]["containers"].as_array_mut().unwrap().swap(0, 1);
     wanted["metadata"]["labels"]["a"] = "c".into();
     wanted["status"] = json!({"phase": "Running"});
     let resized = api.send("PUT", &path, &[], &wanted.to_string()).await.is(200);
@@ -157,6 +197,19 @@ async fn a_resize_changes_resources_and_nothing_else() {
         refused["message"].as_str().unwrap().contains("Pod QOS Class may not change as a result of resizing"),
         "{refused}"
     );
+    let mut other = resized.clone();
+    other["spec"]["containers"].as_array_mut().unwrap().swap(0, 1);
+    let refused = api.send("PUT", &path, &[], &other.to_string()).await.is(422);
+    assert_eq!(refused["details"]["causes"][0]["field"], "spec.containers[0].name");
+    other["spec"]["containers"].as_array_mut().unwrap().truncate(1);
+    api.send("PUT", &path, &[], &other.to_string()).await.is(422);
+    let whole = json!({"spec": {"resources": {"requests": {"cpu": "2", "memory": "2Gi"}}}});
+    api.send("PATCH", &path, &strategic, &whole.to_string()).await.is(422);
+    let spec =
+        json!({"resources": {"requests": {"cpu": "1", "memory": "2Gi"}}, "containers": [{"name": "c", "image": "i"}]});
+    api.post(PODS, &json!({"metadata": {"name": "q"}, "spec": spec})).await.is(201);
+    let resized_whole = api.send("PATCH", &format!("{PODS}/q/resize"), &strategic, &whole.to_string()).await.is(200);
+    assert_eq!(resized_whole["spec"]["resources"], whole["spec"]["resources"]);
     // Only there: an update of the pod itself may not.
     let mut direct = resized.clone();
     direct["spec"]["containers"][0]["resources"]["requests"]["cpu"] = "1".into();

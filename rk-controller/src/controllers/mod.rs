@@ -19,3 +19,6 @@ pub mod service_account;
 pub(crate) use deployment::template_hash;
 pub mod daemon_set;
 pub mod stateful_set;
+
+/// How long a resource may take to be listed before those who look at all of them start without it.
+const SYNC_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);

@@ -20,16 +20,17 @@ use rk_api::{
     Change, Informer, Informers, Key, ListOptions, Resource,
     quota::{self, Measured},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::SYNC_TIMEOUT;
 use crate::{Action, Context, Controller, Error, Reconcile, common::meta, resources};
 
 /// A quota is counted at most once in this time, however much changes.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often it is counted where nothing tells of a change (`--resource-quota-sync-period`).
 const RESYNC: Duration = Duration::from_secs(5 * 60);
-/// The same where it counts custom resources, whose changes nobody tells.
+/// The same where it counts custom resources, whose changes nobody tells, or what can't be counted now.
 const CUSTOM_RESYNC: Duration = Duration::from_secs(10);
 
 /// Keeps the status of quotas.
@@ -48,15 +49,32 @@ pub async fn run(informers: &Informers, resources: Vec<Resource>, shutdown: Canc
         .map(|resource| (resource.group_resource(), (resource.clone(), informers.resource(resource))))
         .collect();
     let watched: Vec<_> = collections.iter().map(|(name, (_, informer))| (name.clone(), informer.clone())).collect();
+    let listed = tokio::select! {
+        () = listed(&watched) => true,
+        () = shutdown.cancelled() => false,
+    };
+    if !listed {
+        return;
+    }
     let definitions = informers.of::<CustomResourceDefinition>();
     let reconciler = ResourceQuotaController { collections, definitions, counted: Mutex::default() };
     let quotas = informers.of::<ResourceQuota>();
     let mut controller = Controller::new("resourcequota-controller", reconciler, informers);
-    for (resource, informer) in watched {
+    for (resource, informer) in watched.into_iter().filter(|(_, informer)| informer.has_synced()) {
         let quotas = quotas.clone();
         controller = controller.watches_informer(informer, move |change| concerned(change, &resource, &quotas));
     }
     controller.run(shutdown).await;
+}
+
+/// Waits until all are listed that can be: one that is not served here, or that this controller may not list, holds up no other.
+async fn listed(informers: &[(String, Informer)]) {
+    let deadline = Instant::now() + SYNC_TIMEOUT;
+    for (resource, informer) in informers {
+        if timeout_at(deadline, informer.synced()).await.is_err() && !informer.has_synced() {
+            tracing::warn!(resource, "quotas do not count what can't be listed");
+        }
+    }
 }
 
 /// The quotas that count the object of a change, if it may count otherwise since.
@@ -84,7 +102,7 @@ impl Reconcile for ResourceQuotaController {
         if let Some(rest) = last.and_then(|last| PAUSE.checked_sub(last.elapsed())).filter(|rest| !rest.is_zero()) {
             return Ok(Action::requeue(rest));
         }
-        let (used, custom) = self.count(&quota, context).await?;
+        let (used, often) = self.count(&quota, context).await?;
         let hard = quota.spec.as_ref().and_then(|spec| spec.hard.clone());
         let status = Some(ResourceQuotaStatus { hard, used: Some(used) });
         if quota.status != status {
@@ -95,7 +113,7 @@ impl Reconcile for ResourceQuotaController {
             }
         }
         self.counted.lock().insert(key, Instant::now());
-        Ok(Action::requeue(if custom { CUSTOM_RESYNC } else { RESYNC }))
+        Ok(Action::requeue(if often { CUSTOM_RESYNC } else { RESYNC }))
     }
 
     async fn gone(&self, key: &Key, _context: &Context) -> Result<Action, Error> {
@@ -105,25 +123,31 @@ impl Reconcile for ResourceQuotaController {
 }
 
 impl ResourceQuotaController {
-    /// What is used of a quota, and whether it counts custom resources. Names that count nothing known are left out.
+    /// What is used of a quota, and whether it counts what nobody tells of. What can't be counted here stays as the API server has it.
     async fn count(&self, quota: &ResourceQuota, context: &Context) -> Result<(BTreeMap<String, Text>, bool), Error> {
         let namespace = meta::namespace(&quota.metadata);
         let spec = serde_json::to_value(&quota.spec).map_err(Error::other)?;
         let mut measured: HashMap<&str, Vec<Arc<Measured>>> = HashMap::new();
-        let (mut used, mut custom) = (BTreeMap::new(), false);
+        let before = quota.status.as_ref().and_then(|status| status.used.as_ref());
+        let (mut used, mut often) = (BTreeMap::new(), false);
         for name in quota.spec.iter().flat_map(|spec| spec.hard.iter().flatten()).map(|(name, _)| name) {
             let Some(resource) = quota::counted(name) else { continue };
-            custom |= !self.collections.contains_key(resource);
+            often |= !self.collections.get(resource).is_some_and(|(_, informer)| informer.has_synced());
             if !measured.contains_key(resource) {
-                let Some(all) = self.measure(resource, namespace, context).await? else { continue };
+                let Some(all) = self.measure(resource, namespace, context).await? else {
+                    used.extend(
+                        before.and_then(|before| before.get(name)).map(|amount| (name.clone(), amount.clone())),
+                    );
+                    continue;
+                };
                 measured.insert(resource, all);
             }
             used.insert(name.clone(), Text(quota::sum(&spec, name, &measured[resource]).to_string()));
         }
-        Ok((used, custom))
+        Ok((used, often))
     }
 
-    /// What the objects of a resource take; `None` if there is no such resource.
+    /// What the objects of a resource take; `None` if there is no such resource, or it is not listed.
     async fn measure(
         &self,
         name: &str,
@@ -131,7 +155,8 @@ impl ResourceQuotaController {
         context: &Context,
     ) -> Result<Option<Vec<Arc<Measured>>>, Error> {
         if let Some((resource, informer)) = self.collections.get(name) {
-            return Ok(Some(Measured::all(resource, &informer.list_namespace(namespace))?));
+            let listed = informer.has_synced().then(|| informer.list_namespace(namespace));
+            return Ok(listed.map(|objects| Measured::all(resource, &objects)).transpose()?);
         }
         let custom = resources::custom(&self.definitions);
         let Some(resource) = custom.into_iter().find(|custom| custom.namespaced && custom.group_resource() == name)

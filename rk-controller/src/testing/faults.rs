@@ -82,11 +82,6 @@ impl FaultyClient {
         self.writes.lock().clone()
     }
 
-    pub fn last_writes(&self) -> Vec<Write> {
-        let writes = self.writes.lock();
-        writes[writes.len().saturating_sub(5)..].to_vec()
-    }
-
     pub fn changes(&self) -> usize {
         self.changes.load(Ordering::Relaxed)
     }

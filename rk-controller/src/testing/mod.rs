@@ -162,7 +162,8 @@ impl Trial {
             }
             before = now;
         }
-        panic!("{what} does not settle; the last writes: {:?}", self.client.last_writes());
+        let writes = self.client.writes();
+        panic!("{what} does not settle; the last writes: {:?}", &writes[writes.len().saturating_sub(5)..]);
     }
 }
 

@@ -13,7 +13,7 @@ use k8s_openapi::{
 use rk_api::{
     Api, Client, DeleteOptions, Informers, ListOptions, Patch, Resource, ResourceType,
     server::{
-        Server, UserInfo,
+        Server, ServerBuilder, UserInfo,
         plugins::{NamespaceLifecycle, StorageObjectInUseProtection},
     },
 };
@@ -36,7 +36,11 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 impl Cluster {
     /// An API server with the namespace `default` and nothing else.
     pub async fn bare() -> Self {
-        let builder = Server::builder(Arc::new(MemoryStore::new()));
+        Self::of(Server::builder(Arc::new(MemoryStore::new()))).await
+    }
+
+    /// The same with what else a server is to have.
+    pub async fn of(builder: ServerBuilder) -> Self {
         let builder = builder.admission(Arc::new(NamespaceLifecycle)).admission(Arc::new(StorageObjectInUseProtection));
         let server = builder.build().await.unwrap();
         let client = server.client(UserInfo::loopback());

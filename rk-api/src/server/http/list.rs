@@ -1,4 +1,5 @@
-//! Pages of a collection, whose objects are encoded as they are sent: no more of an answer is there than is under way.
+//! Pages of a collection, whose objects are encoded as they are sent: no more of an answer is there than is under way. Protobuf says
+//! first how long all is, so there an object is encoded before, once for all lists and watches.
 
 use std::sync::Arc;
 
@@ -105,8 +106,7 @@ pub(super) fn answer(page: Page, served: &Arc<Served>, style: Style) -> Result<R
     answer::pieces(content_type, elements, &style)
 }
 
-/// A list in protobuf. Its head says how long all is, so every object is encoded before; but they are encoded once, for all lists and
-/// watches.
+/// A list in protobuf.
 struct Messages {
     head: Option<Vec<u8>>,
     forms: std::vec::IntoIter<Arc<Encoded>>,
@@ -214,7 +214,9 @@ impl Syntax {
             }
             Self::Yaml => {
                 let text = serde_saphyr::to_string(value).map_err(no_yaml)?;
-                into.extend_from_slice(text.trim_end_matches('\n').replace('\n', "\n  ").as_bytes());
+                // Lines that end a text that ends in several are part of it.
+                let text = text.strip_suffix('\n').unwrap_or(&text);
+                into.extend_from_slice(text.replace('\n', "\n  ").as_bytes());
                 into.put_u8(b'\n');
                 Ok(())
             }

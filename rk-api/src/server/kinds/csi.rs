@@ -219,6 +219,22 @@ fn attachment_spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     errors.invalid_all(&path.child("nodeName"), node, names::dns_subdomain(node));
 }
 
+/// The rules of a PersistentVolume's `csi`.
+pub(super) fn source(csi: &Value, path: &Path<'_>, errors: &mut Errors) {
+    driver_name(csi.text("driver"), &path.child("driver"), errors);
+    if csi.text("volumeHandle").is_empty() {
+        errors.required(&path.child("volumeHandle"), "");
+    }
+    for secret in ["controllerPublish", "nodeStage", "nodePublish", "controllerExpand", "nodeExpand"] {
+        let field = format!("{secret}SecretRef");
+        for part in ["name", "namespace"] {
+            if csi.has(&field) && csi.at(&field).text(part).is_empty() {
+                errors.required(&path.child(&field).child(part), "");
+            }
+        }
+    }
+}
+
 /// The rules of a PersistentVolume's spec that is no object of its own.
 fn inline(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     const CONTEXT: &str = "in the context of inline volumes";
@@ -227,7 +243,9 @@ fn inline(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
             errors.forbidden(&path.child(field), &format!("may not be specified {CONTEXT}"));
         }
     }
-    if !spec.has("csi") {
+    if spec.has("csi") {
+        source(spec.at("csi"), &path.child("csi"), errors);
+    } else {
         errors.required(&path.child("csi"), &format!("has to be specified {CONTEXT}"));
     }
     if spec.list("accessModes").is_empty() {

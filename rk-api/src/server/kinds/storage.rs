@@ -259,6 +259,9 @@ fn validate_volume(volume: &Value, errors: &mut Errors) {
     for extra in sources.iter().skip(1) {
         errors.forbidden(&path.child(extra), "may not specify more than 1 volume type");
     }
+    if spec.has("csi") {
+        super::csi::source(spec.at("csi"), &path.child("csi"), errors);
+    }
     if spec.has("hostPath") {
         let host = spec.text("hostPath.path");
         if host.is_empty() {

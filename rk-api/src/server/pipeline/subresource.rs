@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::{Value, json};
 
 use super::{Call, Change, Core, Outcome, admit, delete::check_preconditions, meta};
@@ -133,13 +134,30 @@ impl Core {
         check_preconditions(call, &delete, &pod)?;
         let state = pod.value()?;
         let phase = state["status"]["phase"].as_str().unwrap_or_default();
-        let counts = !matches!(phase, "Succeeded" | "Failed" | "Pending") && pod.meta().deletion_timestamp.is_none();
-        if counts {
-            self.take_disruption(call, &pod, &state, delete.dry_run).await?;
+        let ended = matches!(phase, "Succeeded" | "Failed") || pod.meta().deletion_timestamp.is_some();
+        // No budget pays for one that is not ready. It must not have become so when it ends.
+        let unpaid =
+            !ended && (phase == "Pending" || !self.take_disruption(call, &pod, &state, delete.dry_run).await?);
+        let guarded = unpaid && delete.preconditions.resource_version.is_none();
+        if guarded {
+            delete.preconditions.resource_version = Some(pod.meta().resource_version.clone());
         }
+        match self.end_evicted(call, delete).await {
+            Err(error) if guarded && error.is_conflict() => {
+                Err(disrupted("The pod has changed while it was evicted.".to_owned())
+                    .retry_after(RETRY_EVICTION)
+                    .into())
+            }
+            ended => ended.and_then(|()| success()),
+        }
+    }
+
+    /// Deletes a pod, which says before why it ends: that decides for a Job whether it counts as a failure.
+    async fn end_evicted(&self, call: &Call, mut delete: DeleteOptions) -> Result<(), Error> {
         if !delete.dry_run {
-            // The pod says why it ends, which decides for a Job whether that counts as a failure.
             let evicted = |pod: &Value| {
+                // The pod of this name may be another one by now.
+                check_preconditions(call, &delete, &Object::from_value(pod)?)?;
                 let mut pod = pod.clone();
                 set_condition(&mut pod, "DisruptionTarget", "EvictionByEvictionAPI", "Eviction API: evicting");
                 Ok(pod)
@@ -147,17 +165,18 @@ impl Core {
             let status =
                 Call { user: Arc::new(UserInfo::loopback()), ..call.about(&call.namespace, &call.name, "status") };
             let outcome = self.update(&status, Change::With(&evicted), &WriteOptions::default()).await?;
-            delete.preconditions.resource_version = Some(outcome.object.meta().resource_version.clone());
+            if let Some(version) = &mut delete.preconditions.resource_version {
+                version.clone_from(&outcome.object.meta().resource_version);
+            }
         }
-        self.delete(&call.about(&call.namespace, &call.name, ""), &delete).await?;
-        success()
+        self.delete(&call.about(&call.namespace, &call.name, ""), &delete).await.map(drop)
     }
 
-    /// Takes one disruption from the pod's budget.
+    /// Takes one disruption from the pod's budget, if it has one; false if that was not necessary, as the pod is not ready.
     ///
     /// # Errors
     /// 429 if none is left, 500 if there is more than one budget.
-    async fn take_disruption(&self, call: &Call, pod: &Object, state: &Value, dry_run: bool) -> Result<(), Error> {
+    async fn take_disruption(&self, call: &Call, pod: &Object, state: &Value, dry_run: bool) -> Result<bool, Error> {
         let budgets = self.cache.collection("policy/poddisruptionbudgets");
         let mut found = Vec::new();
         for budget in budgets.select(&call.namespace, &crate::LabelSelector::everything()) {
@@ -170,7 +189,7 @@ impl Core {
             }
         }
         let (budget, value) = match found.len() {
-            0 => return Ok(()),
+            0 => return Ok(true),
             1 => found.remove(0),
             _ => {
                 let why =
@@ -185,15 +204,11 @@ impl Core {
         let enough =
             healthy.as_i64().unwrap_or(0) >= desired.as_i64().unwrap_or(0) && desired.as_i64().unwrap_or(0) > 0;
         if !ready && (value["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow" || enough) {
-            return Ok(());
+            return Ok(false);
         }
         let name = budget.meta().name.clone();
-        let refuse = |cause: String| {
-            let why = "Cannot evict pod as it would violate the pod's disruption budget.";
-            status::failure(429, "TooManyRequests", why).cause("DisruptionBudget", "", &cause)
-        };
         let catalog = self.catalog.load();
-        let Some(served) = catalog.any_version("policy", "poddisruptionbudgets") else { return Ok(()) };
+        let Some(served) = catalog.any_version("policy", "poddisruptionbudgets") else { return Ok(true) };
         let budget_call = Call {
             user: Arc::new(UserInfo::loopback()),
             served: Arc::clone(served),
@@ -204,7 +219,7 @@ impl Core {
             let observed = status["observedGeneration"].as_i64().unwrap_or(0);
             if observed < budget["metadata"]["generation"].as_i64().unwrap_or(0) {
                 let cause = format!("The disruption budget {name} is still being processed by the server.");
-                return Err(refuse(cause).retry_after(RETRY_EVICTION).into());
+                return Err(disrupted(cause).retry_after(RETRY_EVICTION).into());
             }
             let allowed = status["disruptionsAllowed"].as_i64().unwrap_or(0);
             if allowed <= 0 {
@@ -213,7 +228,7 @@ impl Core {
                     status["desiredHealthy"].as_i64().unwrap_or(0),
                     status["currentHealthy"].as_i64().unwrap_or(0)
                 );
-                return Err(refuse(cause).into());
+                return Err(disrupted(cause).into());
             }
             let mut budget = budget.clone();
             budget["status"]["disruptionsAllowed"] = (allowed - 1).into();
@@ -221,8 +236,14 @@ impl Core {
             Ok(budget)
         };
         let options = WriteOptions { dry_run, ..WriteOptions::default() };
-        self.update(&budget_call, Change::With(&change), &options).await.map(|_| ())
+        self.update(&budget_call, Change::With(&change), &options).await.map(|_| true)
     }
+}
+
+/// An eviction that is not possible now.
+fn disrupted(cause: String) -> Status {
+    let why = "Cannot evict pod as it would violate the pod's disruption budget.";
+    status::failure(429, "TooManyRequests", why).cause("DisruptionBudget", "", &cause)
 }
 
 /// Sets a condition of a pod to `True`.

@@ -370,23 +370,32 @@ fn only(new: &mut Value, old: &Value, names: &[&str]) {
     }
 }
 
-/// Sets a field, or removes it.
-/// Leaves of a change of a pod its metadata and the resources of its containers, which are known by their names.
+/// Leaves of a change of a pod its metadata and the resources of it and its containers. With other containers, or in another order, all of
+/// it is left to the validation, which refuses it (apiserver's `dropNonResizeUpdates`).
 fn only_resources(new: &mut Value, old: &Value) {
+    let lists = ["initContainers", "containers"];
+    let same = |list: &&str| names(&new["spec"][**list]).eq(names(&old["spec"][**list]));
+    if !lists.iter().all(same) {
+        return set(new, "status", old.get("status").cloned());
+    }
     let wanted = new["spec"].take();
     only(new, old, &[]);
-    for list in ["initContainers", "containers"] {
-        let containers = new["spec"].get_mut(list).and_then(Value::as_array_mut);
-        for container in containers.into_iter().flatten() {
-            let mut same = wanted[list].as_array().into_iter().flatten();
-            let Some(same) = same.find(|other| other["name"] == container["name"]) else { continue };
+    for list in lists {
+        let containers = new["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
+        for (container, wanted) in containers.zip(wanted[list].as_array().into_iter().flatten()) {
             for field in ["resources", "resizePolicy"] {
-                set(container, field, same.get(field).cloned());
+                set(container, field, wanted.get(field).cloned());
             }
         }
     }
+    set(&mut new["spec"], "resources", wanted.get("resources").cloned());
 }
 
+fn names(containers: &Value) -> impl Iterator<Item = &Value> {
+    containers.as_array().into_iter().flatten().map(|container| &container["name"])
+}
+
+/// Sets a field, or removes it.
 fn set(object: &mut Value, field: &str, value: Option<Value>) {
     let Some(fields) = object.as_object_mut() else { return };
     match value {

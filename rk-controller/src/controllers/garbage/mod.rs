@@ -27,6 +27,7 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::SYNC_TIMEOUT;
 use crate::{resources, workqueue::WorkQueue};
 use collect::Collector;
 use graph::Graph;
@@ -45,8 +46,6 @@ enum Work {
     Orphan(String),
 }
 
-/// How long a resource may take to be listed before the others start without it: what the graph does not know is asked.
-const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a resource is followed after its definition went: the end of its objects may be told later.
 const SETTLE: Duration = Duration::from_secs(30);
 const WORKERS: usize = 20;
@@ -68,6 +67,7 @@ pub async fn run(informers: &Informers, resources: Vec<Resource>, shutdown: Canc
     for resource in resources.into_iter().filter(|resource| !skipped.contains(resource)) {
         followed.push(watcher.follow(resource, CancellationToken::new()));
     }
+    // What the graph does not know is asked.
     let sync = async {
         let deadline = Instant::now() + SYNC_TIMEOUT;
         for informer in followed.iter().chain([&definitions]) {

@@ -49,26 +49,27 @@ pub(super) const ROWS: &[Row] = &[
     }),
 ];
 
-/// What patterns became, by their text, in two generations: the older one goes when the younger one is full.
+/// What patterns became, by their text, in two generations: the older one goes when the younger one is full. Of a large one only that it
+/// is large is kept.
 #[derive(Default)]
 struct Known {
-    young: HashMap<String, Arc<Regex>>,
-    old: HashMap<String, Arc<Regex>>,
+    young: HashMap<String, Option<Arc<Regex>>>,
+    old: HashMap<String, Option<Arc<Regex>>>,
 }
 
 static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
 
 impl Known {
-    fn get(&mut self, pattern: &str) -> Option<Arc<Regex>> {
+    fn get(&mut self, pattern: &str) -> Option<Option<Arc<Regex>>> {
         if let Some(known) = self.young.get(pattern) {
-            return Some(Arc::clone(known));
+            return Some(known.clone());
         }
         let (pattern, known) = self.old.remove_entry(pattern)?;
-        self.keep(pattern, Arc::clone(&known));
+        self.keep(pattern, known.clone());
         Some(known)
     }
 
-    fn keep(&mut self, pattern: String, made: Arc<Regex>) {
+    fn keep(&mut self, pattern: String, made: Option<Arc<Regex>>) {
         if self.young.len() >= KEPT {
             self.old = std::mem::take(&mut self.young);
         }
@@ -87,12 +88,16 @@ fn known(pattern: &str) -> Result<Arc<Regex>, Failure> {
     if pattern.len() > LONG {
         return compile(pattern, SIZE);
     }
-    if let Some(known) = KNOWN.lock().get(pattern) {
-        return Ok(known);
+    let known = KNOWN.lock().get(pattern);
+    match known {
+        Some(Some(made)) => Ok(made),
+        Some(None) => compile(pattern, SIZE),
+        None => {
+            let small = compile(pattern, SMALL).ok();
+            KNOWN.lock().keep(pattern.to_owned(), small.clone());
+            small.map_or_else(|| compile(pattern, SIZE), Ok)
+        }
     }
-    let Ok(made) = compile(pattern, SMALL) else { return compile(pattern, SIZE) };
-    KNOWN.lock().keep(pattern.to_owned(), Arc::clone(&made));
-    Ok(made)
 }
 
 /// Compiles a pattern that takes at most so much memory.
@@ -137,7 +142,7 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &known("^kept-[a-z]+$").unwrap()), "compiled twice");
         let mut kept = Known::default();
         for n in 0..10 * KEPT {
-            kept.keep(n.to_string(), compile("a", SIZE).unwrap());
+            kept.keep(n.to_string(), Some(compile("a", SIZE).unwrap()));
             assert!(kept.get("0").is_some(), "one that is used stays");
             assert!(kept.young.len() + kept.old.len() <= 2 * KEPT);
         }

@@ -218,10 +218,16 @@ fn resize(new: &Value, old: &Value, errors: &mut Errors) {
         let list_path = path.child(list);
         for (i, (after, before)) in after.list(list).iter().zip(before.list(list)).enumerate() {
             let container_path = list_path.index(i);
+            if after.text("name") != before.text("name") {
+                errors.forbidden(&container_path.child("name"), "containers may not be renamed or reordered on resize");
+            }
             nothing_removed(after.at("resources"), before.at("resources"), &container_path.child("resources"), errors);
         }
     }
+    nothing_removed(after.at("resources"), before.at("resources"), &path.child("resources"), errors);
     let mut rest = after.clone();
+    put_back_amounts(&mut rest, before, "requests");
+    put_back_amounts(&mut rest, before, "limits");
     for list in ["containers", "initContainers"] {
         if let Some(Value::Array(containers)) = rest.get_mut(list) {
             for (container, before) in containers.iter_mut().zip(before.list(list)) {
@@ -246,9 +252,9 @@ fn nothing_removed(after: &Value, before: &Value, path: &Path<'_>, errors: &mut 
     }
 }
 
-/// Puts back the cpu and memory of a list of a container's resources.
-fn put_back_amounts(container: &mut Value, before: &Value, kind: &str) {
-    let Some(resources) = object_mut(container, "resources") else { return };
+/// Puts back the cpu and memory of a list of the resources of a container or a pod.
+fn put_back_amounts(owner: &mut Value, before: &Value, kind: &str) {
+    let Some(resources) = object_mut(owner, "resources") else { return };
     let Some(amounts) = object_mut(resources, kind) else { return };
     for name in ["cpu", "memory"] {
         put_back(amounts, before.at("resources").at(kind), name);

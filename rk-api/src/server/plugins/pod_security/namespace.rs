@@ -1,5 +1,7 @@
 //! Labels of namespaces: which there are, and what pods are there that a new one would refuse.
 
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 
 use super::{super::text, Level, PREFIX, PodSecurity, Policy, Version};
@@ -9,11 +11,29 @@ use crate::{
     status,
 };
 
-/// Refuses labels of a namespace that name no level or no version.
+/// Most pods of a namespace that are looked at for warnings, and for how long: kube-apiserver's bounds.
+const MOST_PODS: usize = 3000;
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Pods that are looked at without a pause for others.
+const BATCH: usize = 100;
+
+/// Refuses labels of a namespace that name no level or no version, unless they did so before.
 pub(super) fn check(request: &AdmissionRequest) -> Result<(), Status> {
     let Some(namespace) = &request.object else { return Ok(()) };
-    let labels = &namespace["metadata"]["labels"];
     let name = text(&namespace["metadata"]["name"]);
+    let errors = wrong(&namespace["metadata"]["labels"]);
+    if errors.is_empty() || request.old_value()?.is_some_and(|old| wrong(&old["metadata"]["labels"]) == errors) {
+        return Ok(());
+    }
+    let lines: Vec<_> = errors.iter().map(|(field, message)| format!("{field}: {message}")).collect();
+    let what = if let [one] = lines.as_slice() { one.clone() } else { format!("[{}]", lines.join(", ")) };
+    let status = status::failure(422, "Invalid", format!("Namespace {name:?} is invalid: {what}"));
+    let status = status.about("", "Namespace", name);
+    Err(errors.iter().fold(status, |status, (field, message)| status.cause("FieldValueInvalid", field, message)))
+}
+
+/// The labels that name no level or no version, and what is said of them.
+fn wrong(labels: &Value) -> Vec<(String, String)> {
     let mut errors = Vec::new();
     for mode in ["enforce", "audit", "warn"] {
         let mut check = |suffix: &str, is_valid: fn(&str) -> bool, allowed: &str| {
@@ -26,14 +46,7 @@ pub(super) fn check(request: &AdmissionRequest) -> Result<(), Status> {
         check("", |level| Level::parse(level).is_some(), "one of privileged, baseline, restricted");
         check("-version", |version| Version::parse(version).is_some(), "\"latest\" or \"v1.x\"");
     }
-    if errors.is_empty() {
-        return Ok(());
-    }
-    let lines: Vec<_> = errors.iter().map(|(field, message)| format!("{field}: {message}")).collect();
-    let what = if let [one] = lines.as_slice() { one.clone() } else { format!("[{}]", lines.join(", ")) };
-    let status = status::failure(422, "Invalid", format!("Namespace {name:?} is invalid: {what}"));
-    let status = status.about("", "Namespace", name);
-    Err(errors.iter().fold(status, |status, (field, message)| status.cause("FieldValueInvalid", field, message)))
+    errors
 }
 
 impl PodSecurity {
@@ -57,7 +70,15 @@ impl PodSecurity {
         }
         let pods = reader.list("", "pods", &name, &LabelSelector::everything()).await.map_err(status::internal)?;
         let mut groups: Vec<(String, Vec<String>)> = Vec::new();
-        for pod in &pods {
+        let (begun, mut checked) = (Instant::now(), 0);
+        for pod in pods.iter().take(MOST_PODS) {
+            if begun.elapsed() > PATIENCE {
+                break;
+            }
+            checked += 1;
+            if checked % BATCH == 0 {
+                tokio::task::yield_now().await;
+            }
             let value = pod.value().map_err(status::internal)?;
             if self.exempt.runtime_classes.iter().any(|class| *class == text(&value["spec"]["runtimeClassName"])) {
                 continue;
@@ -72,6 +93,13 @@ impl PodSecurity {
                 Some((_, names)) => names.push(pod.meta().name.clone()),
                 None => groups.push((reasons, vec![pod.meta().name.clone()])),
             }
+        }
+        if checked < pods.len() {
+            let most = pods.len();
+            let why = format!(
+                "new PodSecurity enforce level only checked against the first {checked} of {most} existing pods"
+            );
+            request.notes.warn(why);
         }
         if !groups.is_empty() {
             let head =

@@ -129,6 +129,22 @@ async fn namespaces_name_real_levels_and_learn_of_pods_that_break_them() {
     assert!(message.contains("must be one of privileged, baseline, restricted"), "{message}");
     let (_, warnings) = case().run(&plugin, labels("baseline")).await.unwrap();
     assert_eq!(warnings[1], "a (and 1 other pod): host namespaces");
+    // What was wrong before does not keep all else from changing.
+    let mut other = labels("strict");
+    other["metadata"]["annotations"] = json!({"a": "b"});
+    Case::create(&all, "", "namespaces", false).update(labels("strict")).run(&plugin, other).await.unwrap();
+    let still = Case::create(&all, "", "namespaces", false).update(labels("strict")).run(&plugin, labels("lax")).await;
+    assert_eq!(still.unwrap_err().0, 422);
+}
+
+#[tokio::test]
+async fn of_many_pods_the_first_are_looked_at() {
+    let pods = (0..3100).map(|i| ("pods", pod(&format!("p{i}"), json!({}))));
+    let all = cluster(pods.collect::<Vec<_>>());
+    let case = Case::create(&all, "", "namespaces", false).update(namespace("dev", json!({})));
+    let wanted = namespace("dev", json!({"pod-security.kubernetes.io/enforce": "baseline"}));
+    let (_, warnings) = case.run(&PodSecurity::default(), wanted).await.unwrap();
+    assert!(warnings[0].ends_with("of 3100 existing pods"), "{warnings:?}");
 }
 
 #[test]
