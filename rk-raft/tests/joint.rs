@@ -136,18 +136,19 @@ async fn what_could_not_be_completed_is_refused_and_changes_nothing() {
     leads.put("key".into(), "as before".into()).await.unwrap();
 }
 
-/// Members on what their logs hold: four of them, in the midst of a change in which the last takes the place of the third.
+/// Members on what their logs hold, in the midst of a change of three voters.
 struct Midst {
     network: LocalNetwork,
     logs: Vec<MemoryLog>,
 }
 
 impl Midst {
-    fn new() -> Self {
-        let mut membership = Membership::numbered(&[1, 2, 3, 4]);
+    /// Of so many members, some of which are leaving.
+    fn new(members: MemberId, leaving: &[MemberId]) -> Self {
+        let mut membership = Membership::numbered(&(1..=members).collect::<Vec<_>>());
         membership.outgoing = BTreeSet::from([1, 2, 3]);
-        membership.leaving = BTreeSet::from([3]);
-        let logs = (0..4).map(|_| MemoryLog::bootstrap(membership.clone())).collect();
+        membership.leaving = leaving.iter().copied().collect();
+        let logs = (0..members).map(|_| MemoryLog::bootstrap(membership.clone())).collect();
         Self { network: LocalNetwork::new(1), logs }
     }
 
@@ -165,7 +166,7 @@ impl Midst {
 #[tokio::test(start_paused = true)]
 async fn members_that_start_in_a_joint_configuration_need_both_majorities_and_leave_it() {
     for (silent, other, third) in [(1, 4, 2), (2, 4, 1), (1, 3, 2), (2, 3, 4)] {
-        let midst = Midst::new();
+        let midst = Midst::new(4, &[3]);
         // Most of the new voters are too few of the old, or the other way round.
         let (one, two) = (midst.start(silent).await, midst.start(other).await);
         sleep(Duration::from_secs(20)).await;
@@ -193,4 +194,25 @@ async fn members_that_start_in_a_joint_configuration_need_both_majorities_and_le
         let refused = two.member_remove(3).await;
         assert!(matches!(refused, Err(ClusterError::MemberNotFound)), "{refused:?}");
     }
+}
+
+/// All old voters leave. One of them knows already that it is over, and says so to the others: they must not go on its word, for those who
+/// stay may not know yet, and need their votes to learn it.
+#[tokio::test(start_paused = true)]
+async fn who_leaves_goes_on_until_those_who_stay_know() {
+    let mut midst = Midst::new(6, &[1, 2, 3]);
+    let mut over = Membership::numbered(&[4, 5, 6]);
+    over.removed = BTreeSet::from([1, 2, 3]);
+    midst.logs[0] = MemoryLog::bootstrap(over);
+    let (one, two, three) = (midst.start(1).await, midst.start(2).await, midst.start(3).await);
+    see_end(&one).await;
+    for store in [&two, &three] {
+        assert!(timeout(Duration::from_secs(60), store.stopped()).await.is_err(), "it has gone too early");
+    }
+    let four = midst.start(4).await;
+    let _five = midst.start(5).await;
+    timeout(Duration::from_secs(60), four.put("key".into(), "value".into())).await.unwrap().unwrap();
+    see_end(&two).await;
+    see_end(&three).await;
+    assert_eq!(ids(&four.members(true).await.unwrap()), [4, 5, 6]);
 }
