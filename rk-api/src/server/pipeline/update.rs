@@ -374,7 +374,7 @@ fn only(new: &mut Value, old: &Value, names: &[&str]) {
 /// it is left to the validation, which refuses it (apiserver's `dropNonResizeUpdates`).
 fn only_resources(new: &mut Value, old: &Value) {
     let lists = ["initContainers", "containers"];
-    let same = |list: &&str| names(&new["spec"][**list]).eq(names(&old["spec"][**list]));
+    let same = |list: &&str| names(&new["spec"][*list]).eq(names(&old["spec"][*list]));
     if !lists.iter().all(same) {
         return set(new, "status", old.get("status").cloned());
     }

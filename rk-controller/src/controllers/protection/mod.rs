@@ -40,23 +40,31 @@ impl<U: Users> Reconcile for Protection<U> {
     type Object = U::Object;
 
     async fn reconcile(&self, object: Arc<U::Object>, context: &Context) -> Result<Action, Error> {
-        let (meta, finalizer) = (object.meta(), U::FINALIZER);
-        let held = meta.finalizers.iter().flatten().any(|one| one == finalizer);
-        let deleting = meta::is_deleting(meta);
+        let (held, deleting) = state(&*object, U::FINALIZER);
         if held != deleting || (held && self.0.use_it(&object, context).await?) {
             return Ok(Action::await_change());
         }
-        let mut changed = U::Object::clone(&object);
-        let finalizers = changed.meta_mut().finalizers.get_or_insert_default();
-        if deleting {
-            finalizers.retain(|one| one != finalizer);
-        } else {
-            finalizers.push(finalizer.to_owned());
-        }
-        let api = context.api_all::<U::Object>().in_namespace(meta::namespace(meta));
-        match api.update(&changed).await {
-            Err(error) if !error.is_not_found() => Err(error.into()),
-            _ => Ok(Action::await_change()),
-        }
+        hold(&*object, U::FINALIZER, !deleting, context).await
+    }
+}
+
+/// Whether an object has the finalizer, and whether it is being deleted.
+fn state<K: ResourceType>(object: &K, finalizer: &str) -> (bool, bool) {
+    let meta = object.meta();
+    (meta.finalizers.iter().flatten().any(|one| one == finalizer), meta::is_deleting(meta))
+}
+
+/// Gives an object the finalizer, or takes it off.
+async fn hold<K: ResourceType>(object: &K, finalizer: &str, held: bool, context: &Context) -> Result<Action, Error> {
+    let mut changed = object.clone();
+    let finalizers = changed.meta_mut().finalizers.get_or_insert_default();
+    if held {
+        finalizers.push(finalizer.to_owned());
+    } else {
+        finalizers.retain(|one| one != finalizer);
+    }
+    match context.api_all::<K>().in_namespace(meta::namespace(object.meta())).update(&changed).await {
+        Err(error) if !error.is_not_found() => Err(error.into()),
+        _ => Ok(Action::await_change()),
     }
 }
