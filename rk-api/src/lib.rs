@@ -50,6 +50,7 @@ mod selector;
 pub mod server;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tree;
 
 pub use client::*;
 pub use clock::{Clock, now};

@@ -137,6 +137,7 @@ async fn names_that_are_taken_are_refused() {
 async fn what_was_stored_before_a_schema_changed_is_read_in_its_new_shape() {
     let (store, server, client) = defined().await;
     let old = create(&client, "a").await;
+    create(&client, "c").await;
     let mut newer = definition();
     let properties = &mut newer["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
     properties["zone"] = json!({"type": "string", "default": "here"});
@@ -166,6 +167,14 @@ async fn what_was_stored_before_a_schema_changed_is_read_in_its_new_shape() {
     let mut events = client.watch(&crons, "", options).await.unwrap();
     let first = futures::StreamExt::next(&mut events).await.unwrap().unwrap();
     assert_eq!(first.object().unwrap().value().unwrap()["spec"], wanted);
+    // One that goes looks as it did before.
+    client.request(request("v1", "c", "", Verb::Delete(DeleteOptions::default()))).await.unwrap();
+    let gone = loop {
+        if let rk_api::WatchEvent::Deleted(gone) = futures::StreamExt::next(&mut events).await.unwrap().unwrap() {
+            break gone;
+        }
+    };
+    assert_eq!(gone.value().unwrap()["spec"], wanted);
     // The other version has no such schema.
     assert_eq!(get(&client, "v1beta1", "a").await.value().unwrap()["spec"], old["spec"]);
 

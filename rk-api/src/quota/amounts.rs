@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{list, text};
-use crate::Quantity;
+use crate::{
+    Quantity,
+    tree::{list, text},
+};
 
 /// Amounts by resource.
 pub type Amounts = BTreeMap<String, Quantity>;

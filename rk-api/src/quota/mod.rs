@@ -8,19 +8,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::Value;
 
-use crate::{Error, Object, Quantity, Resource};
+use crate::{
+    Error, Object, Quantity, Resource,
+    tree::{list, text},
+};
 
 pub use amounts::{Amounts, amounts, pod_amounts};
-
-/// The items of a list that may be missing.
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-/// A text that may be missing; empty then.
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
 
 /// The resource whose objects a quota's name counts, as `plural` or `plural.group`; `None` for a name that counts nothing.
 ///
@@ -82,13 +75,16 @@ impl Measured {
     }
 }
 
-/// How much of what a quota's name counts these objects take, as far as the quota looks at them.
-pub fn sum(spec: &Value, name: &str, all: &[Arc<Measured>]) -> Quantity {
-    let seen = all.iter().filter(|measured| matches(spec, &measured.scoped));
-    seen.filter_map(|measured| measured.usage.get(name)).fold(Quantity::ZERO, |sum, amount| {
-        // A sum is written as its first amount.
-        if sum.is_zero() { *amount } else { sum + *amount }
-    })
+/// Those of some objects that a quota looks at, by its scopes.
+pub fn seen<'a>(spec: &Value, all: &'a [Arc<Measured>]) -> Vec<&'a Measured> {
+    all.iter().map(|measured| &**measured).filter(|measured| matches(spec, &measured.scoped)).collect()
+}
+
+/// How much of what a quota's name counts these objects take, which are those that it looks at.
+pub fn sum(name: &str, seen: &[&Measured]) -> Quantity {
+    let amounts = seen.iter().filter_map(|measured| measured.usage.get(name));
+    // A sum is written as its first amount.
+    amounts.fold(Quantity::ZERO, |sum, amount| if sum.is_zero() { *amount } else { sum + *amount })
 }
 
 fn one() -> Quantity {

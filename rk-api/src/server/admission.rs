@@ -124,12 +124,13 @@ impl Notes {
         std::mem::take(&mut self.warnings.lock())
     }
 
-    /// The annotations so far: keys and values.
-    pub fn annotations(&self) -> Vec<(String, String)> {
+    /// The annotations so far, for tests that go on with them.
+    #[cfg(test)]
+    pub(crate) fn annotations(&self) -> Vec<(String, String)> {
         self.annotations.lock().clone()
     }
 
-    /// The same, which are then gone.
+    /// The annotations so far, keys and values, which are then gone.
     pub fn take_annotations(&self) -> Vec<(String, String)> {
         std::mem::take(&mut self.annotations.lock())
     }

@@ -46,7 +46,7 @@ pub(crate) struct Served {
     pub(crate) deprecation: Option<String>,
     /// What converts a custom resource's versions, if they differ in more than their names.
     pub(crate) converter: Option<Arc<Converter>>,
-    /// What stored objects of this version become that are older than its schema; `None` where schemas do not change.
+    /// What stored objects of this version are read as; `None` where schemas do not change.
     pub(crate) shape: Option<Shape>,
     /// What the row was made of, if a CustomResourceDefinition brought it.
     pub(crate) definition: Option<Arc<Definition>>,

@@ -173,6 +173,43 @@ async fn a_watch_holds_its_seat_until_what_is_there_is_sent() {
 }
 
 #[tokio::test]
+async fn a_write_takes_seats_by_those_who_watch() {
+    let (api, permits) = start(FlowControl::Fair { total: 12 }).await;
+    one_seat_for_jane(&api).await;
+    let get = async |path: String| {
+        let request = http::Request::get(path).body(Full::<Bytes>::default()).unwrap();
+        api.server.service_as(UserInfo::new("admin", ["system:masters"])).handle(request).await.into_body()
+    };
+    let mut watches = Vec::new();
+    for (namespace, name) in
+        [("default/", ""), ("", ""), ("other/", ""), ("default/", "&fieldSelector=metadata.name%3Dx")]
+    {
+        let namespace = if namespace.is_empty() { String::new() } else { format!("namespaces/{namespace}") };
+        for _ in 0..15 {
+            watches.push(get(format!("/api/v1/{namespace}configmaps?watch=1{name}")).await);
+        }
+    }
+    let seats = async || {
+        let text = get("/metrics".to_owned()).await.collect().await.unwrap().to_bytes();
+        let head = r#"apiserver_flowcontrol_current_executing_seats{priority_level="jane",flow_schema="jane"} "#;
+        let text = String::from_utf8(text.to_vec()).unwrap();
+        text.lines().find_map(|line| line.strip_prefix(head)).map(|count| count.parse::<usize>().unwrap())
+    };
+    let held = make(&api, "a");
+    let counted = async |wanted: usize| {
+        while seats().await != Some(wanted) {
+            tokio::task::yield_now().await;
+        }
+    };
+    // 30 of them are concerned, ten to a seat.
+    tokio::time::timeout(Duration::from_secs(10), counted(3)).await.unwrap();
+    permits.add_permits(1);
+    assert_eq!(held.await.unwrap().code, 201);
+    tokio::time::timeout(Duration::from_secs(10), counted(0)).await.unwrap();
+    drop(watches);
+}
+
+#[tokio::test]
 async fn a_list_holds_its_seat_until_it_is_sent() {
     let (api, _permits) = start(FlowControl::MaxInFlight { reading: 1, writing: 1 }).await;
     let service = api.server.service_as(UserInfo::new("jane", ["dev"]));

@@ -142,7 +142,8 @@ impl ResourceQuotaController {
                 };
                 measured.insert(resource, all);
             }
-            used.insert(name.clone(), Text(quota::sum(&spec, name, &measured[resource]).to_string()));
+            let seen = quota::seen(&spec, &measured[resource]);
+            used.insert(name.clone(), Text(quota::sum(name, &seen).to_string()));
         }
         Ok((used, often))
     }

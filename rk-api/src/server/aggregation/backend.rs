@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rustls::ClientConfig;
 use serde_json::Value;
 
-use super::{RemoteVersion, document, status::Condition, text};
+use super::{RemoteVersion, document, status::Condition};
 use crate::{
     Error,
     server::{
@@ -18,6 +18,7 @@ use crate::{
         outbound::{Connection, Trust, authority, bundle_tls, client_tls, connect, exchange},
         pipeline::Core,
     },
+    tree::text,
 };
 
 /// How long a backend may take to say that it is there.

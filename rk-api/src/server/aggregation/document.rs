@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::text;
+use crate::tree::text;
 
 /// A group and version that another server serves.
 #[derive(Debug, Clone, PartialEq)]

@@ -22,7 +22,6 @@ use std::{
 
 use arc_swap::ArcSwap;
 use futures::{StreamExt, future::join_all};
-use serde_json::Value;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -223,9 +222,4 @@ async fn follow(core: Weak<Core>, aggregator: Arc<Aggregator>) {
         }
         tokio::time::sleep(LOOK.1).await;
     }
-}
-
-/// A text that may be missing; empty then.
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }

@@ -103,7 +103,7 @@ impl Core {
         // Its rows, documents and compiled rules stay as they are where only its status changed.
         if established && !before.iter().any(|row| definition.made(row)) {
             let reader: Weak<dyn Reader> = Arc::<Self>::downgrade(self);
-            match rows::of(&value, (schemas, before.as_slice()), definition, &self.cache, &reader) {
+            match rows::of(&value, schemas, definition, &self.cache, &reader) {
                 Ok(rows) => self.change_catalog(|catalog| {
                     let (group, plural) = (&value["spec"]["group"], &value["spec"]["names"]["plural"]);
                     catalog.remove(group.as_str().unwrap_or_default(), plural.as_str().unwrap_or_default());

@@ -104,13 +104,13 @@ fn deprecation(version: &Value, spec: &Value) -> Option<String> {
     Some(format!("{group}/{name} {kind} is deprecated{advice}"))
 }
 
-/// The rows of a definition with these schemas, in place of those `before`. While it is being deleted nothing new can be made.
+/// The rows of a definition with these schemas. While it is being deleted nothing new can be made.
 ///
 /// # Errors
 /// What is wrong with a version's schema.
 pub(super) fn of(
     definition: &Value,
-    (schemas, before): (Schemas, &[&Arc<Served>]),
+    schemas: Schemas,
     made_of: Definition,
     cache: &Cache,
     reader: &Weak<dyn Reader>,
@@ -126,11 +126,6 @@ pub(super) fn of(
     let collection = cache.collection_of(&group, &plural);
     let converter = Converter::of(spec, reader).map(Arc::new);
     let made_of = Arc::new(made_of);
-    let revision = definition["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse().ok());
-    let shape_of = |schema: &Arc<Schema>| {
-        let known = before.iter().find(|row| row.schema.as_ref().is_some_and(|known| Arc::ptr_eq(known, schema)));
-        Shape::new(Arc::clone(schema), revision.unwrap_or_default(), known.and_then(|row| row.shape.as_ref()))
-    };
     let mut rows = Vec::new();
     for (version, schema) in versions.iter().zip(schemas).filter(|(version, _)| version["served"] == true) {
         let resource = Resource::new(&group, &text(&version["name"]), &kind, &plural, namespaced);
@@ -176,7 +171,7 @@ pub(super) fn of(
         };
         let schema = schema?;
         rows.push(Arc::new(Served {
-            shape: schema.as_ref().map(shape_of),
+            shape: schema.clone().map(Shape::new),
             api_version: row.resource.api_version(),
             collection: Arc::clone(&collection),
             stored_as: stored_as.clone(),

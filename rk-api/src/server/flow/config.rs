@@ -1,7 +1,7 @@
 //! The FlowSchemas and priority levels as they are now.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
@@ -12,13 +12,14 @@ use super::{
     borrowing::{Claim, share_out},
     counts::{Counts, Tally},
     demand,
-    level::{Level, Queuing},
+    level::Level,
     matching::applies,
+    queues::Queuing,
     share::{Limits, Share},
 };
 use crate::{
     Error,
-    server::{Attributes, Follower, Reader, authz::SUPERUSERS},
+    server::{Attributes, Changes, Follower, Reader, authz::SUPERUSERS},
 };
 
 pub(crate) const GROUP: &str = "flowcontrol.apiserver.k8s.io";
@@ -32,9 +33,7 @@ pub(crate) const EXEMPT: &str = "exempt";
 const MOST_QUEUES: usize = 1 << 16;
 const MOST_HAND: usize = 64;
 
-/// No request takes more seats (apiserver's `MaximumListSeatsLimit`).
-const MOST_SEATS: usize = 10;
-/// Nor more of a level with queues than this part of its share.
+/// No request takes more of a level with queues than this part of its share.
 const MOST_PART: f64 = 0.15;
 
 /// What becomes of a request.
@@ -82,13 +81,13 @@ impl Running {
         self.level.configure(if self.exempt { usize::MAX } else { self.current }, self.queuing);
     }
 
-    /// So many seats may one request take.
+    /// So many seats may one request take, whatever it costs.
     fn most_seats(&self) -> usize {
         if self.queuing.queues == 0 {
-            return MOST_SEATS;
+            return usize::MAX;
         }
         let part = (self.limits.nominal as f64 * MOST_PART).ceil() as usize;
-        part.min(self.limits.nominal / self.queuing.hand.max(1)).clamp(1, MOST_SEATS)
+        part.min(self.limits.nominal / self.queuing.hand.max(1)).max(1)
     }
 }
 
@@ -138,23 +137,12 @@ impl Config {
 
     pub(super) fn follow(&mut self, reader: &dyn Reader) -> Result<(), Error> {
         let news = self.followers[0].news(reader)?;
-        if news.all {
-            self.schemas.clear();
-        }
-        for (object, deleted) in &news.objects {
-            self.schemas.retain(|schema| schema.name != object.meta().name);
-            // A schema that can't be read is about nothing.
-            if let (false, Ok(schema)) = (*deleted, object.typed::<FlowSchema>()) {
-                self.schemas.extend(ready(&schema, &self.counts));
-            }
-        }
-        self.schemas.sort_by(|a, b| a.precedence.cmp(&b.precedence).then_with(|| a.name.cmp(&b.name)));
-
+        self.follow_schemas(&news);
         let news = self.followers[1].news(reader)?;
         let mut gone: Vec<String> = Vec::new();
         if news.all {
-            let stored: Vec<&str> = news.objects.iter().map(|(object, _)| object.meta().name.as_str()).collect();
-            gone.extend(self.levels.keys().filter(|name| !stored.contains(&name.as_str())).cloned());
+            let stored: HashSet<&str> = news.objects.iter().map(|(object, _)| object.meta().name.as_str()).collect();
+            gone.extend(self.levels.keys().filter(|name| !stored.contains(name.as_str())).cloned());
         }
         for (object, deleted) in &news.objects {
             match object.typed::<PriorityLevelConfiguration>() {
@@ -169,6 +157,24 @@ impl Config {
         self.share_out();
         self.looked = true;
         Ok(())
+    }
+
+    fn follow_schemas(&mut self, news: &Changes) {
+        let before = std::mem::take(&mut self.schemas);
+        let tallies: Vec<_> = before.iter().map(|schema| Arc::clone(&schema.tally)).collect();
+        let kept = before.into_iter().filter(|_| !news.all);
+        let mut schemas: HashMap<String, Schema> = kept.map(|schema| (schema.name.clone(), schema)).collect();
+        for (object, deleted) in &news.objects {
+            schemas.remove(&object.meta().name);
+            // A schema that can't be read is about nothing.
+            if let (false, Ok(schema)) = (*deleted, object.typed::<FlowSchema>()) {
+                schemas.extend(ready(&schema, &self.counts).map(|schema| (schema.name.clone(), schema)));
+            }
+        }
+        self.schemas = schemas.into_values().collect();
+        self.schemas.sort_by(|a, b| a.precedence.cmp(&b.precedence).then_with(|| a.name.cmp(&b.name)));
+        let counted = self.schemas.iter().map(|schema| &schema.tally).chain([&self.exempt, &self.catch_all]);
+        self.counts.keep(&tallies, counted);
     }
 
     fn take_over(&mut self, object: &PriorityLevelConfiguration) {

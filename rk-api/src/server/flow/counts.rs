@@ -1,6 +1,6 @@
 //! Metrics of priority and fairness, under Kubernetes' names.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -83,6 +83,20 @@ impl Counts {
         let of = Of { priority_level: level.to_owned() };
         self.nominal.get_or_create(&of).set(number(nominal));
         self.current.get_or_create(&of).set(number(current));
+    }
+
+    /// Of these, only those are shown any more that are counted still.
+    pub(super) fn keep<'a>(&self, of: &[Arc<Tally>], counted: impl Iterator<Item = &'a Arc<Tally>>) {
+        let counted: HashSet<&Flow> = counted.map(|tally| &tally.flow).collect();
+        for Tally { flow, .. } in of.iter().map(|tally| &**tally).filter(|tally| !counted.contains(&tally.flow)) {
+            for family in [&self.waiting, &self.executing, &self.seats] {
+                family.remove(flow);
+            }
+            self.dispatched.remove(flow);
+            for reason in Refused::ALL.map(Refused::reason) {
+                self.rejected.remove(&Rejection { flow: flow.clone(), reason });
+            }
+        }
     }
 
     /// A level is gone.

@@ -5,16 +5,19 @@
 //! request -> FlowSchema (by caller and what is asked) -> its priority level and flow
 //!         -> a seat at once, or a place in a queue of the flow, or 429
 //! ```
-//! A list takes seats by the number of objects that it reads, a watch takes its own while it sends its initial events, and everything
-//! else takes one. Connections and other requests that last take none. Every level has its share of the whole; what it does not need it
-//! lends to others, as far as it may, and every ten seconds that is found anew (`borrowing`).
+//! A list takes seats by the size of what it reads, a watch the same while it sends its initial events, a write by the number of those
+//! who watch what it changes (`cost`), and everything else takes one. Connections and other requests that last take none. Every level
+//! has its share of the whole; what it does not need it lends to others, as far as it may, and every ten seconds that is found anew
+//! (`borrowing`).
 
 mod borrowing;
 mod config;
+mod cost;
 mod counts;
 mod demand;
 mod level;
 mod matching;
+mod queues;
 mod share;
 
 use std::{sync::Arc, time::Duration};
@@ -29,6 +32,8 @@ use crate::{Error, StatusExt, status};
 
 use config::{Classified, Config};
 pub(crate) use config::{EXEMPT, GROUP, is_mandatory};
+pub(crate) use cost::Cost;
+use cost::Seats;
 use counts::Executing;
 use level::{Level, Refused, Seat, Taken};
 
@@ -36,8 +41,6 @@ use level::{Level, Refused, Seat, Taken};
 const PATIENCE: Duration = Duration::from_secs(15);
 /// How often it is found who lends seats to whom.
 const PERIOD: Duration = Duration::from_secs(10);
-/// So many objects are read from one seat (apiserver's `flowcontrol/request`).
-const OBJECTS_PER_SEAT: usize = 100;
 
 /// How many requests are worked on at once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -45,7 +48,8 @@ pub enum FlowControl {
     /// Any number.
     #[default]
     Unlimited,
-    /// So many that read and so many that write; the others are told to try again. `system:masters` are not counted.
+    /// So many that read and so many that write; the others are told to try again. 0 is any number, as for kube-apiserver's flags.
+    /// `system:masters` are not counted.
     MaxInFlight {
         /// `--max-requests-inflight`, 400 by kube-apiserver's default.
         reading: usize,
@@ -62,7 +66,11 @@ pub enum FlowControl {
 /// What lets requests in.
 pub(crate) enum Gate {
     Open,
-    MaxInFlight { reading: Arc<Level>, writing: Arc<Level> },
+    /// `None` where there may be any number.
+    MaxInFlight {
+        reading: Option<Arc<Level>>,
+        writing: Option<Arc<Level>>,
+    },
     Fair(Arc<Fair>),
 }
 
@@ -76,12 +84,14 @@ pub(crate) struct Admitted {
     seat: Option<Seat>,
     _executing: Option<Executing>,
     exempt: bool,
+    /// How long its seats are taken once it is done: those who watch what it changed are told then.
+    pub(crate) after: Duration,
     /// The uids of the FlowSchema and of the PriorityLevelConfiguration, for the answer's headers.
     pub(crate) by: Option<(Arc<str>, Arc<str>)>,
 }
 
 impl Admitted {
-    const FREE: Self = Self { seat: None, _executing: None, exempt: true, by: None };
+    const FREE: Self = Self { seat: None, _executing: None, exempt: true, after: Duration::ZERO, by: None };
 
     /// Whether somebody else may wait for it to end.
     pub(crate) fn has_seat(&self) -> bool {
@@ -99,7 +109,8 @@ impl Gate {
         match control {
             FlowControl::Unlimited => Self::Open,
             FlowControl::MaxInFlight { reading, writing } => {
-                Self::MaxInFlight { reading: Level::rejecting(reading), writing: Level::rejecting(writing) }
+                let level = |most: usize| (most > 0).then(|| Level::rejecting(most));
+                Self::MaxInFlight { reading: level(reading), writing: level(writing) }
             }
             FlowControl::Fair { total } => Self::Fair(Arc::new(Fair { config: RwLock::new(Config::new(total)) })),
         }
@@ -138,14 +149,14 @@ impl Gate {
         tokio::spawn(async move { stop.run_until_cancelled(work).await });
     }
 
-    /// Lets a request in, perhaps after a while; `objects` tells how many it is expected to read.
+    /// Lets a request in, perhaps after a while; `cost` tells what is expected of it.
     ///
     /// # Errors
     /// 429: there are too many.
     pub(crate) async fn enter(
         &self,
         asked: &Attributes,
-        objects: impl FnOnce() -> usize,
+        cost: impl FnOnce() -> Cost,
         reader: &dyn Reader,
     ) -> Result<Admitted, Error> {
         match self {
@@ -154,13 +165,13 @@ impl Gate {
             Self::MaxInFlight { reading, writing } => {
                 let reads = matches!(&*asked.verb, "get" | "list" | "watch");
                 let level = if reads { reading } else { writing };
-                let seat = level.take(0, 1, PATIENCE).await.map_err(|_| too_many())?;
+                let Some(level) = level else { return Ok(Admitted::FREE) };
+                let Ok(Taken::Seat(seat)) = level.ask(0, 1) else { return Err(too_many()) };
                 Ok(Admitted { seat: Some(seat), exempt: false, ..Admitted::FREE })
             }
             Self::Fair(fair) => {
                 let Some(classified) = fair.classify(asked, reader)? else { return Ok(Admitted::FREE) };
-                let seats = objects().div_ceil(OBJECTS_PER_SEAT).clamp(1, classified.most_seats);
-                classified.enter(seats).await
+                classified.enter(cost()).await
             }
         }
     }
@@ -181,7 +192,8 @@ impl Fair {
 
 impl Classified {
     /// Takes seats, or waits for them.
-    async fn enter(self, seats: usize) -> Result<Admitted, Error> {
+    async fn enter(self, cost: Cost) -> Result<Admitted, Error> {
+        let Seats { count: seats, after } = cost.seats(self.most_seats);
         let refuse = |why: Refused| {
             self.tally.reject(why);
             too_many()
@@ -196,7 +208,7 @@ impl Classified {
             }
         };
         let executing = self.tally.execute(seats);
-        Ok(Admitted { seat: Some(seat), _executing: Some(executing), exempt: self.exempt, by: Some(self.by) })
+        Ok(Admitted { seat: Some(seat), _executing: Some(executing), exempt: self.exempt, after, by: Some(self.by) })
     }
 }
 

@@ -1,7 +1,7 @@
 use prometheus_client::encoding::text::encode;
 use serde_json::{Value, json};
 
-use super::{level::Queuing, *};
+use super::*;
 use crate::server::{UserInfo, fixture::Objects};
 
 fn asked(user: &str, groups: &[&str], verb: &'static str, what: &'static str, namespace: &str) -> Attributes {
@@ -42,7 +42,7 @@ fn group(name: &str) -> Value {
 async fn too_many_in_flight_are_told_to_try_again() {
     let gate = Gate::new(FlowControl::MaxInFlight { reading: 1, writing: 1 });
     let none = Objects::new([]);
-    let enter = async |asked: Attributes| gate.enter(&asked, || 0, &*none).await;
+    let enter = async |asked: Attributes| gate.enter(&asked, Cost::default, &*none).await;
     let read = enter(asked("a", &[], "get", "pods", "x")).await.unwrap();
     let refused = enter(asked("b", &[], "list", "pods", "x")).await.err().unwrap();
     let Error::Api(status) = &refused else { panic!() };
@@ -51,6 +51,11 @@ async fn too_many_in_flight_are_told_to_try_again() {
     enter(asked("root", &["system:masters"], "get", "pods", "x")).await.unwrap();
     drop(read);
     enter(asked("b", &[], "get", "pods", "x")).await.unwrap();
+    // 0 is any number.
+    let gate = Gate::new(FlowControl::MaxInFlight { reading: 0, writing: 1 });
+    let enter = async |verb| gate.enter(&asked("a", &[], verb, "pods", "x"), Cost::default, &*none).await;
+    let _held = (enter("get").await.unwrap(), enter("get").await.unwrap(), enter("update").await.unwrap());
+    assert_eq!(enter("update").await.err().unwrap().code(), 429);
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,74 +89,25 @@ async fn requests_have_the_level_of_the_first_schema_that_is_about_them() {
         (asked("x", &["lost"], "get", "pods", "x"), "", ""),
         (asked("x", &["lost", "system:authenticated"], "get", "pods", "x"), "schema-all", "level-low"),
     ] {
-        let admitted = gate.enter(&asked, || 0, &*objects).await.unwrap();
+        let admitted = gate.enter(&asked, Cost::default, &*objects).await.unwrap();
         let (by_schema, by_level) = admitted.by.unwrap();
         assert_eq!((&*by_schema, &*by_level), (schema, level), "{asked:?}");
     }
     // 90 seats for 10, 30 and the catch-all's 5 shares: 20 are low's.
     let mut held = Vec::new();
     for _ in 0..20 {
-        held.push(gate.enter(&asked("jane", all, "get", "pods", "x"), || 0, &*objects).await.unwrap());
+        held.push(gate.enter(&asked("jane", all, "get", "pods", "x"), Cost::default, &*objects).await.unwrap());
     }
-    assert_eq!(gate.enter(&asked("joe", all, "get", "pods", "x"), || 0, &*objects).await.err().unwrap().code(), 429);
-    gate.enter(&asked("x", &["system:nodes"], "get", "pods", "x"), || 0, &*objects).await.unwrap();
-    gate.enter(&asked("root", &["system:masters"], "get", "pods", "x"), || 0, &*objects).await.unwrap();
+    assert_eq!(
+        gate.enter(&asked("joe", all, "get", "pods", "x"), Cost::default, &*objects).await.err().unwrap().code(),
+        429
+    );
+    gate.enter(&asked("x", &["system:nodes"], "get", "pods", "x"), Cost::default, &*objects).await.unwrap();
+    gate.enter(&asked("root", &["system:masters"], "get", "pods", "x"), Cost::default, &*objects).await.unwrap();
     // Another share counts at once, for those who wait as well as for those who come.
     let (plural, more) = level("low", 100, 0);
     objects.put(plural, more);
-    gate.enter(&asked("joe", all, "get", "pods", "x"), || 0, &*objects).await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
-async fn queues_are_served_in_turn() {
-    let level = Level::new(1, Queuing { queues: 8, hand: 1, length: 3 });
-    let first = level.take(0, 1, PATIENCE).await.unwrap();
-    let (told, mut order) = tokio::sync::mpsc::unbounded_channel();
-    // One flow asks for much before the other asks for little.
-    for (flow, name) in [(1, "greedy"), (1, "greedy"), (1, "greedy"), (2, "modest")] {
-        let (level, told) = (Arc::clone(&level), told.clone());
-        tokio::spawn(async move {
-            let seat = level.take(flow, 1, PATIENCE).await;
-            told.send((name, seat.is_ok())).unwrap();
-        });
-        tokio::task::yield_now().await;
-    }
-    assert!(level.take(1, 1, PATIENCE).await.is_err(), "its queue is full");
-    drop((first, told));
-    let mut served = Vec::new();
-    while let Some((name, seated)) = order.recv().await {
-        assert!(seated);
-        served.push(name);
-    }
-    assert_eq!(served, ["greedy", "modest", "greedy", "greedy"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn nobody_waits_for_ever() {
-    let level = Level::new(1, Queuing { queues: 1, hand: 1, length: 10 });
-    let seat = level.take(0, 1, PATIENCE).await.unwrap();
-    let waited = tokio::time::Instant::now();
-    assert_eq!(level.take(0, 1, PATIENCE).await.err(), Some(Refused::TimeOut));
-    assert!(waited.elapsed() >= PATIENCE);
-    // The one that gave up does not get the seat.
-    let next = tokio::spawn({
-        let level = Arc::clone(&level);
-        async move { level.take(0, 1, PATIENCE).await.is_ok() }
-    });
-    tokio::task::yield_now().await;
-    drop(seat);
-    assert!(next.await.unwrap());
-    // A level without queues any more tells those who wait.
-    let seat = level.take(0, 1, PATIENCE).await.unwrap();
-    let waiting = tokio::spawn({
-        let level = Arc::clone(&level);
-        async move { level.take(0, 1, PATIENCE).await.is_ok() }
-    });
-    tokio::task::yield_now().await;
-    level.configure(1, Queuing::REJECT);
-    assert!(!waiting.await.unwrap());
-    drop(seat);
-    assert!(level.take(0, 1, PATIENCE).await.is_ok());
+    gate.enter(&asked("joe", all, "get", "pods", "x"), Cost::default, &*objects).await.unwrap();
 }
 
 /// A metric of these labels, in their order.
@@ -163,12 +119,17 @@ fn metric(gate: &Gate, name: &str, labels: &str) -> Option<usize> {
     text.lines().find_map(|line| line.strip_prefix(&head)).map(|value| value.parse().unwrap())
 }
 
+/// A list of so many objects, each of a kilobyte.
+fn kilobytes(objects: usize) -> Cost {
+    Cost::read(objects, (10_000, 10_000_000), true)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_that_reads_much_takes_more_seats() {
     let objects = Objects::new([level("low", 85, 4), schema("all", 1000, "low", group("jane"))]);
     let gate = Arc::new(Gate::new(FlowControl::Fair { total: 90 }));
     let asked = || asked("jane", &["jane"], "list", "pods", "x");
-    let enter = async |read: usize| gate.enter(&asked(), || read, &*objects).await.unwrap();
+    let enter = async |read: usize| gate.enter(&asked(), || kilobytes(read), &*objects).await.unwrap();
     let flow = |name: &str| metric(&gate, name, r#"priority_level="low",flow_schema="all""#);
     let mut held = Vec::new();
     for (read, seats) in [(0, 1), (100, 2), (101, 4), (950, 14), (5000, 24)] {
@@ -178,11 +139,14 @@ async fn a_request_that_reads_much_takes_more_seats() {
     for _ in 0..6 {
         held.push(enter(1000).await);
     }
-    assert_eq!((flow("current_executing_requests"), flow("current_executing_seats")), (Some(11), Some(84)));
+    held.push(enter(0).await);
+    assert_eq!((flow("current_executing_requests"), flow("current_executing_seats")), (Some(12), Some(85)));
     // Who wants more than there is waits, and who comes later waits with them.
     let wait = |read: usize| {
         let (gate, objects, asked) = (Arc::clone(&gate), Arc::clone(&objects), asked());
-        tokio::spawn(async move { gate.enter(&asked, || read, &*objects).await.map(drop).map_err(|e| e.code()) })
+        tokio::spawn(
+            async move { gate.enter(&asked, || kilobytes(read), &*objects).await.map(drop).map_err(|e| e.code()) },
+        )
     };
     let (wide, narrow) = (wait(1000), wait(0));
     tokio::task::yield_now().await;
@@ -198,7 +162,7 @@ async fn a_request_that_reads_much_takes_more_seats() {
     assert_eq!(rejected("queue-full"), Some(1));
     drop(held.split_off(10));
     assert_eq!((wide.await.unwrap(), narrow.await.unwrap()), (Ok(()), Ok(())));
-    assert_eq!((flow("current_inqueue_requests"), flow("dispatched_requests_total")), (Some(0), Some(13)));
+    assert_eq!((flow("current_inqueue_requests"), flow("dispatched_requests_total")), (Some(0), Some(14)));
     // Whoever gives up, and whoever waits in vain, is counted.
     held.push(enter(1000).await);
     let (gone, late) = (wait(1000), wait(1000));
@@ -210,15 +174,23 @@ async fn a_request_that_reads_much_takes_more_seats() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_wants_more_seats_than_there_are_is_alone() {
-    let level = Level::rejecting(2);
-    let seat = level.take(0, 5, PATIENCE).await.unwrap();
-    assert_eq!(level.take(0, 1, PATIENCE).await.err(), Some(Refused::ConcurrencyLimit));
-    drop(seat);
-    let seat = level.take(0, 1, PATIENCE).await.unwrap();
-    assert_eq!(level.take(0, 5, PATIENCE).await.err(), Some(Refused::ConcurrencyLimit));
-    drop(seat);
-    assert!(level.take(0, 5, PATIENCE).await.is_ok());
+async fn metrics_of_a_schema_go_with_it() {
+    let objects = Objects::new([level("low", 85, 4), schema("all", 1000, "low", group("jane"))]);
+    let gate = Gate::new(FlowControl::Fair { total: 90 });
+    let shown = || metric(&gate, "dispatched_requests_total", r#"priority_level="low",flow_schema="all""#);
+    let enter = async |name| {
+        gate.enter(&asked(name, &[name], "get", "pods", "x"), Cost::default, &*objects).await.unwrap();
+    };
+    enter("jane").await;
+    assert_eq!(shown(), Some(1));
+    let (plural, other) = schema("all", 1000, "low", group("joe"));
+    objects.put(plural, other);
+    enter("joe").await;
+    assert_eq!(shown(), Some(2), "it is the same one");
+    let (plural, other) = schema("all", 1000, "absent", group("joe"));
+    objects.put(plural, other);
+    enter("joe").await;
+    assert_eq!(shown(), None);
 }
 
 /// A level with long queues that lends and borrows.
@@ -248,7 +220,7 @@ async fn levels_lend_what_they_do_not_need() {
             let (gate, objects) = (Arc::clone(&gate), Arc::clone(&objects));
             let asked = asked(group, &[group], "get", "pods", "x");
             tokio::spawn(async move {
-                let admitted = gate.enter(&asked, || 0, &*objects).await;
+                let admitted = gate.enter(&asked, Cost::default, &*objects).await;
                 std::future::pending::<()>().await;
                 drop(admitted);
             })

@@ -21,6 +21,7 @@ use crate::{
     server::{
         UserInfo,
         catalog::Served,
+        flow::Cost,
         pipeline::{Call, Core},
         schema,
     },
@@ -49,25 +50,32 @@ pub(super) fn verb(method: &Method, path: &ResourcePath, query: &Query) -> Optio
     })
 }
 
-/// How many objects a request is expected to read besides its own: those of a list, or those that a watch begins with if it asks for them
-/// (apiserver's `listWorkEstimator`, but that a limit counts where nothing is left out on the way to it).
-pub(super) fn expected(core: &Core, verb: &str, path: Option<&ResourcePath>, query: &Query) -> usize {
-    let reads = match verb {
-        "list" => true,
-        "watch" => query.flag("sendInitialEvents"),
-        _ => false,
-    };
-    let Some(path) = path.filter(|path| reads && path.name.is_empty()) else { return 0 };
-    let fields = query.get("fieldSelector");
-    if fields.split(',').any(|term| term.starts_with("metadata.name=")) {
-        return 0;
-    }
+/// What a request is expected to cost: a list, and a watch that asks for what is there, by the objects that it reads; a write by those who
+/// watch them. It is apiserver's `listWorkEstimator` and `mutatingWorkEstimator`, but that a limit counts only where nothing is left out on
+/// the way to it.
+pub(super) fn cost(core: &Core, verb: &str, path: Option<&ResourcePath>, query: &Query) -> Cost {
+    let Some(path) = path else { return Cost::default() };
     let catalog = core.catalog.load();
-    let served = catalog.get(&path.group, &path.version, &path.plural);
-    let objects = served.map_or(0, |served| served.collection.len());
-    let all = !fields.is_empty() || !query.get("labelSelector").is_empty();
+    let Some(served) = catalog.get(&path.group, &path.version, &path.plural) else { return Cost::default() };
+    match verb {
+        "list" => {}
+        "watch" if query.flag("sendInitialEvents") => {}
+        // A token changes nothing that is watched.
+        "create" | "update" | "patch" | "delete" | "deletecollection" if path.subresource != "token" => {
+            return Cost::write(served.collection.watches.interested(&path.namespace, &path.name));
+        }
+        _ => return Cost::default(),
+    }
+    let fields = query.get("fieldSelector");
+    if !path.name.is_empty() || fields.split(',').any(|term| term.starts_with("metadata.name=")) {
+        return Cost::default();
+    }
+    // A state that may be past is read from the store as a whole.
+    let streamed = query.get("continue").is_empty() && query.get("resourceVersionMatch") != "Exact";
+    let all = !streamed || !fields.is_empty() || !query.get("labelSelector").is_empty();
     let limit = query.get("limit").parse().ok().filter(|limit| *limit > 0 && !all);
-    objects.min(limit.unwrap_or(usize::MAX))
+    let size = served.collection.size();
+    Cost::read(size.0.min(limit.unwrap_or(usize::MAX)), size, streamed)
 }
 
 /// Answers a request about a resource.

@@ -16,8 +16,16 @@ use super::body::Body;
 use crate::server::flow::Admitted;
 
 /// Keeps the seat of a request until its answer is put together, which a list is as it is sent, and a watch once what is there is sent
-/// and it waits for more; at most until its time is over, for who does not read must not keep others waiting.
+/// and it waits for more; at most until its time is over, for who does not read must not keep others waiting. A write keeps it as long as
+/// those who watch are told.
 pub(super) fn response(admitted: Admitted, response: Response<Body>, until: Instant, lasts: bool) -> Response<Body> {
+    if admitted.has_seat() && !admitted.after.is_zero() && response.status().is_success() {
+        tokio::spawn(async move {
+            tokio::time::sleep(admitted.after).await;
+            drop(admitted);
+        });
+        return response;
+    }
     if !admitted.has_seat() || http_body::Body::size_hint(response.body()).exact().is_some() {
         return response;
     }
@@ -60,5 +68,32 @@ impl http_body::Body for Seated {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::server::{
+        Attributes, FlowControl,
+        fixture::Objects,
+        flow::{Cost, Gate},
+        http::body,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_keeps_its_seats_while_those_who_watch_are_told() {
+        let (gate, none, asked) = (Gate::new(FlowControl::Fair { total: 1 }), Objects::new([]), Attributes::default());
+        let enter = async || gate.enter(&asked, || Cost::write(10), &*none).await;
+        let until = Instant::now() + Duration::from_secs(60);
+        let answered = |code: u16| Response::builder().status(code).body(body::full("")).unwrap();
+        // What fails changes nothing.
+        response(enter().await.unwrap(), answered(409), until, false);
+        response(enter().await.unwrap(), answered(200), until, false);
+        assert_eq!(enter().await.err().unwrap().code(), 429);
+        tokio::time::sleep(Duration::from_millis(6)).await;
+        enter().await.unwrap();
     }
 }

@@ -175,8 +175,8 @@ impl HttpService {
         }
         let until = deadline.at().unwrap_or_else(|| tokio::time::Instant::now() + self.core.limits.request_timeout);
         let asked = audited::attributes(&user, parts, path.as_ref(), query);
-        let objects = || resource::expected(&self.core, &asked.verb, path.as_ref(), query);
-        let mut admitted = gate.enter(&asked, objects, &*self.core).await?;
+        let cost = || resource::cost(&self.core, &asked.verb, path.as_ref(), query);
+        let mut admitted = gate.enter(&asked, cost, &*self.core).await?;
         let by = admitted.by.take();
         let answered = self.dispatch(user, parts, path, query, body).await;
         let mut response = match answered {

@@ -46,7 +46,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::Value;
 
 use super::{AdmissionRequest, Admit, Authorizer, Operation, Reader};
-use crate::{Resource, status};
+use crate::{
+    Resource, status,
+    tree::{list, text},
+};
 
 pub use certificates::{CertificateApproval, CertificateSigning, CertificateSubjectRestriction};
 pub use default_classes::{DefaultIngressClass, DefaultStorageClass};
@@ -174,11 +177,6 @@ fn is(resource: &Resource, group: &str, plural: &str) -> bool {
     resource.group == group && resource.plural == plural
 }
 
-/// The items of a list that may be missing or null.
-fn list(value: &Value) -> &[Value] {
-    value.as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
 /// The list in a field, made if it is missing or null; `None` where no list can be, which validation says later.
 fn list_mut<'a>(object: &'a mut Value, field: &str) -> Option<&'a mut Vec<Value>> {
     let value = object.as_object_mut()?.entry(field).or_insert(Value::Null);
@@ -198,11 +196,6 @@ fn push(object: &mut Value, field: &str, item: Value) {
 /// The `spec` of the request's object, if it is one.
 fn spec_mut(request: &mut AdmissionRequest) -> Option<&mut Value> {
     request.object.as_mut()?.get_mut("spec").filter(|spec| spec.is_object())
-}
-
-/// A text that may be missing; empty then.
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
 }
 
 #[cfg(test)]

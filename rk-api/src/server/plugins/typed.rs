@@ -1,6 +1,6 @@
 //! Plugins that see the objects of one kind as a Rust type.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::{collections::HashMap, marker::PhantomData, sync::Arc};
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -194,6 +194,9 @@ impl<P: AdmitTyped> Admit for Typed<P> {
     }
 }
 
+/// The fields by which items of lists are told apart, if all have them and none has another's.
+const KEYS: [&str; 8] = ["name", "key", "type", "mountPath", "containerPort", "port", "ip", "uid"];
+
 /// Brings to a tree what changed between two others, and nothing else.
 fn overlay(tree: &mut Value, before: &Value, after: Value) {
     if *before == after {
@@ -210,15 +213,47 @@ fn overlay(tree: &mut Value, before: &Value, after: Value) {
                 }
             }
         }
-        (Value::Array(tree), Value::Array(before), Value::Array(after))
-            if tree.len() == before.len() && before.len() == after.len() =>
-        {
-            for ((tree, before), after) in tree.iter_mut().zip(before).zip(after) {
-                overlay(tree, before, after);
-            }
+        (Value::Array(tree), Value::Array(before), Value::Array(after)) if tree.len() == before.len() => {
+            let mut olds = std::mem::take(tree);
+            let origins = origins(before, &after);
+            tree.extend(after.into_iter().zip(origins).map(|(after, origin)| {
+                let Some(origin) = origin else { return after };
+                let mut kept = olds[origin].take();
+                overlay(&mut kept, &before[origin], after);
+                kept
+            }));
         }
         (tree, _, after) => *tree = after,
     }
+}
+
+/// Where the items of a list were before: what is told apart by a field, by that field; else those that are as they were, and in
+/// a list that is as long as it was those that nothing else has taken the place of. `None` for new ones.
+fn origins(before: &[Value], after: &[Value]) -> Vec<Option<usize>> {
+    let keyed = KEYS.iter().find_map(|key| Some((key, places(before, key)?, places(after, key)?)));
+    if let Some((key, places, _)) = keyed {
+        return after.iter().map(|item| places.get(&item[key].to_string()).copied()).collect();
+    }
+    let mut free = vec![true; before.len()];
+    let mut take = |at: &usize| free.get_mut(*at).is_some_and(std::mem::take);
+    let unchanged = |(at, item): (usize, &Value)| {
+        let mut same = std::iter::once(at).chain(0..before.len()).filter(|at| before.get(*at) == Some(item));
+        same.find(&mut take)
+    };
+    let mut origins: Vec<_> = after.iter().enumerate().map(unchanged).collect();
+    if before.len() == after.len() {
+        for (at, origin) in origins.iter_mut().enumerate() {
+            *origin = origin.or_else(|| Some(at).filter(&mut take));
+        }
+    }
+    origins
+}
+
+/// The places of a list's items by a field, if each has one of its own.
+fn places(list: &[Value], key: &str) -> Option<HashMap<String, usize>> {
+    let all = list.iter().enumerate().map(|(at, item)| Some((item.get(key)?.to_string(), at)));
+    let places: HashMap<_, _> = all.collect::<Option<_>>()?;
+    (places.len() == list.len()).then_some(places)
 }
 
 #[cfg(test)]
@@ -235,5 +270,39 @@ mod tests {
         overlay(&mut tree, &before, after);
         let wanted = json!({"known": 5, "unknown": 2, "new": {"x": 1}, "list": [{"a": 2, "unknown": 2}], "short": [2]});
         assert_eq!(tree, wanted);
+    }
+
+    #[test]
+    fn items_keep_what_is_theirs_wherever_they_go() {
+        let overlaid = |mut tree: Value, before: Value, after: Value| {
+            overlay(&mut tree, &before, after);
+            tree
+        };
+        let named = |name: &str, image: &str| json!({"name": name, "image": image});
+        let stored = |name: &str, image: &str| json!({"name": name, "image": image, "newer": name});
+        let tree = json!([stored("a", "1"), stored("b", "1")]);
+        let before = json!([named("a", "1"), named("b", "1")]);
+        let after = json!([named("b", "2"), named("c", "1")]);
+        let wanted = json!([stored("b", "2"), named("c", "1")]);
+        assert_eq!(overlaid(tree.clone(), before.clone(), after), wanted, "one goes, one is new");
+        let after = json!([named("c", "1"), named("b", "1"), named("a", "1")]);
+        let wanted = json!([named("c", "1"), stored("b", "1"), stored("a", "1")]);
+        assert_eq!(overlaid(tree, before, after), wanted, "one more, in another order");
+
+        // A volume may be mounted twice.
+        let mount = |path: &str| json!({"name": "v", "mountPath": path});
+        let tree = json!([{"name": "v", "mountPath": "/a", "newer": 1}, {"name": "v", "mountPath": "/b"}]);
+        let after = json!([mount("/b"), mount("/a")]);
+        let wanted = json!([{"name": "v", "mountPath": "/b"}, {"name": "v", "mountPath": "/a", "newer": 1}]);
+        assert_eq!(overlaid(tree, json!([mount("/a"), mount("/b")]), after), wanted);
+
+        // Nothing tells these apart.
+        let tree = || json!([{"x": 1, "newer": 1}, {"x": 2, "newer": 2}]);
+        let before = || json!([{"x": 1}, {"x": 2}]);
+        assert_eq!(overlaid(tree(), before(), json!([{"x": 2}])), json!([{"x": 2, "newer": 2}]));
+        let wanted = json!([{"x": 2, "newer": 2}, {"x": 3}]);
+        assert_eq!(overlaid(tree(), before(), json!([{"x": 2}, {"x": 3}])), wanted);
+        let wanted = json!([{"x": 3, "newer": 1}, {"x": 2, "newer": 2}]);
+        assert_eq!(overlaid(tree(), before(), json!([{"x": 3}, {"x": 2}])), wanted);
     }
 }

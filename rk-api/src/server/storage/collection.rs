@@ -12,6 +12,7 @@ use super::{
     item::Item,
     items::Items,
     sorted::Snapshot,
+    watches::Watches,
 };
 use crate::{
     LabelSelector, Object,
@@ -25,7 +26,7 @@ const YOUNG: Duration = Duration::from_secs(75);
 /// Bytes that changes may hold besides the current objects, unless the server was told another budget for the resource.
 pub(super) const BUDGET: usize = 64 << 20;
 
-/// Among fewer objects than this a selector looks through all; and an index does not pay that leaves more than one of so many.
+/// A selector gets an index of its own where it would look through at least so many objects, and through more than one of so many of all.
 const INDEX: (usize, usize) = (1024, 8);
 
 /// What a collection holds in memory.
@@ -129,6 +130,7 @@ pub(crate) struct Collection {
     /// Bytes that changes may hold.
     budget: usize,
     grown: watch::Sender<u64>,
+    pub(crate) watches: Arc<Watches>,
 }
 
 impl Collection {
@@ -136,7 +138,8 @@ impl Collection {
     pub(super) fn new(name: &str, revision: Revision, budget: usize) -> Self {
         let state = State { complete_after: revision, ..State::default() };
         let version = Version::new(revision);
-        Self { name: name.to_owned(), state: RwLock::new(state), version, budget, grown: watch::channel(0).0 }
+        let (name, state, grown) = (name.to_owned(), RwLock::new(state), watch::channel(0).0);
+        Self { name, state, version, budget, grown, watches: Arc::default() }
     }
 
     /// Replaces the content by that of a revision, at the start or after the feed was interrupted: who watches has to list
@@ -201,6 +204,12 @@ impl Collection {
         let state = self.state.read();
         let State { object_bytes, change_bytes, .. } = *state;
         Held { objects: state.items.len(), object_bytes, change_bytes, index_bytes: state.indexes.bytes() }
+    }
+
+    /// How many objects there are, and the bytes of their JSON.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let state = self.state.read();
+        (state.items.len(), state.object_bytes)
     }
 
     /// How many objects there are.

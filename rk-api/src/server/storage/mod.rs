@@ -17,6 +17,7 @@ mod list;
 mod reached;
 mod sorted;
 mod watch;
+mod watches;
 mod write;
 
 pub(crate) use cache::Cache;

@@ -11,6 +11,7 @@ use super::{
     Cache, Collection, Selection,
     collection::{Change, Cursor},
     encode, key, store_error,
+    watches::Counted,
 };
 use crate::{Error, EventStream, WatchEvent, status};
 
@@ -47,6 +48,7 @@ struct Watcher {
     selection: Selection,
     source: Source,
     grown: tokio::sync::watch::Receiver<u64>,
+    _counted: Counted,
     ready: VecDeque<WatchEvent>,
     /// Everything up to here was delivered (or does not concern this watch).
     reached: Revision,
@@ -110,6 +112,7 @@ pub(crate) async fn start(
     let watcher = Watcher {
         cache: Arc::clone(cache),
         collection: Arc::clone(collection),
+        _counted: collection.watches.count(&spec.selection),
         selection: spec.selection,
         source,
         grown,

@@ -1,6 +1,9 @@
 //! Limit ranges and quotas.
 
+use std::time::Duration;
+
 use super::*;
+use crate::server::Reserve;
 
 #[tokio::test]
 async fn limit_ranges_set_defaults_and_bounds() {
@@ -80,4 +83,22 @@ async fn scoped_quotas_look_at_their_pods_only() {
     let all = cluster([quota(class)]);
     assert!(Case::pods(&all).run(&plugin, pod("p", json!({"priorityClassName": "high"}))).await.is_err());
     Case::pods(&all).run(&plugin, pod("p", json!({"priorityClassName": "low"}))).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_takes_no_more_of_a_quota_waits_for_nobody() {
+    let all = cluster([quota(json!({"hard": {"pods": "5", "requests.cpu": "5"}}))]);
+    let plugin = ResourceQuota::default();
+    let sized = |cpu: &str| json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]});
+    let (request, _) = Case::pods(&all).seen(&plugin, pod("a", sized("1"))).await;
+    let held = Reserve::reserve(&plugin, &request, &*all).await.unwrap();
+    let change = async |cpu: &str| {
+        let changed = Case::pods(&all).update(pod("b", sized("1"))).run(&plugin, pod("b", sized(cpu)));
+        tokio::time::timeout(Duration::from_secs(1), changed).await.map(Result::unwrap)
+    };
+    change("1").await.unwrap();
+    change("500m").await.unwrap();
+    change("2").await.unwrap_err();
+    drop(held);
+    change("2").await.unwrap();
 }
