@@ -1,5 +1,5 @@
-//! Stored custom objects in the shape of the schema of the moment, which may have come after them: as Kubernetes does where it reads them from etcd, unknown
-//! fields go and defaults are set
+//! Stored custom objects in the shape of the schema of the moment, which may have come after them: as Kubernetes does where it
+//! reads them from etcd, unknown fields go and defaults are set
 //! (<https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/#defaulting>).
 
 use std::sync::{Arc, Weak};
