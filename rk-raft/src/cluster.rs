@@ -95,11 +95,9 @@ impl RaftStore {
 }
 
 /// Time before a member that could not be told of is told of again.
-#[cfg(any(feature = "grpc", feature = "testing"))]
 const RETRY: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Tells the group a member's name and client URLs, as soon as there is a group to tell, until it stops.
-#[cfg(any(feature = "grpc", feature = "testing"))]
 pub(crate) fn keep_published(
     store: &RaftStore,
     name: String,
