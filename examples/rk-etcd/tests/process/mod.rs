@@ -3,6 +3,8 @@
 // No test uses all of it.
 #![allow(dead_code)]
 
+pub mod certificates;
+
 use std::{
     fs::File,
     io::{Read, Write},
@@ -221,12 +223,17 @@ impl Server {
     /// The same with more flags and their values, each in place of the same one given before.
     pub fn kill_and_restart_with(&mut self, flags: &[(&str, &str)]) {
         for (name, value) in flags {
-            if let Some(at) = self.flags.iter().position(|flag| flag == name) {
-                self.flags.drain(at..at + 2);
-            }
+            self.forget_flag(name);
             self.flags.extend([(*name).to_owned(), (*value).to_owned()]);
         }
         self.kill_and_restart(PATIENCE);
+    }
+
+    /// Has the next start be without a flag and its value.
+    pub fn forget_flag(&mut self, name: &str) {
+        if let Some(at) = self.flags.iter().position(|flag| flag == name) {
+            self.flags.drain(at..at + 2);
+        }
     }
 
     /// Its data directory.
