@@ -139,6 +139,10 @@ impl Cluster for RaftStore {
         self.shared.leader.subscribe()
     }
 
+    fn is_learner(&self) -> bool {
+        self.shared.membership.read().members.get(&self.id).is_some_and(|member| member.is_learner)
+    }
+
     fn counts(&self) -> Counts {
         let shared = &self.shared;
         let mut counts = Counts::default();

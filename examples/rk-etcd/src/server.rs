@@ -161,6 +161,7 @@ pub(crate) async fn run(flags: Flags) -> Result<(), Error> {
     options.max_concurrent_streams = flags.max_concurrent_streams;
     options.keepalive_interval = flags.grpc_keepalive_interval;
     options.keepalive_timeout = flags.grpc_keepalive_timeout;
+    options.leader_patience = 3 * Duration::from_millis(flags.election_timeout);
     options.second_runtime = Some(second_runtime);
     let server = EtcdServer::new(store.clone(), store.clone(), options);
     let mut tasks = JoinSet::new();

@@ -407,6 +407,22 @@ impl Etcd {
         wait_for("etcd", || self.command(&["get", "ready"]).output().unwrap().status.success());
     }
 
+    /// Starts a member that a cluster was told of, be it as a learner.
+    pub fn join(dir: &str, name: &str, peer: &str, cluster: &str) -> Self {
+        let (url, peer_url) = (format!("http://{}", free_address()), format!("http://{peer}"));
+        let child = Command::new("etcd")
+            .args(["--name", name, "--data-dir", dir, "--listen-client-urls", &url, "--advertise-client-urls", &url])
+            .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
+            .args(["--initial-cluster", cluster, "--initial-cluster-state", "existing"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let etcd = Self { child, url };
+        wait_for("etcd", || etcd.command(&["endpoint", "status"]).output().unwrap().status.success());
+        etcd
+    }
+
     /// Starts a cluster on folders in this one.
     pub fn start_cluster(dir: &Path, names: &[&str]) -> Vec<Self> {
         let peers: Vec<_> = names.iter().map(|name| (*name, format!("http://{}", free_address()))).collect();
