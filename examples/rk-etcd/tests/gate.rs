@@ -4,10 +4,17 @@ mod process;
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use process::{Etcd, Server, free_address, is_there, wait_for};
-use rk_store::etcd::proto::etcdserverpb::{
-    self as pb, cluster_client::ClusterClient, kv_client::KvClient, lease_client::LeaseClient,
-    maintenance_client::MaintenanceClient, watch_client::WatchClient, watch_request::RequestUnion,
+use rk_store::{
+    KeyRange, Store, WatchRequest,
+    etcd::{
+        EtcdOptions, EtcdStore,
+        proto::etcdserverpb::{
+            self as pb, cluster_client::ClusterClient, kv_client::KvClient, lease_client::LeaseClient,
+            maintenance_client::MaintenanceClient, watch_client::WatchClient, watch_request::RequestUnion,
+        },
+    },
 };
 use tokio::time::timeout;
 use tonic::{Code, Request, Status, Streaming, transport::Channel};
@@ -33,7 +40,7 @@ fn range(serializable: bool) -> pb::RangeRequest {
 async fn watch(channel: &Channel, requires_leader: bool) -> Result<Streaming<pb::WatchResponse>, Status> {
     let create = pb::WatchCreateRequest { key: "a".into(), ..Default::default() };
     let create = pb::WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
-    let requests = futures::StreamExt::chain(futures::stream::iter([create]), futures::stream::pending());
+    let requests = futures::stream::iter([create]).chain(futures::stream::pending());
     let mut answers = WatchClient::new(channel.clone()).watch(asks(requests, requires_leader)).await?.into_inner();
     assert!(answers.message().await?.is_some_and(|answer| answer.created));
     Ok(answers)
@@ -114,11 +121,13 @@ async fn a_learner_answers_what_an_etcd_that_learns_does() {
 }
 
 /// What a member that has lost the others, which `lose` does, says to clients that want a leader and to others.
-async fn without_leader(url: &str, lose: impl FnOnce()) -> [String; 5] {
+async fn without_leader(url: &str, lose: impl FnOnce()) -> [String; 6] {
     let channel = channel(url).await;
     let mut kv = KvClient::new(channel.clone());
     kv.range(asks(range(false), true)).await.unwrap();
     let (mut led, mut other) = (watch(&channel, true).await.unwrap(), watch(&channel, false).await.unwrap());
+    let store = EtcdStore::new(EtcdOptions::new([url])).unwrap();
+    let mut followed = store.watch(WatchRequest::new(KeyRange::all(), 0)).await.unwrap();
     lose();
     let ended = timeout(Duration::from_secs(30), led.message()).await.expect("the watch ends");
     let goes_on = timeout(Duration::from_secs(2), other.message()).await.is_err();
@@ -128,6 +137,7 @@ async fn without_leader(url: &str, lose: impl FnOnce()) -> [String; 5] {
         told("a read that wants a leader", kv.range(asks(range(true), true)).await),
         told("another", kv.range(asks(range(true), false)).await),
         told("a new watch that wants a leader", watch(&channel, true).await),
+        format!("the store's: {:?}", timeout(Duration::from_secs(30), followed.next()).await.expect("it ends")),
     ]
 }
 
@@ -147,5 +157,6 @@ async fn clients_that_want_a_leader_hear_that_there_is_none() {
     assert_eq!(ours, theirs);
     let none = format!("{:?} etcdserver: no leader", Code::Unavailable);
     assert_eq!([&ours[0], &ours[2]].map(|said| said.ends_with(&none)), [true, true], "{ours:?}");
+    assert_eq!(ours[5], "the store's: Some(Err(NoLeader))");
     assert!(ours[1].ends_with("true") && ours[3].ends_with("answered"), "{ours:?}");
 }

@@ -18,7 +18,7 @@ use super::{
 use crate::MemberId;
 
 /// What a client says (clientv3's `WithRequireLeader`) that would rather hear nothing from a member that is cut off.
-const REQUIRES_LEADER: &str = "hasleader";
+pub(super) const REQUIRES_LEADER: &str = "hasleader";
 
 /// Whether a client wants to be answered only while there is a leader.
 pub(super) fn requires_leader(headers: &HeaderMap) -> bool {
