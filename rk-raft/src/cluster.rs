@@ -95,11 +95,9 @@ impl RaftStore {
 }
 
 /// Time before a member that could not be told of is told of again.
-#[cfg(any(feature = "grpc", feature = "testing"))]
 const RETRY: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// Tells the group a member's name and client URLs, as soon as there is a group to tell, until it stops.
-#[cfg(any(feature = "grpc", feature = "testing"))]
 pub(crate) fn keep_published(
     store: &RaftStore,
     name: String,
@@ -139,6 +137,10 @@ impl Cluster for RaftStore {
 
     fn leader(&self) -> watch::Receiver<Option<MemberId>> {
         self.shared.leader.subscribe()
+    }
+
+    fn is_learner(&self) -> bool {
+        self.shared.membership.read().members.get(&self.id).is_some_and(|member| member.is_learner)
     }
 
     fn counts(&self) -> Counts {

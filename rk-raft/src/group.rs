@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use rk_store::Error;
 
-use crate::{LocalNetwork, MemberId, MemoryLog, RaftOptions, RaftStore, Start};
+use crate::{LocalNetwork, MemberId, MemoryLog, RaftOptions, RaftStore, Start, cluster::keep_published};
 
 /// A group whose members live in this process, on logs in memory and a [`LocalNetwork`]. Members can be stopped and started again
 /// on what their logs hold.
@@ -53,7 +53,8 @@ impl LocalGroup {
         }
     }
 
-    /// Starts a member on what its log holds, stopping it first if it runs.
+    /// Starts a member on what its log holds, stopping it first if it runs. Its name is its number; one that has joined tells the group
+    /// so as soon as it can.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a number that is not in the group; otherwise those of [`RaftStore::start`].
@@ -64,7 +65,10 @@ impl LocalGroup {
         let packets = self.network.connect(id);
         let transport = Arc::new(self.network.clone());
         let start = Start { id, log: Box::new(log.clone()), states: Arc::new(log), transport, packets };
-        self.members.insert(id, Arc::new(RaftStore::start(start, self.options.clone()).await?));
+        let store = RaftStore::start(start, self.options.clone()).await?;
+        // Without a name a member counts as one that has never started, and others could not be removed beside it.
+        tokio::spawn(keep_published(&store, id.to_string(), Vec::new()));
+        self.members.insert(id, Arc::new(store));
         Ok(())
     }
 

@@ -173,3 +173,80 @@ fn records(mut data: Bytes) -> Option<Vec<(Bytes, Bytes)>> {
     }
     Some(records)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use parking_lot::Mutex;
+    use rk_store::{Command, DEFAULT_WATCH_BUFFER, Machine, MemoryEngine, Op, PutRequest, Replica, Txn};
+
+    use super::*;
+    use crate::{MemoryLog, membership::Membership};
+
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    /// A state of a good many chunks.
+    fn outgoing() -> Outgoing {
+        let replica = Replica::new(Machine::new(Arc::new(MemoryEngine::new())).unwrap(), DEFAULT_WATCH_BUFFER);
+        for i in 0..80 {
+            let put = Op::Put(PutRequest::new(format!("key {i}"), vec![b'x'; CHUNK_BYTES / 2]));
+            replica.apply(&Command::Txn(Txn { success: vec![put], ..Txn::default() })).unwrap();
+        }
+        let point = Point { index: 9, term: 2, membership: Membership::numbered(&[1, 2]) };
+        let mut message = eraftpb::Message { from: 1, ..eraftpb::Message::default() };
+        message.set_snapshot(point.snapshot());
+        Outgoing { transfer: 5, message, point, state: replica.snapshot(), patience: PATIENCE }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transfer_goes_on_where_it_stood_after_a_break() {
+        let (to_receiver, chunks) = mpsc::channel(INBOX);
+        let (to_sender, acks) = mpsc::unbounded_channel();
+        // From the 12th chunk on nothing arrives for a while, in either direction.
+        let (sent, end) = (AtomicUsize::new(0), Instant::now() + 10 * PATIENCE);
+        let broken = || sent.load(Relaxed) >= 12 && Instant::now() < end;
+        let numbers = Mutex::new(Vec::new());
+        let carry = |chunk: Chunk| {
+            sent.fetch_add(1, Relaxed);
+            if !broken() {
+                numbers.lock().push(chunk.number);
+                // What finds no room comes again.
+                let _full = to_receiver.try_send(chunk);
+            }
+        };
+        let acknowledge = |arrived, how| {
+            if !broken() {
+                to_sender.send((arrived, how)).unwrap();
+            }
+        };
+        let receiving = async {
+            let received = receive(1, 5, Arc::new(MemoryLog::default()), chunks, acknowledge).await.unwrap();
+            to_sender.send((0, Arrival::Done)).unwrap();
+            received
+        };
+        let (sent_all, received) = tokio::join!(send(outgoing(), carry, acks), receiving);
+        sent_all.unwrap();
+        assert_eq!((received.point.index, received.machine.keys()), (9, 80));
+        let numbers = numbers.into_inner();
+        let last = *numbers.iter().max().unwrap() as usize;
+        assert!(last > 30, "it is a state of many chunks");
+        // All come once but those under way at the break.
+        assert!(numbers.len() <= last + 1 + 2 * WINDOW, "{} chunks for {last}", numbers.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_is_under_way_than_the_receiver_takes() {
+        let (to_sender, acks) = mpsc::unbounded_channel();
+        let furthest = Mutex::new(0);
+        let sending = send(outgoing(), |chunk| *furthest.lock() = chunk.number, acks);
+        tokio::pin!(sending);
+        let mut arrived = 0;
+        for _ in 0..4 {
+            assert!(timeout_at(Instant::now() + PATIENCE / 2, &mut sending).await.is_err());
+            assert_eq!(*furthest.lock(), arrived + WINDOW as u64 - 1, "it waits for the receiver");
+            arrived += 3;
+            to_sender.send((arrived, Arrival::Going)).unwrap();
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use rk_raft::{Initial, MemberConfig, MemberId, PeerListener, PeerTls, RaftOptions, RaftStore};
-use rk_store::{Cluster, Error, KeyRange, RangeRequest, RangeResponse, Store};
+use rk_store::{Cluster, Error, KeyRange, RangeRequest, RangeResponse, Store, TlsRules};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
 
@@ -307,7 +307,8 @@ async fn certificates_are_replaced_while_members_run() {
     };
     replace();
     let [certificate, key, authority] = paths.clone();
-    let mut group = Group::new(3, Some(PeerTls::from_files(certificate, key, authority).unwrap())).await;
+    let mut group =
+        Group::new(3, Some(PeerTls::from_files(certificate, key, authority, TlsRules::default()).unwrap())).await;
     fill(&group.leader().await, 0, 10).await;
     // Of another authority, so whoever still shows or trusts what was there before reaches nobody.
     replace();

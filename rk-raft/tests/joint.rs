@@ -27,7 +27,6 @@ async fn three_and_a_learner() -> (LocalGroup, MemberId) {
     group.join(learner).await.unwrap();
     let joined = group.member(learner).unwrap();
     timeout(Duration::from_secs(30), joined.get("key".into())).await.unwrap().unwrap();
-    joined.publish("learner", &[]).await.unwrap();
     (group, learner)
 }
 

@@ -258,6 +258,30 @@ async fn one_that_was_removed_ends_whenever_it_comes_back() {
     }
 }
 
+/// One that votes, and has missed that all other voters were replaced, asks only those for their votes: it learns that it was removed from
+/// whom it knows as a learner.
+#[tokio::test(start_paused = true)]
+async fn one_whose_voters_are_all_gone_learns_that_it_was_removed() {
+    let (mut group, leader) = three().await;
+    let id = add(&leader, true).await;
+    group.join(id).await.unwrap();
+    let joined = group.member(id).unwrap().clone();
+    timeout(Duration::from_secs(30), joined.get("key".into())).await.unwrap().unwrap();
+    let away = other(&group, &leader).id();
+    group.network().isolate(away);
+    promote(&leader, id).await;
+    leader.member_remove(away).await.unwrap();
+    leader.move_leader(id).await.unwrap();
+    for gone in (1..=3).filter(|member| *member != away) {
+        joined.member_remove(gone).await.unwrap();
+        timeout(Duration::from_secs(30), group.member(gone).unwrap().stopped()).await.unwrap().unwrap();
+    }
+    group.network().heal();
+    let stopped = timeout(Duration::from_secs(30), group.member(away).unwrap().stopped()).await;
+    let reason = stopped.expect("it ends").expect("for a reason").to_string();
+    assert!(reason.contains("removed from the group"), "{reason}");
+}
+
 /// States that can't be saved for now, as on a full disk or while another one arrives.
 struct Unwilling {
     states: MemoryLog,

@@ -118,6 +118,11 @@ pub trait Cluster: Send + Sync + 'static {
     /// The leader as this member knows it, now and with each change.
     fn leader(&self) -> watch::Receiver<Option<MemberId>>;
 
+    /// Whether this member is a learner now. Cheap: each request asks it.
+    fn is_learner(&self) -> bool {
+        false
+    }
+
     /// This member's own numbers.
     async fn member_status(&self) -> Result<MemberStatus, ClusterError>;
 

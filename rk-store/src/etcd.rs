@@ -33,6 +33,7 @@ mod authority;
 mod client;
 mod convert;
 mod election;
+mod gate;
 mod grpc;
 mod kv;
 mod lease;

@@ -49,6 +49,7 @@
 //! - [`auto_compact`]: compaction by itself, over any store.
 //! - [`history`]: time travel: read, list and compare at past revisions, over any store.
 //! - `etcd` (feature `etcd`): the etcd v3 API over any store.
+//! - `TlsRules` (feature `tls`): which versions, cipher suites and certificates a server takes.
 //! - `connection` (feature `connection`): what the HTTP servers over a store share.
 //! - `testing` (feature `testing`): the conformance suites for [`Store`] and [`Engine`], for your implementations too.
 
@@ -88,6 +89,8 @@ mod serial;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "tls")]
+mod tls;
 mod types;
 mod watch;
 
@@ -118,5 +121,7 @@ pub use quota::Quota;
 pub use reload::Reloaded;
 pub use replica::{DEFAULT_WATCH_BUFFER, Replica, SnapshotGuard};
 pub use store::Store;
+#[cfg(feature = "tls")]
+pub use tls::{CertificateNames, TlsRules};
 pub use types::*;
 pub use watch::{PROGRESS_INTERVAL, ProgressRequest, WatchStream};

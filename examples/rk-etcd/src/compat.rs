@@ -17,6 +17,7 @@ const WITHOUT_EFFECT: &[(&str, bool, &str)] = &[
     ("experimental-corrupt-check-time", false, "members do not compare their hashes by themselves"),
     ("experimental-enable-lease-checkpoint", true, "leases last across changes of the leader"),
     ("experimental-initial-corrupt-check", true, "all that is read is checked by its checksum"),
+    ("experimental-peer-skip-client-san-verification", true, "peers may connect from anywhere"),
     ("experimental-warning-apply-duration", false, "slow requests are not logged"),
     ("experimental-watch-progress-notify-interval", false, "progress is told every 5 s"),
     ("feature-gates", false, "there are no feature gates"),
@@ -27,7 +28,9 @@ const WITHOUT_EFFECT: &[(&str, bool, &str)] = &[
     ("max-snapshots", false, "no more states are kept than are needed"),
     ("max-wals", false, "no more of the log is kept than is needed"),
     ("metrics", false, "all metrics are there"),
+    ("peer-skip-client-san-verification", true, "peers may connect from anywhere"),
     ("pre-vote", true, "it is always on"),
+    ("self-signed-cert-validity", false, "certificates that are made here do not expire"),
     ("strict-reconfig-check", true, "it is always on"),
     ("watch-progress-notify-interval", false, "progress is told every 5 s"),
 ];

@@ -1,10 +1,13 @@
 //! The command line: etcd's own flags, each also read from the environment as etcd does.
 
+mod tls;
+
 use std::{path::PathBuf, time::Duration};
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use rk_store::AutoCompaction;
 
+pub(crate) use self::tls::{ClientTls, PeerTls};
 use crate::{
     restore::Restore,
     url::{Url, initial_cluster},
@@ -109,6 +112,15 @@ pub(crate) struct Flags {
     /// The TLS of members.
     #[command(flatten)]
     pub(crate) peer_tls: PeerTls,
+    /// List of the TLS cipher suites offered to clients and members, for TLS 1.2; all there are if not given.
+    #[arg(long, env = "ETCD_CIPHER_SUITES", value_delimiter = ',')]
+    pub(crate) cipher_suites: Vec<String>,
+    /// Minimum TLS version offered to clients and members: TLS1.2 or TLS1.3.
+    #[arg(long, env = "ETCD_TLS_MIN_VERSION", default_value = "TLS1.2")]
+    pub(crate) tls_min_version: String,
+    /// Maximum TLS version offered to clients and members: TLS1.2 or TLS1.3; the newest there is if not given.
+    #[arg(long, env = "ETCD_TLS_MAX_VERSION", default_value = "")]
+    pub(crate) tls_max_version: String,
     /// Print the version and exit.
     #[arg(long, action = ArgAction::Version)]
     version: Option<bool>,
@@ -127,54 +139,6 @@ pub(crate) enum Command {
 pub(crate) enum Snapshots {
     /// Restores a snapshot to the data directory of a member of a new cluster.
     Restore(Restore),
-}
-
-/// The TLS of clients.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct ClientTls {
-    /// Path to the client server TLS cert file.
-    #[arg(long, env = "ETCD_CERT_FILE", requires = "key_file")]
-    pub(crate) cert_file: Option<PathBuf>,
-    /// Path to the client server TLS key file.
-    #[arg(long, env = "ETCD_KEY_FILE", requires = "cert_file")]
-    pub(crate) key_file: Option<PathBuf>,
-    /// Enable client cert authentication.
-    #[arg(long, env = "ETCD_CLIENT_CERT_AUTH", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-        default_value_t = false, default_missing_value = "true")]
-    pub(crate) client_cert_auth: bool,
-    /// Path to the client server TLS trusted CA cert file; given, clients must have a certificate.
-    #[arg(long, env = "ETCD_TRUSTED_CA_FILE")]
-    pub(crate) trusted_ca_file: Option<PathBuf>,
-    /// Allowed TLS hostname for client cert authentication.
-    #[arg(long, env = "ETCD_CLIENT_CERT_ALLOWED_HOSTNAME", requires = "trusted_ca_file")]
-    pub(crate) client_cert_allowed_hostname: Option<String>,
-    /// Client TLS using a generated certificate, if no cert file is given.
-    #[arg(long, env = "ETCD_AUTO_TLS", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-        default_value_t = false, default_missing_value = "true")]
-    pub(crate) auto_tls: bool,
-}
-
-/// The TLS of members.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct PeerTls {
-    /// Path to the peer server TLS cert file.
-    #[arg(long, env = "ETCD_PEER_CERT_FILE", requires = "peer_key_file")]
-    pub(crate) peer_cert_file: Option<PathBuf>,
-    /// Path to the peer server TLS key file.
-    #[arg(long, env = "ETCD_PEER_KEY_FILE", requires = "peer_cert_file")]
-    pub(crate) peer_key_file: Option<PathBuf>,
-    /// Enable peer client cert authentication.
-    #[arg(long, env = "ETCD_PEER_CLIENT_CERT_AUTH", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-        default_value_t = false, default_missing_value = "true")]
-    pub(crate) peer_client_cert_auth: bool,
-    /// Path to the peer server TLS trusted CA file.
-    #[arg(long, env = "ETCD_PEER_TRUSTED_CA_FILE")]
-    pub(crate) peer_trusted_ca_file: Option<PathBuf>,
-    /// Peer TLS using generated certificates, if no peer cert file is given: what members send is encrypted, and they are not asked who
-    /// they are.
-    #[arg(long, env = "ETCD_PEER_AUTO_TLS", action = ArgAction::Set, num_args = 0..=1, require_equals = true,
-        default_value_t = false, default_missing_value = "true")]
-    pub(crate) peer_auto_tls: bool,
 }
 
 /// Whether a cluster begins with this member.

@@ -6,6 +6,7 @@ mod compat;
 mod flags;
 mod restore;
 mod server;
+mod tls;
 mod url;
 
 use std::{io::IsTerminal, num::NonZero};

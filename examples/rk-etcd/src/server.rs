@@ -9,16 +9,16 @@ use std::{
     time::Duration,
 };
 
-use rk_raft::{Initial, MemberConfig, PeerListener, PeerTls, RaftStore};
+use rk_raft::{Initial, MemberConfig, PeerListener, RaftStore};
 use rk_store::{
     Cluster, Limits, auto_compact,
-    etcd::{EtcdServer, ServerOptions, server_tls},
+    etcd::{EtcdServer, ServerOptions},
 };
 use tokio::{net::TcpListener, runtime::Handle, task::JoinSet};
 
 use crate::{
-    auto_tls::self_signed,
-    flags::{ClientTls, ClusterState, Flags},
+    flags::{ClusterState, Flags},
+    tls::{client_tls, peer_tls},
     url::Url,
 };
 
@@ -68,49 +68,6 @@ pub(crate) enum Error {
 
 fn strings(urls: &[Url]) -> Vec<String> {
     urls.iter().map(Url::to_string).collect()
-}
-
-/// The TLS of clients, if there are certificates for it.
-fn client_tls(flags: &Flags) -> Result<Option<Arc<rustls::ServerConfig>>, Error> {
-    let ClientTls { cert_file, key_file, client_cert_auth, trusted_ca_file, client_cert_allowed_hostname, auto_tls } =
-        &flags.client_tls;
-    let urls = || flags.listen_client_urls.iter().chain(&flags.listen_metrics_urls).filter(|url| url.tls);
-    let (cert, key) = match (cert_file, key_file) {
-        (Some(cert), Some(key)) => (cert.clone(), key.clone()),
-        _ if *auto_tls && urls().next().is_some() => {
-            self_signed(&flags.data_dir(), "client", urls()).map_err(Error::Tls)?
-        }
-        _ => return Ok(None),
-    };
-    if *client_cert_auth && trusted_ca_file.is_none() {
-        return Err(Error::Flags("--client-cert-auth needs --trusted-ca-file".into()));
-    }
-    let config = server_tls(&cert, &key, trusted_ca_file.as_deref(), client_cert_allowed_hostname.as_deref());
-    let config = config.map_err(Error::Tls)?;
-    Ok(Some(Arc::new(config)))
-}
-
-/// The TLS of members, if their URLs want it. Members always show each other certificates, be it such that prove nothing.
-fn peer_tls(flags: &Flags) -> Result<Option<PeerTls>, Error> {
-    let urls = flags.listen_peer_urls.iter().chain(&flags.initial_advertise_peer_urls);
-    if !urls.clone().any(|url| url.tls) {
-        return Ok(None);
-    }
-    if !urls.clone().all(|url| url.tls) {
-        return Err(Error::Flags("peer URLs are either all http or all https".into()));
-    }
-    let files = &flags.peer_tls;
-    if files.peer_auto_tls && files.peer_cert_file.is_none() {
-        let (certificate, key) = self_signed(&flags.data_dir(), "peer", urls).map_err(Error::Tls)?;
-        return PeerTls::unverified(certificate, key).map(Some).map_err(Error::Tls);
-    }
-    let (Some(certificate), Some(key), Some(authority)) =
-        (&files.peer_cert_file, &files.peer_key_file, &files.peer_trusted_ca_file)
-    else {
-        let needs = "https among members needs --peer-cert-file, --peer-key-file and --peer-trusted-ca-file, or --peer-auto-tls";
-        return Err(Error::Flags(needs.into()));
-    };
-    PeerTls::from_files(certificate.clone(), key.clone(), authority.clone()).map(Some).map_err(Error::Tls)
 }
 
 /// The addresses of URLs to listen on.
@@ -204,6 +161,7 @@ pub(crate) async fn run(flags: Flags) -> Result<(), Error> {
     options.max_concurrent_streams = flags.max_concurrent_streams;
     options.keepalive_interval = flags.grpc_keepalive_interval;
     options.keepalive_timeout = flags.grpc_keepalive_timeout;
+    options.leader_patience = 3 * Duration::from_millis(flags.election_timeout);
     options.second_runtime = Some(second_runtime);
     let server = EtcdServer::new(store.clone(), store.clone(), options);
     let mut tasks = JoinSet::new();

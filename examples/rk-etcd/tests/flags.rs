@@ -57,6 +57,30 @@ async fn limits_above_the_defaults_and_below_take_effect() {
     assert_eq!(client(&server).status().await.unwrap().keys, 200);
 }
 
+#[tokio::test]
+async fn the_state_is_saved_after_as_many_changes_as_are_said() {
+    let saved = |server: &Server| {
+        let (_, metrics) = server.http("/metrics");
+        let count =
+            metrics.lines().find_map(|line| line.strip_prefix("etcd_disk_backend_commit_duration_seconds_count "));
+        count.unwrap().parse::<u64>().unwrap()
+    };
+    let mut syncs = Vec::new();
+    for flags in [&["--snapshot-count", "40"][..], &["--snapshot-count", "300"], &[]] {
+        let server = Server::start(flags);
+        let store = EtcdStore::new(EtcdOptions::new([&server.url])).unwrap();
+        let before = saved(&server);
+        for i in 0..400 {
+            store.put("a".into(), format!("{i:0100}").into()).await.unwrap();
+        }
+        if !flags.is_empty() {
+            wait_for("the state to be saved", || saved(&server) > before);
+        }
+        syncs.push(saved(&server) - before);
+    }
+    assert!(syncs[0] > 2 * syncs[1] && syncs[2] == 0, "{syncs:?}");
+}
+
 /// The names of the metrics in a text.
 fn names(text: &str) -> BTreeSet<&str> {
     text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect()

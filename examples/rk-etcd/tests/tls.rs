@@ -4,32 +4,12 @@ mod process;
 
 use std::{os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-use process::{Server, etcdctl_is_there, is_there, wait_for};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use process::{Server, certificates::Authority, etcdctl_is_there, is_there, wait_for};
+use rcgen::KeyPair;
 use rk_store::{
     Store,
     etcd::{EtcdOptions, EtcdStore},
 };
-
-/// A new authority, and its certificate.
-fn authority() -> (Issuer<'static, KeyPair>, String) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let pem = params.self_signed(&key).unwrap().pem();
-    (Issuer::new(params, key), pem)
-}
-
-/// Writes a new certificate for 127.0.0.1 with this name, its key, and its authority.
-fn write_certificates(dir: &Path, name: &str, authority: &Issuer<'_, KeyPair>, pem: &str) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    params.distinguished_name.push(DnType::CommonName, name);
-    let certificate = params.signed_by(&key, authority).unwrap();
-    for (file, text) in [("cert", certificate.pem()), ("key", key.serialize_pem()), ("ca", pem.to_owned())] {
-        std::fs::write(dir.join(file), text).unwrap();
-    }
-}
 
 /// The name in the certificate that a server shows.
 fn shown(address: &str, dir: &Path) -> String {
@@ -50,8 +30,8 @@ async fn certificates_are_read_again_when_they_change() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let (authority, pem) = authority();
-    write_certificates(dir.path(), "one", &authority, &pem);
+    let authority = Authority::new();
+    authority.write(dir.path(), "one");
     let path = |name| dir.path().join(name).display().to_string();
     let (cert, key, ca) = (path("cert"), path("key"), path("ca"));
     let server = Server::start_tls(&[
@@ -75,14 +55,14 @@ async fn certificates_are_read_again_when_they_change() {
     assert!(client(false).put("a".into(), "2".into()).await.is_err(), "a client without a certificate");
     let all = || [shown(&server.address, dir.path()), shown(&server.peer, dir.path())];
     assert_eq!(all(), ["one", "one"]);
-    write_certificates(dir.path(), "two", &authority, &pem);
+    authority.write(dir.path(), "two");
     assert_eq!(all(), ["two", "two"]);
     // What fits to nothing is not used, until it does.
     std::fs::write(&key, KeyPair::generate().unwrap().serialize_pem()).unwrap();
     let own = tempfile::tempdir().unwrap();
-    write_certificates(own.path(), "client", &authority, &pem);
+    authority.write(own.path(), "client");
     assert_eq!([shown(&server.address, own.path()), shown(&server.peer, own.path())], ["two", "two"]);
-    write_certificates(dir.path(), "three", &authority, &pem);
+    authority.write(dir.path(), "three");
     assert_eq!(all(), ["three", "three"]);
     client(true).put("a".into(), "3".into()).await.unwrap();
 }
@@ -98,20 +78,14 @@ fn a_group_and_its_clients_show_each_other_certificates() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let issued = |name: &str, authority: &Issuer<'_, KeyPair>, pem: &str| {
-        let own = dir.path().join(name);
-        std::fs::create_dir(&own).unwrap();
-        write_certificates(&own, name, authority, pem);
-        ["cert", "key", "ca"].map(|file| own.join(file).display().to_string())
-    };
-    let ((of_clients, clients_pem), (of_peers, peers_pem)) = (authority(), authority());
-    let server = issued("server", &of_clients, &clients_pem);
-    let peer = issued("peer", &of_peers, &peers_pem);
+    let (of_clients, of_peers) = (Authority::new(), Authority::new());
+    let server = of_clients.issue(dir.path(), "server", 1);
+    let peer = of_peers.issue(dir.path(), "peer", 1);
     let [cert, key, ca] = &server;
     let mut flags = vec!["--cert-file", cert, "--key-file", key, "--trusted-ca-file", ca];
     flags.extend(peer_flags(&peer).iter().flat_map(|(flag, path)| [*flag, *path]));
     flags.extend(["--client-cert-auth", "--peer-client-cert-auth"]);
-    let [client_cert, client_key, _] = issued("client", &of_clients, &clients_pem);
+    let [client_cert, client_key, _] = of_clients.issue(dir.path(), "client", 1);
     let client = ["--cacert", ca, "--cert", &client_cert, "--key", &client_key];
     let mut members = Server::start_cluster_tls(&["a", "b", "c"], &flags, &client);
     let put = |member: &Server, value: &str| {
@@ -124,7 +98,7 @@ fn a_group_and_its_clients_show_each_other_certificates() {
     let health = members[0].ctl_all(&["endpoint", "health", "--cluster"]);
     assert_eq!((health.matches("is healthy").count(), health.matches("https://").count()), (3, 3), "{health}");
     // Nobody is let in without a certificate, nor with one of another authority.
-    let [other_cert, other_key, _] = issued("other", &of_peers, &peers_pem);
+    let [other_cert, other_key, _] = of_peers.issue(dir.path(), "other", 1);
     for without in [vec!["--cacert", ca], vec!["--cacert", ca, "--cert", &other_cert, "--key", &other_key]] {
         let mut command = Command::new("etcdctl");
         command.env("ETCDCTL_API", "3").args(["--endpoints", &members[0].url, "--command-timeout", "2s"]);

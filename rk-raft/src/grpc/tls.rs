@@ -2,17 +2,17 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use rk_store::{Error, Reloaded};
+use rk_store::{Error, Reloaded, TlsRules};
 use rustls::{
     DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
     server::WebPkiClientVerifier,
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{ClientTlsConfig, Endpoint, Identity};
 
 use super::HANDSHAKE;
 
@@ -24,8 +24,8 @@ pub struct PeerTls {
 
 struct Loaded {
     client: ClientTlsConfig,
-    /// Who others are taken for, if no authority says it.
-    anyone: Option<Arc<Anyone>>,
+    /// Who others are taken for.
+    servers: Arc<dyn ServerCertVerifier>,
     server: Arc<ServerConfig>,
 }
 
@@ -73,30 +73,27 @@ impl ServerCertVerifier for Anyone {
 }
 
 /// A member's certificate, its key, and the authority's certificate if others are to show theirs, in PEM.
-fn load(certificate: &[u8], key: &[u8], authority: Option<&[u8]>) -> Result<Loaded, String> {
+fn load(certificate: &[u8], key: &[u8], authority: Option<&[u8]>, rules: &TlsRules) -> Result<Loaded, String> {
     let all = |pem| CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().map_err(wrong);
-    let provider = Arc::new(ring::default_provider());
-    let mut client = ClientTlsConfig::new().identity(Identity::from_pem(certificate, key));
-    let (verifier, anyone) = match authority {
+    let (clients, servers): (_, Arc<dyn ServerCertVerifier>) = match authority {
         Some(authority) => {
-            client = client.ca_certificate(Certificate::from_pem(authority));
             let mut roots = RootCertStore::empty();
             for root in all(authority)? {
                 roots.add(root).map_err(wrong)?;
             }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
-            (verifier.map_err(wrong)?, None)
+            (rules.check_clients(roots.clone()).map_err(wrong)?, rules.check_servers(roots).map_err(wrong)?)
         }
-        None => (WebPkiClientVerifier::no_client_auth(), Some(Arc::new(Anyone(provider.clone())))),
+        None => (WebPkiClientVerifier::no_client_auth(), Arc::new(Anyone(rules.provider()))),
     };
-    let mut server = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
+    let mut server = rules
+        .server()
         .map_err(wrong)?
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(clients)
         .with_single_cert(all(certificate)?, PrivateKeyDer::from_pem_slice(key).map_err(wrong)?)
         .map_err(wrong)?;
     server.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(Loaded { client, anyone, server: Arc::new(server) })
+    let client = ClientTlsConfig::new().identity(Identity::from_pem(certificate, key));
+    Ok(Loaded { client, servers, server: Arc::new(server) })
 }
 
 impl PeerTls {
@@ -107,29 +104,31 @@ impl PeerTls {
     /// [`Error::Invalid`] if they can't be used.
     pub fn new(certificate: Vec<u8>, key: Vec<u8>, authority: Vec<u8>) -> Result<Self, Error> {
         let invalid = |error| Error::Invalid(format!("TLS of members: {error}"));
-        let loaded = Reloaded::new([], move || load(&certificate, &key, Some(&authority)).map_err(invalid))?;
+        let rules = TlsRules::default();
+        let loaded = Reloaded::new([], move || load(&certificate, &key, Some(&authority), &rules).map_err(invalid))?;
         Ok(Self { loaded: Arc::new(loaded) })
     }
 
-    /// The same from files. When they have changed, connections that are made from then on use what they hold now.
+    /// The same from files, and members on both ends of a connection are such as the rules allow. When the files have changed, connections
+    /// that are made from then on use what they hold now.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Invalid`] if they can't be read or used.
-    pub fn from_files(certificate: PathBuf, key: PathBuf, authority: PathBuf) -> Result<Self, Error> {
-        Self::of_files(vec![certificate, key, authority])
+    pub fn from_files(certificate: PathBuf, key: PathBuf, authority: PathBuf, rules: TlsRules) -> Result<Self, Error> {
+        Self::of_files(vec![certificate, key, authority], rules)
     }
 
     /// A certificate and its key from files, for members that do not ask each other for an authority: nobody on the way can read what
-    /// they send, and whoever reaches a member may say that it is another one (etcd's `--peer-auto-tls`).
+    /// they send, and whoever reaches a member may say that it is another one (etcd's `--peer-auto-tls`). The rules say what is offered.
     ///
     /// # Errors
     /// As [`PeerTls::from_files`].
-    pub fn unverified(certificate: PathBuf, key: PathBuf) -> Result<Self, Error> {
-        Self::of_files(vec![certificate, key])
+    pub fn unverified(certificate: PathBuf, key: PathBuf, rules: TlsRules) -> Result<Self, Error> {
+        Self::of_files(vec![certificate, key], rules)
     }
 
-    fn of_files(paths: Vec<PathBuf>) -> Result<Self, Error> {
-        let files = paths.clone();
+    fn of_files(files: Vec<PathBuf>, rules: TlsRules) -> Result<Self, Error> {
+        let paths: Vec<_> = files.iter().chain(rules.file()).cloned().collect();
         let read = |path: &PathBuf| {
             let io = |error: io::Error| Error::io(format!("TLS of members: {}", path.display()), &error);
             std::fs::read(path).map_err(io)
@@ -137,7 +136,7 @@ impl PeerTls {
         let loaded = Reloaded::new(paths, move || {
             let invalid = |error| Error::Invalid(format!("TLS of members: {files:?}: {error}"));
             let authority = files.get(2).map(read).transpose()?;
-            load(&read(&files[0])?, &read(&files[1])?, authority.as_deref()).map_err(invalid)
+            load(&read(&files[0])?, &read(&files[1])?, authority.as_deref(), &rules).map_err(invalid)
         })?;
         Ok(Self { loaded: Arc::new(loaded) })
     }
@@ -145,10 +144,7 @@ impl PeerTls {
     /// Has an endpoint connect to others so.
     pub(super) fn apply(&self, endpoint: Endpoint) -> Result<Endpoint, tonic::transport::Error> {
         let loaded = self.loaded.get();
-        match &loaded.anyone {
-            None => endpoint.tls_config(loaded.client.clone()),
-            Some(anyone) => endpoint.tls_config_with_verifier(loaded.client.clone(), anyone.clone()),
-        }
+        endpoint.tls_config_with_verifier(loaded.client.clone(), loaded.servers.clone())
     }
 
     /// Lets another member in.

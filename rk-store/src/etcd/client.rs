@@ -62,6 +62,7 @@ impl EtcdOptions {
 ///
 /// - A request that fails because a member can't be reached fails with [`Error::Unavailable`], and the next one goes
 ///   to the next member; a write that failed so may yet take effect.
+/// - A watch ends with [`Error::NoLeader`] where its member has lost the others, and goes on at another one when it is started again.
 /// - [`StoreStatus::compact_revision`] and the compact revision in errors are found by asking etcd for reads at past
 ///   revisions, a few dozen at most.
 /// - etcd before 3.4.25 and 3.5.8 may answer a progress request before it has sent all events up to that revision.

@@ -9,6 +9,7 @@ use tonic::Status;
 
 use super::{
     convert,
+    gate::requires_leader,
     grpc::{self, Body, Encoded},
     lock::Leaving,
     proto::v3electionpb::{
@@ -69,8 +70,9 @@ where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
+    let led = requires_leader(request.headers());
     let request: LeaderRequest = grpc::one(request, shared.max_message()).await?;
-    Ok(grpc::stream(shared.metrics.clone().stream(OBSERVE, announcements(shared, request.name))))
+    Ok(shared.stream(OBSERVE, led, announcements(shared.clone(), request.name)))
 }
 
 /// What an observer follows.

@@ -7,7 +7,8 @@ use http::{Request, Response};
 use tonic::Status;
 
 use super::{
-    grpc::{self, Body, Encoded, Inbox},
+    gate::requires_leader,
+    grpc::{Body, Encoded, Inbox},
     proto::etcdserverpb::{
         LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
         LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
@@ -74,9 +75,9 @@ where
     B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: std::fmt::Display,
 {
+    let led = requires_leader(request.headers());
     let inbox = Inbox::new(request.into_body(), shared.max_message());
-    let metrics = shared.metrics.clone();
-    let answers = futures::stream::unfold(Some((shared, inbox)), |session| async {
+    let answers = futures::stream::unfold(Some((shared.clone(), inbox)), |session| async {
         let (shared, mut inbox) = session?;
         let answer = match inbox.next().await? {
             Ok(request) => shared.lease_keep_alive(request).await,
@@ -85,5 +86,5 @@ where
         let session = answer.is_ok().then_some((shared, inbox));
         Some((answer.map(Encoded::from), session))
     });
-    grpc::stream(metrics.stream(KEEP_ALIVE, answers))
+    shared.stream(KEEP_ALIVE, led, answers)
 }

@@ -13,7 +13,7 @@ use super::{
     lease,
     metered::Meter,
     metrics::Metrics,
-    proto::etcdserverpb::ResponseHeader,
+    proto::etcdserverpb::{RangeRequest, ResponseHeader},
     snapshot,
     status::status,
     watch::{self, EncodedEvents},
@@ -38,6 +38,9 @@ pub struct ServerOptions {
     pub keepalive_interval: Duration,
     /// Time in which it must answer that.
     pub keepalive_timeout: Duration,
+    /// Time without a leader after which streams end whose clients want one (clientv3's `WithRequireLeader`): with etcd three election
+    /// timeouts.
+    pub leader_patience: Duration,
     /// Another runtime than the caller's, of one thread, for as many of a listener's connections at a time as each worker of the caller's has;
     /// asked for when there are two. While there is one connection its thread sleeps, where another worker of the same runtime would be woken
     /// for each request.
@@ -54,6 +57,7 @@ impl Default for ServerOptions {
             max_concurrent_streams: u32::MAX,
             keepalive_interval: Duration::from_secs(2 * 3600),
             keepalive_timeout: Duration::from_secs(20),
+            leader_patience: Duration::from_secs(3),
             second_runtime: None,
         }
     }
@@ -187,7 +191,8 @@ unary_methods! {
     "/v3electionpb.Election/Resign" resign
 }
 
-const RANGE: &str = "/etcdserverpb.KV/Range";
+pub(super) const RANGE: &str = "/etcdserverpb.KV/Range";
+pub(super) const STATUS: &str = "/etcdserverpb.Maintenance/Status";
 pub(super) const WATCH: &str = "/etcdserverpb.Watch/Watch";
 pub(super) const KEEP_ALIVE: &str = "/etcdserverpb.Lease/LeaseKeepAlive";
 pub(super) const SNAPSHOT: &str = "/etcdserverpb.Maintenance/Snapshot";
@@ -216,12 +221,14 @@ impl EtcdServer {
         let path = uri.path();
         let Some(method) = self.shared.metrics.method(path) else { return grpc::refusal(&unknown(path)) };
         method.start();
-        let answer = match path {
-            WATCH => Ok(watch::serve(self.shared.clone(), request)),
-            KEEP_ALIVE => Ok(lease::keep_alive(self.shared.clone(), request)),
-            SNAPSHOT => Box::pin(snapshot::serve(self.shared.clone(), request)).await,
-            OBSERVE => Box::pin(election::observe(self.shared.clone(), request)).await,
-            path => self.answer_one(path, request).await.inspect(|_| method.succeed()),
+        let admitted = self.shared.admit(path, request.headers());
+        let answer = match (admitted, path) {
+            (Err(status), _) => Err(status),
+            (_, WATCH) => Ok(watch::serve(self.shared.clone(), request)),
+            (_, KEEP_ALIVE) => Ok(lease::keep_alive(self.shared.clone(), request)),
+            (_, SNAPSHOT) => Box::pin(snapshot::serve(self.shared.clone(), request)).await,
+            (_, OBSERVE) => Box::pin(election::observe(self.shared.clone(), request)).await,
+            (_, path) => self.answer_one(path, request).await.inspect(|_| method.succeed()),
         };
         answer.unwrap_or_else(|status| {
             method.fail(status.code());
@@ -244,7 +251,10 @@ impl EtcdServer {
         B::Error: std::fmt::Display,
     {
         if path == RANGE {
-            let request = grpc::one(request, self.shared.max_message()).await?;
+            let request: RangeRequest = grpc::one(request, self.shared.max_message()).await?;
+            if !request.serializable {
+                self.shared.votes()?;
+            }
             return Ok(grpc::ranged(self.shared.range(request).await?));
         }
         answer_unary(&self.shared, path, request).await

@@ -26,6 +26,7 @@ use self::bolt::{Bolt, Bucket};
 pub use self::file::SnapshotFile;
 use super::{
     VERSION, convert,
+    gate::requires_leader,
     grpc::{self, Body, Encoded},
     maintenance::alarm_member,
     proto::{
@@ -50,9 +51,10 @@ where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
 {
+    let led = requires_leader(request.headers());
     grpc::one::<_, SnapshotRequest>(request, shared.max_message()).await?;
     let (file, revision) = shared.snapshot_file().await.map_err(status)?;
-    Ok(grpc::stream(shared.metrics.clone().stream(SNAPSHOT, pieces(shared, file, revision))))
+    Ok(shared.stream(SNAPSHOT, led, pieces(shared.clone(), file, revision)))
 }
 
 impl Shared {

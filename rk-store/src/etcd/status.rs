@@ -58,6 +58,7 @@ pub(crate) const LEARNER_NOT_READY: Known =
     known(Code::FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader");
 pub(crate) const NOT_ENOUGH_STARTED: Known =
     known(Code::FailedPrecondition, "etcdserver: re-configuration failed due to not enough started members");
+pub(crate) const NOT_FOR_LEARNERS: Known = known(Code::Unavailable, "etcdserver: rpc not supported for learner");
 pub(crate) const UNHEALTHY: Known = known(Code::Unavailable, "etcdserver: unhealthy cluster");
 pub(crate) const BAD_TRANSFEREE: Known = known(Code::FailedPrecondition, "etcdserver: bad leader transferee");
 pub(crate) const NOT_LEADER: Known = known(Code::FailedPrecondition, "etcdserver: not leader");

@@ -23,7 +23,8 @@ pub(crate) use self::encode::EncodedEvents;
 use self::follow::{Asked, follow};
 use super::{
     convert::{key_range, signed, unsigned},
-    grpc::{self, Body, Encoded, Inbox},
+    gate::requires_leader,
+    grpc::{Body, Encoded, Inbox},
     proto::etcdserverpb::{
         WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse, watch_create_request::FilterType,
         watch_request::RequestUnion,
@@ -87,9 +88,10 @@ where
     B::Error: std::fmt::Display,
 {
     shared.metrics.watch_streams.fetch_add(1, Ordering::Relaxed);
+    let led = requires_leader(request.headers());
     let session = Session {
         inbox: Inbox::new(request.into_body(), shared.max_message()),
-        shared,
+        shared: shared.clone(),
         watches: SelectAll::new(),
         by_id: HashMap::new(),
         next_id: 0,
@@ -97,7 +99,6 @@ where
         outbox: VecDeque::new(),
         ended: false,
     };
-    let metrics = session.shared.metrics.clone();
     // In a box: it is moved with every answer.
     let answers = futures::stream::unfold(Box::new(session), |mut session| async {
         if session.ended {
@@ -107,7 +108,7 @@ where
         session.ended = answer.is_err();
         Some((answer, session))
     });
-    grpc::stream(metrics.stream(WATCH, answers))
+    shared.stream(WATCH, led, answers)
 }
 
 impl<B> Session<B>

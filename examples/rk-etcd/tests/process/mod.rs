@@ -3,6 +3,8 @@
 // No test uses all of it.
 #![allow(dead_code)]
 
+pub mod certificates;
+
 use std::{
     fs::File,
     io::{Read, Write},
@@ -221,12 +223,17 @@ impl Server {
     /// The same with more flags and their values, each in place of the same one given before.
     pub fn kill_and_restart_with(&mut self, flags: &[(&str, &str)]) {
         for (name, value) in flags {
-            if let Some(at) = self.flags.iter().position(|flag| flag == name) {
-                self.flags.drain(at..at + 2);
-            }
+            self.forget_flag(name);
             self.flags.extend([(*name).to_owned(), (*value).to_owned()]);
         }
         self.kill_and_restart(PATIENCE);
+    }
+
+    /// Has the next start be without a flag and its value.
+    pub fn forget_flag(&mut self, name: &str) {
+        if let Some(at) = self.flags.iter().position(|flag| flag == name) {
+            self.flags.drain(at..at + 2);
+        }
     }
 
     /// Its data directory.
@@ -398,6 +405,22 @@ impl Etcd {
 
     fn ready(&self) {
         wait_for("etcd", || self.command(&["get", "ready"]).output().unwrap().status.success());
+    }
+
+    /// Starts a member that a cluster was told of, be it as a learner.
+    pub fn join(dir: &str, name: &str, peer: &str, cluster: &str) -> Self {
+        let (url, peer_url) = (format!("http://{}", free_address()), format!("http://{peer}"));
+        let child = Command::new("etcd")
+            .args(["--name", name, "--data-dir", dir, "--listen-client-urls", &url, "--advertise-client-urls", &url])
+            .args(["--listen-peer-urls", &peer_url, "--initial-advertise-peer-urls", &peer_url])
+            .args(["--initial-cluster", cluster, "--initial-cluster-state", "existing"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let etcd = Self { child, url };
+        wait_for("etcd", || etcd.command(&["endpoint", "status"]).output().unwrap().status.success());
+        etcd
     }
 
     /// Starts a cluster on folders in this one.

@@ -5,13 +5,14 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
 };
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming, metadata::MetadataValue};
 
 use super::{EtcdStore, convert, errors};
 use crate::{
     Error, Event, PROGRESS_INTERVAL, ProgressRequest, Revision, WatchBatch, WatchRequest, WatchStream,
     etcd::{
         convert::{signed, unsigned},
+        gate::REQUIRES_LEADER,
         proto::etcdserverpb::{
             self as pb, WatchCreateRequest, WatchProgressRequest, WatchResponse, watch_client::WatchClient,
             watch_create_request::FilterType, watch_request::RequestUnion,
@@ -41,7 +42,7 @@ fn over() -> Status {
     Status::unavailable("the watch has ended")
 }
 
-/// Starts a watch; it is there when this returns.
+/// Starts a watch; it is there when this returns. A member that has lost its leader would tell it nothing, so it ends there.
 pub(super) async fn watch(store: &EtcdStore, request: WatchRequest) -> Result<WatchStream, Error> {
     let (key, range_end) = convert::key_and_end(request.range);
     let left_out = [(request.no_put, FilterType::Noput), (request.no_delete, FilterType::Nodelete)];
@@ -67,7 +68,9 @@ pub(super) async fn watch(store: &EtcdStore, request: WatchRequest) -> Result<Wa
     let opened = store
         .call(async |channel| {
             let mut client = WatchClient::new(channel).max_decoding_message_size(usize::MAX);
-            let mut answers = client.watch(first.chain(to_send)).await?.into_inner();
+            let mut request = Request::new(first.chain(to_send));
+            request.metadata_mut().insert(REQUIRES_LEADER, MetadataValue::from_static("true"));
+            let mut answers = client.watch(request).await?.into_inner();
             let created = answers.message().await?.ok_or_else(over)?;
             Ok((answers, created))
         })
