@@ -36,6 +36,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 mod value;
+pub(crate) mod warn;
 
 use std::sync::Arc;
 

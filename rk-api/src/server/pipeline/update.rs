@@ -164,6 +164,9 @@ impl Core {
             return Err(invalid(&row.resource, &call.name, errors));
         }
         if !is_apply(change) {
+        if matches!(call.subresource.as_str(), "" | "scale") {
+            call.warn(row.strategy.warnings(&new, Some(&old)));
+        }
             self.track(call, Some(&old), &mut new, options).await;
         }
         request.object = Some(new);
