@@ -216,6 +216,11 @@ pub trait Reader: Send + Sync {
         None
     }
 
+    /// The resource of this group, version and plural name; `None` if it is not served.
+    fn resource(&self, _group: &str, _version: &str, _plural: &str) -> Option<Resource> {
+        None
+    }
+
     /// The other versions in which a resource is served.
     fn other_versions(&self, _resource: &Resource) -> Vec<Resource> {
         Vec::new()

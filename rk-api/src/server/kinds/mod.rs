@@ -106,7 +106,9 @@ pub fn strategy(group: &str, kind: &str) -> Arc<dyn Strategy> {
         (FLOW_CONTROL, "PriorityLevelConfiguration") => flow_control::PRIORITY_LEVEL,
         (ADMISSION, "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration") => admission::WEBHOOKS,
         (ADMISSION, "ValidatingAdmissionPolicy") => admission::POLICY,
-        (ADMISSION, "MutatingAdmissionPolicy") => Rules { has_status: false, ..admission::POLICY },
+        (ADMISSION, "MutatingAdmissionPolicy") => {
+            Rules { observe: Rules::NONE.observe, has_status: false, ..admission::POLICY }
+        }
         (ADMISSION, "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding") => admission::POLICY_BINDING,
         _ => Rules::NONE,
     };

@@ -379,6 +379,10 @@ impl Reader for Core {
     }
 
     fn other_versions(&self, resource: &Resource) -> Vec<Resource> {
+    fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Resource> {
+        self.catalog.load().get(group, version, plural).map(|served| served.resource().clone())
+    }
+
         let same = |other: &&Resource| other.group == resource.group && other.plural == resource.plural;
         let catalog = self.catalog.load();
         let found = catalog.rows().map(|served| served.resource()).filter(same);

@@ -59,7 +59,7 @@ pub use node_taint::TaintNodesByCondition;
 pub use owner_references::OwnerReferencesPermissionEnforcement;
 pub use pod_security::{Exemptions, Level, PodSecurity, Policy, Version, Violation};
 pub use policies::{MutatingPolicies, ValidatingPolicies};
-pub(crate) use policies::{condition_issues, issues as policy_issues};
+pub(crate) use policies::{condition_issues, issues as policy_issues, type_check};
 pub use priority::Priority;
 pub use resource_quota::ResourceQuota;
 pub use runtime_class::RuntimeClass;
