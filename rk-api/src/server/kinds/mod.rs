@@ -142,6 +142,7 @@ pub fn columns(group: &str, kind: &str) -> Arc<[Column]> {
         ("batch", "Job") => batch::job_columns(),
         ("batch", "CronJob") => batch::cron_job_columns(),
         ("autoscaling", "HorizontalPodAutoscaler") => autoscaling::autoscaler_columns(),
+        ("autoscaling", "Scale") => autoscaling::scale_columns(),
         ("policy", "PodDisruptionBudget") => autoscaling::disruption_budget_columns(),
         ("networking.k8s.io", "Ingress") => networking::ingress_columns(),
         ("networking.k8s.io", "IngressClass") => networking::ingress_class_columns(),

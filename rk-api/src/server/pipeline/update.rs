@@ -273,7 +273,7 @@ fn created_by_update(call: &Call) -> bool {
         (resource.group.as_ref(), resource.plural.as_ref()),
         ("coordination.k8s.io", "leases")
             | ("rbac.authorization.k8s.io", _)
-            | ("", "events" | "endpoints" | "limitranges")
+            | ("", "events" | "endpoints" | "limitranges" | "services")
             | ("events.k8s.io", "events")
     )
 }
