@@ -10,6 +10,7 @@ mod authorize;
 mod collection;
 mod create;
 mod delete;
+mod keep;
 mod meta;
 mod rules;
 mod scale;
@@ -378,11 +379,11 @@ impl Reader for Core {
         found.into_iter().find(|resource| resource.kind == kind && resource.api_version() == api_version).cloned()
     }
 
-    fn other_versions(&self, resource: &Resource) -> Vec<Resource> {
     fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Resource> {
         self.catalog.load().get(group, version, plural).map(|served| served.resource().clone())
     }
 
+    fn other_versions(&self, resource: &Resource) -> Vec<Resource> {
         let same = |other: &&Resource| other.group == resource.group && other.plural == resource.plural;
         let catalog = self.catalog.load();
         let found = catalog.rows().map(|served| served.resource()).filter(same);
