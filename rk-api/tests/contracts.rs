@@ -288,6 +288,17 @@ async fn admission_plugins_conform() {
             "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
         write(Operation::Create, of("v1", "PersistentVolumeClaim"), None, Some(claim))
     };
+    let claims = of("v1", "PersistentVolumeClaim");
+    let resized = |size: &'static str| {
+        let claims = claims.clone();
+        let of_size = |size: &str| {
+            json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": "default"},
+                "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "fast", "resources": {"requests": {"storage": size}}},
+                "status": {"phase": "Bound"}})
+        };
+        move || write(Operation::Update, claims.clone(), Some(of_size("1Gi")), Some(of_size(size)))
+    };
+    let (as_it_was, grown) = (resized("1Gi"), resized("2Gi"));
     let node = || {
         let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "spec": {}});
         write(Operation::Create, of("v1", "Node"), None, Some(node))
@@ -320,6 +331,8 @@ async fn admission_plugins_conform() {
         ("DefaultTolerationSeconds", &[&plain], &[]),
         ("DefaultStorageClass", &[&claim], &[]),
         ("StorageObjectInUseProtection", &[&claim], &[]),
+        ("PersistentVolumeClaimResize", &[&as_it_was], &[&grown]),
+        ("PodTopologyLabels", &[&plain], &[]),
         ("ResourceQuota", &[&plain], &[]),
     ];
     let chain = plugins::default_chain();

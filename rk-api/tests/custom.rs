@@ -4,10 +4,11 @@
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use http_body_util::{BodyExt, Full};
 use k8s_openapi::api::core::v1::ConfigMap;
 use rk_api::{
-    Client, DeleteOptions, ListOptions, Patch, Request, Resource, Verb, WriteOptions,
+    Client, DeleteOptions, ListOptions, Patch, Request, Resource, Verb, WatchEvent, WatchOptions, WriteOptions,
     server::{Attributes, Authorizer, Decision, Server, UserInfo, plugins::OwnerReferencesPermissionEnforcement},
 };
 use rk_store::{MemoryStore, Store};
@@ -29,6 +30,7 @@ fn definition() -> Value {
                     "status": {"type": "object", "properties": {"replicas": {"type": "integer"}}}}}},
                 "subresources": {"status": {}, "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"}},
                 "additionalPrinterColumns": [{"name": "Every", "type": "string", "jsonPath": ".spec.every"}],
+                "selectableFields": [{"jsonPath": ".spec.every"}],
             }, {
                 "name": "v1beta1", "served": true, "storage": false,
                 "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
@@ -80,6 +82,48 @@ async fn a_defined_resource_is_served_like_a_built_in_one() {
         ("example.com/v1beta1", Some(4))
     );
     assert_eq!(other.value().unwrap()["metadata"]["generation"], 2);
+}
+
+#[tokio::test]
+async fn fields_that_a_definition_names_select() {
+    let (_store, _server, client) = defined().await;
+    create(&client, "a").await;
+    let set = |every: &str| Verb::Patch(Patch::merge(json!({"spec": {"every": every}})), WriteOptions::default());
+    create(&client, "b").await;
+    client.request(request("v1", "b", "", set("9s"))).await.unwrap();
+    let crons = Resource::new("example.com", "v1", "Cron", "crons", true);
+    let fields = |text: &str| ListOptions { fields: text.parse().unwrap(), ..ListOptions::default() };
+    let list = client.list(&crons, "default", fields("spec.every=9s")).await.unwrap();
+    assert_eq!(list.items.iter().map(|object| object.meta().name.as_str()).collect::<Vec<_>>(), ["b"]);
+
+    let options = WatchOptions {
+        fields: "spec.every=9s".parse().unwrap(),
+        resource_version: list.resource_version,
+        ..WatchOptions::default()
+    };
+    let mut events = client.watch(&crons, "default", options).await.unwrap();
+    client.request(request("v1", "a", "", set("9s"))).await.unwrap();
+    client.request(request("v1", "b", "", set("1s"))).await.unwrap();
+    assert!(matches!(events.next().await, Some(Ok(WatchEvent::Added(object))) if object.meta().name == "a"));
+    assert!(matches!(events.next().await, Some(Ok(WatchEvent::Deleted(object))) if object.meta().name == "b"));
+
+    let refused = client.list(&crons, "default", fields("spec.replicas=1")).await.unwrap_err();
+    assert_eq!((refused.code(), refused.to_string().contains("field label not supported: spec.replicas")), (400, true));
+}
+
+#[tokio::test]
+async fn clients_are_warned_of_finalizers_without_a_domain() {
+    let (_store, server, _client) = defined().await;
+    let body = json!({"apiVersion": "example.com/v1", "kind": "Cron", "spec": {"every": "5s"},
+        "metadata": {"name": "a", "finalizers": ["mine", "example.com/mine", "foregroundDeletion"]}});
+    let request = http::Request::post("/apis/example.com/v1/namespaces/default/crons")
+        .body(Full::new(bytes::Bytes::from(body.to_string())))
+        .unwrap();
+    let response = server.service_as(UserInfo::loopback()).handle(request).await;
+    let warnings: Vec<_> = response.headers().get_all("warning").iter().map(|text| text.to_str().unwrap()).collect();
+    assert_eq!(response.status(), 201);
+    let why = r#"299 - "metadata.finalizers: \"mine\": prefer a domain-qualified finalizer name including a path (/)"#;
+    assert!(warnings.len() == 1 && warnings[0].starts_with(why), "{warnings:?}");
 }
 
 #[tokio::test]

@@ -194,6 +194,52 @@ async fn what_is_wrong_with_a_policy_is_told_when_it_is_made() {
     );
 }
 
+#[tokio::test]
+async fn what_a_policy_gets_wrong_about_its_objects_is_told_in_its_status() {
+    let server = server().await;
+    let kind = "ValidatingAdmissionPolicy";
+    let rule = |groups: Value, resources: Value| json!({"operations": ["CREATE"], "apiGroups": groups, "apiVersions": ["v1"], "resources": resources});
+    let spec = |rules: Value, expressions: &[&str]| {
+        let validations: Vec<_> = expressions.iter().map(|expression| json!({"expression": expression})).collect();
+        json!({"matchConstraints": {"resourceRules": rules}, "validations": validations,
+            "variables": [{"name": "labels", "expression": "object.metadata.labels"}]})
+    };
+    let workloads = json!([rule(json!(["apps"]), json!(["statefulsets", "deployments"]))]);
+    let right = "variables.labels['a'] == 'b' && object.spec.replicas > 1 && oldObject == object";
+    let made = put(&server, kind, "p", spec(workloads.clone(), &[right])).await.unwrap();
+    assert_eq!(made["status"], json!({"observedGeneration": 1, "typeChecking": {}}));
+
+    // A Deployment has no field of this name, a StatefulSet has.
+    let wrong = "object.spec.serviceName == ''";
+    let mut changed = made;
+    changed["spec"] = spec(workloads, &[right, wrong]);
+    let update = Verb::Update(changed, WriteOptions::default());
+    let changed = send(&server, "admin", admission(kind), "", "p", update).await.unwrap();
+    assert_eq!(changed["status"]["observedGeneration"], 2);
+    let warnings = &changed["status"]["typeChecking"]["expressionWarnings"];
+    assert_eq!(warnings[0]["fieldRef"], "spec.validations[1].expression");
+    let told = "apps/v1, Kind=Deployment: ERROR: <input>:1:12: undefined field 'serviceName'\n | object.spec.serviceName == \
+                ''\n | ...........^\n";
+    assert_eq!((warnings.as_array().unwrap().len(), &warnings[0]["warning"]), (1, &json!(told)));
+
+    // What can't be known is not judged: any group, any subresource, a kind that nobody serves.
+    for (name, rules) in [
+        ("any", json!([rule(json!(["*"]), json!(["deployments"]))])),
+        ("sub", json!([rule(json!(["apps"]), json!(["deployments/scale"]))])),
+        ("lost", json!([rule(json!(["example.com"]), json!(["things"]))])),
+    ] {
+        let made = put(&server, kind, name, spec(rules, &["object.nothing == 1"])).await.unwrap();
+        assert_eq!(made["status"]["typeChecking"], json!({}), "{name}");
+    }
+    let params = json!({"paramKind": {"apiVersion": "v1", "kind": "ConfigMap"}, "matchConstraints": rules(),
+        "validations": [{"expression": "params.data['a'] == object.data['a']", "messageExpression": "params.spec"}]});
+    let made = put(&server, kind, "params", params).await.unwrap();
+    let warnings = made["status"]["typeChecking"]["expressionWarnings"].as_array().unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert_eq!(warnings[0]["fieldRef"], "spec.validations[0].messageExpression");
+    assert!(warnings[0]["warning"].as_str().unwrap().starts_with("/v1, Kind=ConfigMap: ERROR"), "{warnings:?}");
+}
+
 #[cfg(feature = "serve")]
 #[tokio::test]
 async fn match_conditions_choose_what_a_webhook_sees() {

@@ -171,6 +171,9 @@ async fn access_reviews_tell_what_rbac_decides() {
     let local = |namespace: &str| json!({"spec": {"user": "x", "resourceAttributes": {"verb": "get", "resource": "pods", "namespace": namespace}}});
     create::<LocalSubjectAccessReview>(&client, "default", local("default")).await.unwrap();
     assert!(create::<LocalSubjectAccessReview>(&client, "default", local("other")).await.unwrap_err().is_invalid());
+    let of_path = json!({"spec": {"user": "x", "nonResourceAttributes": {"verb": "get", "path": "/version"}}});
+    let refused = create::<LocalSubjectAccessReview>(&client, "default", of_path).await.unwrap_err().to_string();
+    assert!(refused.contains("/version") && refused.contains("disallowed on this kind of request"), "{refused}");
 
     let jane = server.client(UserInfo::new("jane", ["system:authenticated"]));
     let mine = json!({"spec": {"resourceAttributes": {"verb": "get", "resource": "pods", "namespace": "default"}}});

@@ -132,14 +132,37 @@ async fn watches_send_initial_events_bookmarks_and_end() {
     let (_server, client) = server().await;
     let api = Api::<ConfigMap>::namespaced(client.clone(), "default");
     api.create(&config_map("a", "1")).await.unwrap();
-    let options =
-        WatchOptions { bookmarks: true, send_initial_events: true, timeout_seconds: 90, ..WatchOptions::default() };
+    let options = WatchOptions {
+        bookmarks: true,
+        send_initial_events: Some(true),
+        timeout_seconds: 90,
+        ..WatchOptions::default()
+    };
     let events = client.watch(&Resource::of::<ConfigMap>(), "", options).await.unwrap();
     let seen: Vec<_> = events.map(Result::unwrap).collect().await;
     assert!(matches!(&seen[0], WatchEvent::Added(object) if object.meta().name == "a"));
     assert!(matches!(&seen[1], WatchEvent::Bookmark { initial_end: true, .. }));
     assert!(matches!(&seen[2], WatchEvent::Bookmark { initial_end: false, .. }));
     assert_eq!(seen.len(), 3);
+}
+
+#[tokio::test]
+async fn a_watch_without_initial_events_begins_now() {
+    let (_server, client) = server().await;
+    let api = Api::<ConfigMap>::namespaced(client.clone(), "default");
+    api.create(&config_map("before", "1")).await.unwrap();
+    for version in ["", "0"] {
+        let options = WatchOptions {
+            resource_version: version.to_owned(),
+            send_initial_events: Some(false),
+            ..WatchOptions::default()
+        };
+        let mut events = client.watch(&Resource::of::<ConfigMap>(), "", options).await.unwrap();
+        api.create(&config_map(&format!("after{version}"), "1")).await.unwrap();
+        let first = events.next().await.unwrap().unwrap();
+        let object = first.object().unwrap();
+        assert_eq!(object.meta().name, format!("after{version}"), "with version {version:?}");
+    }
 }
 
 #[tokio::test]

@@ -140,8 +140,8 @@ async fn informers_may_keep_less() {
 async fn admission_plugins_stand_in_kubernetes_order_and_ones_own_where_they_are_put() {
     // kube-apiserver's AllOrderedPlugins, as far as they are on by default; the first is what its registry does by itself.
     let all = "RBACEscalation NamespaceLifecycle LimitRanger ServiceAccount NodeRestriction TaintNodesByCondition \
-        PodSecurity Priority DefaultTolerationSeconds DefaultStorageClass StorageObjectInUseProtection RuntimeClass \
-        CertificateApproval CertificateSigning CertificateSubjectRestriction DefaultIngressClass \
+        PodSecurity Priority DefaultTolerationSeconds DefaultStorageClass StorageObjectInUseProtection PersistentVolumeClaimResize RuntimeClass \
+        CertificateApproval CertificateSigning CertificateSubjectRestriction DefaultIngressClass PodTopologyLabels \
         MutatingAdmissionPolicy MutatingAdmissionWebhook ValidatingAdmissionPolicy ValidatingAdmissionWebhook \
         ResourceQuota";
     let mut wanted: Vec<_> =

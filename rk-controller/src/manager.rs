@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use crate::controllers::certificates;
 use crate::{
     controllers::{
-        bootstrap_token, cluster_role, cron_job, daemon_set, deployment, disruption, endpoints, garbage, job,
-        namespace, node,
+        account_token, bootstrap_token, cluster_role, cron_job, daemon_set, deployment, disruption, endpoints, garbage,
+        job, namespace, node,
         node::{NodeCidrs, NodeLifecycleConfig},
         protection, replicaset, resource_quota, service_account, stateful_set,
     },
@@ -27,7 +27,7 @@ pub struct ManagerConfig {
     pub controllers: Vec<String>,
     /// The resources, beside custom ones, that namespace deletion, the garbage collector and quotas look at.
     pub resources: Vec<Resource>,
-    /// The certificate, in PEM, of the authority that signed the API server's; without it nothing is published.
+    /// The certificate, in PEM, of the authority that signed the API server's; without it none is published, and Secrets with tokens have none.
     pub root_ca: Option<String>,
     /// How long a node may be silent before it is taken for dead.
     pub node_lifecycle: NodeLifecycleConfig,
@@ -125,6 +125,7 @@ const TABLE: &[(&str, Run)] = &[
         .boxed()
     }),
     ("serviceaccount-controller", |i, _, s| async move { service_account::run(&i, s).await }.boxed()),
+    ("serviceaccount-token-controller", |i, c, s| async move { account_token::run(&i, c.root_ca, s).await }.boxed()),
     ("statefulset-controller", |i, _, s| async move { stateful_set::run(&i, s).await }.boxed()),
     ("token-cleaner-controller", |i, _, s| async move { bootstrap_token::run(&i, s).await }.boxed()),
     ("taint-eviction-controller", |i, _, s| async move { node::run_taint_eviction(&i, s).await }.boxed()),

@@ -175,15 +175,15 @@ pub struct WatchOptions {
     pub labels: LabelSelector,
     /// Only objects with such fields.
     pub fields: FieldSelector,
-    /// Changes after this version. Empty or `0`: first an ADDED event for each object there is.
+    /// Changes after this version. Empty or `0`: first an ADDED event for each object there is, unless `send_initial_events` says otherwise.
     pub resource_version: String,
     /// Whether bookmarks are wanted.
     pub bookmarks: bool,
     /// Ends after so many seconds; 0 for the server's choice.
     pub timeout_seconds: u64,
-    /// A streaming list: the initial state as ADDED events, then a bookmark with the annotation
-    /// `k8s.io/initial-events-end` (KEP-3157).
-    pub send_initial_events: bool,
+    /// Whether the state there is comes first, as ADDED events, whatever the version says; after it comes a bookmark with the annotation
+    /// `k8s.io/initial-events-end`, so that this is a streaming list (KEP-3157). `Some(false)` and no version: changes from now on.
+    pub send_initial_events: Option<bool>,
 }
 
 /// One change of a collection.

@@ -138,8 +138,8 @@ fn watch_url(resource: &Resource, namespace: &str, options: &WatchOptions) -> St
         ("resourceVersion", options.resource_version.clone()),
         ("allowWatchBookmarks", flag(options.bookmarks)),
         ("timeoutSeconds", timeout),
-        ("sendInitialEvents", flag(options.send_initial_events)),
-        ("resourceVersionMatch", if options.send_initial_events { "NotOlderThan" } else { "" }.to_owned()),
+        ("sendInitialEvents", options.send_initial_events.map(|wanted| wanted.to_string()).unwrap_or_default()),
+        ("resourceVersionMatch", if options.send_initial_events.is_some() { "NotOlderThan" } else { "" }.to_owned()),
     ];
     let parameters: Vec<_> = parameters.iter().map(|(name, value)| (*name, value.as_str())).collect();
     url(&resource.path(namespace, "", ""), &parameters)

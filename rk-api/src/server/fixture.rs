@@ -77,6 +77,11 @@ impl Reader for Objects {
         rows.into_iter().find(|resource| resource.kind == kind && resource.api_version() == api_version)
     }
 
+    fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Resource> {
+        let mut rows = super::builtin::rows().into_iter().map(|row| row.resource);
+        rows.find(|resource| resource.group == group && resource.version == version && resource.plural == plural)
+    }
+
     fn changes(&self, _: &str, plural: &str, after: u64) -> Result<Changes, Error> {
         let version = self.0.lock().0.get();
         let log = self.1.lock();

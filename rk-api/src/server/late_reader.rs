@@ -61,6 +61,10 @@ impl Reader for LateReader {
         self.reader().ok()?.resource_of(api_version, kind)
     }
 
+    fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Resource> {
+        self.reader().ok()?.resource(group, version, plural)
+    }
+
     fn other_versions(&self, resource: &Resource) -> Vec<Resource> {
         self.reader().map(|reader| reader.other_versions(resource)).unwrap_or_default()
     }

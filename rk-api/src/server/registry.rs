@@ -120,6 +120,12 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// What the client is told of a new or changed object (`old` is what it was) that is valid all the same, in `Warning` headers:
+    /// what is obsolete, has no effect, or can hardly be meant (KEP-1693). Writes of other subresources than `scale` are not asked about.
+    fn warnings(&self, _object: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Takes what the object needs from the outside (a cluster IP, a node port) just before it is stored; a dry run takes nothing. A
     /// failure of the store calls `release` with the same object.
     ///
@@ -207,6 +213,11 @@ pub trait Reader: Send + Sync {
 
     /// The resource that serves a kind, such as `apps/v1` and `Deployment`; `None` if none does.
     fn resource_of(&self, _api_version: &str, _kind: &str) -> Option<Resource> {
+        None
+    }
+
+    /// The resource of this group, version and plural name; `None` if it is not served.
+    fn resource(&self, _group: &str, _version: &str, _plural: &str) -> Option<Resource> {
         None
     }
 

@@ -8,3 +8,4 @@ mod forms;
 mod lists;
 mod metrics;
 mod pods;
+mod writes;

@@ -87,7 +87,7 @@ impl Watcher {
             let begun = if streams {
                 count(&self.counts.watches);
                 let options =
-                    WatchOptions { send_initial_events: true, timeout_seconds: 0, ..self.options(String::new()) };
+                    WatchOptions { send_initial_events: Some(true), timeout_seconds: 0, ..self.options(String::new()) };
                 match client.watch(&resource(self.selection.collection), self.selection.namespace(), options).await {
                     Ok(events) => self.initial(events).await,
                     Err(error) => Err(error),

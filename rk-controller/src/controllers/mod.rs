@@ -1,5 +1,6 @@
 //! Kubernetes' controllers, one module each.
 
+pub mod account_token;
 pub mod bootstrap_token;
 #[cfg(feature = "certificates")]
 pub mod certificates;

@@ -42,12 +42,16 @@ impl Cluster {
     /// The same with what else a server is to have.
     pub async fn of(builder: ServerBuilder) -> Self {
         let builder = builder.admission(Arc::new(NamespaceLifecycle)).admission(Arc::new(StorageObjectInUseProtection));
-        let server = builder.build().await.unwrap();
-        let client = server.client(UserInfo::loopback());
-        let shutdown = CancellationToken::new();
-        let cluster = Self { client, server, _guard: shutdown.clone().drop_guard(), shutdown };
+        let cluster = Self::of(builder.build().await.unwrap());
         cluster.create::<Namespace>(json!({"metadata": {"name": "default"}})).await;
         cluster
+    }
+
+    /// This API server and nothing else.
+    pub fn of(server: Server) -> Self {
+        let client = server.client(UserInfo::loopback());
+        let shutdown = CancellationToken::new();
+        Self { client, server, _guard: shutdown.clone().drop_guard(), shutdown }
     }
 
     /// With these controllers, and a node on which pods run.

@@ -37,6 +37,11 @@ pub(crate) use value::{Failure, Other, Val};
 /// What one expression may cost (apiserver's `PerCallLimit`).
 pub(crate) const CALL_LIMIT: u64 = 1_000_000;
 
+/// The nanoseconds that a text says as Go's `time.ParseDuration` reads it; `None` if it says none.
+pub(crate) fn go_duration(text: &str) -> Option<i64> {
+    library::time::duration(text).ok()
+}
+
 /// What an expression may name.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Environment {

@@ -75,6 +75,16 @@ impl Strategy for Custom {
             fields.remove("status");
         }
     }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let of = |object: &'_ Value| texts(&object["metadata"]["finalizers"]);
+        let before = old.map(of).unwrap_or_default();
+        let own = |name: &String| matches!(name.as_str(), "orphan" | "foregroundDeletion" | "kubernetes");
+        let odd = of(object).into_iter().filter(|name| !before.contains(name) && !name.contains('/') && !own(name));
+        let text = "prefer a domain-qualified finalizer name including a path (/) to avoid accidental conflicts with \
+                    other finalizer writers";
+        odd.map(|name| format!("metadata.finalizers: {name:?}: {text}")).collect()
+    }
 }
 
 fn owned(names: &[&str]) -> Vec<String> {

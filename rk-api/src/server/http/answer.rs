@@ -108,7 +108,10 @@ fn tell_gzip(response: &mut Response<Body>) {
 /// # Errors
 /// It can't be read for a table.
 pub(super) fn object(code: u16, object: &Arc<Object>, served: &Served, style: &Style) -> Result<Response<Body>, Error> {
-    // A `Status` and bodies of subresources have no columns.
+    if style.accepted.shape == Shape::Table && (object.api_version(), object.kind()) == ("autoscaling/v1", "Scale") {
+        return Ok(tree(code, &table::of_scale(object, style.include)?, style));
+    }
+    // A `Status` and other bodies of subresources have no columns.
     let shape = if object.kind() == served.resource().kind { style.accepted.shape } else { Shape::Object };
     Ok(match (style.accepted.format, shape) {
         (_, Shape::Table) => tree(code, &table::table(served, object, style.include, true)?, style),

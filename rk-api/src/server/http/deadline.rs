@@ -4,15 +4,35 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::{Error, status};
+use super::query::Query;
+use crate::{Error, server::cel, status};
 
 /// When a request has to be answered; never if it may last.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Deadline(Option<Instant>);
 
 impl Deadline {
-    pub(super) fn of(started: Instant, time: Option<Duration>) -> Self {
-        Self(time.map(|time| started + time))
+    /// What the parameter `timeout` asks for, `most` at most; whatever it asks for, what may last has no end (apiserver's
+    /// `WithRequestDeadline`).
+    ///
+    /// # Errors
+    /// 400: it is no duration.
+    pub(super) fn asked(started: Instant, query: &Query, most: Duration, lasts: bool) -> Result<Self, Error> {
+        if lasts {
+            return Ok(Self(None));
+        }
+        let time = match query.get("timeout") {
+            "" => most,
+            text => {
+                let wrong = "invalid timeout specified in the request URL - time: invalid duration";
+                let wrong = || status::bad_request(format!("{wrong} {text:?}"));
+                match cel::go_duration(text).and_then(|nanos| u64::try_from(nanos).ok()).ok_or_else(wrong)? {
+                    0 => most,
+                    nanos => Duration::from_nanos(nanos).min(most),
+                }
+            }
+        };
+        Ok(Self(Some(started + time)))
     }
 
     pub(super) fn at(self) -> Option<Instant> {

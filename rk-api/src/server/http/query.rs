@@ -82,7 +82,7 @@ impl Query {
             resource_version: list.resource_version,
             bookmarks: self.flag("allowWatchBookmarks"),
             timeout_seconds: self.number("timeoutSeconds")?.unwrap_or(0),
-            send_initial_events: self.flag("sendInitialEvents"),
+            send_initial_events: (!initial.is_empty()).then(|| self.flag("sendInitialEvents")),
         })
     }
 

@@ -74,8 +74,11 @@ impl HttpService {
         let labels = Labels::of(&parts.method, served, &query);
         let _running = self.core.metrics.start(&labels, long);
         let started = tokio::time::Instant::now();
-        let deadline = Deadline::of(started, (!long).then_some(self.core.limits.request_timeout));
-        let answered = panicking::caught(pin!(self.answer(&mut parts, path, &query, body, deadline))).await;
+        let answered = panicking::caught(pin!(async {
+            let deadline = Deadline::asked(started, &query, self.core.limits.request_timeout, long)?;
+            self.answer(&mut parts, path, &query, body, deadline).await
+        }))
+        .await;
         let response = match answered {
             Ok(answered) => answered.unwrap_or_else(|error| answer::failure(&error, negotiate::format(&parts.headers))),
             Err(_) => panicking::response(),

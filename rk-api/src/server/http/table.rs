@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Error, Object,
-    server::{catalog::Served, custom::columns::PrinterColumn},
+    server::{Column, catalog::Served, custom::columns::PrinterColumn, kinds},
 };
 
 /// What the column of names says of itself.
@@ -36,13 +36,18 @@ impl Include {
     }
 }
 
-fn definitions(served: &Served) -> Value {
-    let columns = served.row.columns.iter().enumerate().map(|(i, column)| {
+/// What is said of columns, of which the first is the name.
+fn described(columns: &[Column]) -> impl Iterator<Item = Value> {
+    columns.iter().enumerate().map(|(i, column)| {
         json!({
             "name": column.name, "type": column.kind, "format": if i == 0 { "name" } else { "" },
             "description": column.description, "priority": column.priority,
         })
-    });
+    })
+}
+
+fn definitions(served: &Served) -> Value {
+    let columns = described(&served.row.columns);
     let named = json!({"name": "Name", "type": "string", "format": "name", "description": NAME, "priority": 0});
     let custom = served.custom.then_some(named).into_iter();
     columns.chain(custom).chain(served.printer.iter().map(PrinterColumn::definition)).collect()
@@ -71,17 +76,35 @@ pub(super) fn partial(object: &Object) -> Result<Value, Error> {
 /// # Errors
 /// It can't be read.
 pub(super) fn row(served: &Served, object: &Object, include: Include) -> Result<Value, Error> {
-    let mut value = object.value()?;
+    let value = object.value()?;
     let cells = served.row.columns.iter().map(|column| (column.cell)(&value));
     let name = served.custom.then(|| value["metadata"]["name"].clone());
-    let cells: Vec<Value> = cells.chain(name).chain(served.printer.iter().map(|column| column.cell(&value))).collect();
+    let cells = cells.chain(name).chain(served.printer.iter().map(|column| column.cell(&value))).collect();
+    Ok(row_of(cells, value, include))
+}
+
+fn row_of(cells: Vec<Value>, mut value: Value, include: Include) -> Value {
     let mut row = json!({"cells": cells});
     match include {
         Include::None => {}
         Include::Metadata => row["object"] = partial_of(value["metadata"].take()),
         Include::Object => row["object"] = value,
     }
-    Ok(row)
+    row
+}
+
+/// The Table of a Scale: what it shows is not what its object shows.
+///
+/// # Errors
+/// It can't be read.
+pub(super) fn of_scale(scale: &Object, include: Include) -> Result<Value, Error> {
+    let columns = kinds::columns("autoscaling", "Scale");
+    let value = scale.value()?;
+    let cells = columns.iter().map(|column| (column.cell)(&value)).collect();
+    Ok(json!({
+        "kind": "Table", "apiVersion": META, "metadata": {"resourceVersion": scale.meta().resource_version},
+        "columnDefinitions": described(&columns).collect::<Value>(), "rows": [row_of(cells, value, include)],
+    }))
 }
 
 /// A Table without its rows; `heading` tells whether the columns are described.

@@ -10,9 +10,9 @@ use super::{
     names,
     rules::Rules,
     selector,
-    value::{Peek, at_mut, each_mut, fill, object_mut},
+    value::{Peek, at_mut, each_mut, fill, object_mut, set},
 };
-use crate::server::{Column, plugins};
+use crate::server::{Column, Reader, plugins};
 
 /// The rules of webhook configurations.
 pub const WEBHOOKS: Rules = Rules {
@@ -34,9 +34,24 @@ pub const POLICY: Rules = Rules {
             errors.extend(plugins::policy_issues(new));
         }
     },
+    observe: observe_policy,
     has_status: true,
     ..Rules::NONE
 };
+
+/// Tells what the expressions of a policy whose wanted state is new get wrong about the objects that it is for.
+fn observe_policy(policy: &mut Value, old: Option<&Value>, reader: &dyn Reader) {
+    if old.is_some_and(|old| old.at("spec") == policy.at("spec")) {
+        return;
+    }
+    // A change of the wanted state is about to be counted.
+    let generation = old.map_or(1, |old| old.int("metadata.generation").unwrap_or(0) + 1);
+    let checked = plugins::type_check(policy, reader);
+    if let Some(status) = object_mut(policy, "status") {
+        set(status, "observedGeneration", generation);
+        set(status, "typeChecking", checked);
+    }
+}
 
 /// The rules of the bindings of admission policies.
 pub const POLICY_BINDING: Rules = Rules { default: default_binding, validate: validate_binding, ..Rules::NONE };

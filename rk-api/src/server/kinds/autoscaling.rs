@@ -39,6 +39,16 @@ pub fn autoscaler_columns() -> Vec<Column> {
     ]
 }
 
+/// The columns of the Scale of an object.
+pub fn scale_columns() -> Vec<Column> {
+    vec![
+        NAME,
+        column("Desired", "integer", |scale| number(scale, "spec.replicas").into()),
+        column("Available", "integer", |scale| number(scale, "status.replicas").into()),
+        AGE,
+    ]
+}
+
 /// How many metrics are shown before the list is cut.
 const SHOWN: usize = 2;
 

@@ -31,6 +31,13 @@ pub const SECRET: Rules = Rules {
 pub const SERVICE_ACCOUNT: Rules = Rules {
     create: |account, _: &UserInfo| only_names(account),
     update: |account, _, _| only_names(account),
+    warn: |account, _, warnings| {
+        let key = "kubernetes.io/enforce-mountable-secrets";
+        if account.at("metadata.annotations").get(key).is_some() {
+            let text = "deprecated in v1.32+; prefer separate namespaces to isolate access to mounted secrets";
+            warnings.at(&Path::Root.child("metadata.annotations").key(key), text);
+        }
+    },
     ..Rules::NONE
 };
 

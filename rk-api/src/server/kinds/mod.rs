@@ -36,6 +36,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 mod value;
+pub(crate) mod warn;
 
 use std::sync::Arc;
 
@@ -105,7 +106,9 @@ pub fn strategy(group: &str, kind: &str) -> Arc<dyn Strategy> {
         (FLOW_CONTROL, "PriorityLevelConfiguration") => flow_control::PRIORITY_LEVEL,
         (ADMISSION, "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration") => admission::WEBHOOKS,
         (ADMISSION, "ValidatingAdmissionPolicy") => admission::POLICY,
-        (ADMISSION, "MutatingAdmissionPolicy") => Rules { has_status: false, ..admission::POLICY },
+        (ADMISSION, "MutatingAdmissionPolicy") => {
+            Rules { observe: Rules::NONE.observe, has_status: false, ..admission::POLICY }
+        }
         (ADMISSION, "ValidatingAdmissionPolicyBinding" | "MutatingAdmissionPolicyBinding") => admission::POLICY_BINDING,
         _ => Rules::NONE,
     };
@@ -139,6 +142,7 @@ pub fn columns(group: &str, kind: &str) -> Arc<[Column]> {
         ("batch", "Job") => batch::job_columns(),
         ("batch", "CronJob") => batch::cron_job_columns(),
         ("autoscaling", "HorizontalPodAutoscaler") => autoscaling::autoscaler_columns(),
+        ("autoscaling", "Scale") => autoscaling::scale_columns(),
         ("policy", "PodDisruptionBudget") => autoscaling::disruption_budget_columns(),
         ("networking.k8s.io", "Ingress") => networking::ingress_columns(),
         ("networking.k8s.io", "IngressClass") => networking::ingress_class_columns(),

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::{field::Errors, value};
-use crate::server::{FieldErrors, Strategy, UserInfo, WriteContext};
+use super::{field::Errors, value, warn::Warnings};
+use crate::server::{FieldErrors, Reader, Strategy, UserInfo, WriteContext};
 
 /// The rules of a kind. What is not given does nothing.
 #[derive(Clone, Copy)]
@@ -12,6 +12,8 @@ pub struct Rules {
     pub default: fn(&mut Value),
     /// Readies a new object that this user makes, after the status that came with it was dropped.
     pub create: fn(&mut Value, &UserInfo),
+    /// Sets what the server itself says of an object, new or changed, in its status: the object, what it was, the server's objects.
+    pub observe: fn(&mut Value, Option<&Value>, &dyn Reader),
     /// Readies a changed object: new, old, subresource.
     pub update: fn(&mut Value, &Value, &str),
     /// The rules that hold for new and changed objects alike.
@@ -20,6 +22,8 @@ pub struct Rules {
     pub validate_new: fn(&Value, &mut Errors),
     /// The rules of a change: new, old, subresource.
     pub validate_change: fn(&Value, &Value, &str, &mut Errors),
+    /// What the client is told of a new or changed object that is valid: new, old.
+    pub warn: fn(&Value, Option<&Value>, &mut Warnings),
     /// The seconds a delete waits.
     pub grace_period: fn(&Value, Option<i64>) -> i64,
     /// Whether dependents stay if a delete does not say what becomes of them.
@@ -33,10 +37,12 @@ impl Rules {
     pub const NONE: Self = Self {
         default: |_| {},
         create: |_, _| {},
+        observe: |_, _, _| {},
         update: |_, _, _| {},
         validate: |_, _| {},
         validate_new: |_, _| {},
         validate_change: |_, _, _, _| {},
+        warn: |_, _, _| {},
         grace_period: |_, _| 0,
         orphans: false,
         has_status: false,
@@ -53,10 +59,14 @@ impl Strategy for Rules {
             value::set(object, "status", Map::new());
         }
         (self.create)(object, context.user);
+        (self.observe)(object, None, context.reader);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, context: &WriteContext<'_>) {
         (self.update)(new, old, context.subresource);
+        if context.subresource.is_empty() {
+            (self.observe)(new, Some(old), context.reader);
+        }
     }
 
     fn validate_create(&self, object: &Value) -> FieldErrors {
@@ -74,6 +84,12 @@ impl Strategy for Rules {
         }
         (self.validate_change)(new, old, subresource, &mut errors);
         errors.into_inner()
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let mut warnings = Warnings::default();
+        (self.warn)(object, old, &mut warnings);
+        warnings.into_inner()
     }
 
     fn grace_period(&self, object: &Value, asked: Option<i64>) -> i64 {

@@ -1,5 +1,7 @@
 //! Persistent volumes, the claims on them, and classes of storage.
 
+pub mod warnings;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -30,6 +32,7 @@ pub const CLAIM: Rules = Rules {
     create: |claim, _: &UserInfo| set(claim, "status", json!({"phase": "Pending"})),
     validate: |claim, errors| claim_spec(claim.at("spec"), &Path::Root.child("spec"), errors),
     validate_change: change_claim,
+    warn: warnings::claim,
     has_status: true,
     ..Rules::NONE
 };
@@ -40,6 +43,7 @@ pub const VOLUME: Rules = Rules {
     create: |volume, _: &UserInfo| set(volume, "status", json!({"phase": "Pending"})),
     validate: validate_volume,
     validate_change: change_volume,
+    warn: warnings::volume,
     has_status: true,
     ..Rules::NONE
 };
@@ -52,6 +56,7 @@ pub const CLASS: Rules = Rules {
     },
     validate: validate_class,
     validate_change: change_class,
+    warn: warnings::class,
     ..Rules::NONE
 };
 

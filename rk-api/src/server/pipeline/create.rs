@@ -90,6 +90,7 @@ impl Core {
         if !errors.is_empty() {
             return Err(invalid(&row.resource, &name, errors));
         }
+        call.warn(row.strategy.warnings(&object, None));
         if track {
             self.track(call, None, &mut object, options).await;
         }

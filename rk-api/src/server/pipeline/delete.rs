@@ -39,15 +39,27 @@ impl Core {
     /// # Errors
     /// 404, 409 (a precondition failed), and whatever admission and the store say.
     pub(crate) async fn delete(&self, call: &Call, options: &DeleteOptions) -> Result<Outcome, Error> {
+        self.delete_if(call, options, true).await
+    }
+
+    /// The same without asking the admission plugins, for who has asked them about what is deleted for.
+    ///
+    /// # Errors
+    /// As [`Core::delete`].
+    pub(super) async fn delete_admitted(&self, call: &Call, options: &DeleteOptions) -> Result<Outcome, Error> {
+        self.delete_if(call, options, false).await
+    }
+
+    async fn delete_if(&self, call: &Call, options: &DeleteOptions, ask: bool) -> Result<Outcome, Error> {
         if options.grace_period_seconds.is_some_and(|seconds| seconds < 0) {
             // As Kubernetes: negative means at once... for the smallest grace there is.
             let options = DeleteOptions { grace_period_seconds: Some(1), ..options.clone() };
-            return Box::pin(self.delete(call, &options)).await;
+            return Box::pin(self.delete_if(call, &options, ask)).await;
         }
         if options.propagation.is_none() && call.resource().kind == "Job" && call.served.row.strategy.orphans() {
             call.warn([PODS_STAY.to_owned()]);
         }
-        let mut admitted = false;
+        let mut admitted = !ask;
         for _ in 0..TRIES {
             let Some(current) = call.served.collection.get(&call.item()) else {
                 self.cache.sync().await?;

@@ -10,6 +10,7 @@ mod authorize;
 mod collection;
 mod create;
 mod delete;
+mod keep;
 mod meta;
 mod rules;
 mod scale;
@@ -376,6 +377,10 @@ impl Reader for Core {
         let catalog = self.catalog.load();
         let found = catalog.rows().map(|served| served.resource());
         found.into_iter().find(|resource| resource.kind == kind && resource.api_version() == api_version).cloned()
+    }
+
+    fn resource(&self, group: &str, version: &str, plural: &str) -> Option<Resource> {
+        self.catalog.load().get(group, version, plural).map(|served| served.resource().clone())
     }
 
     fn other_versions(&self, resource: &Resource) -> Vec<Resource> {

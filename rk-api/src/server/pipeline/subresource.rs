@@ -54,13 +54,19 @@ impl Core {
     }
 
     /// Gives a pod to a node, once.
-    pub(super) async fn bind(&self, call: &Call, body: Value, options: &WriteOptions) -> Result<Outcome, Error> {
-        let node = body["target"]["name"].as_str().unwrap_or_default().to_owned();
-        let kind = body["target"]["kind"].as_str().unwrap_or_default();
+    pub(super) async fn bind(&self, call: &Call, mut body: Value, options: &WriteOptions) -> Result<Outcome, Error> {
+        meta::check_kind(&mut body, "v1", "Binding")?;
         let named = meta::text(&body, "name");
         if !named.is_empty() && named != call.name {
             return Err(status::bad_request("name in URL does not match name in Binding object").into());
         }
+        // What is admitted is the binding; of the pod's change that comes of it nobody is asked.
+        let admission = admit::write_options("CreateOptions", options);
+        let mut request = admit::request(call, "create", Operation::Create, Some(body), None, admission);
+        self.mutate(&mut request, call).await?;
+        let body = request.object.clone().unwrap_or_default();
+        let node = body["target"]["name"].as_str().unwrap_or_default().to_owned();
+        let kind = body["target"]["kind"].as_str().unwrap_or_default();
         let mut wrong = Vec::new();
         if !matches!(kind, "" | "Node") {
             wrong.push(format!("target.kind: Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\""));
@@ -74,9 +80,9 @@ impl Core {
             [one] => return Err(status::failure(500, "", one).into()),
             all => return Err(status::failure(500, "", format!("[{}]", all.join(", "))).into()),
         }
+        self.admit(&request, call).await?;
         let uid = meta::text(&body, "uid").to_owned();
         let version = meta::text(&body, "resourceVersion").to_owned();
-        let annotations = body["metadata"]["annotations"].clone();
         let conflict = |why: String| Error::from(status::conflict(call.resource(), &call.name, &why));
         let change = |pod: &Value| -> Result<Value, Error> {
             let found = meta::text(pod, "uid");
@@ -99,8 +105,10 @@ impl Core {
             }
             let mut pod = pod.clone();
             pod["spec"]["nodeName"] = node.as_str().into();
-            for (key, value) in annotations.as_object().into_iter().flatten() {
-                pod["metadata"]["annotations"][key] = value.clone();
+            for field in ["labels", "annotations"] {
+                for (key, value) in body["metadata"][field].as_object().into_iter().flatten() {
+                    pod["metadata"][field][key] = value.clone();
+                }
             }
             set_condition(&mut pod, "PodScheduled", "", "");
             Ok(pod)
@@ -169,7 +177,8 @@ impl Core {
                 version.clone_from(&outcome.object.meta().resource_version);
             }
         }
-        self.delete(&call.about(&call.namespace, &call.name, ""), &delete).await.map(drop)
+        // Of a deletion nobody is asked once more: an eviction was admitted as such.
+        self.delete_admitted(&call.about(&call.namespace, &call.name, ""), &delete).await.map(drop)
     }
 
     /// Takes one disruption from the pod's budget, if it has one; false if that was not necessary, as the pod is not ready.

@@ -5,13 +5,15 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{Call, Core, Outcome, admit, invalid, meta, scale};
+use super::{Call, Core, Outcome, admit, invalid, keep::keep, meta, scale};
 use crate::{
     Error, Object, Patch, PatchKind, WriteOptions,
     server::{
-        OldObject, Operation, Reservation, WriteContext, patch,
+        AdmissionRequest, OldObject, Operation, Reservation, WriteContext,
+        catalog::ScalePaths,
+        patch,
         schema::Schema,
         storage::{Claims, Write, encode, is_same},
     },
@@ -104,17 +106,13 @@ impl Core {
         let row = &call.served.row;
         let current = call.served.read(stored).await?;
         let old = Arc::new(current.value()?);
-        let mut new = match (call.subresource.as_str(), &call.served.scale) {
-            ("scale", Some(paths)) => {
-                let shown = if is_apply(change) { scale::owned_scale_of } else { scale::scale_of };
-                let scale = self.changed(call, change, options, &shown(&old, paths)).await?;
-                let mut new = scale::apply_scale(&old, &scale, paths)?;
-                if is_apply(change) {
-                    scale::own(&mut new, &scale, paths, &call.served.api_version)?;
-                }
-                new
-            }
-            _ => self.changed(call, change, options, &old).await?,
+        let scaled = match (call.subresource.as_str(), &call.served.scale) {
+            ("scale", Some(paths)) => Some(self.scaled(call, change, options, &old, paths).await?),
+            _ => None,
+        };
+        let (mut new, asked) = match scaled {
+            Some((new, asked)) => (new, Some(asked)),
+            None => (self.changed(call, change, options, &old).await?, None),
         };
         if let Change::Patch(patch) = change {
             new = call.decode_patched(new, patch, &options.field_validation)?;
@@ -139,14 +137,17 @@ impl Core {
         }
         keep(&mut new, &old, call)?;
         self.default(call, &mut new);
-        let verb = if matches!(change, Change::Patch(_)) { "patch" } else { "update" };
-        let admission = admit::write_options(if verb == "patch" { "PatchOptions" } else { "UpdateOptions" }, options);
-        let old_object = Some(OldObject::with_tree(Arc::clone(&current), Arc::clone(&old)));
-        let mut request = admit::request(call, verb, Operation::Update, Some(new), old_object, admission);
-        let mutated = self.mutate(&mut request, call).await?;
-        let mut new = request.object.take().ok_or_else(|| status::internal("admission removed the object"))?;
-        if mutated {
-            self.default(call, &mut new);
+        // What a binding makes of its pod was admitted as the binding that it is, and a scale as such.
+        let admits = asked.is_none() && call.subresource != "binding";
+        let old_object = OldObject::with_tree(Arc::clone(&current), Arc::clone(&old));
+        let mut request = asked.unwrap_or_else(|| asks(call, change, options, Value::Null, old_object));
+        if admits {
+            request.object = Some(new);
+            let mutated = self.mutate(&mut request, call).await?;
+            new = request.object.take().ok_or_else(|| status::internal("admission removed the object"))?;
+            if mutated {
+                self.default(call, &mut new);
+            }
         }
 
         let context =
@@ -163,13 +164,21 @@ impl Core {
         if !errors.is_empty() {
             return Err(invalid(&row.resource, &call.name, errors));
         }
+        if matches!(call.subresource.as_str(), "" | "scale") {
+            call.warn(row.strategy.warnings(&new, Some(&old)));
+        }
         if !is_apply(change) {
             self.track(call, Some(&old), &mut new, options).await;
         }
-        request.object = Some(new);
-        self.admit(&request, call).await?;
-        let reserved = self.reserve(&request).await?;
-        let mut new = request.object.take().unwrap_or_default();
+        let mut reserved = Reservation::default();
+        if call.subresource == "scale" {
+            self.admit(&request, call).await?;
+        } else if admits {
+            request.object = Some(new);
+            self.admit(&request, call).await?;
+            reserved = self.reserve(&request).await?;
+            new = request.object.take().unwrap_or_default();
+        }
         let shown = call.served.collection.last();
         if let Err(refused) = row.strategy.allocate(&mut new, Some(&old), &context).await {
             // By what the cache showed: another server may have given something back since.
@@ -189,6 +198,28 @@ impl Core {
             Some(object) => Ok(Try::Done(Outcome::ok(object))),
             None => Ok(Try::Again),
         }
+    }
+
+    /// The object with the Scale that a change makes of its own, and that change of the Scale as the mutating plugins left it.
+    async fn scaled(
+        &self,
+        call: &Call,
+        change: &Change<'_>,
+        options: &WriteOptions,
+        old: &Value,
+        paths: &ScalePaths,
+    ) -> Result<(Value, AdmissionRequest), Error> {
+        let shown = if is_apply(change) { scale::owned_scale_of } else { scale::scale_of };
+        let scale = self.changed(call, change, options, &shown(old, paths)).await?;
+        let before = Arc::new(Object::from_value(&scale::scale_of(old, paths))?);
+        let mut asked = asks(call, change, options, scale, before.into());
+        self.mutate(&mut asked, call).await?;
+        let scale = asked.object.as_ref().ok_or_else(|| status::internal("admission removed the object"))?;
+        let mut new = scale::apply_scale(old, scale, paths)?;
+        if is_apply(change) {
+            scale::own(&mut new, scale, paths, &call.served.api_version)?;
+        }
+        Ok((new, asked))
     }
 
     /// Whether the cache holds another version by now.
@@ -259,6 +290,16 @@ impl Core {
     }
 }
 
+/// A change as the admission plugins are asked about it.
+fn asks(call: &Call, change: &Change<'_>, options: &WriteOptions, new: Value, old: OldObject) -> AdmissionRequest {
+    let (verb, kind) = match change {
+        Change::Patch(_) => ("patch", "PatchOptions"),
+        _ => ("update", "UpdateOptions"),
+    };
+    let options = admit::write_options(kind, options);
+    admit::request(call, verb, Operation::Update, Some(new), Some(old), options)
+}
+
 fn is_apply(change: &Change<'_>) -> bool {
     matches!(change, Change::Patch(Patch { kind: PatchKind::Apply, .. }))
 }
@@ -270,7 +311,7 @@ fn created_by_update(call: &Call) -> bool {
         (resource.group.as_ref(), resource.plural.as_ref()),
         ("coordination.k8s.io", "leases")
             | ("rbac.authorization.k8s.io", _)
-            | ("", "events" | "endpoints" | "limitranges")
+            | ("", "events" | "endpoints" | "limitranges" | "services")
             | ("events.k8s.io", "events")
     )
 }
@@ -302,104 +343,4 @@ fn check_identity(call: &Call, new: &Value, old: &Value) -> Result<(), Error> {
         version if version == meta::text(old, "resourceVersion") => Ok(()),
         _ => Err(conflict(status::MODIFIED)),
     }
-}
-
-/// Puts back what this write may not change: metadata that is the server's, and what another subresource owns.
-fn keep(new: &mut Value, old: &Value, call: &Call) -> Result<(), Error> {
-    let old_meta = &old["metadata"];
-    let restore = |metadata: &mut Map<String, Value>, names: &[&str]| {
-        for &name in names {
-            match old_meta.get(name) {
-                Some(value) => metadata.insert(name.to_owned(), value.clone()),
-                None => metadata.remove(name),
-            };
-        }
-    };
-    let metadata = meta::fields(new)?;
-    restore(metadata, &SERVER_META);
-    metadata.remove("selfLink");
-    if !matches!(call.subresource.as_str(), "" | "scale") {
-        restore(metadata, &["finalizers", "ownerReferences"]);
-        // Kubelets set annotations and labels through the status of their own objects, and a binding brings annotations.
-        let theirs = matches!(call.subresource.as_str(), "status" | "binding");
-        if !(theirs && matches!(call.resource().kind.as_ref(), "Pod" | "Node")) {
-            restore(metadata, &["labels", "annotations"]);
-        }
-    }
-    match call.subresource.as_str() {
-        "" if call.served.has("status") => set(new, "status", old.get("status").cloned()),
-        "status" => only(new, old, &["status"]),
-        "approval" => {
-            let conditions = new["status"]["conditions"].take();
-            only(new, old, &[]);
-            new["status"]["conditions"] = conditions;
-        }
-        "finalize" => {
-            let finalizers = new["spec"]["finalizers"].take();
-            only(new, old, &[]);
-            new["spec"]["finalizers"] = finalizers;
-        }
-        "ephemeralcontainers" => {
-            let containers = new["spec"]["ephemeralContainers"].take();
-            only(new, old, &[]);
-            new["spec"]["ephemeralContainers"] = containers;
-        }
-        "resize" => only_resources(new, old),
-        _ => {}
-    }
-    Ok(())
-}
-
-/// Metadata that only the server sets.
-const SERVER_META: [&str; 7] = [
-    "uid",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "generation",
-    "generateName",
-    "resourceVersion",
-];
-
-/// Leaves of a change its metadata and the named fields; all else is as it was.
-fn only(new: &mut Value, old: &Value, names: &[&str]) {
-    let mut changed = std::mem::replace(new, old.clone());
-    new["metadata"] = changed["metadata"].take();
-    for name in names {
-        set(new, name, changed.as_object_mut().and_then(|fields| fields.remove(*name)));
-    }
-}
-
-/// Leaves of a change of a pod its metadata and the resources of it and its containers. With other containers, or in another order, all of
-/// it is left to the validation, which refuses it (apiserver's `dropNonResizeUpdates`).
-fn only_resources(new: &mut Value, old: &Value) {
-    let lists = ["initContainers", "containers"];
-    let same = |list: &&str| names(&new["spec"][*list]).eq(names(&old["spec"][*list]));
-    if !lists.iter().all(same) {
-        return set(new, "status", old.get("status").cloned());
-    }
-    let wanted = new["spec"].take();
-    only(new, old, &[]);
-    for list in lists {
-        let containers = new["spec"].get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
-        for (container, wanted) in containers.zip(wanted[list].as_array().into_iter().flatten()) {
-            for field in ["resources", "resizePolicy"] {
-                set(container, field, wanted.get(field).cloned());
-            }
-        }
-    }
-    set(&mut new["spec"], "resources", wanted.get("resources").cloned());
-}
-
-fn names(containers: &Value) -> impl Iterator<Item = &Value> {
-    containers.as_array().into_iter().flatten().map(|container| &container["name"])
-}
-
-/// Sets a field, or removes it.
-fn set(object: &mut Value, field: &str, value: Option<Value>) {
-    let Some(fields) = object.as_object_mut() else { return };
-    match value {
-        Some(value) => fields.insert(field.to_owned(), value),
-        None => fields.remove(field),
-    };
 }

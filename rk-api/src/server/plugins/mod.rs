@@ -19,6 +19,7 @@
 //! ```
 
 mod certificates;
+mod claim_resize;
 mod default_classes;
 mod default_tolerations;
 mod describe;
@@ -29,6 +30,7 @@ mod node_restriction;
 mod node_taint;
 mod owner_references;
 mod pod_security;
+mod pod_topology;
 mod policies;
 mod priority;
 mod resource_quota;
@@ -52,6 +54,7 @@ use crate::{
 };
 
 pub use certificates::{CertificateApproval, CertificateSigning, CertificateSubjectRestriction};
+pub use claim_resize::PersistentVolumeClaimResize;
 pub use default_classes::{DefaultIngressClass, DefaultStorageClass};
 pub use default_tolerations::{DefaultTolerationSeconds, ExtendedResourceToleration};
 pub use in_use::StorageObjectInUseProtection;
@@ -61,8 +64,9 @@ pub use node_restriction::NodeRestriction;
 pub use node_taint::TaintNodesByCondition;
 pub use owner_references::OwnerReferencesPermissionEnforcement;
 pub use pod_security::{Exemptions, Level, PodSecurity, Policy, Version, Violation};
+pub use pod_topology::PodTopologyLabels;
 pub use policies::{MutatingPolicies, ValidatingPolicies};
-pub(crate) use policies::{condition_issues, issues as policy_issues};
+pub(crate) use policies::{condition_issues, issues as policy_issues, type_check};
 pub use priority::Priority;
 pub use resource_quota::ResourceQuota;
 pub use runtime_class::RuntimeClass;
@@ -86,9 +90,11 @@ pub fn default_chain() -> Vec<Arc<dyn Admit>> {
         Arc::new(DefaultTolerationSeconds::default()),
         Arc::new(DefaultStorageClass),
         Arc::new(StorageObjectInUseProtection),
+        Arc::new(PersistentVolumeClaimResize),
         Arc::new(RuntimeClass),
         Arc::new(CertificateSubjectRestriction),
         Arc::new(DefaultIngressClass),
+        Arc::new(PodTopologyLabels),
         Arc::new(MutatingPolicies::default()),
         #[cfg(feature = "serve")]
         Arc::new(MutatingWebhooks::default()),

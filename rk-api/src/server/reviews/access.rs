@@ -87,8 +87,8 @@ fn broken(spec: &SubjectAccessReviewSpec, subject: Subject, namespace: &str) -> 
     }
     if subject == Subject::NamedInNamespace {
         let Some(resource) = resource else {
-            let message = "Invalid value: {}: disallowed on this kind of request";
-            return Some(("spec.nonResourceAttributes", message.to_owned()));
+            let message = format!("Invalid value: {}: disallowed on this kind of request", json!(path));
+            return Some(("spec.nonResourceAttributes", message));
         };
         let asked = resource.namespace.as_deref().unwrap_or_default();
         if asked != namespace {

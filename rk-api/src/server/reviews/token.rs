@@ -172,6 +172,10 @@ impl Strategy for WithTokens {
         self.inner.validate_update(new, old, subresource)
     }
 
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        self.inner.warnings(object, old)
+    }
+
     async fn allocate(&self, new: &mut Value, old: Option<&Value>, context: &WriteContext<'_>) -> Result<(), Status> {
         self.inner.allocate(new, old, context).await
     }

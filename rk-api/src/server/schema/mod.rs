@@ -20,6 +20,7 @@ mod normalize;
 mod parse;
 pub(crate) mod protobuf;
 mod rules;
+mod types;
 mod validate;
 
 use std::{

@@ -29,7 +29,8 @@ pub(crate) struct WatchSpec {
     /// Empty or `0`: from the current state.
     pub(crate) resource_version: String,
     pub(crate) bookmarks: bool,
-    pub(crate) send_initial_events: bool,
+    /// Whether what is there comes first; else the version says so.
+    pub(crate) send_initial_events: Option<bool>,
     /// 0: the server's choice.
     pub(crate) timeout_seconds: u64,
 }
@@ -80,7 +81,7 @@ pub(crate) async fn start(
     // Before the snapshot, so that no change is missed between the two.
     let grown = collection.grown();
     let mut ready = VecDeque::new();
-    let (source, reached) = if asked == 0 || spec.send_initial_events {
+    let (source, reached) = if spec.send_initial_events.unwrap_or(asked == 0) {
         if spec.resource_version.is_empty() {
             cache.sync().await?;
         } else {
@@ -92,13 +93,20 @@ pub(crate) async fn start(
                 ready.push_back(WatchEvent::Added(Arc::clone(&item.object)));
             }
         }
-        if spec.send_initial_events && spec.bookmarks {
+        if spec.send_initial_events == Some(true) && spec.bookmarks {
             ready.push_back(WatchEvent::Bookmark { resource_version: revision.to_string(), initial_end: true });
         }
         (Source::Ring(cursor), revision)
     } else {
-        // A version that this server has not seen yet is waited for by the changes themselves: none is older.
-        cache.wait_for(asked).await?;
+        let asked = match spec.resource_version.as_str() {
+            "" => cache.sync().await?,
+            "0" => cache.reached(),
+            // One that this server has not seen yet is waited for by the changes themselves: none is older.
+            _ => {
+                cache.wait_for(asked).await?;
+                asked
+            }
+        };
         match collection.cursor_after(asked) {
             Some(cursor) => (Source::Ring(cursor), asked),
             None => {

@@ -7,14 +7,22 @@ use crate::server::{
     kinds::{
         cells::{AGE, NAME, column, container_images, container_names, labels, number, selector, wide},
         field::{Errors, Path},
-        pod::template,
+        pod::{template, warnings},
         rules::Rules,
         value::{Peek, fill, object_mut, set},
     },
 };
 
 /// The rules of DaemonSets.
-pub const DAEMON_SET: Rules = Rules { default, create, validate, validate_change, has_status: true, ..Rules::NONE };
+pub const DAEMON_SET: Rules = Rules {
+    default,
+    create,
+    validate,
+    validate_change,
+    warn: |object, old, warnings| warnings::workload(object, old, "spec.template", warnings),
+    has_status: true,
+    ..Rules::NONE
+};
 
 /// The columns of DaemonSets.
 pub fn daemon_set_columns() -> Vec<Column> {

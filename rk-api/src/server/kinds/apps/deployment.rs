@@ -7,14 +7,21 @@ use crate::server::{
     kinds::{
         cells::{AGE, NAME, column, container_images, container_names, number, selector, wide},
         field::{Errors, Path},
-        pod::template,
+        pod::{template, warnings},
         rules::Rules,
         value::{Peek, at_mut, fill, object_mut},
     },
 };
 
 /// The rules of Deployments.
-pub const DEPLOYMENT: Rules = Rules { default, validate, validate_change, has_status: true, ..Rules::NONE };
+pub const DEPLOYMENT: Rules = Rules {
+    default,
+    validate,
+    validate_change,
+    warn: |object, old, warnings| warnings::named_workload(object, old, "spec.template", warnings),
+    has_status: true,
+    ..Rules::NONE
+};
 
 /// The columns of Deployments.
 pub fn deployment_columns() -> Vec<Column> {

@@ -7,14 +7,22 @@ use crate::server::{
     kinds::{
         cells::{AGE, NAME, column, container_images, container_names, number, selector, wide},
         field::{Errors, Path},
-        pod::template,
+        pod::{template, warnings},
         rules::Rules,
         value::{Peek, fill, object_mut, set},
     },
 };
 
 /// The rules of ReplicaSets.
-pub const REPLICA_SET: Rules = Rules { default, create, validate, validate_change, has_status: true, ..Rules::NONE };
+pub const REPLICA_SET: Rules = Rules {
+    default,
+    create,
+    validate,
+    validate_change,
+    warn: |object, old, warnings| warnings::named_workload(object, old, "spec.template", warnings),
+    has_status: true,
+    ..Rules::NONE
+};
 
 /// The columns of ReplicaSets.
 pub fn replica_set_columns() -> Vec<Column> {

@@ -7,7 +7,7 @@ use crate::server::{
     kinds::{
         cells::{AGE, NAME, column, container_images, container_names, labels, number, wide},
         field::{Errors, Path},
-        pod::template,
+        pod::{template, warnings},
         rules::Rules,
         selector,
         value::{Peek, fill, is_empty, object_mut, set},
@@ -15,8 +15,16 @@ use crate::server::{
 };
 
 /// The rules of ReplicationControllers.
-pub const REPLICATION_CONTROLLER: Rules =
-    Rules { default, create, validate, validate_change, has_status: true, orphans: true, ..Rules::NONE };
+pub const REPLICATION_CONTROLLER: Rules = Rules {
+    default,
+    create,
+    validate,
+    validate_change,
+    warn: |object, old, warnings| warnings::named_workload(object, old, "spec.template", warnings),
+    has_status: true,
+    orphans: true,
+    ..Rules::NONE
+};
 
 /// The columns of ReplicationControllers.
 pub fn replication_controller_columns() -> Vec<Column> {

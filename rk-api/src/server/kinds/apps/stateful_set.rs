@@ -7,15 +7,27 @@ use crate::server::{
     kinds::{
         cells::{AGE, NAME, column, container_images, container_names, number, wide},
         field::{Errors, Path},
-        pod::template,
+        pod::{template, warnings},
         rules::Rules,
         storage,
         value::{Peek, at_mut, each_mut, fill, object_mut, remove, same, set},
+        warn::{Warnings, is_news},
     },
 };
 
 /// The rules of StatefulSets.
-pub const STATEFUL_SET: Rules = Rules { default, create, validate, validate_change, has_status: true, ..Rules::NONE };
+pub const STATEFUL_SET: Rules =
+    Rules { default, create, validate, validate_change, warn, has_status: true, ..Rules::NONE };
+
+fn warn(set: &Value, old: Option<&Value>, warnings: &mut Warnings) {
+    warnings::workload(set, old, "spec.template", warnings);
+    if is_news(set, old) {
+        let path = Path::Root.child("spec.volumeClaimTemplates");
+        for (i, claim) in set.list("spec.volumeClaimTemplates").iter().enumerate() {
+            storage::warnings::claim_spec(claim.at("spec"), &path.index(i).child("spec"), warnings);
+        }
+    }
+}
 
 /// The columns of StatefulSets.
 pub fn stateful_set_columns() -> Vec<Column> {

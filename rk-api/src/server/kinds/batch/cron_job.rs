@@ -9,14 +9,22 @@ use crate::server::{
         cells::{AGE, NAME, age, column, container_images, container_names, or_none, selector, wide},
         field::{Errors, Path},
         meta,
-        pod::template,
+        pod::{template, warnings},
         rules::Rules,
         value::{Peek, fill, object_mut},
     },
 };
 
 /// The rules of CronJobs.
-pub const CRON_JOB: Rules = Rules { default, validate, has_status: true, ..Rules::NONE };
+pub const CRON_JOB: Rules = Rules {
+    default,
+    validate,
+    warn: |object, old, warnings| {
+        warnings::named_workload(object, old, "spec.jobTemplate.spec.template", warnings);
+    },
+    has_status: true,
+    ..Rules::NONE
+};
 
 /// The columns of CronJobs.
 pub fn cron_job_columns() -> Vec<Column> {

@@ -11,7 +11,7 @@ use crate::server::{
             selector as selector_cell, wide,
         },
         field::{Errors, Path},
-        pod::template,
+        pod::{template, warnings},
         rules::Rules,
         selector,
         value::{Peek, at_mut, each_mut, fill, is_empty, object_mut, remove, same, set},
@@ -19,8 +19,17 @@ use crate::server::{
 };
 
 /// The rules of Jobs.
-pub const JOB: Rules =
-    Rules { default, create, validate, validate_new, validate_change, has_status: true, orphans: true, ..Rules::NONE };
+pub const JOB: Rules = Rules {
+    default,
+    create,
+    validate,
+    validate_new,
+    validate_change,
+    warn: |object, old, warnings| warnings::named_workload(object, old, "spec.template", warnings),
+    has_status: true,
+    orphans: true,
+    ..Rules::NONE
+};
 
 /// The labels that a Job's pods carry: its uid and its name, each under the present and the older key.
 const UID_LABEL: &str = "batch.kubernetes.io/controller-uid";

@@ -19,6 +19,13 @@ use crate::server::{
 pub const INGRESS: Rules = Rules {
     create: |ingress, _| set(ingress, "status", json!({"loadBalancer": {}})),
     validate,
+    warn: |ingress, _, warnings| {
+        let annotated = ingress.at("metadata.annotations").get("kubernetes.io/ingress.class").is_some();
+        if annotated && !ingress.has("spec.ingressClassName") {
+            let text = "is deprecated, please use 'spec.ingressClassName' instead";
+            warnings.say(format!("annotation \"kubernetes.io/ingress.class\" {text}"));
+        }
+    },
     has_status: true,
     ..Rules::NONE
 };

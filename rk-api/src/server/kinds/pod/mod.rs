@@ -14,6 +14,7 @@ mod spec;
 pub mod template;
 mod update;
 mod volumes;
+pub mod warnings;
 
 use serde_json::{Value, json};
 
@@ -37,6 +38,7 @@ pub const RULES: Rules = Rules {
     validate_new,
     validate_change: update::validate,
     grace_period,
+    warn: warnings::pod,
     has_status: true,
     ..Rules::NONE
 };
@@ -92,6 +94,6 @@ fn grace_period(pod: &Value, asked: Option<i64>) -> i64 {
         return 0;
     }
     let period = asked.or(pod.int("spec.terminationGracePeriodSeconds")).unwrap_or(30);
-    // A negative period, which old objects may hold, means the shortest there is.
+    // A negative period means the shortest there is.
     if period < 0 { 1 } else { period }
 }

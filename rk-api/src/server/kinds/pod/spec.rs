@@ -35,7 +35,6 @@ pub fn validate(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     {
         errors.invalid(&path.child("activeDeadlineSeconds"), &deadline, "must be between 1 and 2147483647, inclusive");
     }
-    errors.non_negative(&path.child("terminationGracePeriodSeconds"), spec.int("terminationGracePeriodSeconds"));
     errors.one_of(&path.child("preemptionPolicy"), spec.text("preemptionPolicy"), &["PreemptLowerPriority", "Never"]);
     affinity::validate(spec.at("affinity"), &path.child("affinity"), errors);
     affinity::tolerations(spec.list("tolerations"), &path.child("tolerations"), errors);

@@ -9,13 +9,14 @@ use super::{
         rules::Rules,
         value::{Peek, object_mut},
     },
-    defaults, spec,
+    defaults, spec, warnings,
 };
 
 /// The rules of PodTemplates, which are templates and nothing else.
 pub const POD_TEMPLATE: Rules = Rules {
     default: |object| default(object, "template"),
     validate: |object, errors| validate(object.at("template"), &Path::Root.child("template"), errors),
+    warn: |object, old, warnings| warnings::workload(object, old, "template", warnings),
     ..Rules::NONE
 };
 

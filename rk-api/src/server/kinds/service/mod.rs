@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use self::allocate::Allocator;
 pub use self::columns::columns;
-use super::{field::Errors, value};
+use super::{field::Errors, value, warn::Warnings};
 use crate::{
     Status,
     server::{FieldErrors, Strategy, WriteContext},
@@ -80,6 +80,12 @@ impl Strategy for Services {
             validate::service(new, &mut errors);
         }
         errors.into_inner()
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut warnings = Warnings::default();
+        validate::warn(object, &mut warnings);
+        warnings.into_inner()
     }
 
     async fn allocate(&self, new: &mut Value, old: Option<&Value>, context: &WriteContext<'_>) -> Result<(), Status> {

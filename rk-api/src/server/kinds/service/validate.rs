@@ -9,6 +9,7 @@ use crate::server::kinds::{
     field::{Errors, Path},
     meta, names,
     value::Peek,
+    warn::Warnings,
 };
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -251,5 +252,40 @@ pub fn change(new: &Value, old: &Value, errors: &mut Errors) {
         && old.at("loadBalancerClass") != new.at("loadBalancerClass")
     {
         errors.invalid(&path.child("loadBalancerClass"), new.at("loadBalancerClass"), "may not change once set");
+    }
+}
+
+/// What a client is told of a Service that is valid.
+pub fn warn(service: &Value, warnings: &mut Warnings) {
+    let (spec, headless) = (service.at("spec"), service.text("spec.clusterIP") == "None");
+    let (kind, external) = (spec.text("type"), !spec.list("externalIPs").is_empty());
+    let old = "service.kubernetes.io/topology-aware-hints";
+    if service.at("metadata.annotations").get(old).is_some() {
+        let new = "service.kubernetes.io/topology-mode";
+        warnings.say(format!("annotation {old} is deprecated, please use {new} instead"));
+    }
+    if headless && kind == "ClusterIP" {
+        let affinity = !matches!(spec.text("sessionAffinity"), "" | "None");
+        for (field, is_set) in [
+            ("loadBalancerIP", !spec.text("loadBalancerIP").is_empty()),
+            ("externalIPs", external),
+            ("SessionAffinity", affinity),
+        ] {
+            if is_set {
+                warnings.say(format!("spec.{field} is ignored for headless services"));
+            }
+        }
+    } else if external && kind != "ExternalName" {
+        warnings.say("spec.externalIPs is deprecated and may no longer be implemented in some clusters");
+    }
+    if kind == "ExternalName" && external {
+        warnings.say("spec.externalIPs is ignored when spec.type is \"ExternalName\"");
+    }
+    if kind != "ExternalName" && !spec.text("externalName").is_empty() {
+        warnings.say("spec.externalName is ignored when spec.type is not \"ExternalName\"");
+    }
+    if spec.text("trafficDistribution") == "PreferClose" {
+        let path = Path::Root.child("spec.trafficDistribution");
+        warnings.at(&path, "\"PreferClose\" is deprecated; use \"PreferSameZone\"");
     }
 }

@@ -4,6 +4,7 @@ mod change;
 mod columns;
 mod create;
 mod defaults;
+mod warnings;
 
 use std::sync::Arc;
 

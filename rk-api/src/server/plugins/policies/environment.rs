@@ -79,14 +79,20 @@ static NAMESPACE: LazyLock<Type> = LazyLock::new(|| {
 
 /// What expressions may name; a policy's own variables are declared behind it.
 pub(super) fn environment(params: bool, authorizer: bool, objects: bool) -> Environment {
+    typed(Type::Dyn, params.then_some(Type::Dyn), authorizer, objects)
+}
+
+/// The same where the types of the objects are known.
+pub(super) fn typed(of_objects: Type, params: Option<Type>, authorizer: bool, objects: bool) -> Environment {
     let mut environment = Environment { objects, ..Environment::default() };
     // What may not be named keeps its place, under a name that no expression can spell.
     let mut declare = |name: &str, kind, allowed: bool| environment.declare(if allowed { name } else { "" }, kind);
-    declare("object", Type::Dyn, true);
-    declare("oldObject", Type::Dyn, true);
+    declare("object", of_objects.clone(), true);
+    declare("oldObject", of_objects, true);
     declare("request", REQUEST.clone(), true);
     declare("namespaceObject", NAMESPACE.clone(), true);
-    declare("params", Type::Dyn, params);
+    let has_params = params.is_some();
+    declare("params", params.unwrap_or_default(), has_params);
     declare("authorizer", Type::Opaque(Opaque::Authorizer), authorizer);
     declare("authorizer.requestResource", Type::Opaque(Opaque::ResourceCheck), authorizer);
     // Those that there are have names of their own.

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! `environment` is what expressions may name, `compile` what is wrong with a policy, `evaluate` the evaluation of one
-//! policy for one write, `params` the objects that parametrize it, `conditions` the match conditions of webhooks.
+//! policy for one write, `params` the objects that parametrize it, `conditions` the match conditions of webhooks, `type_check` what is told
+//! in a policy's status.
 
 mod compile;
 #[cfg(feature = "serve")]
@@ -19,6 +20,7 @@ mod mutating;
 mod params;
 #[cfg(test)]
 mod tests;
+mod type_check;
 mod validating;
 
 use std::sync::Arc;
@@ -33,6 +35,7 @@ pub(super) use conditions::Conditions;
 #[cfg(feature = "serve")]
 pub(super) use evaluate::Shown;
 pub use mutating::MutatingPolicies;
+pub(crate) use type_check::type_check;
 pub use validating::ValidatingPolicies;
 
 use super::{select, text};

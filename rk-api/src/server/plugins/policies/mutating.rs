@@ -1,5 +1,7 @@
 //! MutatingAdmissionPolicies.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde_json::Value;
 
@@ -80,7 +82,7 @@ async fn run(
         Ok(params) => params,
         Err(why) => return failed(request, &format!("failed to configure binding: {why}")),
     };
-    let schema = reader.schema(shown);
+    let schema = schema_of(request.object.as_ref().unwrap_or(&Value::Null), shown, reader);
     for param in &params {
         let (meta, bound) = (&param["metadata"], text(&binding["metadata"]["name"]));
         let name = format!("policy {}/{bound}/{}/{}", policy.name, text(&meta["namespace"]), text(&meta["name"]));
@@ -120,6 +122,17 @@ async fn run(
         request.reinvocation.called(&name, policy.again, changed, request.object.as_ref());
     }
     Ok(())
+}
+
+/// What the objects of a write look like: those of the resource, or the bodies of a subresource, which are of other kinds.
+fn schema_of(object: &Value, shown: &Resource, reader: &dyn Reader) -> Option<Arc<Schema>> {
+    let kind = text(&object["kind"]);
+    if kind == shown.kind {
+        return reader.schema(shown);
+    }
+    let api_version = text(&object["apiVersion"]);
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    Schema::builtin(group, version, kind)
 }
 
 /// The object after a mutation.

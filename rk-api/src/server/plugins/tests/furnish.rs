@@ -136,6 +136,57 @@ async fn the_newest_default_class_is_given() {
 }
 
 #[tokio::test]
+async fn pods_get_the_zone_and_the_region_of_their_node() {
+    let labels =
+        json!({"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r", "kubernetes.io/os": "linux"});
+    let all = cluster([("nodes", json!({"metadata": {"name": "n", "labels": labels}}))]);
+    let mut given = pod("p", json!({"nodeName": "n"}));
+    given["metadata"]["labels"] = json!({"topology.kubernetes.io/zone": "own"});
+    let (done, _) = Case::pods(&all).run(&PodTopologyLabels, given).await.unwrap();
+    let wanted = json!({"topology.kubernetes.io/zone": "own", "topology.kubernetes.io/region": "r"});
+    assert_eq!(done["metadata"]["labels"], wanted);
+    let binding = |kind: &str, node: &str| json!({"metadata": {"name": "p"}, "target": {"kind": kind, "name": node}});
+    let (done, _) = Case::pods(&all).sub("binding").run(&PodTopologyLabels, binding("Node", "n")).await.unwrap();
+    assert_eq!(
+        done["metadata"]["labels"],
+        json!({"topology.kubernetes.io/zone": "z", "topology.kubernetes.io/region": "r"})
+    );
+    for given in [binding("Node", "lost"), binding("Other", "n")] {
+        let (done, _) = Case::pods(&all).sub("binding").run(&PodTopologyLabels, given.clone()).await.unwrap();
+        assert_eq!(done, given);
+    }
+    let waits = pod("p", json!({}));
+    assert_eq!(Case::pods(&all).run(&PodTopologyLabels, waits.clone()).await.unwrap().0, waits);
+}
+
+#[tokio::test]
+async fn claims_grow_where_their_class_lets_them() {
+    let class = |name: &str, grows: bool| {
+        ("storageclasses", json!({"metadata": {"name": name}, "allowVolumeExpansion": grows}))
+    };
+    let all = cluster([class("grows", true), class("stays", false)]);
+    let claim = |class: &str, size: &str, phase: &str| {
+        json!({"metadata": {"name": "c", "namespace": "dev"}, "status": {"phase": phase},
+            "spec": {"storageClassName": class, "resources": {"requests": {"storage": size}}}})
+    };
+    let change = async |old: Value, new: Value| {
+        let case = Case::create(&all, "", "persistentvolumeclaims", true).update(old);
+        case.run(&PersistentVolumeClaimResize, new).await.map(drop)
+    };
+    change(claim("grows", "1Gi", "Bound"), claim("grows", "2Gi", "Bound")).await.unwrap();
+    change(claim("stays", "2Gi", "Bound"), claim("stays", "2048Mi", "Bound")).await.unwrap();
+    change(claim("stays", "2Gi", "Bound"), claim("stays", "1Gi", "Bound")).await.unwrap();
+    let why = "persistentvolumeclaims \"c\" is forbidden: only dynamically provisioned pvc can be resized and the \
+               storageclass that provisions the pvc must support resize";
+    for class in ["stays", "lost", ""] {
+        let grown = change(claim(class, "1Gi", "Bound"), claim(class, "2Gi", "Bound")).await;
+        assert_eq!(grown, Err((403, why.to_owned())), "{class}");
+    }
+    let early = change(claim("grows", "1Gi", "Pending"), claim("grows", "2Gi", "Pending")).await.unwrap_err().1;
+    assert!(early.ends_with("Only bound persistent volume claims can be expanded"), "{early}");
+}
+
+#[tokio::test]
 async fn a_runtime_class_adds_overhead_and_nodes() {
     let all = cluster([(
         "runtimeclasses",
