@@ -112,7 +112,7 @@ impl Core {
             set_condition(&mut pod, "PodScheduled", "", "");
             Ok(pod)
         };
-        self.update(call, Change::With(&change), options).await?;
+        self.update(call, Change::Admitted(&change), options).await?;
         success()
     }
 
@@ -154,7 +154,7 @@ impl Core {
             };
             let status =
                 Call { user: Arc::new(UserInfo::loopback()), ..call.about(&call.namespace, &call.name, "status") };
-            let outcome = self.update(&status, Change::With(&evicted), &WriteOptions::default()).await?;
+            let outcome = self.update(&status, Change::Admitted(&evicted), &WriteOptions::default()).await?;
             delete.preconditions.resource_version = Some(outcome.object.meta().resource_version.clone());
         }
         // Of a deletion nobody is asked once more: an eviction was admitted as such.
