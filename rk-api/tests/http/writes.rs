@@ -118,7 +118,9 @@ async fn a_request_has_the_time_that_it_asks_for() {
 async fn an_eviction_is_admitted_as_one() {
     let keeps = plugins::from_fn(
         "Keeps",
-        |operation, resource, _| operation == Operation::Delete && resource.plural == "pods",
+        |operation, resource, subresource| {
+            resource.plural == "pods" && (operation == Operation::Delete || subresource == "status")
+        },
         |request| Err(plugins::forbid(request, "pods stay")),
     );
     let api = Api::with(|builder| builder.admission(keeps)).await;

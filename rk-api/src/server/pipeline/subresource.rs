@@ -113,7 +113,7 @@ impl Core {
             set_condition(&mut pod, "PodScheduled", "", "");
             Ok(pod)
         };
-        self.update(call, Change::With(&change), options).await?;
+        self.update(call, Change::Admitted(&change), options).await?;
         success()
     }
 
@@ -172,7 +172,7 @@ impl Core {
             };
             let status =
                 Call { user: Arc::new(UserInfo::loopback()), ..call.about(&call.namespace, &call.name, "status") };
-            let outcome = self.update(&status, Change::With(&evicted), &WriteOptions::default()).await?;
+            let outcome = self.update(&status, Change::Admitted(&evicted), &WriteOptions::default()).await?;
             if let Some(version) = &mut delete.preconditions.resource_version {
                 version.clone_from(&outcome.object.meta().resource_version);
             }

@@ -31,6 +31,8 @@ pub(crate) enum Change<'a> {
     Patch(Patch),
     /// It becomes what the function makes of it.
     With(&'a (dyn Fn(&Value) -> Result<Value, Error> + Sync)),
+    /// The same, of which the admission plugins are not asked: they were asked about what it is done for.
+    Admitted(&'a (dyn Fn(&Value) -> Result<Value, Error> + Sync)),
 }
 
 /// What a try came to.
@@ -137,8 +139,8 @@ impl Core {
         }
         keep(&mut new, &old, call)?;
         self.default(call, &mut new);
-        // What a binding makes of its pod was admitted as the binding that it is, and a scale as such.
-        let admits = asked.is_none() && call.subresource != "binding";
+        // A scale was admitted as the scale that it is.
+        let admits = asked.is_none() && !matches!(change, Change::Admitted(_));
         let old_object = OldObject::with_tree(Arc::clone(&current), Arc::clone(&old));
         let mut request = asked.unwrap_or_else(|| asks(call, change, options, Value::Null, old_object));
         if admits {
@@ -277,7 +279,7 @@ impl Core {
         let scale = call.subresource == "scale";
         match change {
             Change::Replace(new) => Ok(new.clone()),
-            Change::With(change) => change(old),
+            Change::With(change) | Change::Admitted(change) => change(old),
             Change::Patch(change) if change.kind == PatchKind::Apply => {
                 Box::pin(self.apply(call, Some(old), change, options)).await
             }
