@@ -119,7 +119,8 @@ async fn custom_resources_are_counted_and_unknown_ones_are_left_out() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_served_holds_up_no_other_and_stays_as_it_was_counted() {
-    let cluster = Cluster::of(Server::builder(Arc::new(MemoryStore::new())).groups(["", "coordination.k8s.io"])).await;
+    let cluster =
+        Cluster::built(Server::builder(Arc::new(MemoryStore::new())).groups(["", "coordination.k8s.io"])).await;
     cluster.manage(&["resourcequota-controller"]);
     let hard = json!({"pods": "9", "count/deployments.apps": "2"});
     cluster.create::<ResourceQuota>(quota("q", json!({"hard": hard}))).await;

@@ -36,11 +36,11 @@ const PATIENCE: Duration = Duration::from_secs(3600);
 impl Cluster {
     /// An API server with the namespace `default` and nothing else.
     pub async fn bare() -> Self {
-        Self::of(Server::builder(Arc::new(MemoryStore::new()))).await
+        Self::built(Server::builder(Arc::new(MemoryStore::new()))).await
     }
 
     /// The same with what else a server is to have.
-    pub async fn of(builder: ServerBuilder) -> Self {
+    pub async fn built(builder: ServerBuilder) -> Self {
         let builder = builder.admission(Arc::new(NamespaceLifecycle)).admission(Arc::new(StorageObjectInUseProtection));
         let cluster = Self::of(builder.build().await.unwrap());
         cluster.create::<Namespace>(json!({"metadata": {"name": "default"}})).await;
