@@ -226,8 +226,10 @@ fn resize(new: &Value, old: &Value, errors: &mut Errors) {
     }
     nothing_removed(after.at("resources"), before.at("resources"), &path.child("resources"), errors);
     let mut rest = after.clone();
-    put_back_amounts(&mut rest, before, "requests");
-    put_back_amounts(&mut rest, before, "limits");
+    if rest.has("resources") {
+        put_back_amounts(&mut rest, before, "requests");
+        put_back_amounts(&mut rest, before, "limits");
+    }
     for list in ["containers", "initContainers"] {
         if let Some(Value::Array(containers)) = rest.get_mut(list) {
             for (container, before) in containers.iter_mut().zip(before.list(list)) {
