@@ -4,6 +4,7 @@
 //! `cargo run --profile fuzz -p rk-fuzz -- TARGET [SECONDS [FIRST]]` runs cases one after the other, from number
 //! FIRST on, for that much CPU time (600 s). A case is made from its number alone, and a case that fails prints it. Targets:
 //! - command, head, log, values, checkpoint, snapshot: what rk-store keeps and backs up;
+//! - file: snapshots in etcd's files;
 //! - request: what clients send a server of the etcd v3 API;
 //! - peer: what members of a raft group send each other;
 //! - api: what clients send an API server;
@@ -11,6 +12,7 @@
 
 mod api;
 mod cel;
+mod file;
 mod mutate;
 mod peer;
 mod protobuf;

@@ -17,6 +17,7 @@ use rk_store::{
 use crate::{
     api::api,
     cel::cel,
+    file,
     mutate::{Random, mutate, mutate_payload, mutate_snapshot},
     peer::peer,
     request::{self, Requests},
@@ -30,6 +31,7 @@ pub struct Corpus {
     values: FaultDisk,
     checkpoint: FaultDisk,
     snapshot: Vec<u8>,
+    file: Vec<u8>,
     requests: Requests,
 }
 
@@ -37,8 +39,8 @@ type Done<'a> = Pin<Box<dyn Future<Output = bool> + 'a>>;
 /// Runs one case; whether what was read was taken as whole.
 pub type Target = for<'a> fn(&'a Corpus, &'a mut Random) -> Done<'a>;
 
-pub const NAMES: [&str; 10] =
-    ["command", "head", "log", "values", "checkpoint", "snapshot", "request", "peer", "api", "cel"];
+pub const NAMES: [&str; 11] =
+    ["command", "head", "log", "values", "checkpoint", "snapshot", "file", "request", "peer", "api", "cel"];
 
 pub fn find(name: &str) -> Option<Target> {
     Some(match name {
@@ -48,6 +50,7 @@ pub fn find(name: &str) -> Option<Target> {
         "values" => |corpus, random| Box::pin(async { values(corpus, random) }),
         "checkpoint" => |corpus, random| Box::pin(checkpoint(corpus, random)),
         "snapshot" => |corpus, random| Box::pin(snapshot(corpus, random)),
+        "file" => |corpus, random| Box::pin(file::file(&corpus.file, random)),
         "request" => |corpus, random| Box::pin(request::request(&corpus.requests, random)),
         "peer" => |_, random| Box::pin(peer(random)),
         "api" => |_, random| Box::pin(api(random)),
@@ -127,7 +130,8 @@ pub async fn corpus() -> Corpus {
     let mut head = Vec::new();
     machine.snapshot_head().encode(&mut head);
     let commands = commands.iter().map(encode).collect();
-    Corpus { commands, head, log, values, checkpoint, snapshot, requests: request::requests() }
+    let (file, requests) = (file::whole().await, request::requests());
+    Corpus { commands, head, log, values, checkpoint, snapshot, file, requests }
 }
 
 /// What is read again is what was written, whatever that is.

@@ -22,4 +22,4 @@ macro_rules! targets {
     )*};
 }
 
-targets!(command head log values checkpoint snapshot request peer api cel);
+targets!(command head log values checkpoint snapshot file request peer api cel);
