@@ -110,7 +110,18 @@ async fn limits_are_written_and_their_folders_removed() {
         let said = limits(&pod, file);
         assert!(said.iter().any(|said| said == value), "{file} is {said:?}, not {value}");
     }
-    let joined: Vec<_> = limits(&pod, "cgroup.procs").into_iter().filter(|processes| !processes.is_empty()).collect();
+    // A container's process joins before its command runs, and the pod is ready as soon as it is there.
+    let joined = async {
+        loop {
+            let all = limits(&pod, "cgroup.procs").into_iter();
+            let joined: Vec<_> = all.filter(|processes| !processes.is_empty()).collect();
+            if joined.len() >= roots().len() {
+                return joined;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let joined = tokio::time::timeout(cluster::PATIENCE, joined).await.expect("the container's process joins");
     assert_eq!(joined.len(), roots().len(), "the container's process is in each, the other one's in none: {joined:?}");
     for pid in joined.iter().flat_map(|text| text.lines()) {
         let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();

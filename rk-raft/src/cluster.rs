@@ -44,16 +44,12 @@ impl RaftStore {
     /// change could not be completed. [`ClusterError::Store`] with [`Error::Invalid`] for no changes, for two of one member, or if nobody
     /// would be left to vote. [`ClusterError::TimedOut`]: the change may yet be completed, or not have been begun.
     pub async fn change_members(&self, changes: Vec<MemberChange>) -> Result<Vec<Member>, ClusterError> {
-        let mut removes_self = false;
         let mut parts = Vec::with_capacity(changes.len());
         for change in changes {
             parts.push(match change {
                 MemberChange::Add { peer_urls, learner } => Change::Add(self.new_member(peer_urls, learner)?),
                 MemberChange::Promote(id) => Change::Promote(id),
-                MemberChange::Remove(id) => {
-                    removes_self |= id == self.id;
-                    Change::Remove(id)
-                }
+                MemberChange::Remove(id) => Change::Remove(id),
             });
         }
         let change = match parts.len() {
@@ -61,7 +57,7 @@ impl RaftStore {
             1 => parts.remove(0),
             _ => Change::Several(parts),
         };
-        self.removing(removes_self, self.change(change).await)
+        self.removing(change).await
     }
 
     fn new_member(&self, peer_urls: Vec<String>, is_learner: bool) -> Result<Member, ClusterError> {
@@ -71,13 +67,18 @@ impl RaftStore {
         Ok(Member { id, peer_urls, is_learner, ..Member::default() })
     }
 
-    /// What became of a change that removes this member, perhaps: the others may have made it before they could say so.
-    fn removing(&self, this: bool, result: Result<Vec<Member>, ClusterError>) -> Result<Vec<Member>, ClusterError> {
-        match result {
+    /// Makes a change that removes this member, perhaps: the others may have made it before they could say so, and before it has come to
+    /// this member.
+    async fn removing(&self, change: Change) -> Result<Vec<Member>, ClusterError> {
+        let this = change.parts().contains(&Change::Remove(self.id));
+        match self.change(change.clone()).await {
             Err(ClusterError::Store(reason)) if this && is_removed(&reason) => {
                 let mut left = self.shared.membership.read().clone();
+                if !left.is_joint() && left.members.contains_key(&self.id) {
+                    left.apply(&change).map_err(|_| ClusterError::TimedOut)?;
+                }
                 left.leave_joint();
-                Ok(left.list().into_iter().filter(|member| member.id != self.id).collect())
+                Ok(left.list())
             }
             result => result,
         }
@@ -194,7 +195,7 @@ impl Cluster for RaftStore {
     }
 
     async fn member_remove(&self, id: MemberId) -> Result<Vec<Member>, ClusterError> {
-        self.removing(id == self.id, self.change(Change::Remove(id)).await)
+        self.removing(Change::Remove(id)).await
     }
 
     async fn member_update(&self, id: MemberId, peer_urls: Vec<String>) -> Result<Vec<Member>, ClusterError> {
