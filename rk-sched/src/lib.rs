@@ -5,6 +5,7 @@
 //! - [`plugins`]: the plugins of Kubernetes' default profile.
 //! - [`model`]: what plugins see: pods, nodes, and the snapshot of them all.
 //! - [`queue`]: the order in which pods are tried.
+//! - [`engine`]: queue, snapshot and cycles together, without an API.
 //! - [`simulate`]: scheduling in memory, with no cluster.
 //! - [`Scheduler`]: the component: `Scheduler::new(client, config)?.run(shutdown)`.
 //!
@@ -44,6 +45,7 @@
 //! ```
 
 mod cycle;
+pub mod engine;
 pub mod framework;
 pub mod model;
 pub mod plugins;

@@ -26,6 +26,4 @@ pub(crate) use profile::Enabled;
 pub use profile::{Profile, Registration};
 pub use state::CycleState;
 pub use status::{Code, Diagnosis, Status};
-pub use waiting::WaitingPods;
-
-pub(crate) use waiting::Waited;
+pub use waiting::{Waited, WaitingPods};

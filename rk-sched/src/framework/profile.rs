@@ -139,6 +139,19 @@ impl Profile {
         self
     }
 
+    /// Whether a plugin is in use.
+    pub fn has(&self, name: &str) -> bool {
+        self.enabled.iter().any(|enabled| enabled.plugin.name() == name)
+    }
+
+    /// Gives a plugin that scores another weight (1 or more); `None` if there is no such plugin.
+    #[must_use]
+    pub fn weighted(mut self, name: &str, weight: i64) -> Option<Self> {
+        let enabled = self.enabled.iter_mut().find(|enabled| enabled.plugin.name() == name)?;
+        enabled.points.score.as_mut()?.1 = weight.max(1);
+        Some(self)
+    }
+
     /// Sorts the queue by another plugin. All profiles of a scheduler share the first one's.
     #[must_use]
     pub fn sorted_by(mut self, plugin: impl QueueSort) -> Self {

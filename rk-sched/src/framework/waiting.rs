@@ -1,11 +1,8 @@
 //! Pods that a Permit plugin holds back.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use indexmap::IndexMap;
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
@@ -16,7 +13,7 @@ use crate::model::PodInfo;
 /// [`SchedulerConfig::waiting`](crate::SchedulerConfig::waiting).
 #[derive(Clone, Default)]
 pub struct WaitingPods {
-    pods: Arc<Mutex<HashMap<Arc<str>, Waiting>>>,
+    pods: Arc<Mutex<IndexMap<Arc<str>, Waiting>>>,
 }
 
 struct Waiting {
@@ -28,9 +25,19 @@ struct Waiting {
 }
 
 impl WaitingPods {
-    /// Every waiting pod with its node.
+    /// Every waiting pod with its node, the one that waits longest first.
     pub fn list(&self) -> Vec<(Arc<PodInfo>, Arc<str>)> {
         self.pods.lock().values().map(|waiting| (Arc::clone(&waiting.pod), Arc::clone(&waiting.node))).collect()
+    }
+
+    /// How many pods wait.
+    pub fn len(&self) -> usize {
+        self.pods.lock().len()
+    }
+
+    /// Whether no pod waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// A plugin allows a pod; it goes on once all plugins that held it back did. `false` if it does not wait.
@@ -50,19 +57,19 @@ impl WaitingPods {
         Self::decide(&mut self.pods.lock(), uid, status)
     }
 
-    fn decide(pods: &mut HashMap<Arc<str>, Waiting>, uid: &str, status: Status) -> bool {
+    fn decide(pods: &mut IndexMap<Arc<str>, Waiting>, uid: &str, status: Status) -> bool {
         // The binding task may have gone with the scheduler; then nobody asks.
-        pods.remove(uid).is_some_and(|waiting| waiting.decide.send(status).is_ok())
+        pods.shift_remove(uid).is_some_and(|waiting| waiting.decide.send(status).is_ok())
     }
 
-    /// Notes a pod that has to wait for these plugins.
+    /// Notes a pod that has to wait for these plugins from now on.
     pub(crate) fn insert(
         &self,
         pod: Arc<PodInfo>,
         node: Arc<str>,
         plugins: impl IntoIterator<Item = (&'static str, Duration)>,
+        now: Instant,
     ) -> Waited {
-        let now = Instant::now();
         let plugins: BTreeMap<_, _> = plugins.into_iter().map(|(name, patience)| (name, now + patience)).collect();
         let (decide, decided) = oneshot::channel();
         let uid = Arc::clone(&pod.uid);
@@ -78,8 +85,8 @@ impl WaitingPods {
     }
 }
 
-/// A pod's wait.
-pub(crate) struct Waited {
+/// A pod's wait. Once it is dropped the pod waits no more.
+pub struct Waited {
     waiting: WaitingPods,
     uid: Arc<str>,
     decided: oneshot::Receiver<Status>,
@@ -87,27 +94,50 @@ pub(crate) struct Waited {
 
 impl Waited {
     /// Waits for the word of the plugins, or the end of the patience of one that has not said it.
-    pub(crate) async fn decided(mut self) -> Status {
+    pub async fn decided(mut self) -> Status {
         while let Some((plugin, until)) = self.waiting.next(&self.uid) {
             tokio::select! {
                 biased;
                 status = &mut self.decided => return status.unwrap_or_else(|_| Status::unschedulable("rejected")),
                 () = tokio::time::sleep_until(until) => {
-                    let mut pods = self.waiting.pods.lock();
-                    if pods.get(&self.uid).is_some_and(|waiting| waiting.plugins.contains_key(plugin)) {
-                        pods.remove(&self.uid);
-                        let reason = format!("timeout waiting for permit of {plugin}");
-                        return Status::unschedulable(reason).from_plugin(plugin);
+                    if let Some(status) = self.over(plugin) {
+                        return status;
                     }
                 }
             }
         }
         (&mut self.decided).await.unwrap_or_else(|_| Status::unschedulable("rejected"))
     }
+
+    /// What was decided by now, for those that don't wait in a task; `None` for nothing yet. Ask again by [`Waited::until`].
+    pub fn poll(&mut self, now: Instant) -> Option<Status> {
+        match self.decided.try_recv() {
+            Ok(status) => Some(status),
+            Err(oneshot::error::TryRecvError::Closed) => Some(Status::unschedulable("rejected")),
+            Err(oneshot::error::TryRecvError::Empty) => {
+                let (plugin, _) = self.waiting.next(&self.uid).filter(|(_, until)| *until <= now)?;
+                self.over(plugin)
+            }
+        }
+    }
+
+    /// When the first plugin's patience ends, if nothing is decided before.
+    pub fn until(&self) -> Option<Instant> {
+        self.waiting.next(&self.uid).map(|(_, until)| until)
+    }
+
+    /// A plugin's patience is over: that decides, unless the plugin has allowed the pod.
+    fn over(&self, plugin: &'static str) -> Option<Status> {
+        let mut pods = self.waiting.pods.lock();
+        pods.get(&self.uid).filter(|waiting| waiting.plugins.contains_key(plugin))?;
+        pods.shift_remove(&self.uid);
+        let reason = format!("timeout waiting for permit of {plugin}");
+        Some(Status::unschedulable(reason).from_plugin(plugin))
+    }
 }
 
 impl Drop for Waited {
     fn drop(&mut self) {
-        self.waiting.pods.lock().remove(&self.uid);
+        self.waiting.pods.lock().shift_remove(&self.uid);
     }
 }

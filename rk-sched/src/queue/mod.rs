@@ -3,6 +3,7 @@
 //! A pod is *active* (to be tried next, ordered by the QueueSort plugin), in *back-off* (to be tried again after a
 //! time that doubles with its attempts), *unschedulable* (waiting for an event that a plugin's hint wants,
 //! gated pods among them), or in flight (popped). What is unschedulable for five minutes is tried again anyway.
+//! It has no clock: every call is handed the time.
 
 mod flights;
 mod heap;
@@ -37,8 +38,8 @@ pub struct QueuedPod {
 }
 
 impl QueuedPod {
-    fn new(pod: Arc<PodInfo>) -> Self {
-        Self { pod, since: Instant::now(), attempts: 0, plugins: BTreeSet::new(), pending: BTreeSet::new() }
+    fn new(pod: Arc<PodInfo>, now: Instant) -> Self {
+        Self { pod, since: now, attempts: 0, plugins: BTreeSet::new(), pending: BTreeSet::new() }
     }
 }
 
@@ -51,7 +52,8 @@ struct BackoffKey {
 enum Place {
     Active,
     Backoff(BackoffKey),
-    Unschedulable,
+    /// Under the number of its refusal.
+    Unschedulable(u64),
     InFlight(u64),
 }
 
@@ -76,7 +78,8 @@ pub(crate) struct Queue {
     places: HashMap<Arc<str>, Place>,
     active: Heap,
     backoff: BTreeMap<BackoffKey, BackedOff>,
-    unschedulable: HashMap<Arc<str>, QueuedPod>,
+    /// By the number of the refusal, so that they wake in the order in which they were refused.
+    unschedulable: BTreeMap<u64, QueuedPod>,
     sequence: u64,
     flights: Flights,
 }
@@ -89,7 +92,7 @@ impl Queue {
             places: HashMap::new(),
             active: Heap::new(sort),
             backoff: BTreeMap::new(),
-            unschedulable: HashMap::new(),
+            unschedulable: BTreeMap::new(),
             sequence: 0,
             flights: Flights::default(),
         }
@@ -100,35 +103,40 @@ impl Queue {
     }
 
     /// A new pod.
-    pub(crate) fn add(&mut self, pod: Arc<PodInfo>) {
+    pub(crate) fn add(&mut self, pod: Arc<PodInfo>, now: Instant) {
         if !self.places.contains_key(&pod.uid) {
-            self.activate(QueuedPod::new(pod));
+            self.activate(QueuedPod::new(pod, now), now);
         }
     }
 
     /// Makes a pod active, unless a PreEnqueue plugin is against it.
-    fn activate(&mut self, mut queued: QueuedPod) {
-        let uid = Arc::clone(&queued.pod.uid);
+    fn activate(&mut self, mut queued: QueuedPod, now: Instant) {
         let profile = self.profile(&queued.pod);
         let enabled = profile.as_ref().map(|profile| profile.enabled()).unwrap_or_default();
         let refused = enabled.iter().filter_map(|enabled| enabled.points.pre_enqueue.as_ref()).find_map(|plugin| {
             let status = plugin.pre_enqueue(&queued.pod);
             (!status.is_success()).then(|| plugin.name())
         });
-        queued.since = Instant::now();
+        queued.since = now;
         if let Some(plugin) = refused {
             queued.plugins = BTreeSet::from([plugin]);
-            self.places.insert(Arc::clone(&uid), Place::Unschedulable);
-            self.unschedulable.insert(uid, queued);
+            self.park(queued);
         } else {
-            self.places.insert(uid, Place::Active);
+            self.places.insert(Arc::clone(&queued.pod.uid), Place::Active);
             self.active.push(queued);
         }
     }
 
+    /// A pod waits for an event.
+    fn park(&mut self, queued: QueuedPod) {
+        self.sequence += 1;
+        self.places.insert(Arc::clone(&queued.pod.uid), Place::Unschedulable(self.sequence));
+        self.unschedulable.insert(self.sequence, queued);
+    }
+
     /// The pod to try next. It is in flight until it is forgotten, put back or refused.
-    pub(crate) fn pop(&mut self) -> Option<QueuedPod> {
-        self.flush();
+    pub(crate) fn pop(&mut self, now: Instant) -> Option<QueuedPod> {
+        self.flush(now);
         let mut pod = match self.active.pop() {
             Some(pod) => pod,
             None => {
@@ -143,26 +151,24 @@ impl Queue {
     }
 
     /// Moves on what has waited long enough.
-    fn flush(&mut self) {
-        let now = Instant::now();
+    fn flush(&mut self, now: Instant) {
         while let Some(first) = self.backoff.first_entry() {
             if first.key().until > now {
                 break;
             }
             let waited = first.remove();
-            self.activate(waited.pod);
+            self.activate(waited.pod, now);
         }
     }
 
-    /// Tries again those that have been unschedulable for too long; answers when to call this again.
-    pub(crate) fn flush_unschedulable(&mut self) {
+    /// Tries again those that have been unschedulable for too long.
+    pub(crate) fn flush_unschedulable(&mut self, now: Instant) {
         let long = self.waits.unschedulable;
-        let stale = |queued: &&QueuedPod| queued.since.elapsed() >= long;
-        let stale: Vec<Arc<str>> =
-            self.unschedulable.values().filter(stale).map(|queued| Arc::clone(&queued.pod.uid)).collect();
-        for uid in stale {
-            if let Some(queued) = self.unschedulable.remove(&uid) {
-                self.requeue(queued);
+        let stale = self.unschedulable.iter().filter(|(_, queued)| queued.since + long <= now);
+        let stale: Vec<u64> = stale.map(|(number, _)| *number).collect();
+        for number in stale {
+            if let Some(queued) = self.unschedulable.remove(&number) {
+                self.requeue(queued, now);
             }
         }
     }
@@ -183,9 +189,9 @@ impl Queue {
     }
 
     /// Out of the unschedulable ones: active, or in back-off if that is not over.
-    fn requeue(&mut self, queued: QueuedPod) {
+    fn requeue(&mut self, queued: QueuedPod, now: Instant) {
         let until = queued.since + self.backoff_of(&queued);
-        if until > Instant::now() { self.back_off(queued, until, false) } else { self.activate(queued) }
+        if until > now { self.back_off(queued, until, false) } else { self.activate(queued, now) }
     }
 
     /// A pod is in flight no more; answers what it missed if `wanted`.
@@ -197,24 +203,22 @@ impl Queue {
     }
 
     /// A pod in flight failed for no fault of its own: again after its back-off.
-    pub(crate) fn failed(&mut self, mut queued: QueuedPod) {
+    pub(crate) fn failed(&mut self, mut queued: QueuedPod, now: Instant) {
         self.land(&queued.pod.uid, false);
-        queued.since = Instant::now();
+        queued.since = now;
         let until = queued.since + self.backoff_of(&queued);
         self.back_off(queued, until, true);
     }
 
     /// A pod in flight was refused by `queued.plugins` and `queued.pending`: it waits for an event, unless one that they
     /// want came while it was in flight.
-    pub(crate) fn refused(&mut self, mut queued: QueuedPod) {
-        queued.since = Instant::now();
-        let uid = Arc::clone(&queued.pod.uid);
-        let missed = self.land(&uid, true);
-        if let Some(event) = missed.iter().find(|event| self.wants(&queued, event)) {
-            return self.wake(queued, event);
+    pub(crate) fn refused(&mut self, mut queued: QueuedPod, now: Instant) {
+        queued.since = now;
+        let missed = self.land(&queued.pod.uid, true);
+        match missed.iter().find(|event| self.wants(&queued, event)) {
+            Some(event) => self.wake(queued, event, now),
+            None => self.park(queued),
         }
-        self.places.insert(Arc::clone(&uid), Place::Unschedulable);
-        self.unschedulable.insert(uid, queued);
     }
 
     /// Removes a pod, wherever it is.
@@ -223,7 +227,7 @@ impl Queue {
         match self.places.remove(uid) {
             Some(Place::Active) => drop(self.active.remove(uid)),
             Some(Place::Backoff(key)) => drop(self.backoff.remove(&key)),
-            Some(Place::Unschedulable) => drop(self.unschedulable.remove(uid)),
+            Some(Place::Unschedulable(number)) => drop(self.unschedulable.remove(&number)),
             Some(Place::InFlight(_)) | None => {}
         }
     }
@@ -233,7 +237,7 @@ impl Queue {
         let queued = match self.places.get(uid)? {
             Place::Active => self.active.get(uid)?,
             Place::Backoff(key) => &self.backoff.get(key)?.pod,
-            Place::Unschedulable => self.unschedulable.get(uid)?,
+            Place::Unschedulable(number) => self.unschedulable.get(number)?,
             Place::InFlight(_) => return None,
         };
         Some(&queued.pod)
@@ -244,7 +248,7 @@ impl Queue {
         let queued = match self.places.get(&pod.uid) {
             Some(Place::Active) => self.active.get_mut(&pod.uid),
             Some(Place::Backoff(key)) => self.backoff.get_mut(key).map(|waiting| &mut waiting.pod),
-            Some(Place::Unschedulable) => self.unschedulable.get_mut(&pod.uid),
+            Some(Place::Unschedulable(number)) => self.unschedulable.get_mut(number),
             Some(Place::InFlight(_)) | None => None,
         };
         if let Some(queued) = queued {
@@ -253,9 +257,9 @@ impl Queue {
     }
 
     /// A waiting pod has a new version.
-    pub(crate) fn update(&mut self, pod: Arc<PodInfo>) {
+    pub(crate) fn update(&mut self, pod: Arc<PodInfo>, now: Instant) {
         match self.places.get(&pod.uid) {
-            None => self.add(pod),
+            None => self.add(pod, now),
             Some(Place::InFlight(_)) => {}
             Some(Place::Active) => {
                 if let Some(mut queued) = self.active.remove(&pod.uid) {
@@ -268,14 +272,15 @@ impl Queue {
                     waiting.pod.pod = pod;
                 }
             }
-            Some(Place::Unschedulable) => {
-                let Some(mut queued) = self.unschedulable.remove(&pod.uid) else { return };
+            Some(Place::Unschedulable(number)) => {
+                let number = *number;
+                let Some(mut queued) = self.unschedulable.remove(&number) else { return };
                 let old = std::mem::replace(&mut queued.pod, Arc::clone(&pod));
                 let event = ClusterEvent::UnscheduledPodUpdate { old, new: pod };
                 if self.wants(&queued, &event) {
-                    self.requeue(queued);
+                    self.requeue(queued, now);
                 } else {
-                    self.unschedulable.insert(Arc::clone(&queued.pod.uid), queued);
+                    self.unschedulable.insert(number, queued);
                 }
             }
         }
@@ -295,25 +300,25 @@ impl Queue {
     }
 
     /// The cluster changed: those that may fit now are tried again.
-    pub(crate) fn on_event(&mut self, event: &ClusterEvent) {
+    pub(crate) fn on_event(&mut self, event: &ClusterEvent, now: Instant) {
         self.flights.note(event);
-        let wanting = self.unschedulable.values().filter(|queued| self.wants(queued, event));
-        let uids: Vec<Arc<str>> = wanting.map(|queued| Arc::clone(&queued.pod.uid)).collect();
-        for uid in uids {
-            if let Some(queued) = self.unschedulable.remove(&uid) {
-                self.wake(queued, event);
+        let wanting = self.unschedulable.iter().filter(|(_, queued)| self.wants(queued, event));
+        let numbers: Vec<u64> = wanting.map(|(number, _)| *number).collect();
+        for number in numbers {
+            if let Some(queued) = self.unschedulable.remove(&number) {
+                self.wake(queued, event, now);
             }
         }
     }
 
     /// Tries a pod again that waited for this event: at once if a plugin was pending on it.
-    fn wake(&mut self, queued: QueuedPod, event: &ClusterEvent) {
+    fn wake(&mut self, queued: QueuedPod, event: &ClusterEvent, now: Instant) {
         let pending = queued.pending.iter().copied();
         let profile = self.profile(&queued.pod);
         if !queued.pending.is_empty() && profile.is_some_and(|p| p.hint(pending, &queued.pod, event)) {
-            self.activate(queued);
+            self.activate(queued, now);
         } else {
-            self.requeue(queued);
+            self.requeue(queued, now);
         }
     }
 

@@ -25,104 +25,104 @@ fn queue() -> Queue {
     Queue::new(Arc::new(profiles), sort, waits)
 }
 
-fn popped(queue: &mut Queue) -> Option<String> {
-    queue.pop().map(|queued| queued.pod.name.to_string())
+fn popped(queue: &mut Queue, now: Instant) -> Option<String> {
+    queue.pop(now).map(|queued| queued.pod.name.to_string())
 }
 
-#[tokio::test(start_paused = true)]
-async fn important_pods_go_first_then_older_ones() {
-    let mut queue = queue();
+#[test]
+fn important_pods_go_first_then_older_ones() {
+    let (mut queue, mut now) = (queue(), Instant::now());
     for (name, priority) in [("old", 0), ("high", 5), ("young", 0), ("gone", 9)] {
-        queue.add(pod(name, priority, &[]));
-        tokio::time::advance(Duration::from_millis(1)).await;
+        queue.add(pod(name, priority, &[]), now);
+        now += Duration::from_millis(1);
     }
     queue.remove("gone");
-    queue.add(pod("old", 0, &[]));
-    assert_eq!(popped(&mut queue).as_deref(), Some("high"));
-    assert_eq!(popped(&mut queue).as_deref(), Some("old"));
-    assert_eq!(popped(&mut queue).as_deref(), Some("young"));
-    assert_eq!(popped(&mut queue), None);
+    queue.add(pod("old", 0, &[]), now);
+    assert_eq!(popped(&mut queue, now).as_deref(), Some("high"));
+    assert_eq!(popped(&mut queue, now).as_deref(), Some("old"));
+    assert_eq!(popped(&mut queue, now).as_deref(), Some("young"));
+    assert_eq!(popped(&mut queue, now), None);
 }
 
-#[tokio::test(start_paused = true)]
-async fn failures_wait_twice_as_long_each_time_up_to_the_longest() {
-    let mut queue = queue();
-    queue.add(pod("p", 0, &[]));
+#[test]
+fn failures_wait_twice_as_long_each_time_up_to_the_longest() {
+    let (mut queue, mut now) = (queue(), Instant::now());
+    queue.add(pod("p", 0, &[]), now);
     for seconds in [1, 2, 4, 8, 10, 10] {
-        let queued = queue.pop().unwrap();
-        queue.failed(queued);
+        let queued = queue.pop(now).unwrap();
+        queue.failed(queued, now);
         let wait = Duration::from_secs(seconds);
-        assert_eq!(queue.next_backoff(), Some(Instant::now() + wait));
-        tokio::time::advance(wait - Duration::from_millis(1)).await;
-        assert!(queue.pop().is_none());
-        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(queue.next_backoff(), Some(now + wait));
+        now += wait - Duration::from_millis(1);
+        assert!(queue.pop(now).is_none());
+        now += Duration::from_millis(1);
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn refused_pods_wait_for_an_event_that_their_plugin_wants() {
-    let mut queue = queue();
-    queue.add(pod("p", 0, &[]));
-    let mut queued = queue.pop().unwrap();
+#[test]
+fn refused_pods_wait_for_an_event_that_their_plugin_wants() {
+    let (mut queue, now) = (queue(), Instant::now());
+    queue.add(pod("p", 0, &[]), now);
+    let mut queued = queue.pop(now).unwrap();
     queued.plugins.insert("NodeResourcesFit");
-    queue.refused(queued);
-    assert!(queue.pop().is_none());
-    queue.on_event(&ClusterEvent::AssignedPodAdd(pod("other", 0, &[])));
-    assert!(queue.pop().is_none(), "a pod that comes makes no room");
-    queue.on_event(&ClusterEvent::AssignedPodDelete(pod("other", 0, &[])));
+    queue.refused(queued, now);
+    assert!(queue.pop(now).is_none());
+    queue.on_event(&ClusterEvent::AssignedPodAdd(pod("other", 0, &[])), now);
+    assert!(queue.pop(now).is_none(), "a pod that comes makes no room");
+    queue.on_event(&ClusterEvent::AssignedPodDelete(pod("other", 0, &[])), now);
     // In back-off still, but there is nothing better to do.
     assert_eq!(queue.counts(), (0, 1, 0));
-    assert_eq!(popped(&mut queue).as_deref(), Some("p"));
+    assert_eq!(popped(&mut queue, now).as_deref(), Some("p"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_nobody_wakes_is_tried_again_after_five_minutes() {
-    let mut queue = queue();
-    queue.add(pod("p", 0, &[]));
-    let mut queued = queue.pop().unwrap();
+#[test]
+fn what_nobody_wakes_is_tried_again_after_five_minutes() {
+    let (mut queue, mut now) = (queue(), Instant::now());
+    queue.add(pod("p", 0, &[]), now);
+    let mut queued = queue.pop(now).unwrap();
     queued.plugins.insert("NodeResourcesFit");
-    queue.refused(queued);
-    tokio::time::advance(Duration::from_secs(299)).await;
-    queue.flush_unschedulable();
-    assert!(queue.pop().is_none());
-    tokio::time::advance(Duration::from_secs(1)).await;
-    queue.flush_unschedulable();
-    assert_eq!(popped(&mut queue).as_deref(), Some("p"));
+    queue.refused(queued, now);
+    now += Duration::from_secs(299);
+    queue.flush_unschedulable(now);
+    assert!(queue.pop(now).is_none());
+    now += Duration::from_secs(1);
+    queue.flush_unschedulable(now);
+    assert_eq!(popped(&mut queue, now).as_deref(), Some("p"));
 }
 
-#[tokio::test(start_paused = true)]
-async fn gates_keep_pods_out_until_they_go() {
-    let mut queue = queue();
-    queue.add(pod("p", 0, &["a", "b"]));
-    assert!(queue.pop().is_none());
-    queue.update(pod("p", 0, &["b"]));
-    queue.on_event(&ClusterEvent::AssignedPodDelete(pod("other", 0, &[])));
-    assert!(queue.pop().is_none());
-    queue.update(pod("p", 0, &[]));
-    let queued = queue.pop().unwrap();
+#[test]
+fn gates_keep_pods_out_until_they_go() {
+    let (mut queue, now) = (queue(), Instant::now());
+    queue.add(pod("p", 0, &["a", "b"]), now);
+    assert!(queue.pop(now).is_none());
+    queue.update(pod("p", 0, &["b"]), now);
+    queue.on_event(&ClusterEvent::AssignedPodDelete(pod("other", 0, &[])), now);
+    assert!(queue.pop(now).is_none());
+    queue.update(pod("p", 0, &[]), now);
+    let queued = queue.pop(now).unwrap();
     assert_eq!((queued.pod.name.as_ref(), queued.attempts), ("p", 1));
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_happens_while_a_pod_is_in_flight_is_not_missed() {
-    let mut queue = queue();
+#[test]
+fn what_happens_while_a_pod_is_in_flight_is_not_missed() {
+    let (mut queue, now) = (queue(), Instant::now());
     for (name, priority) in [("a", 3), ("b", 2), ("c", 1)] {
-        queue.add(pod(name, priority, &[]));
+        queue.add(pod(name, priority, &[]), now);
     }
     let leaves = |name| ClusterEvent::AssignedPodDelete(pod(name, 0, &[]));
     let refused = |mut queued: QueuedPod| {
         queued.plugins.insert("NodeResourcesFit");
         queued
     };
-    let first = queue.pop().unwrap();
-    queue.on_event(&leaves("other"));
-    let second = queue.pop().unwrap();
-    queue.on_event(&leaves("b"));
-    queue.refused(refused(first));
+    let first = queue.pop(now).unwrap();
+    queue.on_event(&leaves("other"), now);
+    let second = queue.pop(now).unwrap();
+    queue.on_event(&leaves("b"), now);
+    queue.refused(refused(first), now);
     assert_eq!(queue.counts(), (1, 1, 0), "room was made while it was on its way");
-    queue.refused(refused(second));
+    queue.refused(refused(second), now);
     assert_eq!(queue.counts(), (1, 1, 1), "its own leaving makes no room, and the other's was before its time");
-    let third = queue.pop().unwrap();
-    queue.refused(refused(third));
+    let third = queue.pop(now).unwrap();
+    queue.refused(refused(third), now);
     assert_eq!(queue.counts(), (0, 1, 2), "nothing is kept for a pod that took off later");
 }

@@ -6,8 +6,8 @@ use rk_api::{Client, EventRecorder, object_reference};
 use tokio::sync::mpsc;
 
 use crate::{
-    framework::{BindContext, CycleState, Profile, Status, Waited},
-    model::PodInfo,
+    engine::Placement,
+    framework::{BindContext, Status},
 };
 
 /// How a binding cycle ended.
@@ -19,53 +19,37 @@ pub(super) struct Outcome {
 pub(super) struct Binding {
     pub(super) client: Arc<dyn Client>,
     pub(super) events: EventRecorder,
-    pub(super) profile: Arc<Profile>,
-    pub(super) state: CycleState,
-    pub(super) pod: Arc<PodInfo>,
-    pub(super) node: Arc<str>,
-    pub(super) waited: Option<Waited>,
+    pub(super) placement: Placement,
     pub(super) outcome: mpsc::UnboundedSender<Outcome>,
-}
-
-/// Takes back what the Reserve plugins noted, the last first.
-pub(super) fn unreserve(profile: &Profile, state: &CycleState, pod: &PodInfo, node: &str) {
-    for plugin in profile.enabled().iter().rev().filter_map(|enabled| enabled.points.reserve.as_ref()) {
-        plugin.unreserve(state, pod, node);
-    }
 }
 
 impl Binding {
     pub(super) async fn run(mut self) {
-        let status = match self.waited.take() {
+        let status = match self.placement.waited.take() {
             Some(waited) => waited.decided().await,
             None => Status::success(),
         };
         let status = if status.is_success() { self.bind().await } else { status };
         if !status.is_success() {
-            unreserve(&self.profile, &self.state, &self.pod, &self.node);
+            self.placement.unreserve();
         }
-        let outcome = Outcome { uid: Arc::clone(&self.pod.uid), status };
+        let outcome = Outcome { uid: Arc::clone(&self.placement.pod.uid), status };
         // The scheduler that would hear it may have stopped; the API knows it all.
         let _ = self.outcome.send(outcome);
     }
 
     /// Runs PreBind, Bind and PostBind.
     async fn bind(&self) -> Status {
-        let context = BindContext {
-            client: &self.client,
-            events: &self.events,
-            state: &self.state,
-            pod: &self.pod,
-            node: &self.node,
-        };
-        for plugin in self.profile.enabled().iter().filter_map(|enabled| enabled.points.pre_bind.as_ref()) {
+        let Placement { pod, node, profile, state, .. } = &self.placement;
+        let context = BindContext { client: &self.client, events: &self.events, state, pod, node };
+        for plugin in profile.enabled().iter().filter_map(|enabled| enabled.points.pre_bind.as_ref()) {
             let status = plugin.pre_bind(&context).await;
             if !status.is_success() && !status.is_skip() {
                 return status.from_plugin(plugin.name());
             }
         }
         let mut bound = Status::error("no plugin binds pods");
-        for plugin in self.profile.enabled().iter().filter_map(|enabled| enabled.points.bind.as_ref()) {
+        for plugin in profile.enabled().iter().filter_map(|enabled| enabled.points.bind.as_ref()) {
             bound = plugin.bind(&context).await;
             if !bound.is_skip() {
                 bound = bound.from_plugin(plugin.name());
@@ -75,10 +59,9 @@ impl Binding {
         if !bound.is_success() {
             return bound;
         }
-        let (pod, node) = (&self.pod, &self.node);
         let message = format!("Successfully assigned {}/{} to {node}", pod.namespace, pod.name);
         self.events.normal(&object_reference(&*pod.pod), "Scheduled", message);
-        for plugin in self.profile.enabled().iter().filter_map(|enabled| enabled.points.post_bind.as_ref()) {
+        for plugin in profile.enabled().iter().filter_map(|enabled| enabled.points.post_bind.as_ref()) {
             plugin.post_bind(&context).await;
         }
         Status::success()

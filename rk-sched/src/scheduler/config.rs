@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use crate::framework::{Profile, WaitingPods};
 
-/// Settings of a [`Scheduler`](super::Scheduler); the default is Kubernetes'.
+/// Settings of a [`Scheduler`](super::Scheduler) or an [`Engine`](crate::engine::Engine); the default is Kubernetes'.
 #[derive(Clone)]
 pub struct SchedulerConfig {
     /// The profiles; a pod is scheduled by the one that its `schedulerName` names.
@@ -60,7 +60,7 @@ pub enum ConfigError {
 }
 
 impl SchedulerConfig {
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let first = self.profiles.first().ok_or(ConfigError::NoProfile)?;
         let mut names = BTreeSet::new();
         for profile in &self.profiles {

@@ -8,47 +8,30 @@ use serde_json::{Value, json};
 
 use super::Running;
 use crate::{
-    framework::{Diagnosis, Status},
+    engine::{Cause, Eviction, Refusal},
     model::PodInfo,
-    queue::QueuedPod,
 };
 
 impl Running {
-    pub(super) fn event(&self, pod: &PodInfo, warning: bool, reason: &str, message: &str) {
-        let about = object_reference(&*pod.pod);
-        let recorder = self.recorder(pod);
-        if warning { recorder.warning(&about, reason, message) } else { recorder.normal(&about, reason, message) }
+    /// A pod was left out because it is being deleted.
+    pub(super) fn skipped(&self, pod: &PodInfo) {
+        let message = format!("skip schedule deleting pod: {}/{}", pod.namespace, pod.name);
+        self.recorder(pod).warning(&object_reference(&*pod.pod), "FailedScheduling", message);
     }
 
-    /// No node would do.
-    pub(super) fn refused(&mut self, queued: QueuedPod, diagnosis: &Diagnosis) {
-        self.refused_because(queued, diagnosis, &diagnosis.to_string());
-    }
-
-    /// The plugins that the diagnosis blames refused the pod.
-    pub(super) fn refused_because(&mut self, mut queued: QueuedPod, diagnosis: &Diagnosis, message: &str) {
-        tracing::debug!(pod = %queued.pod.name, namespace = %queued.pod.namespace, message, "unable to schedule pod");
-        self.tell(&queued.pod, "Unschedulable", message);
-        queued.plugins.clone_from(&diagnosis.plugins);
-        queued.pending.clone_from(&diagnosis.pending);
-        self.queue.refused(queued);
-    }
-
-    /// Something failed that has nothing to do with the pod.
-    pub(super) fn failed(&mut self, queued: QueuedPod, status: &Status) {
-        let message = if status.plugin().is_empty() {
-            status.message()
+    /// A pod got no node.
+    pub(super) fn refused(&self, refusal: &Refusal) {
+        let (pod, message) = (&refusal.pod, refusal.message());
+        if let Cause::Failed(_) = refusal.cause {
+            tracing::warn!(pod = %pod.name, namespace = %pod.namespace, message, "error scheduling pod");
         } else {
-            format!("running plugin {:?}: {}", status.plugin(), status.message())
-        };
-        tracing::warn!(pod = %queued.pod.name, namespace = %queued.pod.namespace, message, "error scheduling pod");
-        self.tell(&queued.pod, "SchedulerError", &message);
-        self.queue.failed(queued);
-    }
-
-    fn tell(&self, pod: &Arc<PodInfo>, reason: &'static str, message: &str) {
-        self.event(pod, true, "FailedScheduling", message);
-        let Some(patch) = status_patch(pod, self.nominated.node_of(&pod.uid), reason, message) else { return };
+            tracing::debug!(pod = %pod.name, namespace = %pod.namespace, message, "unable to schedule pod");
+        }
+        if let Some(eviction) = &refusal.eviction {
+            self.evict(pod, eviction);
+        }
+        self.recorder(pod).warning(&object_reference(&*pod.pod), "FailedScheduling", message.as_str());
+        let Some(patch) = status_patch(pod, refusal.nominated.as_ref(), refusal.reason(), &message) else { return };
         let api = Api::<Pod>::namespaced(Arc::clone(&self.client), &pod.namespace);
         let pod = Arc::clone(pod);
         tokio::spawn(async move {
@@ -63,9 +46,10 @@ impl Running {
     }
 
     /// Deletes the pods that have to go for another.
-    pub(super) fn evict(&self, pod: &Arc<PodInfo>, node: &str, victims: Vec<Arc<PodInfo>>) {
-        for victim in victims {
-            let message = format!("Preempted by pod {} on node {node}", pod.uid);
+    fn evict(&self, pod: &Arc<PodInfo>, eviction: &Eviction) {
+        for victim in &eviction.victims {
+            let victim = Arc::clone(victim);
+            let message = format!("Preempted by pod {} on node {}", pod.uid, eviction.node);
             let preemptor = format!("{}: preempting to accommodate a higher priority pod", pod.scheduler_name());
             let about = object_reference(&*victim.pod);
             let recorder = self.recorder(pod);

@@ -1,6 +1,4 @@
-//! Scheduling with no cluster: nodes and pods in memory, placed by the same cycle as in a cluster, in microseconds.
-//!
-//! For authors of plugins (test one against a handful of nodes) and for experiments (replay a trace of thousands).
+//! Placing pods one by one, in memory.
 
 use std::sync::Arc;
 

@@ -8,8 +8,9 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 use rk_api::{Change, LabelSelector, Object, ResourceType};
+use tokio::time::Instant;
 
-use super::Running;
+use super::Engine;
 use crate::{
     framework::ClusterEvent,
     model::{Budget, PodInfo},
@@ -51,34 +52,50 @@ fn controller_selector(object: &Object) -> Option<LabelSelector> {
     }
 }
 
-impl Running {
-    pub(super) fn on_node(&mut self, change: &Change) {
-        let Some(node) = typed::<Node>(change.object()) else { return };
-        let name = change.object().meta().name.as_str();
-        let event = match change {
-            Change::Deleted(_) => {
-                self.snapshot.remove_node(name);
-                ClusterEvent::NodeDelete(node)
-            }
-            Change::Added(_) => {
-                self.snapshot.set_node(Arc::clone(&node));
-                ClusterEvent::NodeAdd(node)
-            }
-            Change::Updated { .. } => {
-                let old = self.snapshot.find(name).map(|index| Arc::clone(&self.snapshot.node(index).node));
-                self.snapshot.set_node(Arc::clone(&node));
-                match old {
-                    Some(old) if !node_changed(&old, &node) => return,
-                    Some(old) => ClusterEvent::NodeUpdate { old, new: node },
-                    None => ClusterEvent::NodeAdd(node),
+impl Engine {
+    /// Takes a change of any object; one of a kind that scheduling does not look at changes nothing.
+    pub fn apply(&mut self, change: &Change, now: Instant) {
+        match change.object().kind() {
+            "Node" => self.on_node(change, now),
+            "Pod" => self.on_pod(change, now),
+            _ => self.on_other(change, now),
+        }
+    }
+
+    fn on_node(&mut self, change: &Change, now: Instant) {
+        match change {
+            Change::Deleted(object) => self.remove_node(&object.meta().name, now),
+            Change::Added(object) | Change::Updated { new: object, .. } => {
+                if let Some(node) = typed::<Node>(object) {
+                    self.set_node(node, now);
                 }
             }
+        }
+    }
+
+    /// Adds a node or takes its new version.
+    pub fn set_node(&mut self, node: Arc<Node>, now: Instant) {
+        let known = node.metadata.name.as_deref().and_then(|name| self.snapshot.find(name));
+        let old = known.map(|index| Arc::clone(&self.snapshot.node(index).node));
+        self.snapshot.set_node(Arc::clone(&node));
+        let event = match old {
+            Some(old) if !node_changed(&old, &node) => return,
+            Some(old) => ClusterEvent::NodeUpdate { old, new: node },
+            None => ClusterEvent::NodeAdd(node),
         };
-        self.queue.on_event(&event);
+        self.queue.on_event(&event, now);
+    }
+
+    /// Removes a node. Its pods stay, until the cluster deletes them.
+    pub fn remove_node(&mut self, name: &str, now: Instant) {
+        let Some(index) = self.snapshot.find(name) else { return };
+        let node = Arc::clone(&self.snapshot.node(index).node);
+        self.snapshot.remove_node(name);
+        self.queue.on_event(&ClusterEvent::NodeDelete(node), now);
     }
 
     /// A change of an object that is neither a node nor a pod.
-    pub(super) fn on_other(&mut self, change: &Change) {
+    fn on_other(&mut self, change: &Change, now: Instant) {
         let object = change.object();
         let meta = object.meta();
         let (namespace, name) = (meta.namespace.as_str(), meta.name.as_str());
@@ -89,7 +106,7 @@ impl Running {
                 let labels = there.then(|| meta.labels.clone());
                 if labels.as_ref() != self.snapshot.namespaces().get(name) {
                     self.snapshot.set_namespace(name, labels);
-                    self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)));
+                    self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), now);
                 }
             }
             "Service" => {
@@ -103,58 +120,71 @@ impl Running {
             }
             "PersistentVolumeClaim" => {
                 self.snapshot.volumes.set_claim(namespace, name, typed(object).filter(|_| there));
-                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)));
+                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), now);
             }
             "PersistentVolume" => {
                 self.snapshot.volumes.set_volume(name, typed(object).filter(|_| there));
-                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)));
+                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), now);
             }
             "StorageClass" => {
                 self.snapshot.volumes.set_class(name, typed(object).filter(|_| there));
-                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)));
+                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), now);
             }
-            kind => {
+            kind @ ("ReplicaSet" | "StatefulSet" | "ReplicationController") => {
                 let selector = there.then(|| controller_selector(object)).flatten();
                 workloads.set_controller(kind, namespace, name, selector);
             }
+            _ => {}
         }
     }
 
-    pub(super) fn on_pod(&mut self, change: &Change) {
-        let Some(pod) = typed::<Pod>(change.object()) else { return };
-        let pod = Arc::new(PodInfo::new(pod));
-        if let Change::Updated { old, .. } = change
-            && old.meta().uid != change.object().meta().uid
+    fn on_pod(&mut self, change: &Change, now: Instant) {
+        if let Change::Updated { old, new } = change
+            && old.meta().uid != new.meta().uid
         {
             // The name was given to another pod between two looks.
-            self.pod_gone(&old.meta().uid);
+            self.remove_pod(&old.meta().uid, now);
         }
-        if matches!(change, Change::Deleted(_)) || pod.terminal() {
-            self.pod_gone(&pod.uid);
-        } else if pod.node_name().is_some() {
-            self.pod_on_node(pod);
-        } else {
-            self.pod_waits(pod);
+        match change {
+            Change::Deleted(object) => self.remove_pod(&object.meta().uid, now),
+            Change::Added(object) | Change::Updated { new: object, .. } => {
+                if let Some(pod) = typed::<Pod>(object) {
+                    self.set_pod(pod, now);
+                }
+            }
         }
     }
 
-    fn pod_gone(&mut self, uid: &str) {
+    /// Adds a pod or takes its new version. It waits for a node, is on one, or has ended.
+    pub fn set_pod(&mut self, pod: Arc<Pod>, now: Instant) {
+        let pod = Arc::new(PodInfo::new(pod));
+        if pod.terminal() {
+            self.remove_pod(&pod.uid, now);
+        } else if pod.node_name().is_some() {
+            self.pod_on_node(pod, now);
+        } else {
+            self.pod_waits(pod, now);
+        }
+    }
+
+    /// Removes a pod, wherever it is.
+    pub fn remove_pod(&mut self, uid: &str, now: Instant) {
         self.queue.remove(uid);
         self.nominated.remove(uid);
         self.assumed.remove(uid);
-        self.config.waiting.reject(uid, "", "the pod was deleted");
+        self.waiting.reject(uid, "", "the pod was deleted");
         if let Some(pod) = self.snapshot.remove_pod(uid) {
-            self.queue.on_event(&ClusterEvent::AssignedPodDelete(pod));
+            self.queue.on_event(&ClusterEvent::AssignedPodDelete(pod), now);
         }
     }
 
-    fn pod_on_node(&mut self, pod: Arc<PodInfo>) {
-        let Some(node) = pod.node_name().map(str::to_owned) else { return };
+    fn pod_on_node(&mut self, pod: Arc<PodInfo>, now: Instant) {
+        let Some(node) = pod.node_name() else { return };
         self.queue.remove(&pod.uid);
         self.nominated.remove(&pod.uid);
         let confirmed = self.assumed.remove(&pod.uid).is_some();
-        let known = self.snapshot.pod(&pod.uid).cloned();
-        self.snapshot.set_pod(Arc::clone(&pod), &node);
+        let known = self.snapshot.pod(&pod.uid).map(Arc::clone);
+        self.snapshot.set_pod(Arc::clone(&pod), node);
         let event = match known {
             Some(old) if !confirmed => {
                 let same = old.labels() == pod.labels()
@@ -167,18 +197,18 @@ impl Running {
             }
             _ => ClusterEvent::AssignedPodAdd(pod),
         };
-        self.queue.on_event(&event);
+        self.queue.on_event(&event, now);
     }
 
-    fn pod_waits(&mut self, pod: Arc<PodInfo>) {
+    fn pod_waits(&mut self, pod: Arc<PodInfo>, now: Instant) {
         if !self.profiles.contains_key(pod.scheduler_name()) {
             return;
         }
-        if let Some(assumed) = self.assumed.get_mut(&pod.uid) {
+        if let Some(queued) = self.assumed.get_mut(&pod.uid) {
             // It is being bound; should that fail, the new version is tried.
-            let old = std::mem::replace(&mut assumed.queued.pod, Arc::clone(&pod));
+            let old = std::mem::replace(&mut queued.pod, Arc::clone(&pod));
             if pod_changed(&old.pod, &pod.pod) {
-                self.queue.on_event(&ClusterEvent::UnscheduledPodUpdate { old, new: pod });
+                self.queue.on_event(&ClusterEvent::UnscheduledPodUpdate { old, new: pod }, now);
             }
             return;
         }
@@ -189,7 +219,7 @@ impl Running {
         }
         match self.queue.waiting(&pod.uid) {
             Some(old) if !pod_changed(&old.pod, &pod.pod) => self.queue.refresh(pod),
-            _ => self.queue.update(pod),
+            _ => self.queue.update(pod, now),
         }
     }
 }

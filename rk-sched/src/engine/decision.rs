@@ -1,0 +1,112 @@
+//! What an engine decides, as data.
+
+use std::{fmt, sync::Arc};
+
+use tokio::time::Instant;
+
+use crate::{
+    framework::{CycleState, Diagnosis, Profile, Status, Waited},
+    model::PodInfo,
+};
+
+/// How a pod's scheduling cycle ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Decision {
+    /// The pod has a node: bind it there, and tell the engine how that ended.
+    Place(Placement),
+    /// It has none; it is back in the queue.
+    Refused(Refusal),
+    /// It is being deleted and was left out; it is no more in the queue.
+    Skip(Arc<PodInfo>),
+}
+
+/// A pod with the node that it is to be bound to. For the engine it is there already.
+pub struct Placement {
+    /// The pod.
+    pub pod: Arc<PodInfo>,
+    /// The node's name.
+    pub node: Arc<str>,
+    /// The profile that placed it; its PreBind, Bind and PostBind plugins bind it.
+    pub profile: Arc<Profile>,
+    /// The pod's cycle.
+    pub state: CycleState,
+    /// What has to be waited for first, if a Permit plugin holds the pod back.
+    pub waited: Option<Waited>,
+    /// How often the pod was tried, this time included.
+    pub attempts: u32,
+    /// When the pod was last put into the queue.
+    pub since: Instant,
+}
+
+impl Placement {
+    /// Takes back what the Reserve plugins noted, the last first: for a pod whose binding failed, before the engine is told.
+    pub fn unreserve(&self) {
+        for plugin in self.profile.enabled().iter().rev().filter_map(|enabled| enabled.points.reserve.as_ref()) {
+            plugin.unreserve(&self.state, &self.pod, &self.node);
+        }
+    }
+}
+
+impl fmt::Debug for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Placement").field("pod", &self.pod.name).field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+/// Why a pod has no node.
+#[derive(Debug)]
+pub struct Refusal {
+    /// The pod.
+    pub pod: Arc<PodInfo>,
+    /// Why.
+    pub cause: Cause,
+    /// The node on which room was promised to it, if any (`status.nominatedNodeName`).
+    pub nominated: Option<Arc<str>>,
+    /// Who has to go for that, if that was decided just now.
+    pub eviction: Option<Eviction>,
+    /// How often the pod was tried, this time included.
+    pub attempts: u32,
+}
+
+/// Pods that have to leave a node.
+#[derive(Debug)]
+pub struct Eviction {
+    /// The node's name.
+    pub node: Arc<str>,
+    /// The pods.
+    pub victims: Vec<Arc<PodInfo>>,
+}
+
+/// Why a pod has no node.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Cause {
+    /// No node would do.
+    Unfit(Box<Diagnosis>),
+    /// There was a node, and a Reserve, Permit, PreBind or Bind plugin said no.
+    Rejected(Status),
+    /// A plugin failed, or the API did.
+    Failed(Status),
+}
+
+impl Refusal {
+    /// The reason of the pod's condition `PodScheduled`: `Unschedulable`, or `SchedulerError` for what is not the pod's fault.
+    pub fn reason(&self) -> &'static str {
+        match self.cause {
+            Cause::Unfit(_) | Cause::Rejected(_) => "Unschedulable",
+            Cause::Failed(_) => "SchedulerError",
+        }
+    }
+
+    /// The message of the condition and of the event `FailedScheduling`.
+    pub fn message(&self) -> String {
+        match &self.cause {
+            Cause::Unfit(diagnosis) => diagnosis.to_string(),
+            Cause::Failed(status) if !status.plugin().is_empty() => {
+                format!("running plugin {:?}: {}", status.plugin(), status.message())
+            }
+            Cause::Rejected(status) | Cause::Failed(status) => status.message(),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The scheduler's heart: queue, snapshot and cycles, without client, tasks or clock.
+//!
+//! Whoever drives an [`Engine`] brings the cluster's changes in ([`Engine::apply`]), asks for decisions ([`Engine::next`]), carries
+//! them out, and tells how that went ([`Engine::bound`]). Every call is handed the time, and all chance comes from
+//! [`SchedulerConfig::seed`], so the same calls give the same decisions. [`Scheduler`](crate::Scheduler) drives one against an
+//! API; a simulation drives one in virtual time.
+//!
+//! ```
+//! use std::{sync::Arc, time::Duration};
+//!
+//! use rk_sched::{SchedulerConfig, engine::{Decision, Engine}};
+//! use serde_json::json;
+//! use tokio::time::Instant;
+//!
+//! let mut now = Instant::now();
+//! let mut engine = Engine::new(&SchedulerConfig { seed: Some(1), ..SchedulerConfig::default() }, now)?;
+//! let pod = json!({"metadata": {"name": "p", "namespace": "default", "uid": "1"}, "spec": {"containers": []}});
+//! engine.set_pod(Arc::new(serde_json::from_value(pod)?), now);
+//! let Some(Decision::Refused(refusal)) = engine.next(now) else { panic!("there is no node") };
+//! assert_eq!(refusal.message(), "no nodes available to schedule pods");
+//!
+//! now += Duration::from_secs(5);
+//! let node = json!({"metadata": {"name": "n"}, "status": {"allocatable": {"pods": "10"}}});
+//! engine.set_node(Arc::new(serde_json::from_value(node)?), now);
+//! let Some(Decision::Place(placement)) = engine.next(now) else { panic!("there is one now") };
+//! assert_eq!(&*placement.node, "n");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod changes;
+mod decision;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use tokio::time::Instant;
+
+pub use self::decision::{Cause, Decision, Eviction, Placement, Refusal};
+use crate::{
+    cycle::{Cluster, Failure, Nominated},
+    framework::{ClusterEvent, CycleState, Diagnosis, PermitAnswer, PostFilterContext, Profile, Status, WaitingPods},
+    model::{PodInfo, Snapshot},
+    queue::{Queue, QueuedPod, Waits},
+    scheduler::{ConfigError, SchedulerConfig},
+};
+
+/// How often pods that have been unschedulable for too long are looked for (`flushUnschedulablePodsLeftover`).
+const FLUSH: Duration = Duration::from_secs(30);
+
+/// Decides which pod goes to which node.
+pub struct Engine {
+    profiles: Arc<HashMap<String, Arc<Profile>>>,
+    percentage_of_nodes_to_score: u8,
+    waiting: WaitingPods,
+    queue: Queue,
+    snapshot: Snapshot,
+    nominated: Nominated,
+    /// Pods that were placed and that the cluster does not show on their nodes yet.
+    assumed: HashMap<Arc<str>, QueuedPod>,
+    random: StdRng,
+    /// Where the last cycle stopped trying nodes.
+    start: usize,
+    /// When those that have been unschedulable for too long are looked for next.
+    flush: Instant,
+}
+
+impl Engine {
+    /// An engine that knows of no node and no pod.
+    ///
+    /// # Errors
+    /// The configuration contradicts itself.
+    pub fn new(config: &SchedulerConfig, now: Instant) -> Result<Self, ConfigError> {
+        config.check()?;
+        let sort = config.profiles.first().ok_or(ConfigError::NoProfile)?.queue_sort();
+        let named = |profile: &Profile| (profile.scheduler_name().to_owned(), Arc::new(profile.clone()));
+        let profiles: Arc<HashMap<_, _>> = Arc::new(config.profiles.iter().map(named).collect());
+        let waits = Waits {
+            initial_backoff: config.initial_backoff,
+            max_backoff: config.max_backoff,
+            unschedulable: config.unschedulable_timeout,
+        };
+        Ok(Self {
+            queue: Queue::new(Arc::clone(&profiles), Arc::clone(sort), waits),
+            random: config.seed.map_or_else(|| StdRng::from_rng(&mut rand::rng()), StdRng::seed_from_u64),
+            profiles,
+            percentage_of_nodes_to_score: config.percentage_of_nodes_to_score,
+            waiting: config.waiting.clone(),
+            snapshot: Snapshot::default(),
+            nominated: Nominated::default(),
+            assumed: HashMap::new(),
+            start: 0,
+            flush: now + FLUSH,
+        })
+    }
+
+    /// The cluster as the engine sees it, pods included that it has placed and that are not bound yet.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// How many pods are active, in back-off and unschedulable.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        self.queue.counts()
+    }
+
+    /// Whether a pod was placed, and the cluster does not show it on its node yet.
+    pub fn is_assumed(&self, uid: &str) -> bool {
+        self.assumed.contains_key(uid)
+    }
+
+    /// Runs the cycle of the pod whose turn it is; `None` if no pod is to be tried now. Then ask again after a change of
+    /// the cluster, or by [`Engine::wake_at`].
+    pub fn next(&mut self, now: Instant) -> Option<Decision> {
+        if self.flush <= now {
+            self.queue.flush_unschedulable(now);
+            self.flush = now + FLUSH;
+        }
+        loop {
+            let queued = self.queue.pop(now)?;
+            match self.profiles.get(queued.pod.scheduler_name()).map(Arc::clone) {
+                Some(profile) => return Some(self.schedule(queued, &profile, now)),
+                None => self.queue.remove(&queued.pod.uid),
+            }
+        }
+    }
+
+    /// When a pod is to be tried again that waits for time to pass.
+    pub fn wake_at(&self) -> Option<Instant> {
+        let (_, _, unschedulable) = self.queue.counts();
+        [self.queue.next_backoff(), (unschedulable > 0).then_some(self.flush)].into_iter().flatten().min()
+    }
+
+    /// One pod's scheduling cycle.
+    fn schedule(&mut self, queued: QueuedPod, profile: &Arc<Profile>, now: Instant) -> Decision {
+        let pod = Arc::clone(&queued.pod);
+        if pod.terminating() {
+            self.queue.remove(&pod.uid);
+            return Decision::Skip(pod);
+        }
+        let percent = profile.percentage_of_nodes_to_score.unwrap_or(self.percentage_of_nodes_to_score);
+        let cluster = Cluster { profile, snapshot: &self.snapshot, nominated: &self.nominated };
+        match cluster.schedule(&pod, percent, &mut self.start, &mut self.random) {
+            Ok(chosen) => {
+                let node = Arc::clone(&self.snapshot.node(chosen.node).name);
+                self.place(queued, profile, node, chosen.state, now)
+            }
+            Err(Failure::Unfit(mut diagnosis, state)) => {
+                let eviction = self.make_room(&pod, profile, &state, &mut diagnosis);
+                Decision::Refused(self.refuse(queued, Cause::Unfit(diagnosis), eviction, now))
+            }
+            Err(Failure::Error(status)) => Decision::Refused(self.refuse(queued, Cause::Failed(status), None, now)),
+        }
+    }
+
+    /// Runs PostFilter: room on a node for the pod, at the cost of other pods.
+    fn make_room(
+        &mut self,
+        pod: &Arc<PodInfo>,
+        profile: &Profile,
+        state: &CycleState,
+        diagnosis: &mut Diagnosis,
+    ) -> Option<Eviction> {
+        if diagnosis.nodes == 0 {
+            return None;
+        }
+        let offset = self.random.random_range(0..diagnosis.nodes);
+        let cluster = Cluster { profile, snapshot: &self.snapshot, nominated: &self.nominated };
+        let (room, said) = cluster.post_filter(&PostFilterContext { pod, state, diagnosis, offset, cluster });
+        diagnosis.post_filter = said;
+        match room {
+            Some((node, victims)) => {
+                self.nominated.insert(Arc::clone(pod), Arc::clone(&node));
+                return Some(Eviction { node, victims });
+            }
+            // The promise stands for as long as pods that had to go for it are on their way.
+            None if self.room_is_being_made(pod) => {}
+            None => self.nominated.remove(&pod.uid),
+        }
+        None
+    }
+
+    /// Whether pods are leaving the node that was promised to this one.
+    fn room_is_being_made(&self, pod: &PodInfo) -> bool {
+        let node = self.nominated.node_of(&pod.uid).and_then(|name| self.snapshot.find(name));
+        node.is_some_and(|index| {
+            let leaving = |other: &PodInfo| other.priority < pod.priority && other.terminating();
+            self.snapshot.node(index).pods.iter().any(|entry| leaving(&entry.pod))
+        })
+    }
+
+    /// The pod has a node: assumes it there, then Reserve and Permit.
+    fn place(
+        &mut self,
+        queued: QueuedPod,
+        profile: &Arc<Profile>,
+        node: Arc<str>,
+        mut state: CycleState,
+        now: Instant,
+    ) -> Decision {
+        let pod = Arc::clone(&queued.pod);
+        self.snapshot.set_pod(Arc::clone(&pod), &node);
+        self.nominated.remove(&pod.uid);
+        let mut verdict = Status::success();
+        for plugin in profile.enabled().iter().filter_map(|enabled| enabled.points.reserve.as_ref()) {
+            let status = plugin.reserve(&mut state, &pod, &node);
+            if !status.is_success() {
+                verdict = status.from_plugin(plugin.name());
+                break;
+            }
+        }
+        let mut waits = Vec::new();
+        for plugin in profile.enabled().iter().filter_map(|enabled| enabled.points.permit.as_ref()) {
+            if !verdict.is_success() {
+                break;
+            }
+            match plugin.permit(&state, &pod, &node) {
+                PermitAnswer::Allow => {}
+                PermitAnswer::Wait(patience) => waits.push((plugin.name(), patience)),
+                PermitAnswer::Deny(status) => verdict = status.from_plugin(plugin.name()),
+            }
+        }
+        let (attempts, since) = (queued.attempts, queued.since);
+        let mut placement = Placement { profile: Arc::clone(profile), state, pod, node, waited: None, attempts, since };
+        if !verdict.is_success() {
+            placement.unreserve();
+            return Decision::Refused(self.give_back(queued, verdict, now));
+        }
+        if !waits.is_empty() {
+            let (pod, node) = (Arc::clone(&placement.pod), Arc::clone(&placement.node));
+            placement.waited = Some(self.waiting.insert(pod, node, waits, now));
+        }
+        self.assumed.insert(Arc::clone(&placement.pod.uid), queued);
+        Decision::Place(placement)
+    }
+
+    /// Tells how the binding of a placed pod ended. One that failed was [unreserved](Placement::unreserve) before; its node is free again
+    /// for others, and why it was refused is answered. Nothing is left to do for a pod that was seen on its node, or deleted, meanwhile.
+    pub fn bound(&mut self, uid: &str, status: Status, now: Instant) -> Option<Refusal> {
+        if status.is_success() {
+            if self.assumed.contains_key(uid) {
+                self.queue.remove(uid);
+            }
+            return None;
+        }
+        let queued = self.assumed.remove(uid)?;
+        Some(self.give_back(queued, status, now))
+    }
+
+    /// A placed pod does not get to its node.
+    fn give_back(&mut self, queued: QueuedPod, status: Status, now: Instant) -> Refusal {
+        self.snapshot.remove_pod(&queued.pod.uid);
+        self.queue.on_event(&ClusterEvent::AssignedPodDelete(Arc::clone(&queued.pod)), now);
+        let cause = if status.is_rejected() { Cause::Rejected(status) } else { Cause::Failed(status) };
+        self.refuse(queued, cause, None, now)
+    }
+
+    /// Puts a pod back into the queue.
+    fn refuse(&mut self, mut queued: QueuedPod, cause: Cause, eviction: Option<Eviction>, now: Instant) -> Refusal {
+        let pod = Arc::clone(&queued.pod);
+        let attempts = queued.attempts;
+        match &cause {
+            Cause::Unfit(diagnosis) => {
+                queued.plugins.clone_from(&diagnosis.plugins);
+                queued.pending.clone_from(&diagnosis.pending);
+                self.queue.refused(queued, now);
+            }
+            Cause::Rejected(status) => {
+                let mut blamed = Diagnosis::new(0);
+                blamed.blame(status);
+                (queued.plugins, queued.pending) = (blamed.plugins, blamed.pending);
+                self.queue.refused(queued, now);
+            }
+            Cause::Failed(_) => self.queue.failed(queued, now),
+        }
+        let nominated = self.nominated.node_of(&pod.uid).map(Arc::clone);
+        Refusal { pod, cause, nominated, eviction, attempts }
+    }
+}
