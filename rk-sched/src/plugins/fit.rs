@@ -1,6 +1,6 @@
 //! NodeResourcesFit.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use crate::{
     framework::{ClusterEvent, CycleState, Filter, Hint, MAX_SCORE, Plugin, Score, Status},
@@ -87,6 +87,13 @@ impl NodeResourcesFit {
     }
 }
 
+/// Whether there is less in `one` than in `other` of something that the pod asks for.
+fn any_less(pod: &PodInfo, one: &Resources, other: &Resources) -> bool {
+    let scalars = pod.requests.scalars.iter().map(|(name, _)| name.as_ref());
+    let mut names = ["cpu", "memory", "ephemeral-storage"].into_iter().chain(scalars);
+    names.any(|name| pod.requests.get(name) > 0 && one.get(name) < other.get(name))
+}
+
 /// The resources that a status lists.
 fn allocatable(node: &k8s_openapi::api::core::v1::Node) -> Resources {
     let list = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
@@ -102,13 +109,14 @@ impl Plugin for NodeResourcesFit {
         Hint::queue_if(match event {
             ClusterEvent::NodeAdd(node) => self.could_fit(pod, &allocatable(node)),
             ClusterEvent::NodeUpdate { old, new } => {
-                let status =
-                    |node: &k8s_openapi::api::core::v1::Node| node.status.clone().unwrap_or_default().allocatable;
-                status(old) != status(new) && self.could_fit(pod, &allocatable(new))
+                let (before, now) = (NodeInfo::new(Arc::clone(old)), NodeInfo::new(Arc::clone(new)));
+                let more =
+                    now.allowed_pods > before.allowed_pods || any_less(pod, &before.allocatable, &now.allocatable);
+                more && self.could_fit(pod, &now.allocatable)
             }
             // Any pod that goes makes room for one more.
             ClusterEvent::AssignedPodDelete(_) => true,
-            ClusterEvent::AssignedPodUpdate { old, new } => old.requests != new.requests,
+            ClusterEvent::AssignedPodUpdate { old, new } => any_less(pod, &new.requests, &old.requests),
             ClusterEvent::UnscheduledPodUpdate { old, new } => old.requests != new.requests,
             _ => false,
         })
@@ -157,17 +165,18 @@ impl Filter for NodeResourcesFit {
     }
 }
 
-/// The curve's score at a utilisation, on straight lines between its points.
+/// The curve's score at a utilisation, on straight lines between its points and on the scale of nodes' scores.
 fn on_curve(points: &[(i64, i64)], utilisation: i64) -> i64 {
+    let scaled = |score: i64| score * (MAX_SCORE / 10);
     let Some(after) = points.iter().position(|(at, _)| utilisation <= *at) else {
-        return points.last().map_or(0, |(_, score)| *score);
+        return points.last().map_or(0, |(_, score)| scaled(*score));
     };
     let (x1, y1) = points[after];
     if after == 0 {
-        return y1;
+        return scaled(y1);
     }
     let (x0, y0) = points[after - 1];
-    y0 + (y1 - y0) * (utilisation - x0) / (x1 - x0)
+    scaled(y0) + (scaled(y1) - scaled(y0)) * (utilisation - x0) / (x1 - x0)
 }
 
 impl Score for NodeResourcesFit {
@@ -185,7 +194,7 @@ impl Score for NodeResourcesFit {
                 ScoringStrategy::MostAllocated => asked.min(total) * MAX_SCORE / total,
                 ScoringStrategy::RequestedToCapacityRatio(points) => {
                     let utilisation = if asked > total { 100 } else { asked * 100 / total };
-                    on_curve(points, utilisation) * (MAX_SCORE / 10)
+                    on_curve(points, utilisation)
                 }
             };
             sum += score * resource.weight;

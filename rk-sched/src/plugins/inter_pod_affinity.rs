@@ -276,7 +276,9 @@ impl Score for InterPodAffinity {
         let least = scores.iter().map(|score| score.score).min().unwrap_or(0);
         let most = scores.iter().map(|score| score.score).max().unwrap_or(0);
         for score in scores {
-            score.score = if most > least { MAX_SCORE * (score.score - least) / (most - least) } else { 0 };
+            // In floating point, as its rounding is part of Kubernetes' scores.
+            let part = (score.score - least) as f64 / (most - least).max(1) as f64;
+            score.score = (MAX_SCORE as f64 * part) as i64;
         }
         Ok(())
     }

@@ -49,23 +49,25 @@ impl Plugin for NodeUnschedulable {
         Hint::queue_if(match event {
             ClusterEvent::NodeAdd(node) => !cordoned(node),
             ClusterEvent::NodeUpdate { old, new } => cordoned(old) && !cordoned(new),
-            ClusterEvent::UnscheduledPodUpdate { old, new } => old.tolerations() != new.tolerations(),
+            ClusterEvent::UnscheduledPodUpdate { new, .. } => tolerates_cordon(new),
             _ => false,
         })
     }
 }
 
+/// Whether a pod may go to cordoned nodes.
+fn tolerates_cordon(pod: &PodInfo) -> bool {
+    let taint = Taint {
+        key: "node.kubernetes.io/unschedulable".to_owned(),
+        effect: "NoSchedule".to_owned(),
+        ..Taint::default()
+    };
+    pod.tolerations().iter().any(|toleration| tolerates(toleration, &taint))
+}
+
 impl Filter for NodeUnschedulable {
     fn filter(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Status {
-        if !node.unschedulable() {
-            return Status::success();
-        }
-        let taint = Taint {
-            key: "node.kubernetes.io/unschedulable".to_owned(),
-            effect: "NoSchedule".to_owned(),
-            ..Taint::default()
-        };
-        if pod.tolerations().iter().any(|toleration| tolerates(toleration, &taint)) {
+        if !node.unschedulable() || tolerates_cordon(pod) {
             return Status::success();
         }
         Status::unresolvable("node(s) were unschedulable")

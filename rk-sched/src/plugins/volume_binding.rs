@@ -125,7 +125,7 @@ impl PreFilter for VolumeBinding {
             let owner = claim.metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
             if own && owner.is_none_or(|owner| owner.uid != pod.uid.as_ref()) {
                 return refuse(format!(
-                    "PVC {}/{name} was not created for pod {}/{}",
+                    "PVC {}/{name} was not created for pod {}/{} (pod is not owner)",
                     pod.namespace, pod.namespace, pod.name
                 ));
             }

@@ -61,10 +61,13 @@ impl Constraint {
         !self.honor_taints && (!self.honor_affinity || pod.node_affinity.requires_nothing())
     }
 
-    /// Pods per node that the constraint is about.
+    /// Pods per node that the constraint is about; with an empty selector it is about none (`countPodsMatchSelector`).
     fn matching<'a>(&'a self, pod: &'a PodInfo, snapshot: &'a Snapshot) -> impl Iterator<Item = (&'a NodeInfo, i64)> {
         let about = snapshot.classes().filter(|class| {
-            class.key.namespace == pod.namespace && !class.key.terminating && self.selector.matches(&class.key.labels)
+            class.key.namespace == pod.namespace
+                && !class.key.terminating
+                && !self.selector.is_empty()
+                && self.selector.matches(&class.key.labels)
         });
         about.flat_map(|class| class.nodes.iter().map(|(node, count)| (snapshot.node(*node), i64::from(*count))))
     }

@@ -39,9 +39,15 @@ impl PreScore for PodTopologySpread {
             let by_node = constraint.topology.key.as_ref() == HOSTNAME;
             let mut among = vec![false; constraint.topology.places.len()];
             let mut size = 0;
-            for place in candidates.iter().filter_map(|node| constraint.topology.place(*node)) {
-                size += usize::from(!std::mem::replace(&mut among[place as usize], true));
+            let mut nowhere = false;
+            for node in &candidates {
+                match constraint.topology.place(*node) {
+                    Some(place) => size += usize::from(!std::mem::replace(&mut among[place as usize], true)),
+                    None => nowhere = true,
+                }
             }
+            // Nodes without the label, where those count, are one place together.
+            size += usize::from(nowhere);
             let places = if by_node { candidates.len() } else { size };
             let mut counts = vec![0; if by_node { snapshot.slots() } else { among.len() }];
             for (node, count) in constraint.matching(pod, snapshot) {
