@@ -129,7 +129,7 @@ impl Cluster<'_> {
     }
 
     /// Runs PreFilter. The nodes to try, `None` for all.
-    fn pre_filter(
+    pub(crate) fn pre_filter(
         self,
         state: &mut CycleState,
         pod: &PodInfo,

@@ -1,4 +1,5 @@
-//! For authors of plugins: a conformance suite, and random clusters to try plugins on (feature `testing`).
+//! For authors of plugins: a conformance suite, decisions asked one by one, and random clusters to try plugins on (feature
+//! `testing`).
 //!
 //! ```
 //! use rk_sched::{Profile, testing};
@@ -8,7 +9,9 @@
 //! ```
 
 mod conformance;
+mod decisions;
 mod random;
 
 pub use conformance::{Violation, conformance};
+pub use decisions::{Decision, Decisions, only, queued};
 pub use random::{random_node, random_pod};

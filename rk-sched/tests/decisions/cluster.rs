@@ -1,0 +1,172 @@
+//! From a case to a profile, a cluster and events.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::{
+    Resource as _,
+    api::{
+        apps::v1::{ReplicaSet, StatefulSet},
+        core::v1::{PersistentVolume, PersistentVolumeClaim, ReplicationController, Service, TopologySpreadConstraint},
+        policy::v1::PodDisruptionBudget,
+        storage::v1::StorageClass,
+    },
+};
+use rk_api::LabelSelector;
+use rk_sched::{
+    Profile, Registration,
+    framework::ClusterEvent,
+    model::{Budget, PodInfo, Snapshot},
+    plugins::{
+        InterPodAffinity, NodeResourcesBalancedAllocation, NodeResourcesFit, PodTopologySpread, ResourceSpec,
+        ScoringStrategy,
+    },
+};
+use serde_json::Value;
+
+use crate::{
+    case::{Case, Event},
+    short,
+};
+
+pub fn pod_info(short: &Value, name: &str) -> Arc<PodInfo> {
+    Arc::new(PodInfo::new(Arc::new(short::pod(short, name))))
+}
+
+/// The nodes, pods and objects of a case.
+pub fn snapshot(case: &Case) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    for (name, node) in &case.nodes {
+        snapshot.set_node(Arc::new(short::node(name, node)));
+    }
+    for (name, labels) in &case.namespaces {
+        snapshot.set_namespace(name, Some(labels.clone()));
+    }
+    for object in &case.objects {
+        set_object(&mut snapshot, object);
+    }
+    for (number, pod) in case.pods.iter().enumerate() {
+        let pod = pod_info(pod, &format!("pod-{number}"));
+        let node = pod.node_name().expect("`pods` are on nodes").to_owned();
+        snapshot.set_pod(pod, &node);
+    }
+    snapshot
+}
+
+fn set_object(snapshot: &mut Snapshot, object: &Value) {
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (kind, name) = (text("/kind"), text("/metadata/name"));
+    let namespace = Some(text("/metadata/namespace")).filter(|name| !name.is_empty()).unwrap_or("default".to_owned());
+    let mut object = object.clone();
+    if ["PersistentVolume", "StorageClass"].contains(&kind.as_str()) {
+        object["metadata"]["namespace"] = Value::Null;
+    } else {
+        object["metadata"]["namespace"] = namespace.clone().into();
+    }
+    let workloads = &mut snapshot.workloads;
+    let of_spec = |selector| LabelSelector::from_spec(selector).ok();
+    match kind.as_str() {
+        Service::KIND => {
+            let selector = short::exact::<Service>(object).spec.unwrap().selector;
+            workloads.set_service(&namespace, &name, selector.as_ref().map(LabelSelector::from_labels));
+        }
+        ReplicaSet::KIND => {
+            let selector = of_spec(&short::exact::<ReplicaSet>(object).spec.unwrap().selector);
+            workloads.set_controller(&kind, &namespace, &name, selector);
+        }
+        StatefulSet::KIND => {
+            let selector = of_spec(&short::exact::<StatefulSet>(object).spec.unwrap().selector);
+            workloads.set_controller(&kind, &namespace, &name, selector);
+        }
+        ReplicationController::KIND => {
+            let selector = short::exact::<ReplicationController>(object).spec.unwrap().selector;
+            workloads.set_controller(&kind, &namespace, &name, selector.as_ref().map(LabelSelector::from_labels));
+        }
+        PodDisruptionBudget::KIND => {
+            let budget = Budget::new(&short::exact::<PodDisruptionBudget>(object));
+            workloads.set_budget(&namespace, &name, Some(budget));
+        }
+        PersistentVolumeClaim::KIND => {
+            snapshot.volumes.set_claim(&namespace, &name, Some(Arc::new(short::exact(object))));
+        }
+        PersistentVolume::KIND => snapshot.volumes.set_volume(&name, Some(Arc::new(short::exact(object)))),
+        StorageClass::KIND => snapshot.volumes.set_class(&name, Some(Arc::new(short::exact(object)))),
+        other => panic!("no case has a {other:?}"),
+    }
+}
+
+/// The default profile with a case's plugin arguments.
+pub fn profile(args: &BTreeMap<String, Value>) -> Profile {
+    let mut profile = Profile::kubernetes("default-scheduler");
+    for (plugin, args) in args {
+        profile = match plugin.as_str() {
+            "NodeResourcesFit" => profile.with(Registration::new(fit(args)).filter().score(1)),
+            "NodeResourcesBalancedAllocation" => {
+                let plugin = NodeResourcesBalancedAllocation { resources: resources(&args["resources"]) };
+                profile.with(Registration::new(plugin).pre_score().score(1))
+            }
+            "InterPodAffinity" => {
+                let plugin = InterPodAffinity { hard_affinity_weight: args["hardPodAffinityWeight"].as_i64().unwrap() };
+                profile.with(Registration::new(plugin).pre_filter().filter().pre_score().score(2))
+            }
+            "PodTopologySpread" => {
+                let constraints = args["defaultConstraints"].as_array().unwrap().iter().map(short::constraint);
+                let defaults = constraints.map(short::exact::<TopologySpreadConstraint>).collect();
+                let plugin = PodTopologySpread { defaults: Some(defaults) };
+                profile.with(Registration::new(plugin).pre_filter().filter().pre_score().score(2))
+            }
+            other => panic!("no case gives arguments to {other:?}"),
+        };
+    }
+    profile
+}
+
+fn resources(list: &Value) -> Vec<ResourceSpec> {
+    let Some(list) = list.as_array() else { return ResourceSpec::cpu_and_memory() };
+    let one = |resource: &Value| ResourceSpec {
+        name: resource["name"].as_str().unwrap().to_owned().into(),
+        weight: resource["weight"].as_i64().unwrap_or(1),
+    };
+    list.iter().map(one).collect()
+}
+
+fn fit(args: &Value) -> NodeResourcesFit {
+    let strategy = &args["scoringStrategy"];
+    let point = |point: &Value| (point["utilization"].as_i64().unwrap(), point["score"].as_i64().unwrap());
+    NodeResourcesFit {
+        strategy: match strategy["type"].as_str().unwrap_or("LeastAllocated") {
+            "LeastAllocated" => ScoringStrategy::LeastAllocated,
+            "MostAllocated" => ScoringStrategy::MostAllocated,
+            "RequestedToCapacityRatio" => {
+                let shape = strategy["requestedToCapacityRatio"]["shape"].as_array().unwrap();
+                ScoringStrategy::RequestedToCapacityRatio(shape.iter().map(point).collect())
+            }
+            other => panic!("no strategy {other:?}"),
+        },
+        resources: resources(&strategy["resources"]),
+        ignored: args["ignoredResources"].as_array().into_iter().flatten().map(short_text).collect(),
+    }
+}
+
+fn short_text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+/// The event of a case.
+pub fn event(event: &Event) -> ClusterEvent {
+    let pod = |pod: &Value| pod_info(pod, "other");
+    let node = |node: &Value| Arc::new(short::node("node", node));
+    match event {
+        Event { assigned_add: Some(added), .. } => ClusterEvent::AssignedPodAdd(pod(added)),
+        Event { assigned_update: Some((old, new)), .. } => {
+            ClusterEvent::AssignedPodUpdate { old: pod(old), new: pod(new) }
+        }
+        Event { assigned_delete: Some(gone), .. } => ClusterEvent::AssignedPodDelete(pod(gone)),
+        Event { pod_update: Some((old, new)), .. } => {
+            ClusterEvent::UnscheduledPodUpdate { old: pod_info(old, "pod"), new: pod_info(new, "pod") }
+        }
+        Event { node_add: Some(added), .. } => ClusterEvent::NodeAdd(node(added)),
+        Event { node_update: Some((old, new)), .. } => ClusterEvent::NodeUpdate { old: node(old), new: node(new) },
+        Event { node_delete: Some(gone), .. } => ClusterEvent::NodeDelete(node(gone)),
+        _ => panic!("an event of no kind"),
+    }
+}
