@@ -8,7 +8,9 @@ use std::{
 use rand::{RngExt, rngs::StdRng};
 
 use crate::{
-    framework::{Code, CycleState, Diagnosis, Filter, NodeScore, PostFilterContext, Profile, Status},
+    framework::{
+        Candidates, Code, CycleState, Diagnosis, Filter, NodeScore, PostFilterContext, Profile, Refusals, Status,
+    },
     model::{NodeIndex, NodeInfo, PodInfo, Snapshot},
 };
 
@@ -79,10 +81,21 @@ impl Nominated {
         self.nodes.get(uid)
     }
 
+    /// The nodes where room is promised to other pods that matter as much as this one.
+    fn contested(&self, pod: &PodInfo, snapshot: &Snapshot) -> BTreeSet<NodeIndex> {
+        let matter = self.by_node.iter().filter(|(_, pods)| pods.iter().any(|other| matters(other, pod)));
+        matter.filter_map(|(name, _)| snapshot.find(name)).collect()
+    }
+
     /// Pods promised room on a node.
     fn on(&self, node: &str) -> &[Arc<PodInfo>] {
         self.by_node.get(node).map(Vec::as_slice).unwrap_or_default()
     }
+}
+
+/// Whether room that is promised to another pod is out of this one's reach.
+fn matters(other: &PodInfo, pod: &PodInfo) -> bool {
+    other.priority >= pod.priority && other.uid != pod.uid
 }
 
 /// What is tried against.
@@ -118,14 +131,19 @@ impl Cluster<'_> {
             Err(None) => return Err(Failure::Unfit(Box::new(diagnosis), state)),
         };
         let feasible = self.filter(&state, pod, nodes, percent, start, &mut diagnosis).map_err(Failure::Error)?;
-        match feasible[..] {
-            [] => Err(Failure::Unfit(Box::new(diagnosis), state)),
-            [node] => Ok(Chosen { node, state }),
+        let node = match feasible[..] {
+            [] => {
+                diagnosis.blame_tried();
+                return Err(Failure::Unfit(Box::new(diagnosis), state));
+            }
+            [node] => node,
             _ => {
                 let scores = self.score(&mut state, pod, &feasible).map_err(Failure::Error)?;
-                Ok(Chosen { node: best(&scores, random), state })
+                best(&scores, random)
             }
-        }
+        };
+        state.end_of_cycle();
+        Ok(Chosen { node, state })
     }
 
     /// Runs PreFilter. The nodes to try, `None` for all.
@@ -178,47 +196,81 @@ impl Cluster<'_> {
         diagnosis: &mut Diagnosis,
     ) -> Result<Vec<NodeIndex>, Status> {
         let filters = self.filters(state);
-        let mut try_node = |index: NodeIndex| -> Result<bool, Status> {
-            let status = self.fits_with(&filters, state, pod, self.snapshot.node(index));
-            if status.is_success() {
-                return Ok(true);
-            }
-            if !status.is_rejected() {
-                return Err(status);
-            }
-            diagnosis.blame(&status);
-            diagnosis.tried.push((index, status));
-            Ok(false)
-        };
+        let contested = self.nominated.contested(pod, self.snapshot);
+        let mut try_nodes = |nodes| self.try_nodes(&filters, state, pod, nodes, &contested, &mut diagnosis.tried);
         // A promised node goes before all others, so that the room made is used.
         let promised = self.nominated.node_of(&pod.uid).map(AsRef::as_ref).or(pod.nominated_node_name());
         let promised = promised.and_then(|name| self.snapshot.find(name));
         let promised = promised.filter(|index| only.as_ref().is_none_or(|only| only.contains(index)));
-        if let Some(index) = promised
-            && try_node(index)?
-        {
-            return Ok(vec![index]);
+        if let Some(index) = promised {
+            let feasible = try_nodes(vec![index])?;
+            if !feasible.is_empty() {
+                return Ok(feasible);
+            }
         }
         let order = only.as_deref().unwrap_or(self.snapshot.order());
-        let mut feasible = Vec::new();
         if order.is_empty() {
-            return Ok(feasible);
+            return Ok(Vec::new());
         }
         let wanted = enough(order.len(), percent);
         let first = *start % order.len();
+        let mut feasible = Vec::with_capacity(wanted);
         let mut tried = 0;
-        for index in order[first..].iter().chain(&order[..first]) {
-            tried += 1;
-            if Some(*index) != promised && try_node(*index)? {
-                feasible.push(*index);
-                if feasible.len() >= wanted {
-                    break;
-                }
-            }
+        // As many at once as could be enough: one by one would end no sooner.
+        while tried < order.len() && feasible.len() < wanted {
+            let from = (first + tried) % order.len();
+            let most = (wanted - feasible.len()).min(order.len() - tried);
+            let nodes = &order[from..order.len().min(from + most)];
+            tried += nodes.len();
+            feasible.extend(try_nodes(nodes.iter().copied().filter(|index| Some(*index) != promised).collect())?);
         }
         if only.is_none() {
             *start = (first + tried) % order.len();
         }
+        Ok(feasible)
+    }
+
+    /// Runs Filter on these nodes: those that fit.
+    fn try_nodes(
+        self,
+        filters: &[&dyn Filter],
+        state: &CycleState,
+        pod: &PodInfo,
+        mut nodes: Vec<NodeIndex>,
+        contested: &BTreeSet<NodeIndex>,
+        refusals: &mut Refusals,
+    ) -> Result<Vec<NodeIndex>, Status> {
+        let mut apart = Vec::new();
+        if !contested.is_empty() {
+            nodes.retain(|index| {
+                let alone = !contested.contains(index);
+                if !alone {
+                    apart.push(*index);
+                }
+                alone
+            });
+        }
+        let mut fitting = Vec::new();
+        for index in apart {
+            let status = self.fits_with(filters, state, pod, self.snapshot.node(index));
+            if status.is_success() {
+                fitting.push(index);
+            } else if status.is_rejected() {
+                refusals.push(index, status);
+            } else {
+                return Err(status);
+            }
+        }
+        let mut candidates = Candidates::new(self.snapshot, nodes, refusals);
+        for filter in filters {
+            if candidates.nodes().is_empty() {
+                break;
+            }
+            candidates.turn_of(filter.name());
+            filter.filter_batch(state, pod, &mut candidates);
+        }
+        let mut feasible = candidates.finish()?;
+        feasible.extend(fitting);
         Ok(feasible)
     }
 
@@ -241,8 +293,7 @@ impl Cluster<'_> {
         node: &NodeInfo,
     ) -> Status {
         let promised = self.nominated.on(&node.name);
-        let mut matter =
-            promised.iter().filter(|other| other.priority >= pod.priority && other.uid != pod.uid).peekable();
+        let mut matter = promised.iter().filter(|other| matters(other, pod)).peekable();
         if matter.peek().is_some() {
             let (mut state, mut node) = (state.clone(), node.clone());
             for other in matter {
@@ -313,9 +364,7 @@ impl Cluster<'_> {
                 continue;
             }
             let named = |status: Status| status.from_plugin(plugin.name());
-            for score in &mut scores {
-                score.score = plugin.score(state, pod, self.snapshot.node(score.node)).map_err(named)?;
-            }
+            plugin.score_batch(state, pod, self.snapshot, &mut scores).map_err(named)?;
             plugin.normalize(state, pod, &mut scores).map_err(named)?;
             for (total, score) in totals.iter_mut().zip(&scores) {
                 if !(crate::framework::MIN_SCORE..=crate::framework::MAX_SCORE).contains(&score.score) {
@@ -344,19 +393,11 @@ fn run(filters: &[&dyn Filter], state: &CycleState, pod: &PodInfo, node: &NodeIn
 
 /// One of the nodes with the highest score, all alike likely.
 fn best(scores: &[NodeScore], random: &mut StdRng) -> NodeIndex {
-    let mut best = scores[0];
-    let mut ties = 1_u32;
-    for score in &scores[1..] {
-        if score.score > best.score {
-            (best, ties) = (*score, 1);
-        } else if score.score == best.score {
-            ties += 1;
-            if random.random_range(0..ties) == 0 {
-                best = *score;
-            }
-        }
-    }
-    best.node
+    let highest = scores.iter().map(|score| score.score).max().unwrap_or_default();
+    let mut among = scores.iter().filter(|score| score.score == highest);
+    let ties = among.clone().count();
+    let at = if ties > 1 { random.random_range(0..ties) } else { 0 };
+    among.nth(at).expect("the highest score is one of them").node
 }
 
 #[cfg(test)]

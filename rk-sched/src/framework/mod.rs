@@ -6,9 +6,13 @@
 //! the wait that `Permit` asked for, [`PreBind`], [`Bind`], [`PostBind`]. What plugins have to
 //! tell each other in between is in the pod's [`CycleState`]; what they answer is a [`Status`].
 //!
+//! [`Filter`] and [`Score`] have a batch form, which sees many nodes at once and their state as columns
+//! ([`Columns`](crate::model::Columns)); a plugin may write it for speed, else it is made of the form per node.
+//!
 //! A plugin implements [`Plugin`] and the traits of its extension points, and is
 //! [registered](Registration) in a [`Profile`] at those points.
 
+mod batch;
 mod event;
 mod plugin;
 mod profile;
@@ -16,6 +20,7 @@ mod state;
 mod status;
 mod waiting;
 
+pub use batch::Candidates;
 pub use event::{ClusterEvent, Hint};
 pub use plugin::{
     Bind, BindContext, Filter, MAX_SCORE, MIN_SCORE, NodeScore, Permit, PermitAnswer, Plugin, PostBind, PostFilter,
@@ -25,5 +30,5 @@ pub use plugin::{
 pub(crate) use profile::Enabled;
 pub use profile::{Profile, Registration};
 pub use state::CycleState;
-pub use status::{Code, Diagnosis, Status};
+pub use status::{Code, Diagnosis, Refusals, Status};
 pub use waiting::{Waited, WaitingPods};

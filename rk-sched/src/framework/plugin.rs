@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use rk_api::{Client, EventRecorder};
 
-use super::{ClusterEvent, CycleState, Diagnosis, Hint, Status};
+use super::{Candidates, ClusterEvent, CycleState, Diagnosis, Hint, Status};
 use crate::{
     cycle::Cluster,
     model::{NodeIndex, NodeInfo, PodInfo, Snapshot},
@@ -65,6 +65,12 @@ pub trait PreFilter: Plugin {
 pub trait Filter: Plugin {
     /// Success, or why not.
     fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Status;
+
+    /// The batch form: takes the nodes out of `nodes` that [`Filter::filter`] refuses, with the same answers. By default it asks for one after the
+    /// other.
+    fn filter_batch(&self, state: &CycleState, pod: &PodInfo, nodes: &mut Candidates<'_>) {
+        nodes.keep(|node| self.filter(state, pod, node));
+    }
 }
 
 /// Tries to make room when no node will do.
@@ -118,6 +124,23 @@ pub trait Score: Plugin {
     /// # Errors
     /// The plugin failed.
     fn score(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<i64, Status>;
+
+    /// The batch form: sets the score of each node to that of [`Score::score`]. By default it asks for one after the other.
+    ///
+    /// # Errors
+    /// The plugin failed.
+    fn score_batch(
+        &self,
+        state: &CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        scores: &mut [NodeScore],
+    ) -> Result<(), Status> {
+        for score in scores {
+            score.score = self.score(state, pod, snapshot.node(score.node))?;
+        }
+        Ok(())
+    }
 
     /// Brings the scores of all nodes to the common scale. By default they are on it already.
     ///

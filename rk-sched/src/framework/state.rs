@@ -7,10 +7,18 @@ use std::any::{Any, TypeId};
 #[derive(Default, Clone)]
 pub struct CycleState {
     // A handful of entries: a scan beats a hash.
-    slots: Vec<(TypeId, Box<dyn Slot>)>,
+    slots: Vec<Entry>,
     /// Bits of the plugins whose Filter, or Score, has nothing to do for this pod.
     pub(crate) skip_filter: u64,
     pub(crate) skip_score: u64,
+}
+
+#[derive(Clone)]
+struct Entry {
+    id: TypeId,
+    data: Box<dyn Slot>,
+    /// It goes once the pod has its node.
+    brief: bool,
 }
 
 trait Slot: Any + Send + Sync {
@@ -42,26 +50,41 @@ impl Clone for Box<dyn Slot> {
 impl CycleState {
     /// Puts data in, in place of earlier data of the type.
     pub fn insert<T: Any + Clone + Send + Sync>(&mut self, data: T) {
+        self.put(data, false);
+    }
+
+    /// As [`CycleState::insert`], for data that Filter and Score alone need: it is dropped once the pod has its node, so that pods that are being
+    /// bound don't hold it.
+    pub fn insert_brief<T: Any + Clone + Send + Sync>(&mut self, data: T) {
+        self.put(data, true);
+    }
+
+    fn put<T: Any + Clone + Send + Sync>(&mut self, data: T, brief: bool) {
         let id = TypeId::of::<T>();
-        let slot: Box<dyn Slot> = Box::new(data);
-        match self.slots.iter_mut().find(|(known, _)| *known == id) {
-            Some((_, old)) => *old = slot,
-            None => self.slots.push((id, slot)),
+        let entry = Entry { id, data: Box::new(data), brief };
+        match self.slots.iter_mut().find(|known| known.id == id) {
+            Some(old) => *old = entry,
+            None => self.slots.push(entry),
         }
+    }
+
+    /// Drops what was put in for Filter and Score alone.
+    pub(crate) fn end_of_cycle(&mut self) {
+        self.slots.retain(|entry| !entry.brief);
     }
 
     /// The data of a type.
     pub fn get<T: Any>(&self) -> Option<&T> {
         let id = TypeId::of::<T>();
-        let (_, slot) = self.slots.iter().find(|(known, _)| *known == id)?;
-        (**slot).as_any().downcast_ref()
+        let entry = self.slots.iter().find(|known| known.id == id)?;
+        (*entry.data).as_any().downcast_ref()
     }
 
     /// The data of a type, to change it.
     pub fn get_mut<T: Any>(&mut self) -> Option<&mut T> {
         let id = TypeId::of::<T>();
-        let (_, slot) = self.slots.iter_mut().find(|(known, _)| *known == id)?;
-        (**slot).as_any_mut().downcast_mut()
+        let entry = self.slots.iter_mut().find(|known| known.id == id)?;
+        (*entry.data).as_any_mut().downcast_mut()
     }
 }
 
@@ -86,5 +109,14 @@ mod tests {
         assert_eq!((state.get::<u32>(), state.get::<&str>()), (Some(&5), Some(&"text")));
         assert_eq!((other.get::<u32>(), other.get::<&str>()), (Some(&6), Some(&"another")));
         assert_eq!(state.get::<i8>(), None);
+    }
+
+    #[test]
+    fn brief_data_goes_at_the_end_of_the_cycle() {
+        let mut state = CycleState::default();
+        state.insert(5_u32);
+        state.insert_brief("text");
+        state.end_of_cycle();
+        assert_eq!((state.get::<u32>(), state.get::<&str>()), (Some(&5), None));
     }
 }

@@ -137,13 +137,73 @@ impl fmt::Display for Status {
     }
 }
 
+/// Nodes that were refused, each with the answer it got. Equal answers are kept once: there are thousands of nodes, and few reasons.
+#[derive(Debug, Clone, Default)]
+pub struct Refusals {
+    statuses: Vec<Status>,
+    nodes: Vec<(NodeIndex, u32)>,
+}
+
+/// Answers further back than this are not looked at for an equal one.
+const RECENT: usize = 16;
+
+impl Refusals {
+    /// Adds a node.
+    pub fn push(&mut self, node: NodeIndex, status: Status) {
+        let status = self.status(status);
+        self.note(node, status);
+    }
+
+    /// The number of an answer.
+    pub(super) fn status(&mut self, status: Status) -> u32 {
+        let recent = self.statuses.iter().rev().take(RECENT).position(|known| *known == status);
+        let at = recent.map_or(self.statuses.len(), |back| self.statuses.len() - 1 - back);
+        if recent.is_none() {
+            self.statuses.push(status);
+        }
+        u32::try_from(at).unwrap_or(u32::MAX)
+    }
+
+    /// Adds a node with the answer of a number.
+    pub(super) fn note(&mut self, node: NodeIndex, status: u32) {
+        self.nodes.push((node, status));
+    }
+
+    /// How many nodes there are.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether no node was refused.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The nodes with their answers.
+    pub fn iter(&self) -> impl Iterator<Item = (NodeIndex, &Status)> {
+        self.nodes.iter().map(|(node, status)| (*node, &self.statuses[*status as usize]))
+    }
+
+    /// The answer of a node.
+    pub fn get(&self, node: NodeIndex) -> Option<&Status> {
+        self.iter().find(|(known, _)| *known == node).map(|(_, status)| status)
+    }
+
+    /// The different answers, and how many nodes got each.
+    pub fn counts(&self) -> impl Iterator<Item = (&Status, usize)> {
+        let mut counts = vec![0; self.statuses.len()];
+        self.nodes.iter().for_each(|(_, status)| counts[*status as usize] += 1);
+        self.statuses.iter().zip(counts)
+    }
+}
+
 /// Why a pod found no node.
 #[derive(Debug, Clone)]
 pub struct Diagnosis {
     /// How many nodes there were.
     pub nodes: usize,
     /// The answers of the nodes that were tried.
-    pub tried: Vec<(NodeIndex, Status)>,
+    pub tried: Refusals,
     /// The answer for nodes that were left out.
     pub others: Status,
     /// The plugins that said no; events that may change their mind bring the pod back.
@@ -160,13 +220,20 @@ impl Diagnosis {
     pub(crate) fn new(nodes: usize) -> Self {
         Self {
             nodes,
-            tried: Vec::new(),
+            tried: Refusals::default(),
             others: Status::new(Code::UnschedulableAndUnresolvable),
             plugins: BTreeSet::new(),
             pending: BTreeSet::new(),
             pre_filter: String::new(),
             post_filter: String::new(),
         }
+    }
+
+    /// Notes the plugins that refused the nodes that were tried.
+    pub(crate) fn blame_tried(&mut self) {
+        let statuses = std::mem::take(&mut self.tried.statuses);
+        statuses.iter().for_each(|status| self.blame(status));
+        self.tried.statuses = statuses;
     }
 
     /// Notes which plugin said no.
@@ -188,8 +255,10 @@ impl fmt::Display for Diagnosis {
         write!(f, "0/{} nodes are available:", self.nodes)?;
         if self.pre_filter.is_empty() {
             let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-            for reason in self.tried.iter().flat_map(|(_, status)| status.reasons()) {
-                *counts.entry(reason).or_default() += 1;
+            for (status, nodes) in self.tried.counts() {
+                for reason in status.reasons() {
+                    *counts.entry(reason).or_default() += nodes;
+                }
             }
             let left_out = self.nodes.saturating_sub(self.tried.len());
             if left_out > 0 {
@@ -218,10 +287,10 @@ mod tests {
     fn a_diagnosis_reads_as_in_kubernetes() {
         let mut diagnosis = Diagnosis::new(5);
         for node in 0..3 {
-            diagnosis.tried.push((NodeIndex(node), Status::unschedulable("Insufficient cpu")));
+            diagnosis.tried.push(NodeIndex(node), Status::unschedulable("Insufficient cpu"));
         }
         for node in 3..5 {
-            diagnosis.tried.push((NodeIndex(node), Status::unresolvable("node(s) had untolerated taint(s)")));
+            diagnosis.tried.push(NodeIndex(node), Status::unresolvable("node(s) had untolerated taint(s)"));
         }
         diagnosis.post_filter = "preemption: 0/5 nodes are available: 2 Preemption is not helpful for scheduling, \
              3 No preemption victims found for incoming pod."
@@ -232,5 +301,17 @@ mod tests {
              are available: 2 Preemption is not helpful for scheduling, 3 No preemption victims found for incoming pod."
         );
         assert_eq!(Diagnosis::new(0).to_string(), "no nodes available to schedule pods");
+    }
+
+    #[test]
+    fn equal_refusals_are_kept_once() {
+        let mut refusals = Refusals::default();
+        for node in 0..40 {
+            refusals.push(NodeIndex(node), Status::unschedulable(format!("reason {}", node % 2)));
+        }
+        assert_eq!((refusals.len(), refusals.statuses.len()), (40, 2));
+        assert_eq!(refusals.get(NodeIndex(7)), Some(&Status::unschedulable("reason 1")));
+        assert_eq!(refusals.get(NodeIndex(40)), None);
+        assert!(refusals.counts().all(|(_, nodes)| nodes == 20));
     }
 }

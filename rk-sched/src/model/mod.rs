@@ -4,10 +4,13 @@
 //! [`Snapshot`] holds them all and is changed in place as pods and nodes come and go (its cost is
 //! that of the change): a scheduling cycle borrows it, nothing is copied. Pods that look alike to
 //! other pods share a [`PodClass`], so that questions about "all pods with such labels" are asked
-//! once per class.
+//! once per class. What plugins read of many nodes is in [`Columns`]; what they counted for one pod and
+//! can bring up to date for the next is kept in `memo`.
 
 mod affinity;
 mod class;
+mod columns;
+mod memo;
 mod node;
 mod pod;
 mod resources;
@@ -18,6 +21,7 @@ mod workloads;
 
 pub use affinity::{NamespaceLabels, NodeAffinity, NodeTerm, PodAffinity, PodTerm, tolerates, untolerated};
 pub use class::{ClassId, ClassKey, PodClass};
+pub use columns::{Columns, Mark};
 pub use node::{NodeInfo, PodEntry};
 pub use pod::{HostPort, PodInfo};
 pub use resources::{DEFAULT_MEMORY, DEFAULT_MILLI_CPU, Resources, pod_requests, pod_requests_nonzero};
@@ -27,3 +31,4 @@ pub use volumes::{Volumes, claims_of};
 pub use workloads::{Budget, Workloads};
 
 pub(crate) use class::Classes;
+pub(crate) use memo::{Lazily, Placement};

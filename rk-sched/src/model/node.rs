@@ -116,10 +116,20 @@ impl NodeInfo {
     /// Takes a pod off the node.
     pub fn remove_pod(&mut self, uid: &str) -> Option<PodEntry> {
         let at = self.pods.iter().position(|entry| entry.pod.uid.as_ref() == uid)?;
+        Some(self.take(at))
+    }
+
+    /// As `remove_pod`, of this very pod: pointers are compared sooner than names.
+    pub(crate) fn remove_same(&mut self, pod: &Arc<PodInfo>) -> Option<PodEntry> {
+        let at = self.pods.iter().position(|entry| Arc::ptr_eq(&entry.pod, pod))?;
+        Some(self.take(at))
+    }
+
+    fn take(&mut self, at: usize) -> PodEntry {
         let entry = self.pods.swap_remove(at);
         self.requested.subtract(&entry.pod.requests);
         self.nonzero_milli_cpu -= entry.pod.nonzero_milli_cpu;
         self.nonzero_memory -= entry.pod.nonzero_memory;
-        Some(entry)
+        entry
     }
 }

@@ -54,7 +54,7 @@ pub struct PodInfo {
     /// What it wants of the node.
     pub node_affinity: NodeAffinity,
     /// What it wants of pods nearby.
-    pub pod_affinity: PodAffinity,
+    pub pod_affinity: Arc<PodAffinity>,
 }
 
 /// The spec of a pod, or an empty one in its place.
@@ -66,6 +66,13 @@ fn spec_of(pod: &Pod) -> &PodSpec {
 fn labels_of(pod: &Pod) -> &BTreeMap<String, String> {
     static NONE: BTreeMap<String, String> = BTreeMap::new();
     pod.metadata.labels.as_ref().unwrap_or(&NONE)
+}
+
+/// Most pods have no terms, and share that.
+fn affinity_of(spec: &PodSpec, namespace: &str, labels: &BTreeMap<String, String>) -> Arc<PodAffinity> {
+    static NONE: LazyLock<Arc<PodAffinity>> = LazyLock::new(Arc::default);
+    let affinity = PodAffinity::new(spec.affinity.as_ref(), namespace, labels);
+    if affinity.is_empty() { Arc::clone(&NONE) } else { Arc::new(affinity) }
 }
 
 impl PodInfo {
@@ -84,7 +91,7 @@ impl PodInfo {
             host_ports: host_ports(spec),
             priority: spec.priority.unwrap_or(0),
             node_affinity: NodeAffinity::new(spec),
-            pod_affinity: PodAffinity::new(spec.affinity.as_ref(), &namespace, labels_of(&pod)),
+            pod_affinity: affinity_of(spec, &namespace, labels_of(&pod)),
             namespace,
             pod,
         }

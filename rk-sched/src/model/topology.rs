@@ -20,7 +20,7 @@ pub struct Topology {
 const NOWHERE: PlaceId = PlaceId::MAX;
 
 impl Topology {
-    pub(super) fn new<'a>(key: &str, slots: usize, nodes: impl Iterator<Item = (NodeIndex, &'a NodeInfo)>) -> Self {
+    pub(crate) fn new<'a>(key: &str, slots: usize, nodes: impl Iterator<Item = (NodeIndex, &'a NodeInfo)>) -> Self {
         let mut ids: HashMap<&str, PlaceId> = HashMap::new();
         let mut topology = Self { key: Arc::from(key), places: Vec::new(), of_node: vec![NOWHERE; slots] };
         for (index, node) in nodes {

@@ -3,8 +3,10 @@
 use std::{borrow::Cow, sync::Arc};
 
 use crate::{
-    framework::{ClusterEvent, CycleState, Filter, Hint, MAX_SCORE, Plugin, Score, Status},
-    model::{NodeInfo, PodInfo, Resources},
+    framework::{
+        Candidates, ClusterEvent, Code, CycleState, Filter, Hint, MAX_SCORE, NodeScore, Plugin, Score, Status,
+    },
+    model::{NodeIndex, NodeInfo, PodInfo, Resources, Snapshot},
 };
 
 /// A resource that is scored, with its weight among the scored ones.
@@ -123,46 +125,92 @@ impl Plugin for NodeResourcesFit {
     }
 }
 
+/// What a node lacks for a pod.
+struct Lacks;
+
+impl Lacks {
+    const PODS: u32 = 1;
+    const CPU: u32 = 2;
+    const MEMORY: u32 = 4;
+    const EPHEMERAL_STORAGE: u32 = 8;
+    /// It would lack something even if it were empty: no preemption helps.
+    const EVEN_EMPTY: u32 = 16;
+
+    const REASONS: [(u32, &str); 4] = [
+        (Self::PODS, "Too many pods"),
+        (Self::CPU, "Insufficient cpu"),
+        (Self::MEMORY, "Insufficient memory"),
+        (Self::EPHEMERAL_STORAGE, "Insufficient ephemeral-storage"),
+    ];
+
+    /// Of the resources that every node has, by what is free of them.
+    fn of(wanted: &Resources, pods: i64, milli_cpu: i64, memory: i64, ephemeral_storage: i64) -> u32 {
+        let short = |wanted: i64, free: i64, lack: u32| if wanted > 0 && wanted > free { lack } else { 0 };
+        short(1, pods, Self::PODS)
+            | short(wanted.milli_cpu, milli_cpu, Self::CPU)
+            | short(wanted.memory, memory, Self::MEMORY)
+            | short(wanted.ephemeral_storage, ephemeral_storage, Self::EPHEMERAL_STORAGE)
+    }
+
+    fn explain(lacks: u32) -> Status {
+        let reasons = Self::REASONS.iter().filter(|(lack, _)| lacks & lack != 0);
+        let status = reasons.fold(Status::new(Code::Unschedulable), |status, (_, reason)| status.because(*reason));
+        if lacks & Self::EVEN_EMPTY != 0 { status.made_unresolvable() } else { status }
+    }
+}
+
 impl Filter for NodeResourcesFit {
     fn filter(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Status {
-        let (wanted, free) = (&pod.requests, |total: i64, used: i64| total - used);
-        let mut refusal: Option<Status> = None;
-        let mut refuse = |reason: Cow<'static, str>| {
-            refusal = Some(match refusal.take() {
-                None => Status::unschedulable(reason),
-                Some(status) => status.because(reason),
-            });
-        };
-        if node.pods.len() as i64 + 1 > node.allowed_pods {
-            refuse("Too many pods".into());
+        let (wanted, all, used) = (&pod.requests, &node.allocatable, &node.requested);
+        let lacks = Lacks::of(
+            wanted,
+            node.allowed_pods - node.pods.len() as i64,
+            all.milli_cpu - used.milli_cpu,
+            all.memory - used.memory,
+            all.ephemeral_storage - used.ephemeral_storage,
+        );
+        let counted = wanted.scalars.iter().filter(|(name, amount)| *amount > 0 && !self.ignores(name));
+        let mut scalars = counted.filter(|(name, amount)| *amount > all.get(name) - used.get(name)).peekable();
+        if lacks == 0 && scalars.peek().is_none() {
+            return Status::success();
         }
-        let (all, used) = (&node.allocatable, &node.requested);
-        if wanted.milli_cpu > 0 && wanted.milli_cpu > free(all.milli_cpu, used.milli_cpu) {
-            refuse("Insufficient cpu".into());
-        }
-        if wanted.memory > 0 && wanted.memory > free(all.memory, used.memory) {
-            refuse("Insufficient memory".into());
-        }
-        if wanted.ephemeral_storage > 0
-            && wanted.ephemeral_storage > free(all.ephemeral_storage, used.ephemeral_storage)
-        {
-            refuse("Insufficient ephemeral-storage".into());
-        }
-        for (name, amount) in &wanted.scalars {
-            if *amount == 0 || self.ignores(name) {
-                continue;
-            }
-            if *amount > free(all.get(name), used.get(name)) {
-                refuse(format!("Insufficient {name}").into());
-            }
-        }
-        match refusal {
-            None => Status::success(),
-            // Where the node is too small even if empty, no preemption helps.
-            Some(status) if !self.could_fit(pod, all) => status.made_unresolvable(),
-            Some(status) => status,
-        }
+        let even_empty = if self.could_fit(pod, all) { 0 } else { Lacks::EVEN_EMPTY };
+        let status = Lacks::explain(lacks | even_empty);
+        scalars.fold(status, |status, (name, _)| status.because(format!("Insufficient {name}")))
     }
+
+    fn filter_batch(&self, state: &CycleState, pod: &PodInfo, nodes: &mut Candidates<'_>) {
+        let wanted = &pod.requests;
+        if wanted.ephemeral_storage > 0 || wanted.scalars.iter().any(|(_, amount)| *amount > 0) {
+            return nodes.keep(|node| self.filter(state, pod, node));
+        }
+        let columns = nodes.columns();
+        let code = |node: NodeIndex| {
+            let at = node.slot();
+            let (milli_cpu, memory) = (columns.allocatable_milli_cpu[at], columns.allocatable_memory[at]);
+            let free_cpu = milli_cpu - columns.requested_milli_cpu[at];
+            let lacks =
+                Lacks::of(wanted, columns.free_pods[at], free_cpu, memory - columns.requested_memory[at], i64::MAX);
+            if lacks != 0 && (wanted.milli_cpu > milli_cpu || wanted.memory > memory) {
+                lacks | Lacks::EVEN_EMPTY
+            } else {
+                lacks
+            }
+        };
+        nodes.keep_coded(code, Lacks::explain);
+    }
+}
+
+/// How many hundredths of `total` the part is, rounded down.
+fn percent(part: i64, total: i64) -> i64 {
+    match part.checked_mul(MAX_SCORE) {
+        Some(product) => product / total,
+        None => i64::try_from(i128::from(part) * i128::from(MAX_SCORE) / i128::from(total)).unwrap_or(MAX_SCORE),
+    }
+}
+
+fn least_allocated(asked: i64, total: i64) -> i64 {
+    if asked > total { 0 } else { percent(total - asked, total) }
 }
 
 /// The curve's score at a utilisation, on straight lines between its points and on the scale of nodes' scores.
@@ -188,12 +236,11 @@ impl Score for NodeResourcesFit {
                 continue;
             }
             let score = match &self.strategy {
-                ScoringStrategy::LeastAllocated if asked > total => 0,
-                ScoringStrategy::LeastAllocated => (total - asked) * MAX_SCORE / total,
+                ScoringStrategy::LeastAllocated => least_allocated(asked, total),
                 // A node can be asked for more than it has, as pods without requests count here.
-                ScoringStrategy::MostAllocated => asked.min(total) * MAX_SCORE / total,
+                ScoringStrategy::MostAllocated => percent(asked.min(total), total),
                 ScoringStrategy::RequestedToCapacityRatio(points) => {
-                    let utilisation = if asked > total { 100 } else { asked * 100 / total };
+                    let utilisation = percent(asked.min(total), total);
                     on_curve(points, utilisation)
                 }
             };
@@ -210,5 +257,46 @@ impl Score for NodeResourcesFit {
             ScoringStrategy::RequestedToCapacityRatio(_) => (sum as f64 / weights as f64).round() as i64,
             _ => sum / weights,
         })
+    }
+
+    fn score_batch(
+        &self,
+        state: &CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        scores: &mut [NodeScore],
+    ) -> Result<(), Status> {
+        let columns = snapshot.columns();
+        let column = |resource: &ResourceSpec| match resource.name.as_ref() {
+            "cpu" => Some((
+                &columns.nonzero_milli_cpu,
+                &columns.allocatable_milli_cpu,
+                pod.nonzero_milli_cpu,
+                resource.weight,
+            )),
+            "memory" => {
+                Some((&columns.nonzero_memory, &columns.allocatable_memory, pod.nonzero_memory, resource.weight))
+            }
+            _ => None,
+        };
+        let read: Option<Vec<_>> = self.resources.iter().map(column).collect();
+        let Some(read) = read.filter(|_| self.strategy == ScoringStrategy::LeastAllocated) else {
+            for score in scores {
+                score.score = self.score(state, pod, snapshot.node(score.node))?;
+            }
+            return Ok(());
+        };
+        for score in scores {
+            let at = score.node.slot();
+            let (mut sum, mut weights) = (0, 0);
+            for (asked, total, own, weight) in &read {
+                if total[at] != 0 {
+                    sum += least_allocated(asked[at] + own, total[at]) * weight;
+                    weights += weight;
+                }
+            }
+            score.score = if weights == 0 { 0 } else { sum / weights };
+        }
+        Ok(())
     }
 }

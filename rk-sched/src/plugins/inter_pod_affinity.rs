@@ -1,12 +1,16 @@
 //! InterPodAffinity: the pod's terms on other pods, and theirs on it.
 
-use std::sync::Arc;
+mod counts;
 
+use std::{iter, sync::Arc};
+
+use self::counts::{FITS, Preferred, Required, Shown, asks, explain};
 use crate::{
     framework::{
-        ClusterEvent, CycleState, Filter, Hint, MAX_SCORE, NodeScore, Plugin, PreFilter, PreScore, Score, Status,
+        Candidates, ClusterEvent, CycleState, Filter, Hint, MAX_SCORE, NodeScore, Plugin, PreFilter, PreScore, Score,
+        Status,
     },
-    model::{NamespaceLabels, NodeIndex, NodeInfo, PodInfo, PodTerm, Snapshot, Topology},
+    model::{ClassKey, NodeIndex, NodeInfo, PodClass, PodInfo, PodTerm, Snapshot},
 };
 
 /// Only nodes near the pods that this one must be near, and not near those it must not be near or that must not be near it;
@@ -21,66 +25,6 @@ impl Default for InterPodAffinity {
     fn default() -> Self {
         Self { hard_affinity_weight: 1 }
     }
-}
-
-/// Counts, or scores, by place, of several topologies.
-#[derive(Clone, Default)]
-struct Places(Vec<(Arc<Topology>, Vec<i64>)>);
-
-impl Places {
-    fn of(&mut self, key: &str, snapshot: &Snapshot) -> usize {
-        self.0.iter().position(|(topology, _)| topology.key.as_ref() == key).unwrap_or_else(|| {
-            let topology = snapshot.topology(key);
-            let counts = topology.counts();
-            self.0.push((topology, counts));
-            self.0.len() - 1
-        })
-    }
-
-    /// Adds `by` at the node's place. `false` if it has none.
-    fn add(&mut self, at: usize, node: NodeIndex, by: i64) -> bool {
-        let (topology, counts) = &mut self.0[at];
-        let Some(place) = topology.place(node) else { return false };
-        counts[place as usize] += by;
-        true
-    }
-
-    fn get(&self, key: &str, node: NodeIndex) -> Option<i64> {
-        let (topology, counts) = self.0.iter().find(|(topology, _)| topology.key.as_ref() == key)?;
-        Some(counts[topology.place(node)? as usize])
-    }
-
-    /// As `add`, for a topology that is known already.
-    fn add_known(&mut self, key: &str, node: NodeIndex, by: i64) {
-        if let Some(at) = self.0.iter().position(|(topology, _)| topology.key.as_ref() == key) {
-            self.add(at, node, by);
-        }
-    }
-
-    fn all_zero(&self) -> bool {
-        self.0.iter().all(|(_, counts)| counts.iter().all(|count| *count == 0))
-    }
-}
-
-/// What Filter needs.
-#[derive(Clone)]
-struct Required {
-    namespaces: Arc<NamespaceLabels>,
-    /// Pods that this one must be near.
-    near: Places,
-    /// Pods that this one must not be near, one list per term.
-    far: Vec<Places>,
-    /// Pods that must not be near this one.
-    unwelcoming: Places,
-}
-
-/// What Score needs.
-#[derive(Clone)]
-struct Preferred(Places);
-
-/// Whether a pod is one that all terms mean.
-fn all_match(terms: &[PodTerm], pod: &PodInfo, namespaces: &NamespaceLabels) -> bool {
-    !terms.is_empty() && terms.iter().all(|term| term.matches(&pod.namespace, pod.labels(), namespaces))
 }
 
 impl Plugin for InterPodAffinity {
@@ -119,48 +63,22 @@ impl PreFilter for InterPodAffinity {
         pod: &PodInfo,
         snapshot: &Snapshot,
     ) -> Result<Option<Vec<Arc<str>>>, Status> {
-        let affinity = &pod.pod_affinity;
-        let asks = !affinity.required.is_empty() || !affinity.required_anti.is_empty();
-        let (mut near, mut unwelcoming) = (Places::default(), Places::default());
-        let mut far: Vec<Places> = vec![Places::default(); affinity.required_anti.len()];
-        let near_at: Vec<usize> = affinity.required.iter().map(|t| near.of(&t.topology_key, snapshot)).collect();
-        for (term, places) in affinity.required_anti.iter().zip(&mut far) {
-            places.of(&term.topology_key, snapshot);
-        }
-        for class in snapshot.classes() {
-            let key = &class.key;
-            let means = |term: &PodTerm| term.matches(&key.namespace, &key.labels, snapshot.namespaces());
-            for term in &key.affinity.required_anti {
-                if term.matches(&pod.namespace, pod.labels(), snapshot.namespaces()) {
-                    let at = unwelcoming.of(&term.topology_key, snapshot);
-                    for (node, count) in &class.nodes {
-                        unwelcoming.add(at, *node, i64::from(*count));
-                    }
-                }
-            }
-            if !asks {
-                continue;
-            }
-            if !affinity.required.is_empty() && affinity.required.iter().all(means) {
-                for (node, count) in &class.nodes {
-                    for at in &near_at {
-                        near.add(*at, *node, i64::from(*count));
-                    }
-                }
-            }
-            for (term, places) in affinity.required_anti.iter().zip(&mut far) {
-                if means(term) {
-                    for (node, count) in &class.nodes {
-                        places.add(0, *node, i64::from(*count));
-                    }
-                }
-            }
-        }
-        if !asks && unwelcoming.0.is_empty() {
+        if !asks(pod) && snapshot.classes_with_required_anti_affinity().next().is_none() {
             return Err(Status::skip());
         }
-        let namespaces = Arc::clone(snapshot.namespaces());
-        state.insert(Required { namespaces, near, far, unwelcoming });
+        let required = snapshot.recall(
+            |class: &ClassKey| class.is_of(pod),
+            || ClassKey::of(pod),
+            || Required::new(pod, snapshot),
+            |required, placement| {
+                let nodes = iter::once((placement.node, placement.by));
+                required.count(pod, Shown::class(&placement.class), nodes, Some(snapshot));
+            },
+        );
+        if !asks(pod) && required.unwelcoming.is_empty() {
+            return Err(Status::skip());
+        }
+        state.insert_brief(required);
         Ok(None)
     }
 
@@ -174,102 +92,89 @@ impl PreFilter for InterPodAffinity {
 }
 
 fn change(state: &mut CycleState, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, by: i64) {
-    let Some(required) = state.get_mut::<Required>() else { return };
-    let affinity = &pod.pod_affinity;
-    for term in &other.pod_affinity.required_anti {
-        if term.matches(&pod.namespace, pod.labels(), &required.namespaces) {
-            required.unwelcoming.add_known(&term.topology_key, node.index, by);
-        }
-    }
-    if all_match(&affinity.required, other, &required.namespaces) {
-        for term in &affinity.required {
-            required.near.add_known(&term.topology_key, node.index, by);
-        }
-    }
-    for (term, places) in affinity.required_anti.iter().zip(&mut required.far) {
-        if term.matches(&other.namespace, other.labels(), &required.namespaces) {
-            places.add_known(&term.topology_key, node.index, by);
-        }
-    }
-}
-
-impl Required {
-    fn is_near(&self, pod: &PodInfo, node: &NodeInfo) -> bool {
-        let terms = &pod.pod_affinity.required;
-        let mut there = true;
-        for term in terms {
-            match self.near.get(&term.topology_key, node.index) {
-                None => return false,
-                Some(count) => there &= count > 0,
-            }
-        }
-        // The first of a group whose members are to be near each other may go anywhere.
-        there || (self.near.all_zero() && all_match(terms, pod, &self.namespaces))
+    if let Some(required) = state.get_mut::<Arc<Required>>() {
+        Arc::make_mut(required).count(pod, Shown::pod(other), iter::once((node.index, by)), None);
     }
 }
 
 impl Filter for InterPodAffinity {
-    fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Status {
-        let Some(required) = state.get::<Required>() else { return Status::success() };
-        let affinity = &pod.pod_affinity;
-        if !required.is_near(pod, node) {
-            return Status::unresolvable("node(s) didn't match pod affinity rules");
-        }
-        let close = |(term, places): (&PodTerm, &Places)| {
-            places.get(&term.topology_key, node.index).is_some_and(|count| count > 0)
-        };
-        if affinity.required_anti.iter().zip(&required.far).any(close) {
-            return Status::unschedulable("node(s) didn't match pod anti-affinity rules");
-        }
-        let unwelcome = required.unwelcoming.0.iter();
-        if unwelcome
-            .into_iter()
-            .any(|(topology, counts)| topology.place(node.index).is_some_and(|place| counts[place as usize] > 0))
-        {
-            return Status::unschedulable("node(s) didn't satisfy existing pods anti-affinity rules");
-        }
-        Status::success()
+    fn filter(&self, state: &CycleState, _pod: &PodInfo, node: &NodeInfo) -> Status {
+        let code = state.get::<Arc<Required>>().map_or(FITS, |required| required.code(node.index));
+        if code == FITS { Status::success() } else { explain(code) }
     }
+
+    fn filter_batch(&self, state: &CycleState, _pod: &PodInfo, nodes: &mut Candidates<'_>) {
+        if let Some(required) = state.get::<Arc<Required>>() {
+            nodes.keep_coded(|node| required.code(node), explain);
+        }
+    }
+}
+
+/// Pods of one class get the same points from a plugin with the same weight.
+struct PreferredKey {
+    class: ClassKey,
+    hard_affinity_weight: i64,
 }
 
 impl PreScore for InterPodAffinity {
     fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, snapshot: &Snapshot, _nodes: &[NodeIndex]) -> Status {
-        let mut scores = Places::default();
         let own = &pod.pod_affinity;
-        let namespaces = snapshot.namespaces();
-        for class in snapshot.classes() {
-            let key = &class.key;
-            let about_them = |term: &PodTerm| term.matches(&key.namespace, &key.labels, namespaces);
-            let about_us = |term: &PodTerm| term.matches(&pod.namespace, pod.labels(), namespaces);
-            let ours = own.preferred.iter().map(|(weight, term)| (*weight, term));
-            let ours = ours.chain(own.preferred_anti.iter().map(|(weight, term)| (-weight, term)));
-            let theirs = key.affinity.preferred.iter().map(|(weight, term)| (*weight, term));
-            let theirs = theirs.chain(key.affinity.preferred_anti.iter().map(|(weight, term)| (-weight, term)));
-            let hard = key.affinity.required.iter().map(|term| (self.hard_affinity_weight, term));
-            let counted = ours.filter(|(_, term)| about_them(term));
-            for (weight, term) in counted.chain(theirs.chain(hard).filter(|(_, term)| about_us(term))) {
-                if weight == 0 {
-                    continue;
-                }
-                let at = scores.of(&term.topology_key, snapshot);
-                for (node, count) in &class.nodes {
-                    scores.add(at, *node, weight * i64::from(*count));
-                }
-            }
-        }
-        if scores.0.is_empty() {
+        let prefers = !own.preferred.is_empty() || !own.preferred_anti.is_empty();
+        if !prefers && snapshot.classes_with_affinity().next().is_none() {
             return Status::skip();
         }
-        state.insert(Preferred(scores));
+        let weight = self.hard_affinity_weight;
+        let build = || {
+            let mut preferred = Preferred::default();
+            let mut count = |class: &PodClass| {
+                let nodes = class.nodes.iter().map(|(node, count)| (*node, i64::from(*count)));
+                preferred.count(pod, weight, Shown::class(&class.key), nodes, snapshot);
+            };
+            if prefers {
+                snapshot.classes().for_each(&mut count);
+            } else {
+                snapshot.classes_with_affinity().for_each(&mut count);
+            }
+            preferred
+        };
+        let preferred = snapshot.recall(
+            |key: &PreferredKey| key.hard_affinity_weight == weight && key.class.is_of(pod),
+            || PreferredKey { class: ClassKey::of(pod), hard_affinity_weight: weight },
+            build,
+            |preferred, placement| {
+                let nodes = iter::once((placement.node, placement.by));
+                preferred.count(pod, weight, Shown::class(&placement.class), nodes, snapshot);
+            },
+        );
+        if preferred.0.is_empty() {
+            return Status::skip();
+        }
+        state.insert_brief(preferred);
         Status::success()
     }
 }
 
+fn points(state: &CycleState, node: NodeIndex) -> i64 {
+    let preferred = state.get::<Arc<Preferred>>();
+    preferred.map_or(0, |preferred| preferred.0.iter().filter_map(|counts| counts.at(node)).sum())
+}
+
 impl Score for InterPodAffinity {
     fn score(&self, state: &CycleState, _pod: &PodInfo, node: &NodeInfo) -> Result<i64, Status> {
-        let Some(Preferred(scores)) = state.get::<Preferred>() else { return Ok(0) };
-        let here = scores.0.iter().filter_map(|(topology, counts)| Some(counts[topology.place(node.index)? as usize]));
-        Ok(here.sum())
+        Ok(points(state, node.index))
+    }
+
+    fn score_batch(
+        &self,
+        state: &CycleState,
+        _pod: &PodInfo,
+        _snapshot: &Snapshot,
+        scores: &mut [NodeScore],
+    ) -> Result<(), Status> {
+        for score in scores {
+            score.score = points(state, score.node);
+        }
+        Ok(())
     }
 
     fn normalize(&self, _state: &CycleState, _pod: &PodInfo, scores: &mut [NodeScore]) -> Result<(), Status> {

@@ -6,9 +6,10 @@ use k8s_openapi::api::core::v1::Node;
 
 use crate::{
     framework::{
-        ClusterEvent, CycleState, Filter, Hint, NodeScore, Plugin, PreFilter, PreScore, Score, Status, normalize_to_max,
+        Candidates, ClusterEvent, CycleState, Filter, Hint, NodeScore, Plugin, PreFilter, PreScore, Score, Status,
+        normalize_to_max,
     },
-    model::{NodeIndex, NodeInfo, PodInfo, Snapshot},
+    model::{self, Lazily, NodeIndex, NodeInfo, PodInfo, Snapshot},
 };
 
 /// Only nodes that the pod's `nodeSelector` and required node affinity allow; better those that it prefers.
@@ -16,6 +17,32 @@ use crate::{
 pub struct NodeAffinity;
 
 const REASON: &str = "node(s) didn't match Pod's node affinity/selector";
+
+/// What is asked of nodes for pods of like affinity.
+#[derive(Clone, Copy, PartialEq)]
+enum Asked {
+    Allowed,
+    Preferred,
+}
+
+/// The answers of nodes to what was asked of them for a pod or one with the same affinity.
+fn known(asked: Asked, pod: &PodInfo, snapshot: &Snapshot) -> Arc<Lazily> {
+    snapshot.recall(
+        |(what, affinity): &(Asked, model::NodeAffinity)| *what == asked && *affinity == pod.node_affinity,
+        || (asked, pod.node_affinity.clone()),
+        || Lazily::new(snapshot.slots()),
+        |_, _| {},
+    )
+}
+
+fn allows(pod: &PodInfo, node: &NodeInfo) -> bool {
+    pod.node_affinity.allows(&node.name, node.labels())
+}
+
+fn preference(pod: &PodInfo, node: &NodeInfo) -> i64 {
+    let preferred = pod.node_affinity.preferred.iter();
+    preferred.filter(|(_, term)| term.matches(&node.name, node.labels())).map(|(weight, _)| weight).sum()
+}
 
 impl Plugin for NodeAffinity {
     fn name(&self) -> &'static str {
@@ -56,13 +83,23 @@ impl PreFilter for NodeAffinity {
 
 impl Filter for NodeAffinity {
     fn filter(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Status {
-        if pod.node_affinity.allows(&node.name, node.labels()) {
-            Status::success()
-        } else {
-            Status::unresolvable(REASON)
+        if allows(pod, node) { Status::success() } else { Status::unresolvable(REASON) }
+    }
+
+    fn filter_batch(&self, state: &CycleState, pod: &PodInfo, nodes: &mut Candidates<'_>) {
+        // Where the terms name the nodes, these are few, and the next pod's are others.
+        if nodes.nodes().len() < MANY {
+            return nodes.keep(|node| self.filter(state, pod, node));
         }
+        let snapshot = nodes.snapshot();
+        let known = known(Asked::Allowed, pod, snapshot);
+        let allowed = |node| known.get(node, || allows(pod, snapshot.node(node)).into()) != 0;
+        nodes.keep_coded(|node| (!allowed(node)).into(), |_| Status::unresolvable(REASON));
     }
 }
+
+/// From so many nodes on it pays to remember their answers for the next pod.
+const MANY: usize = 4;
 
 impl PreScore for NodeAffinity {
     fn pre_score(&self, _state: &mut CycleState, pod: &PodInfo, _snapshot: &Snapshot, _nodes: &[NodeIndex]) -> Status {
@@ -72,8 +109,21 @@ impl PreScore for NodeAffinity {
 
 impl Score for NodeAffinity {
     fn score(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<i64, Status> {
-        let preferred = pod.node_affinity.preferred.iter();
-        Ok(preferred.filter(|(_, term)| term.matches(&node.name, node.labels())).map(|(weight, _)| weight).sum())
+        Ok(preference(pod, node))
+    }
+
+    fn score_batch(
+        &self,
+        _state: &CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        scores: &mut [NodeScore],
+    ) -> Result<(), Status> {
+        let known = known(Asked::Preferred, pod, snapshot);
+        for score in scores {
+            score.score = known.get(score.node, || preference(pod, snapshot.node(score.node)));
+        }
+        Ok(())
     }
 
     fn normalize(&self, _state: &CycleState, _pod: &PodInfo, scores: &mut [NodeScore]) -> Result<(), Status> {

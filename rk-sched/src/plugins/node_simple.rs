@@ -5,8 +5,8 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Taint;
 
 use crate::{
-    framework::{ClusterEvent, CycleState, Filter, Hint, Plugin, PreFilter, Status},
-    model::{NodeInfo, PodInfo, Snapshot, tolerates},
+    framework::{Candidates, ClusterEvent, CycleState, Filter, Hint, Plugin, PreFilter, Status},
+    model::{Mark, NodeInfo, PodInfo, Snapshot, tolerates},
 };
 
 /// Only the node that `spec.nodeName` names.
@@ -30,6 +30,12 @@ impl Filter for NodeName {
                 Status::unresolvable("node(s) didn't match the requested node name")
             }
             _ => Status::success(),
+        }
+    }
+
+    fn filter_batch(&self, state: &CycleState, pod: &PodInfo, nodes: &mut Candidates<'_>) {
+        if pod.node_name().is_some() {
+            nodes.keep(|node| self.filter(state, pod, node));
         }
     }
 }
@@ -65,12 +71,22 @@ fn tolerates_cordon(pod: &PodInfo) -> bool {
     pod.tolerations().iter().any(|toleration| tolerates(toleration, &taint))
 }
 
+const UNSCHEDULABLE: &str = "node(s) were unschedulable";
+
 impl Filter for NodeUnschedulable {
     fn filter(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Status {
         if !node.unschedulable() || tolerates_cordon(pod) {
             return Status::success();
         }
-        Status::unresolvable("node(s) were unschedulable")
+        Status::unresolvable(UNSCHEDULABLE)
+    }
+
+    fn filter_batch(&self, _state: &CycleState, pod: &PodInfo, nodes: &mut Candidates<'_>) {
+        let columns = nodes.columns();
+        if columns.count(Mark::Unschedulable) > 0 && !tolerates_cordon(pod) {
+            let code = |node| columns.has(node, Mark::Unschedulable).into();
+            nodes.keep_coded(code, |_| Status::unresolvable(UNSCHEDULABLE));
+        }
     }
 }
 

@@ -5,8 +5,8 @@ use std::{cmp::Reverse, sync::Arc};
 use jiff::Timestamp;
 
 use crate::{
-    framework::{Code, Diagnosis, Filter, Plugin, PostFilter, PostFilterContext, Status},
-    model::{Budget, NodeIndex, NodeInfo, PodInfo},
+    framework::{Code, CycleState, Diagnosis, Filter, Plugin, PostFilter, PostFilterContext, Status},
+    model::{Budget, ClassId, NodeIndex, NodeInfo, PodInfo},
 };
 
 /// Finds the node where the least important pods have to go for the pod to fit.
@@ -70,11 +70,8 @@ fn eligible(context: &PostFilterContext<'_>) -> Result<(), Status> {
     }
     let promised = context.cluster.nominated.node_of(&pod.uid).map(AsRef::as_ref).or(pod.nominated_node_name());
     let Some(index) = promised.and_then(|name| context.snapshot().find(name)) else { return Ok(()) };
-    let hopeless = context
-        .diagnosis
-        .tried
-        .iter()
-        .any(|(node, status)| *node == index && status.code() == Code::UnschedulableAndUnresolvable);
+    let refused = context.diagnosis.tried.get(index);
+    let hopeless = refused.is_some_and(|status| status.code() == Code::UnschedulableAndUnresolvable);
     let node = context.snapshot().node(index);
     let leaving = |other: &PodInfo| other.priority < pod.priority && other.terminating();
     if !hopeless && node.pods.iter().any(|entry| leaving(&entry.pod)) {
@@ -103,7 +100,7 @@ impl DefaultPreemption {
             .tried
             .iter()
             .filter(|(_, status)| status.code() == Code::Unschedulable)
-            .map(|(node, _)| *node)
+            .map(|(node, _)| node)
             .collect();
         let mut failed = Diagnosis::new(nodes);
         failed.others = Status::unresolvable("Preemption is not helpful for scheduling");
@@ -117,8 +114,10 @@ impl DefaultPreemption {
         let filters = context.cluster.filters(context.state);
         let mut found = Vec::new();
         let mut without_violations = false;
+        // Each trial leaves it as it was: to copy it for each of thousands of nodes would cost more than the trials.
+        let mut state = context.state.clone();
         for index in worth {
-            match victims(context, &filters, context.snapshot().node(index), &budgets) {
+            match victims(context, &filters, &mut state, context.snapshot().node(index), &budgets) {
                 Ok(candidate) => {
                     without_violations |= candidate.violations == 0;
                     found.push(candidate);
@@ -126,33 +125,55 @@ impl DefaultPreemption {
                         break;
                     }
                 }
-                Err(status) => failed.tried.push((index, status)),
+                Err(status) => failed.tried.push(index, status),
             }
         }
         if found.is_empty() { Err(Status::unschedulable(failed.to_string())) } else { Ok(found) }
     }
 }
 
-/// The fewest of the less important pods on a node that have to go (`SelectVictimsOnNode`).
+/// A node and a cycle's state as they would be with some pods gone.
+struct Trial<'a> {
+    context: &'a PostFilterContext<'a>,
+    filters: &'a [&'a dyn Filter],
+    state: &'a mut CycleState,
+    node: NodeInfo,
+}
+
+impl Trial<'_> {
+    fn remove(&mut self, other: &Arc<PodInfo>) {
+        self.node.remove_same(other);
+        self.context.cluster.remove_pod(self.state, self.context.pod, other, &self.node);
+    }
+
+    fn add(&mut self, other: &Arc<PodInfo>) {
+        self.node.add_pod(Arc::clone(other), ClassId::MAX);
+        self.context.cluster.add_pod(self.state, self.context.pod, other, &self.node);
+    }
+
+    fn fits(&self) -> Status {
+        self.context.cluster.fits_with(self.filters, self.state, self.context.pod, &self.node)
+    }
+}
+
+/// The fewest of the less important pods on a node that have to go (`SelectVictimsOnNode`). The state is as before afterwards.
 fn victims(
     context: &PostFilterContext<'_>,
     filters: &[&dyn Filter],
+    state: &mut CycleState,
     node: &NodeInfo,
     budgets: &[&Budget],
 ) -> Result<Candidate, Status> {
-    let pod = context.pod;
-    let lesser = node.pods.iter().map(|entry| &entry.pod).filter(|other| other.priority < pod.priority);
+    let lesser = node.pods.iter().map(|entry| &entry.pod).filter(|other| other.priority < context.pod.priority);
     let mut potential: Vec<Arc<PodInfo>> = lesser.cloned().collect();
     if potential.is_empty() {
         return Err(Status::unresolvable("No preemption victims found for incoming pod"));
     }
-    let (mut node, mut state) = (node.clone(), context.state.clone());
-    for other in &potential {
-        node.remove_pod(&other.uid);
-        context.cluster.remove_pod(&mut state, pod, other, &node);
-    }
-    let fits = context.cluster.fits_with(filters, &state, pod, &node);
+    let mut trial = Trial { context, filters, state, node: node.clone() };
+    potential.iter().for_each(|other| trial.remove(other));
+    let fits = trial.fits();
     if !fits.is_success() {
+        potential.iter().for_each(|other| trial.add(other));
         return Err(fits);
     }
     potential.sort_by_key(|other| importance(other));
@@ -161,16 +182,14 @@ fn victims(
     // Those whose going would break a budget are spared first, then the more important ones.
     let violating = violating.into_iter().map(|other| (other, true));
     for (other, violates) in violating.chain(others.into_iter().map(|other| (other, false))) {
-        node.add_pod(Arc::clone(&other), crate::model::ClassId::MAX);
-        context.cluster.add_pod(&mut state, pod, &other, &node);
-        if context.cluster.fits_with(filters, &state, pod, &node).is_success() {
-            continue;
+        trial.add(&other);
+        if !trial.fits().is_success() {
+            trial.remove(&other);
+            candidate.violations += usize::from(violates);
+            candidate.victims.push(other);
         }
-        node.remove_pod(&other.uid);
-        context.cluster.remove_pod(&mut state, pod, &other, &node);
-        candidate.violations += usize::from(violates);
-        candidate.victims.push(other);
     }
+    candidate.victims.iter().for_each(|other| trial.add(other));
     candidate.victims.sort_by_key(|other| importance(other));
     Ok(candidate)
 }

@@ -3,8 +3,11 @@
 use k8s_openapi::api::core::v1::{Node, Toleration};
 
 use crate::{
-    framework::{ClusterEvent, CycleState, Filter, Hint, NodeScore, Plugin, PreScore, Score, Status, normalize_to_max},
-    model::{NodeIndex, NodeInfo, PodInfo, Snapshot, tolerates, untolerated},
+    framework::{
+        Candidates, ClusterEvent, CycleState, Filter, Hint, NodeScore, Plugin, PreScore, Score, Status,
+        normalize_to_max,
+    },
+    model::{Mark, NodeIndex, NodeInfo, PodInfo, Snapshot, tolerates, untolerated},
 };
 
 /// No node with a `NoSchedule` or `NoExecute` taint that the pod does not tolerate; better one with fewer such
@@ -37,20 +40,31 @@ impl Plugin for TaintToleration {
     }
 }
 
+fn is_repelled(pod: &PodInfo, node: &NodeInfo) -> bool {
+    untolerated(node.taints(), pod.tolerations(), &REPELLING).is_some()
+}
+
+/// Which taint it is, is not for the pod's owner to know.
+const REASON: &str = "node(s) had untolerated taint(s)";
+
 impl Filter for TaintToleration {
     fn filter(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Status {
-        match untolerated(node.taints(), pod.tolerations(), &REPELLING) {
-            None => Status::success(),
-            // Which taint it is, is not for the pod's owner to know.
-            Some(_) => Status::unresolvable("node(s) had untolerated taint(s)"),
+        if is_repelled(pod, node) { Status::unresolvable(REASON) } else { Status::success() }
+    }
+
+    fn filter_batch(&self, _state: &CycleState, pod: &PodInfo, nodes: &mut Candidates<'_>) {
+        let (snapshot, columns) = (nodes.snapshot(), nodes.columns());
+        if columns.count(Mark::Repelling) > 0 {
+            let repelled = |node| columns.has(node, Mark::Repelling) && is_repelled(pod, snapshot.node(node));
+            nodes.keep_coded(|node| repelled(node).into(), |_| Status::unresolvable(REASON));
         }
     }
 }
 
 impl PreScore for TaintToleration {
     fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, snapshot: &Snapshot, nodes: &[NodeIndex]) -> Status {
-        let prefers = |index: &NodeIndex| snapshot.node(*index).taints().iter().any(|t| t.effect == "PreferNoSchedule");
-        if !nodes.iter().any(prefers) {
+        let columns = snapshot.columns();
+        if columns.count(Mark::Avoided) == 0 || !nodes.iter().any(|node| columns.has(*node, Mark::Avoided)) {
             return Status::skip();
         }
         let bears = |toleration: &&Toleration| {

@@ -7,7 +7,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use super::{random_node, random_pod};
 use crate::{
     framework::{
-        ClusterEvent, Code, CycleState, Hint, MAX_SCORE, MIN_SCORE, NodeScore, PreFilter, Profile, Score, Status,
+        Candidates, ClusterEvent, Code, CycleState, Hint, MAX_SCORE, MIN_SCORE, NodeScore, PreFilter, Profile,
+        Refusals, Score, Status,
     },
     model::{NodeIndex, PodInfo, Snapshot},
 };
@@ -27,7 +28,7 @@ pub struct Violation {
 /// Tries every plugin of a profile on the random clusters of these seeds.
 ///
 /// The rules: names are unique and not empty; Filter answers yes or no, gives a reason for a no, and gives
-/// the same answer to the same question; PreFilter too is repeatable, and its `add_pod` and `remove_pod` undo each other;
+/// the same answer to the same question; the batch forms of Filter and Score answer as those per node; PreFilter too is repeatable, and its `add_pod` and `remove_pod` undo each other;
 /// normalized scores are within [`MIN_SCORE`] and [`MAX_SCORE`]; and a hint never skips an event that turns a no into a yes.
 ///
 /// # Errors
@@ -112,6 +113,31 @@ impl Asked<'_> {
         Err(self.broken("PreFilter and Filter give the same answer to the same question"))
     }
 
+    fn check_batch(&self, pod: &PodInfo, snapshot: &Snapshot) -> Result<(), Violation> {
+        let (Some(plugin), Ok(Some(state))) = (&self.enabled.points.filter, self.pre_filter(pod, snapshot)?) else {
+            return Ok(());
+        };
+        let nodes: Vec<NodeIndex> = snapshot.nodes().map(|(index, _)| index).collect();
+        let mut refusals = Refusals::default();
+        let mut candidates = Candidates::new(snapshot, nodes.clone(), &mut refusals);
+        plugin.filter_batch(&state, pod, &mut candidates);
+        let left =
+            candidates.finish().map_err(|status| self.broken(format!("Filter answers yes or no, not {status}")))?;
+        for (node, answer) in nodes.into_iter().zip(self.answers(Some(&state), pod, snapshot)?) {
+            let batch = match refusals.get(node) {
+                Some(status) => status.clone(),
+                None if left.contains(&node) => Status::success(),
+                None => return Err(self.broken("the batch form of Filter answers for all nodes")),
+            };
+            if batch != answer {
+                return Err(
+                    self.broken(format!("the batch form of Filter answers as that per node: {batch}, {answer}"))
+                );
+            }
+        }
+        Ok(())
+    }
+
     fn check_inverse(
         &self,
         pod: &PodInfo,
@@ -151,6 +177,12 @@ impl Asked<'_> {
             let score = plugin.score(&state, pod, snapshot.node(node));
             let score = score.map_err(|status| self.broken(format!("Score answers a number, not {status}")))?;
             scores.push(NodeScore { node, score });
+        }
+        let mut batch: Vec<_> = scores.iter().map(|score| NodeScore { score: i64::MIN, ..*score }).collect();
+        let scored = plugin.score_batch(&state, pod, snapshot, &mut batch);
+        scored.map_err(|status| self.broken(format!("Score answers a number, not {status}")))?;
+        if batch != scores {
+            return Err(self.broken(format!("the batch form of Score answers as that per node: {batch:?}, {scores:?}")));
         }
         let normalized = plugin.normalize(&state, pod, &mut scores);
         normalized.map_err(|status| self.broken(format!("normalize does not fail: {status}")))?;
@@ -276,6 +308,7 @@ impl Trial {
         for asked in &all {
             for pod in &waiting {
                 asked.check_repeatable(pod, &self.snapshot)?;
+                asked.check_batch(pod, &self.snapshot)?;
                 let (other, node) = (self.pod(), self.some_node());
                 asked.check_inverse(pod, &other, node, &self.snapshot)?;
                 asked.check_scores(pod, &self.snapshot)?;
@@ -292,6 +325,8 @@ impl Trial {
             let mut before = before.iter();
             for asked in &all {
                 for pod in &waiting {
+                    asked.check_batch(pod, &self.snapshot)?;
+                    asked.check_scores(pod, &self.snapshot)?;
                     let before = before.next().map(Vec::as_slice).unwrap_or_default();
                     asked.check_hint(pod, before, &event, &self.snapshot)?;
                 }

@@ -1,7 +1,9 @@
-//! PodTopologySpread (KEP-895): `required` filters by constraints that must hold, `preferred` scores by those that should.
+//! PodTopologySpread (KEP-895): `required` filters by constraints that must hold, `preferred` scores by those that should; `tally` counts
+//! the pods for both.
 
 mod preferred;
 mod required;
+mod tally;
 
 use std::sync::Arc;
 
@@ -59,17 +61,6 @@ impl Constraint {
     /// Whether every node counts.
     fn includes_all(&self, pod: &PodInfo) -> bool {
         !self.honor_taints && (!self.honor_affinity || pod.node_affinity.requires_nothing())
-    }
-
-    /// Pods per node that the constraint is about; with an empty selector it is about none (`countPodsMatchSelector`).
-    fn matching<'a>(&'a self, pod: &'a PodInfo, snapshot: &'a Snapshot) -> impl Iterator<Item = (&'a NodeInfo, i64)> {
-        let about = snapshot.classes().filter(|class| {
-            class.key.namespace == pod.namespace
-                && !class.key.terminating
-                && !self.selector.is_empty()
-                && self.selector.matches(&class.key.labels)
-        });
-        about.flat_map(|class| class.nodes.iter().map(|(node, count)| (snapshot.node(*node), i64::from(*count))))
     }
 }
 

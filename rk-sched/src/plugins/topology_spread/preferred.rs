@@ -1,20 +1,29 @@
 //! Constraints that should hold.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
-use super::{Constraint, HOSTNAME, PodTopologySpread, SOFT};
+use super::{
+    HOSTNAME, PodTopologySpread, SOFT,
+    tally::{PerNode, Tally},
+};
 use crate::{
     framework::{CycleState, MAX_SCORE, NodeScore, PreScore, Score, Status},
-    model::{NodeIndex, NodeInfo, PodInfo, Snapshot},
+    model::{NodeIndex, NodeInfo, PodInfo, Snapshot, Topology},
 };
+
+/// Matching pods by place; of a constraint on host names by node, as hosts are as many as nodes.
+#[derive(Clone)]
+enum Counts {
+    ByPlace(Arc<Tally>),
+    ByNode(Arc<PerNode>),
+}
 
 /// A constraint with the pods of each place, and how much a place's count weighs: more where there are more places.
 #[derive(Clone)]
 struct Weighed {
-    constraint: Constraint,
-    /// Matching pods by place; of a constraint on host names by the node's index, as hosts are as many as nodes.
-    counts: Vec<i64>,
-    by_node: bool,
+    topology: Arc<Topology>,
+    max_skew: i64,
+    counts: Counts,
     weight: f64,
 }
 
@@ -33,54 +42,65 @@ impl PreScore for PodTopologySpread {
         }
         let everywhere = |node: NodeIndex| constraints.iter().all(|c| c.topology.place(node).is_some());
         let ignored: HashSet<NodeIndex> = nodes.iter().copied().filter(|node| strict && !everywhere(*node)).collect();
-        let candidates: Vec<NodeIndex> = nodes.iter().copied().filter(|node| !ignored.contains(node)).collect();
-        let mut all = Vec::new();
-        for constraint in &constraints {
-            let by_node = constraint.topology.key.as_ref() == HOSTNAME;
-            let mut among = vec![false; constraint.topology.places.len()];
-            let mut size = 0;
-            let mut nowhere = false;
-            for node in &candidates {
-                match constraint.topology.place(*node) {
-                    Some(place) => size += usize::from(!std::mem::replace(&mut among[place as usize], true)),
-                    None => nowhere = true,
+        let needed: Vec<_> = constraints.iter().filter(|_| strict).map(|c| Arc::clone(&c.topology)).collect();
+        let weighed = constraints.iter().map(|constraint| {
+            let (counts, places) = if constraint.topology.key.as_ref() == HOSTNAME {
+                (Counts::ByNode(constraint.per_node(pod, snapshot)), nodes.len() - ignored.len())
+            } else {
+                let mut among = vec![false; constraint.topology.places.len() + 1];
+                for node in nodes.iter().filter(|node| !ignored.contains(node)) {
+                    // Nodes without the label, where those count, are one place together.
+                    let place = constraint.topology.place(*node).map_or(among.len() - 1, |place| place as usize);
+                    among[place] = true;
                 }
-            }
-            // Nodes without the label, where those count, are one place together.
-            size += usize::from(nowhere);
-            let places = if by_node { candidates.len() } else { size };
-            let mut counts = vec![0; if by_node { snapshot.slots() } else { among.len() }];
-            for (node, count) in constraint.matching(pod, snapshot) {
-                let Some(place) = constraint.topology.place(node.index) else { continue };
-                if by_node {
-                    counts[node.index.0 as usize] += count;
-                } else if among[place as usize] && (!strict || everywhere(node.index)) && constraint.includes(pod, node)
-                {
-                    counts[place as usize] += count;
-                }
-            }
+                let places = among.iter().filter(|there| **there).count();
+                (Counts::ByPlace(constraint.tally(pod, &needed, snapshot)), places)
+            };
             let weight = (places as f64 + 2.0).ln();
-            all.push(Weighed { constraint: constraint.clone(), counts, by_node, weight });
-        }
-        state.insert(State { all, ignored });
+            Weighed { topology: Arc::clone(&constraint.topology), max_skew: constraint.max_skew, counts, weight }
+        });
+        let all = weighed.collect();
+        state.insert_brief(State { all, ignored });
         Status::success()
+    }
+}
+
+impl State {
+    fn score(&self, node: NodeIndex) -> i64 {
+        if !self.ignored.is_empty() && self.ignored.contains(&node) {
+            return 0;
+        }
+        let mut score = 0.0;
+        for weighed in &self.all {
+            let Some(place) = weighed.topology.place(node) else { continue };
+            let count = match &weighed.counts {
+                Counts::ByPlace(tally) => tally.counts[place as usize],
+                Counts::ByNode(counts) => counts.0[node.slot()],
+            };
+            // The skew that is allowed makes small counts matter less.
+            score += count as f64 * weighed.weight + (weighed.max_skew - 1) as f64;
+        }
+        score.round() as i64
     }
 }
 
 impl Score for PodTopologySpread {
     fn score(&self, state: &CycleState, _pod: &PodInfo, node: &NodeInfo) -> Result<i64, Status> {
-        let Some(State { all, ignored }) = state.get::<State>() else { return Ok(0) };
-        if ignored.contains(&node.index) {
-            return Ok(0);
+        Ok(state.get::<State>().map_or(0, |state| state.score(node.index)))
+    }
+
+    fn score_batch(
+        &self,
+        state: &CycleState,
+        _pod: &PodInfo,
+        _snapshot: &Snapshot,
+        scores: &mut [NodeScore],
+    ) -> Result<(), Status> {
+        let state = state.get::<State>();
+        for score in scores {
+            score.score = state.map_or(0, |state| state.score(score.node));
         }
-        let mut score = 0.0;
-        for weighed in all {
-            let Some(place) = weighed.constraint.topology.place(node.index) else { continue };
-            let at = if weighed.by_node { node.index.0 } else { place };
-            // The skew that is allowed makes small counts matter less.
-            score += weighed.counts[at as usize] as f64 * weighed.weight + (weighed.constraint.max_skew - 1) as f64;
-        }
-        Ok(score.round() as i64)
+        Ok(())
     }
 
     fn normalize(&self, state: &CycleState, _pod: &PodInfo, scores: &mut [NodeScore]) -> Result<(), Status> {

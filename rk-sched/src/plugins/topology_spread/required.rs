@@ -2,30 +2,25 @@
 
 use std::sync::Arc;
 
-use super::{Constraint, HARD, PodTopologySpread};
+use super::{Constraint, HARD, PodTopologySpread, tally::Tally};
 use crate::{
-    framework::{CycleState, Filter, PreFilter, Status},
-    model::{NodeInfo, PodInfo, Snapshot},
+    framework::{Candidates, CycleState, Filter, PreFilter, Status},
+    model::{NodeIndex, NodeInfo, PodInfo, Snapshot},
 };
 
 /// A constraint with the pods of each place.
 #[derive(Clone)]
 struct Counted {
-    constraint: Constraint,
-    /// Matching pods by place; `None` for places that don't count.
-    counts: Vec<Option<i64>>,
-    /// The smallest of the counts; 0 with fewer places than the constraint wants.
-    least: i64,
+    constraint: Arc<Constraint>,
+    tally: Arc<Tally>,
     /// 1 if the pod itself matches.
     own: i64,
 }
 
 impl Counted {
-    fn find_least(&mut self) {
-        let counted = self.counts.iter().flatten();
-        let places = counted.clone().count();
-        let least = counted.min().copied().unwrap_or(0);
-        self.least = if places < self.constraint.min_domains { 0 } else { least };
+    /// The smallest of the counts; 0 with fewer places than the constraint wants.
+    fn least(&self) -> i64 {
+        if self.tally.places < self.constraint.min_domains { 0 } else { self.tally.least }
     }
 }
 
@@ -48,42 +43,13 @@ impl PreFilter for PodTopologySpread {
         if constraints.is_empty() {
             return Err(Status::skip());
         }
+        let needed: Vec<_> = constraints.iter().map(|constraint| Arc::clone(&constraint.topology)).collect();
         let counted = constraints.into_iter().map(|constraint| Counted {
-            counts: vec![None; constraint.topology.places.len()],
-            least: 0,
+            tally: constraint.tally(pod, &needed, snapshot),
             own: constraint.selector.matches(pod.labels()).into(),
-            constraint,
+            constraint: Arc::new(constraint),
         });
-        let mut all: Vec<Counted> = counted.collect();
-        for (index, node) in snapshot.nodes() {
-            if !everywhere(&all, node) {
-                continue;
-            }
-            for counted in &mut all {
-                if let Some(place) = counted.constraint.topology.place(index)
-                    && (counted.constraint.includes_all(pod) || counted.constraint.includes(pod, node))
-                {
-                    counted.counts[place as usize].get_or_insert(0);
-                }
-            }
-        }
-        let mut found = Vec::new();
-        for counted in &all {
-            let matching = counted.constraint.matching(pod, snapshot);
-            found.push(
-                matching
-                    .filter(|(node, _)| everywhere(&all, node) && counted.constraint.includes(pod, node))
-                    .filter_map(|(node, count)| Some((counted.constraint.topology.place(node.index)?, count)))
-                    .collect::<Vec<_>>(),
-            );
-        }
-        for (counted, found) in all.iter_mut().zip(found) {
-            for (place, count) in found {
-                *counted.counts[place as usize].get_or_insert(0) += count;
-            }
-            counted.find_least();
-        }
-        state.insert(State(all));
+        state.insert_brief(State(counted.collect()));
         Ok(None)
     }
 
@@ -103,30 +69,47 @@ fn change(state: &mut CycleState, pod: &PodInfo, other: &PodInfo, node: &NodeInf
     }
     for counted in all {
         let constraint = &counted.constraint;
-        if constraint.selector.matches(other.labels())
-            && constraint.includes(pod, node)
-            && let Some(place) = constraint.topology.place(node.index)
-        {
-            *counted.counts[place as usize].get_or_insert(0) += by;
-            counted.find_least();
+        if constraint.selector.matches(other.labels()) && constraint.includes(pod, node) {
+            Arc::make_mut(&mut counted.tally).add(node.index, by);
+        }
+    }
+}
+
+const FITS: u32 = 0;
+const NO_LABEL: u32 = 1;
+const TOO_MANY: u32 = 2;
+
+impl State {
+    fn code(&self, node: NodeIndex) -> u32 {
+        for counted in &self.0 {
+            let Some(place) = counted.constraint.topology.place(node) else { return NO_LABEL };
+            let count = counted.tally.counts[place as usize];
+            if count + counted.own - counted.least() > counted.constraint.max_skew {
+                return TOO_MANY;
+            }
+        }
+        FITS
+    }
+
+    fn explain(code: u32) -> Status {
+        match code {
+            NO_LABEL => {
+                Status::unresolvable("node(s) didn't match pod topology spread constraints (missing required label)")
+            }
+            _ => Status::unschedulable("node(s) didn't match pod topology spread constraints"),
         }
     }
 }
 
 impl Filter for PodTopologySpread {
     fn filter(&self, state: &CycleState, _pod: &PodInfo, node: &NodeInfo) -> Status {
-        let Some(State(all)) = state.get::<State>() else { return Status::success() };
-        for counted in all {
-            let Some(place) = counted.constraint.topology.place(node.index) else {
-                return Status::unresolvable(
-                    "node(s) didn't match pod topology spread constraints (missing required label)",
-                );
-            };
-            let count = counted.counts[place as usize].unwrap_or(0);
-            if count + counted.own - counted.least > counted.constraint.max_skew {
-                return Status::unschedulable("node(s) didn't match pod topology spread constraints");
-            }
+        let code = state.get::<State>().map_or(FITS, |state| state.code(node.index));
+        if code == FITS { Status::success() } else { State::explain(code) }
+    }
+
+    fn filter_batch(&self, state: &CycleState, _pod: &PodInfo, nodes: &mut Candidates<'_>) {
+        if let Some(state) = state.get::<State>() {
+            nodes.keep_coded(|node| state.code(node), State::explain);
         }
-        Status::success()
     }
 }
