@@ -5,7 +5,7 @@ use rk_sched::{
     Profile, Registration,
     framework::{ClusterEvent, CycleState, Filter, Hint, Plugin, Score, Status},
     model::{NodeInfo, PodInfo},
-    plugins::{NodeResourcesFit, ResourceSpec, ScoringStrategy},
+    plugins::{NodeResourcesFit, ScoringStrategy},
     testing::conformance,
 };
 
@@ -19,7 +19,7 @@ fn the_other_strategies_conform() {
     for strategy in
         [ScoringStrategy::MostAllocated, ScoringStrategy::RequestedToCapacityRatio(vec![(0, 0), (60, 10), (100, 2)])]
     {
-        let fit = NodeResourcesFit { strategy, resources: ResourceSpec::cpu_and_memory(), ignored: Vec::new() };
+        let fit = NodeResourcesFit { strategy, ..NodeResourcesFit::default() };
         conformance(&Profile::empty("s").with(Registration::new(fit).filter().score(1)), 0..20).unwrap();
     }
 }

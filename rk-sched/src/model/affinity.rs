@@ -6,8 +6,8 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::{
-    Affinity, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, PodSpec, Taint, Toleration,
-    TopologySelectorTerm, WeightedPodAffinityTerm,
+    Affinity, NodeAffinity as NodeAffinitySpec, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, PodSpec,
+    Taint, Toleration, TopologySelectorTerm, WeightedPodAffinityTerm,
 };
 use rk_api::{LabelSelector, Requirement};
 
@@ -91,11 +91,17 @@ pub struct NodeAffinity {
 
 impl NodeAffinity {
     pub(crate) fn new(spec: &PodSpec) -> Self {
+        let selector = spec.node_selector.clone().unwrap_or_default().into_iter().collect();
         let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-        let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-        let preferred = affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
+        Self { selector, ..affinity.map(Self::of).unwrap_or_default() }
+    }
+
+    /// What an affinity wants, without a selector.
+    pub(crate) fn of(affinity: &NodeAffinitySpec) -> Self {
+        let required = affinity.required_during_scheduling_ignored_during_execution.as_ref();
+        let preferred = affinity.preferred_during_scheduling_ignored_during_execution.as_ref();
         Self {
-            selector: spec.node_selector.clone().unwrap_or_default().into_iter().collect(),
+            selector: Vec::new(),
             required: required.map(|terms| NodeTerm::all(&terms.node_selector_terms)),
             preferred: preferred
                 .into_iter()

@@ -63,6 +63,8 @@ pub struct NodeResourcesFit {
     pub resources: Vec<ResourceSpec>,
     /// Extended resources that are not counted, such as those that an extender of the scheduler manages.
     pub ignored: Vec<String>,
+    /// Groups of such: `example.com` stands for all `example.com/...`.
+    pub ignored_groups: Vec<String>,
 }
 
 impl Default for NodeResourcesFit {
@@ -71,13 +73,16 @@ impl Default for NodeResourcesFit {
             strategy: ScoringStrategy::LeastAllocated,
             resources: ResourceSpec::cpu_and_memory(),
             ignored: Vec::new(),
+            ignored_groups: Vec::new(),
         }
     }
 }
 
 impl NodeResourcesFit {
     fn ignores(&self, name: &str) -> bool {
+        let group = name.split_once('/').map(|(group, _)| group);
         self.ignored.iter().any(|ignored| ignored == name)
+            || group.is_some_and(|group| self.ignored_groups.iter().any(|ignored| ignored == group))
     }
 
     /// Whether a node of that capacity could take the pod if it were empty.

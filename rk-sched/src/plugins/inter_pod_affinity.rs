@@ -19,11 +19,13 @@ use crate::{
 pub struct InterPodAffinity {
     /// What it counts in a node's favour that a pod there must be near pods like this one; 0 to 100.
     pub hard_affinity_weight: i64,
+    /// Whether terms of pods on nodes count only in the scores of pods that have preferred terms themselves.
+    pub ignore_preferences_of_existing_pods: bool,
 }
 
 impl Default for InterPodAffinity {
     fn default() -> Self {
-        Self { hard_affinity_weight: 1 }
+        Self { hard_affinity_weight: 1, ignore_preferences_of_existing_pods: false }
     }
 }
 
@@ -120,7 +122,9 @@ impl PreScore for InterPodAffinity {
     fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, snapshot: &Snapshot, _nodes: &[NodeIndex]) -> Status {
         let own = &pod.pod_affinity;
         let prefers = !own.preferred.is_empty() || !own.preferred_anti.is_empty();
-        if !prefers && snapshot.classes_with_affinity().next().is_none() {
+        if !prefers
+            && (self.ignore_preferences_of_existing_pods || snapshot.classes_with_affinity().next().is_none())
+        {
             return Status::skip();
         }
         let weight = self.hard_affinity_weight;

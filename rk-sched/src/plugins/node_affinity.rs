@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, NodeAffinity as NodeAffinitySpec};
 
 use crate::{
     framework::{
@@ -13,9 +13,20 @@ use crate::{
 };
 
 /// Only nodes that the pod's `nodeSelector` and required node affinity allow; better those that it prefers.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NodeAffinity;
+#[derive(Debug, Clone, Default)]
+pub struct NodeAffinity {
+    /// What all pods want besides.
+    added: model::NodeAffinity,
+}
 
+impl NodeAffinity {
+    /// With an affinity that all pods have besides their own (`addedAffinity`).
+    pub fn with_added(affinity: &NodeAffinitySpec) -> Self {
+        Self { added: model::NodeAffinity::of(affinity) }
+    }
+}
+
+const ENFORCED: &str = "node(s) didn't match scheduler-enforced node affinity";
 const REASON: &str = "node(s) didn't match Pod's node affinity/selector";
 
 /// What is asked of nodes for pods of like affinity.
@@ -35,12 +46,12 @@ fn known(asked: Asked, pod: &PodInfo, snapshot: &Snapshot) -> Arc<Lazily> {
     )
 }
 
-fn allows(pod: &PodInfo, node: &NodeInfo) -> bool {
-    pod.node_affinity.allows(&node.name, node.labels())
+fn allows(affinity: &model::NodeAffinity, node: &NodeInfo) -> bool {
+    affinity.allows(&node.name, node.labels())
 }
 
-fn preference(pod: &PodInfo, node: &NodeInfo) -> i64 {
-    let preferred = pod.node_affinity.preferred.iter();
+fn preference(affinity: &model::NodeAffinity, node: &NodeInfo) -> i64 {
+    let preferred = affinity.preferred.iter();
     preferred.filter(|(_, term)| term.matches(&node.name, node.labels())).map(|(weight, _)| weight).sum()
 }
 
@@ -52,7 +63,9 @@ impl Plugin for NodeAffinity {
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent) -> Hint {
         let allows = |node: &Node| {
             let name = node.metadata.name.as_deref().unwrap_or_default();
-            pod.node_affinity.allows(name, node.metadata.labels.as_ref().unwrap_or(&Default::default()))
+            let none = Default::default();
+            let labels = node.metadata.labels.as_ref().unwrap_or(&none);
+            self.added.allows(name, labels) && pod.node_affinity.allows(name, labels)
         };
         Hint::queue_if(match event {
             ClusterEvent::NodeAdd(node) => allows(node),
@@ -70,7 +83,7 @@ impl PreFilter for NodeAffinity {
         pod: &PodInfo,
         _snapshot: &Snapshot,
     ) -> Result<Option<Vec<Arc<str>>>, Status> {
-        if pod.node_affinity.requires_nothing() {
+        if pod.node_affinity.requires_nothing() && self.added.requires_nothing() {
             return Err(Status::skip());
         }
         let names = pod.node_affinity.only_names();
@@ -83,7 +96,13 @@ impl PreFilter for NodeAffinity {
 
 impl Filter for NodeAffinity {
     fn filter(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Status {
-        if allows(pod, node) { Status::success() } else { Status::unresolvable(REASON) }
+        if !allows(&self.added, node) {
+            Status::unresolvable(ENFORCED)
+        } else if allows(&pod.node_affinity, node) {
+            Status::success()
+        } else {
+            Status::unresolvable(REASON)
+        }
     }
 
     fn filter_batch(&self, state: &CycleState, pod: &PodInfo, nodes: &mut Candidates<'_>) {
@@ -91,9 +110,14 @@ impl Filter for NodeAffinity {
         if nodes.nodes().len() < MANY {
             return nodes.keep(|node| self.filter(state, pod, node));
         }
+        if !self.added.requires_nothing() {
+            nodes.keep(|node| {
+                if allows(&self.added, node) { Status::success() } else { Status::unresolvable(ENFORCED) }
+            });
+        }
         let snapshot = nodes.snapshot();
         let known = known(Asked::Allowed, pod, snapshot);
-        let allowed = |node| known.get(node, || allows(pod, snapshot.node(node)).into()) != 0;
+        let allowed = |node| known.get(node, || allows(&pod.node_affinity, snapshot.node(node)).into()) != 0;
         nodes.keep_coded(|node| (!allowed(node)).into(), |_| Status::unresolvable(REASON));
     }
 }
@@ -103,13 +127,14 @@ const MANY: usize = 4;
 
 impl PreScore for NodeAffinity {
     fn pre_score(&self, _state: &mut CycleState, pod: &PodInfo, _snapshot: &Snapshot, _nodes: &[NodeIndex]) -> Status {
-        if pod.node_affinity.preferred.is_empty() { Status::skip() } else { Status::success() }
+        let nothing = pod.node_affinity.preferred.is_empty() && self.added.preferred.is_empty();
+        if nothing { Status::skip() } else { Status::success() }
     }
 }
 
 impl Score for NodeAffinity {
     fn score(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<i64, Status> {
-        Ok(preference(pod, node))
+        Ok(preference(&pod.node_affinity, node) + preference(&self.added, node))
     }
 
     fn score_batch(
@@ -121,7 +146,8 @@ impl Score for NodeAffinity {
     ) -> Result<(), Status> {
         let known = known(Asked::Preferred, pod, snapshot);
         for score in scores {
-            score.score = known.get(score.node, || preference(pod, snapshot.node(score.node)));
+            score.score = known.get(score.node, || preference(&pod.node_affinity, snapshot.node(score.node)))
+                + preference(&self.added, snapshot.node(score.node));
         }
         Ok(())
     }
