@@ -6,6 +6,7 @@
 //! - [`model`]: what plugins see: pods, nodes, and the snapshot of them all.
 //! - [`queue`]: the order in which pods are tried.
 //! - [`engine`]: queue, snapshot and cycles together, without an API.
+//! - [`config`]: Kubernetes' configuration file, and plugins by name.
 //! - [`simulate`]: scheduling in memory, with no cluster.
 //! - [`Scheduler`]: the component: `Scheduler::new(client, config)?.run(shutdown)`.
 //!
@@ -44,6 +45,7 @@
 //! # Ok::<(), rk_sched::simulate::Unplaced>(())
 //! ```
 
+pub mod config;
 mod cycle;
 pub mod engine;
 pub mod framework;

@@ -15,6 +15,7 @@
 mod batch;
 mod event;
 mod plugin;
+mod point;
 mod profile;
 mod state;
 mod status;
@@ -26,9 +27,10 @@ pub use plugin::{
     Bind, BindContext, Filter, MAX_SCORE, MIN_SCORE, NodeScore, Permit, PermitAnswer, Plugin, PostBind, PostFilter,
     PostFilterContext, PreBind, PreEnqueue, PreFilter, PreScore, QueueSort, Reserve, Score, normalize_to_max,
 };
-#[cfg(feature = "testing")]
-pub(crate) use profile::Enabled;
 pub use profile::{Profile, Registration};
 pub use state::CycleState;
 pub use status::{Code, Diagnosis, Refusals, Status};
 pub use waiting::{Waited, WaitingPods};
+
+pub(crate) use point::Point;
+pub(crate) use profile::{Enabled, Points};

@@ -6,7 +6,10 @@ use super::{
     Bind, ClusterEvent, Filter, Hint, Permit, Plugin, PostBind, PostFilter, PreBind, PreEnqueue, PreFilter, PreScore,
     QueueSort, Reserve, Score,
 };
-use crate::{model::PodInfo, plugins};
+use crate::{
+    model::PodInfo,
+    plugins::{self, DefaultPlugins},
+};
 
 /// One plugin and the extension points it is used at; each method names one.
 pub struct Registration<P> {
@@ -18,6 +21,7 @@ pub struct Registration<P> {
 #[derive(Default, Clone)]
 pub(crate) struct Points {
     pub(crate) pre_enqueue: Option<Arc<dyn PreEnqueue>>,
+    pub(crate) queue_sort: Option<Arc<dyn QueueSort>>,
     pub(crate) pre_filter: Option<Arc<dyn PreFilter>>,
     pub(crate) filter: Option<Arc<dyn Filter>>,
     pub(crate) post_filter: Option<Arc<dyn PostFilter>>,
@@ -50,6 +54,8 @@ impl<P: Plugin> Registration<P> {
     points! {
         /// At PreEnqueue.
         pre_enqueue: PreEnqueue,
+        /// At QueueSort, in place of the profile's plugin there.
+        queue_sort: QueueSort,
         /// At PreFilter.
         pre_filter: PreFilter,
         /// At Filter.
@@ -68,6 +74,11 @@ impl<P: Plugin> Registration<P> {
         bind: Bind,
         /// At PostBind.
         post_bind: PostBind,
+    }
+
+    /// The plugin in use.
+    pub(crate) fn enabled(self) -> Enabled {
+        Enabled { plugin: self.plugin, points: self.points }
     }
 
     /// At Score, with this weight (1 or more).
@@ -116,15 +127,28 @@ impl Profile {
         .with(Registration::new(plugins::DefaultBinder).bind())
     }
 
+    /// A profile of plugins that were put together elsewhere. A plugin may be there several times, at different points.
+    pub(crate) fn assembled(scheduler_name: &str, queue_sort: Arc<dyn QueueSort>, enabled: Vec<Enabled>) -> Self {
+        Self { scheduler_name: scheduler_name.to_owned(), queue_sort, enabled, percentage_of_nodes_to_score: None }
+    }
+
     /// Kubernetes' default plugins with their default weights.
     pub fn kubernetes(scheduler_name: &str) -> Self {
-        plugins::kubernetes(Self::empty(scheduler_name))
+        Self::configured(scheduler_name, DefaultPlugins::default())
+    }
+
+    /// Kubernetes' default plugins with their default weights and these arguments.
+    pub fn configured(scheduler_name: &str, plugins: DefaultPlugins) -> Self {
+        plugins::kubernetes(Self::empty(scheduler_name), plugins)
     }
 
     /// Adds a plugin behind those there are; one of the same name is replaced in its place.
     #[must_use]
     pub fn with<P: Plugin>(mut self, registration: Registration<P>) -> Self {
-        let enabled = Enabled { plugin: registration.plugin, points: registration.points };
+        let enabled = registration.enabled();
+        if let Some(plugin) = &enabled.points.queue_sort {
+            self.queue_sort = Arc::clone(plugin);
+        }
         match self.enabled.iter_mut().find(|other| other.plugin.name() == enabled.plugin.name()) {
             Some(other) => *other = enabled,
             None => self.enabled.push(enabled),

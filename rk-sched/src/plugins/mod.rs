@@ -28,20 +28,40 @@ pub use volume_binding::VolumeBinding;
 
 use crate::framework::{Profile, Registration};
 
+/// The default plugins that have arguments, with those.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct DefaultPlugins {
+    /// NodeAffinity.
+    pub node_affinity: NodeAffinity,
+    /// NodeResourcesFit.
+    pub fit: NodeResourcesFit,
+    /// VolumeBinding.
+    pub volume_binding: VolumeBinding,
+    /// PodTopologySpread.
+    pub topology_spread: PodTopologySpread,
+    /// InterPodAffinity.
+    pub inter_pod_affinity: InterPodAffinity,
+    /// DefaultPreemption.
+    pub preemption: DefaultPreemption,
+    /// NodeResourcesBalancedAllocation.
+    pub balanced_allocation: NodeResourcesBalancedAllocation,
+}
+
 /// Adds the default plugins in their order, with their default weights (`getDefaultPlugins`).
-pub(crate) fn kubernetes(profile: Profile) -> Profile {
+pub(crate) fn kubernetes(profile: Profile, plugins: DefaultPlugins) -> Profile {
     profile
         .with(Registration::new(SchedulingGates).pre_enqueue())
         .with(Registration::new(NodeUnschedulable).filter())
         .with(Registration::new(NodeName).filter())
         .with(Registration::new(TaintToleration).filter().pre_score().score(3))
-        .with(Registration::new(NodeAffinity).pre_filter().filter().pre_score().score(2))
+        .with(Registration::new(plugins.node_affinity).pre_filter().filter().pre_score().score(2))
         .with(Registration::new(NodePorts).pre_filter().filter())
-        .with(Registration::new(NodeResourcesFit::default()).filter().score(1))
-        .with(Registration::new(VolumeBinding::default()).pre_filter().filter().pre_bind())
-        .with(Registration::new(PodTopologySpread::default()).pre_filter().filter().pre_score().score(2))
-        .with(Registration::new(InterPodAffinity::default()).pre_filter().filter().pre_score().score(2))
-        .with(Registration::new(DefaultPreemption::default()).post_filter())
-        .with(Registration::new(NodeResourcesBalancedAllocation::default()).pre_score().score(1))
+        .with(Registration::new(plugins.fit).filter().score(1))
+        .with(Registration::new(plugins.volume_binding).pre_filter().filter().pre_bind())
+        .with(Registration::new(plugins.topology_spread).pre_filter().filter().pre_score().score(2))
+        .with(Registration::new(plugins.inter_pod_affinity).pre_filter().filter().pre_score().score(2))
+        .with(Registration::new(plugins.preemption).post_filter())
+        .with(Registration::new(plugins.balanced_allocation).pre_score().score(1))
         .with(Registration::new(ImageLocality).pre_score().score(1))
 }

@@ -114,7 +114,7 @@ pub fn object<K: ResourceType>(value: Value) -> K {
     serde_json::from_value(value).unwrap()
 }
 
-fn merge(into: &mut Value, change: Value) {
+pub fn merge(into: &mut Value, change: Value) {
     match (into, change) {
         (Value::Object(into), Value::Object(change)) => {
             for (key, value) in change {

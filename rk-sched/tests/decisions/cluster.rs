@@ -6,22 +6,19 @@ use k8s_openapi::{
     Resource as _,
     api::{
         apps::v1::{ReplicaSet, StatefulSet},
-        core::v1::{PersistentVolume, PersistentVolumeClaim, ReplicationController, Service, TopologySpreadConstraint},
+        core::v1::{PersistentVolume, PersistentVolumeClaim, ReplicationController, Service},
         policy::v1::PodDisruptionBudget,
         storage::v1::StorageClass,
     },
 };
 use rk_api::LabelSelector;
 use rk_sched::{
-    Profile, Registration,
+    Profile, SchedulerConfig,
+    config::{self, Registry},
     framework::ClusterEvent,
     model::{Budget, PodInfo, Snapshot},
-    plugins::{
-        InterPodAffinity, NodeResourcesBalancedAllocation, NodeResourcesFit, PodTopologySpread, ResourceSpec,
-        ScoringStrategy,
-    },
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     case::{Case, Event},
@@ -94,61 +91,25 @@ fn set_object(snapshot: &mut Snapshot, object: &Value) {
     }
 }
 
-/// The default profile with a case's plugin arguments.
+/// The default profile with a case's plugin arguments, as a configuration file has them.
 pub fn profile(args: &BTreeMap<String, Value>) -> Profile {
-    let mut profile = Profile::kubernetes("default-scheduler");
-    for (plugin, args) in args {
-        profile = match plugin.as_str() {
-            "NodeResourcesFit" => profile.with(Registration::new(fit(args)).filter().score(1)),
-            "NodeResourcesBalancedAllocation" => {
-                let plugin = NodeResourcesBalancedAllocation { resources: resources(&args["resources"]) };
-                profile.with(Registration::new(plugin).pre_score().score(1))
-            }
-            "InterPodAffinity" => {
-                let plugin = InterPodAffinity { hard_affinity_weight: args["hardPodAffinityWeight"].as_i64().unwrap() };
-                profile.with(Registration::new(plugin).pre_filter().filter().pre_score().score(2))
-            }
-            "PodTopologySpread" => {
-                let constraints = args["defaultConstraints"].as_array().unwrap().iter().map(short::constraint);
-                let defaults = constraints.map(short::exact::<TopologySpreadConstraint>).collect();
-                let plugin = PodTopologySpread { defaults: Some(defaults) };
-                profile.with(Registration::new(plugin).pre_filter().filter().pre_score().score(2))
-            }
-            other => panic!("no case gives arguments to {other:?}"),
-        };
-    }
-    profile
-}
-
-fn resources(list: &Value) -> Vec<ResourceSpec> {
-    let Some(list) = list.as_array() else { return ResourceSpec::cpu_and_memory() };
-    let one = |resource: &Value| ResourceSpec {
-        name: resource["name"].as_str().unwrap().to_owned().into(),
-        weight: resource["weight"].as_i64().unwrap_or(1),
-    };
-    list.iter().map(one).collect()
-}
-
-fn fit(args: &Value) -> NodeResourcesFit {
-    let strategy = &args["scoringStrategy"];
-    let point = |point: &Value| (point["utilization"].as_i64().unwrap(), point["score"].as_i64().unwrap());
-    NodeResourcesFit {
-        strategy: match strategy["type"].as_str().unwrap_or("LeastAllocated") {
-            "LeastAllocated" => ScoringStrategy::LeastAllocated,
-            "MostAllocated" => ScoringStrategy::MostAllocated,
-            "RequestedToCapacityRatio" => {
-                let shape = strategy["requestedToCapacityRatio"]["shape"].as_array().unwrap();
-                ScoringStrategy::RequestedToCapacityRatio(shape.iter().map(point).collect())
-            }
-            other => panic!("no strategy {other:?}"),
-        },
-        resources: resources(&strategy["resources"]),
-        ignored: args["ignoredResources"].as_array().into_iter().flatten().map(short_text).collect(),
-    }
-}
-
-fn short_text(value: &Value) -> String {
-    value.as_str().unwrap().to_owned()
+    let config = args.iter().map(|(plugin, args)| {
+        let mut args = args.clone();
+        if let Some(constraints) = args["defaultConstraints"].as_array() {
+            args = json!({
+                "defaultConstraints": constraints.iter().map(short::constraint).collect::<Vec<_>>(),
+                "defaultingType": "List",
+            });
+        }
+        json!({"name": plugin, "args": args})
+    });
+    let file = json!({
+        "apiVersion": config::API_VERSION,
+        "kind": config::KIND,
+        "profiles": [{"pluginConfig": config.collect::<Vec<_>>()}],
+    });
+    let config = SchedulerConfig::from_json(&file, &Registry::kubernetes());
+    config.unwrap_or_else(|error| panic!("{error}")).profiles.remove(0)
 }
 
 /// The event of a case.
