@@ -122,9 +122,7 @@ impl PreScore for InterPodAffinity {
     fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, snapshot: &Snapshot, _nodes: &[NodeIndex]) -> Status {
         let own = &pod.pod_affinity;
         let prefers = !own.preferred.is_empty() || !own.preferred_anti.is_empty();
-        if !prefers
-            && (self.ignore_preferences_of_existing_pods || snapshot.classes_with_affinity().next().is_none())
-        {
+        if !prefers && (self.ignore_preferences_of_existing_pods || snapshot.classes_with_affinity().next().is_none()) {
             return Status::skip();
         }
         let weight = self.hard_affinity_weight;

@@ -111,9 +111,11 @@ impl Filter for NodeAffinity {
             return nodes.keep(|node| self.filter(state, pod, node));
         }
         if !self.added.requires_nothing() {
-            nodes.keep(|node| {
-                if allows(&self.added, node) { Status::success() } else { Status::unresolvable(ENFORCED) }
-            });
+            nodes.keep(
+                |node| {
+                    if allows(&self.added, node) { Status::success() } else { Status::unresolvable(ENFORCED) }
+                },
+            );
         }
         let snapshot = nodes.snapshot();
         let known = known(Asked::Allowed, pod, snapshot);
