@@ -115,13 +115,13 @@ fn answers(pod: &PodInfo, snapshot: &Snapshot) -> Vec<Answers> {
     let nothing = CycleState::default();
     filtered(&PodTopologySpread::default(), pod, snapshot, &mut all[0]);
     filtered(&InterPodAffinity::default(), pod, snapshot, &mut all[1]);
-    filtered(&NodeAffinity, pod, snapshot, &mut all[2]);
+    filtered(&NodeAffinity::default(), pod, snapshot, &mut all[2]);
     batch(&NodeUnschedulable, &nothing, pod, snapshot, &mut all[3]);
     batch(&TaintToleration, &nothing, pod, snapshot, &mut all[4]);
     batch(&NodeResourcesFit::default(), &nothing, pod, snapshot, &mut all[5]);
     scored(&PodTopologySpread::default(), pod, snapshot, &mut all[6]);
     scored(&InterPodAffinity::default(), pod, snapshot, &mut all[7]);
-    scored(&NodeAffinity, pod, snapshot, &mut all[8]);
+    scored(&NodeAffinity::default(), pod, snapshot, &mut all[8]);
     scored(&NodeResourcesBalancedAllocation::default(), pod, snapshot, &mut all[9]);
     all
 }
