@@ -12,7 +12,10 @@ use std::{
 
 use async_trait::async_trait;
 use cluster::{Cluster, bound, unscheduled};
-use k8s_openapi::api::{core::v1::PersistentVolumeClaim, storage::v1::StorageClass};
+use k8s_openapi::api::{
+    core::v1::{PersistentVolume, PersistentVolumeClaim},
+    storage::v1::StorageClass,
+};
 use parking_lot::Mutex;
 use rk_api::{Api, DeleteOptions, Patch};
 use rk_sched::{
@@ -264,7 +267,13 @@ async fn claims_are_waited_for_and_told_their_node() {
     };
     assert_eq!(node, "n");
     assert_eq!(bound(&cluster.pods.get("p").await.unwrap()), None);
-    claims.patch("data", Patch::merge(json!({"spec": {"volumeName": "pv-1"}}))).await.unwrap();
+    let volume = json!({"metadata": {"name": "pv-1"}, "spec": {
+        "accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "nfs": {"server": "s", "path": "/"},
+    }});
+    Api::<PersistentVolume>::all(cluster.client.clone()).create(&cluster::object(volume)).await.unwrap();
+    let done = json!({"pv.kubernetes.io/bind-completed": "yes"});
+    let provided = json!({"metadata": {"annotations": done}, "spec": {"volumeName": "pv-1"}});
+    claims.patch("data", Patch::merge(provided)).await.unwrap();
     claims.patch_status("data", Patch::merge(json!({"status": {"phase": "Bound"}}))).await.unwrap();
     assert_eq!(cluster.node_of("p").await, "n");
 }

@@ -118,16 +118,14 @@ impl Engine {
                 let budget = typed::<PodDisruptionBudget>(object).filter(|_| there);
                 workloads.set_budget(namespace, name, budget.map(|budget| Budget::new(&budget)));
             }
-            "PersistentVolumeClaim" => {
-                self.snapshot.volumes.set_claim(namespace, name, typed(object).filter(|_| there));
-                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), now);
-            }
-            "PersistentVolume" => {
-                self.snapshot.volumes.set_volume(name, typed(object).filter(|_| there));
-                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), now);
-            }
-            "StorageClass" => {
-                self.snapshot.volumes.set_class(name, typed(object).filter(|_| there));
+            "PersistentVolumeClaim"
+            | "PersistentVolume"
+            | "StorageClass"
+            | "CSINode"
+            | "CSIDriver"
+            | "CSIStorageCapacity"
+            | "VolumeAttachment" => {
+                self.set_volume_object(object, there);
                 self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), now);
             }
             kind @ ("ReplicaSet" | "StatefulSet" | "ReplicationController") => {
@@ -135,6 +133,23 @@ impl Engine {
                 workloads.set_controller(kind, namespace, name, selector);
             }
             _ => {}
+        }
+    }
+
+    /// A change of an object that has to do with volumes.
+    fn set_volume_object(&mut self, object: &Object, there: bool) {
+        let (namespace, name) = (object.meta().namespace.as_str(), object.meta().name.as_str());
+        let volumes = &mut self.snapshot.volumes;
+        match object.kind() {
+            "PersistentVolumeClaim" => volumes.set_claim(namespace, name, typed(object).filter(|_| there)),
+            "PersistentVolume" => volumes.set_volume(name, typed(object).filter(|_| there)),
+            "StorageClass" => volumes.set_class(name, typed(object).filter(|_| there)),
+            "CSINode" => volumes.set_csi_node(name, typed(object).filter(|_| there).as_deref()),
+            "CSIDriver" => volumes.set_csi_driver(name, typed(object).filter(|_| there).as_deref()),
+            "CSIStorageCapacity" => {
+                volumes.set_capacity(namespace, name, typed(object).filter(|_| there).as_deref());
+            }
+            _ => volumes.set_attachment(name, typed(object).filter(|_| there).as_deref()),
         }
     }
 

@@ -40,14 +40,22 @@ impl NodeTerm {
         terms.iter().filter_map(Self::new).collect()
     }
 
-    /// The terms of a storage class's `allowedTopologies`.
+    /// The terms of a storage class's `allowedTopologies` that can match a node at all: an empty one does not.
     pub fn of_topologies(topologies: &[TopologySelectorTerm]) -> Vec<Self> {
         let term = |topology: &TopologySelectorTerm| {
             let labels = topology.match_label_expressions.iter().flatten();
-            let labels = labels.map(|label| Requirement::In(label.key.clone(), label.values.clone())).collect();
-            Self { labels, names: Vec::new() }
+            let labels: Vec<_> = labels.map(|label| Requirement::In(label.key.clone(), label.values.clone())).collect();
+            (!labels.is_empty()).then(|| Self { labels, names: Vec::new() })
         };
-        topologies.iter().map(term).collect()
+        topologies.iter().filter_map(term).collect()
+    }
+
+    /// The label and its values, if all that the term asks for is that a node has one of them.
+    pub(crate) fn one_label(&self) -> Option<(&str, &[String])> {
+        match &self.labels[..] {
+            [Requirement::In(label, values)] if self.names.is_empty() => Some((label, values)),
+            _ => None,
+        }
     }
 
     /// Whether a node of this name and these labels matches.

@@ -16,7 +16,7 @@ mod pod;
 mod resources;
 mod snapshot;
 mod topology;
-mod volumes;
+pub(crate) mod volumes;
 mod workloads;
 
 pub use affinity::{NamespaceLabels, NodeAffinity, NodeTerm, PodAffinity, PodTerm, tolerates, untolerated};
@@ -27,7 +27,7 @@ pub use pod::{HostPort, PodInfo};
 pub use resources::{DEFAULT_MEMORY, DEFAULT_MILLI_CPU, Resources, pod_requests, pod_requests_nonzero};
 pub use snapshot::{NodeIndex, Snapshot};
 pub use topology::{PlaceId, Topology};
-pub use volumes::{Volumes, claims_of};
+pub use volumes::{ClaimUse, VolumeInfo, Volumes, claims_of};
 pub use workloads::{Budget, Workloads};
 
 pub(crate) use class::Classes;

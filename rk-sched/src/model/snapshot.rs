@@ -49,7 +49,7 @@ pub struct Snapshot {
     namespaces: Arc<NamespaceLabels>,
     /// Services, controllers of pods, and disruption budgets.
     pub workloads: Workloads,
-    /// Claims, volumes and storage classes.
+    /// Claims, volumes, and what says where they can be used.
     pub volumes: Volumes,
     /// How many nodes have an image, by its name.
     images: HashMap<String, usize>,
@@ -314,6 +314,7 @@ impl Snapshot {
         let index = self.find(node);
         let name = index.map_or_else(|| Arc::from(node), |index| Arc::clone(&self.node(index).name));
         self.pods.insert(Arc::clone(&pod.uid), Placed { pod: Arc::clone(&pod), node: Arc::clone(&name) });
+        self.volumes.place(&pod, &name);
         match index {
             Some(index) => self.place(pod, index),
             None => self.orphans.entry(name).or_default().push(pod),
@@ -323,6 +324,7 @@ impl Snapshot {
     /// Takes a pod off its node; answers the pod if it was on one.
     pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let Placed { pod, node } = self.pods.remove(uid)?;
+        self.volumes.take_off(&pod);
         if let Some(index) = self.find(&node) {
             let entry = self.change_pods(index, |node| node.remove_same(&pod))??;
             self.note(entry.class, index, -1);

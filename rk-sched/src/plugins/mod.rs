@@ -1,17 +1,21 @@
 //! The plugins of Kubernetes' default profile, under their Kubernetes names.
 
 mod balanced_allocation;
+mod claims;
 mod default_binder;
 mod fit;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
 mod node_simple;
+mod node_volume_limits;
 mod preemption;
 mod queueing;
 mod taint_toleration;
 mod topology_spread;
 mod volume_binding;
+mod volume_restrictions;
+mod volume_zone;
 
 pub use balanced_allocation::NodeResourcesBalancedAllocation;
 pub use default_binder::DefaultBinder;
@@ -20,11 +24,14 @@ pub use image_locality::ImageLocality;
 pub use inter_pod_affinity::InterPodAffinity;
 pub use node_affinity::NodeAffinity;
 pub use node_simple::{NodeName, NodePorts, NodeUnschedulable};
+pub use node_volume_limits::NodeVolumeLimits;
 pub use preemption::DefaultPreemption;
 pub use queueing::{PrioritySort, SchedulingGates};
 pub use taint_toleration::TaintToleration;
 pub use topology_spread::PodTopologySpread;
 pub use volume_binding::VolumeBinding;
+pub use volume_restrictions::VolumeRestrictions;
+pub use volume_zone::VolumeZone;
 
 use crate::framework::{Profile, Registration};
 
@@ -58,7 +65,10 @@ pub(crate) fn kubernetes(profile: Profile, plugins: DefaultPlugins) -> Profile {
         .with(Registration::new(plugins.node_affinity).pre_filter().filter().pre_score().score(2))
         .with(Registration::new(NodePorts).pre_filter().filter())
         .with(Registration::new(plugins.fit).filter().score(1))
-        .with(Registration::new(plugins.volume_binding).pre_filter().filter().pre_bind())
+        .with(Registration::new(VolumeRestrictions).pre_filter().filter())
+        .with(Registration::new(NodeVolumeLimits).pre_filter().filter())
+        .with(Registration::new(plugins.volume_binding).pre_filter().filter().reserve().pre_bind())
+        .with(Registration::new(VolumeZone).pre_filter().filter())
         .with(Registration::new(plugins.topology_spread).pre_filter().filter().pre_score().score(2))
         .with(Registration::new(plugins.inter_pod_affinity).pre_filter().filter().pre_score().score(2))
         .with(Registration::new(plugins.preemption).post_filter())

@@ -14,7 +14,7 @@ use k8s_openapi::api::{
     apps::v1::{ReplicaSet, StatefulSet},
     core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service},
     policy::v1::PodDisruptionBudget,
-    storage::v1::StorageClass,
+    storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
 };
 use rk_api::{Change, Client, EventRecorder, FieldSelector, Informers, LabelSelector, Resource};
 use tokio::{sync::mpsc, time::Instant};
@@ -185,7 +185,7 @@ struct Changes {
 }
 
 /// The kinds besides nodes and pods that scheduling looks at.
-const OTHERS: [fn() -> Resource; 9] = [
+const OTHERS: [fn() -> Resource; 13] = [
     Resource::of::<Namespace>,
     Resource::of::<Service>,
     Resource::of::<ReplicaSet>,
@@ -195,6 +195,10 @@ const OTHERS: [fn() -> Resource; 9] = [
     Resource::of::<PersistentVolumeClaim>,
     Resource::of::<PersistentVolume>,
     Resource::of::<StorageClass>,
+    Resource::of::<CSINode>,
+    Resource::of::<CSIDriver>,
+    Resource::of::<CSIStorageCapacity>,
+    Resource::of::<VolumeAttachment>,
 ];
 
 /// Passes an informer's changes on, until one of the two ends is gone.

@@ -1,0 +1,183 @@
+//! NodeVolumeLimits: no more volumes on a node than its CSI drivers can attach.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::claims;
+use crate::{
+    framework::{Candidates, ClusterEvent, CycleState, Filter, Hint, Plugin, PreFilter, Status},
+    model::{
+        NodeInfo, PodInfo, Snapshot,
+        volumes::{ClaimUse, CsiNode, NodeVolumes, Tables, TablesView, UsedVolume, VolumeId, check_owner, may_count},
+    },
+};
+
+/// Keeps to the count of volumes that a node's CSINode allows each driver. A volume that several pods of a node use counts once, one
+/// that is to be made counts for its class's driver, and so do volumes that are attached to the node for no pod any more.
+///
+/// A node without a CSINode, or a driver without a count there, has no limit.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NodeVolumeLimits;
+
+/// The volumes that a pod brings.
+#[derive(Clone)]
+struct Brought {
+    volumes: Arc<[UsedVolume]>,
+    /// Why they can't be told.
+    unknown: Option<String>,
+    /// Whether any node takes all of them.
+    fit_anywhere: bool,
+    /// Whether pods of the node are thought of as added or gone, so that what was counted of it does not hold.
+    moved: bool,
+    tables: TablesView,
+}
+
+impl Plugin for NodeVolumeLimits {
+    fn name(&self) -> &'static str {
+        "NodeVolumeLimits"
+    }
+
+    fn hint(&self, pod: &PodInfo, event: &ClusterEvent) -> Hint {
+        Hint::queue_if(match event {
+            ClusterEvent::NodeAdd(_) => true,
+            ClusterEvent::AssignedPodDelete(gone) => may_count(gone),
+            ClusterEvent::Object(object) => {
+                matches!(object.kind(), "CSINode" | "VolumeAttachment") || claims::is_claim_of(pod, object)
+            }
+            _ => false,
+        })
+    }
+}
+
+/// The volumes of a pod that is to be placed.
+///
+/// # Errors
+/// A claim that is not there or is another pod's; the text says so.
+fn brought(pod: &PodInfo, tables: &Tables) -> Result<Vec<UsedVolume>, String> {
+    let mut volumes: Vec<UsedVolume> = Vec::new();
+    for volume in pod.spec().volumes.iter().flatten() {
+        let found = match ClaimUse::of(pod, volume) {
+            Some(claim) => {
+                let found = tables.claim(&pod.namespace, &claim.name).ok_or_else(|| {
+                    let (namespace, name) = (&pod.namespace, &claim.name);
+                    format!("looking up PVC {namespace}/{name}: persistentvolumeclaim \"{name}\" not found")
+                })?;
+                if claim.own {
+                    check_owner(found, pod)?;
+                }
+                tables.used_by(found)
+            }
+            None => UsedVolume::inline(volume),
+        };
+        volumes.extend(found.filter(|found| !volumes.contains(found)));
+    }
+    Ok(volumes)
+}
+
+impl PreFilter for NodeVolumeLimits {
+    fn pre_filter(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+    ) -> Result<Option<Vec<Arc<str>>>, Status> {
+        if !may_count(pod) {
+            return Err(Status::skip());
+        }
+        let tables = snapshot.volumes.tables();
+        let (volumes, unknown) = match brought(pod, tables) {
+            Ok(volumes) => (volumes, None),
+            Err(text) => (Vec::new(), Some(text)),
+        };
+        let drivers: BTreeSet<&Arc<str>> = volumes.iter().map(|volume| &volume.id.driver).collect();
+        let limited = drivers.into_iter().filter_map(|driver| {
+            let of_driver = volumes.iter().filter(|volume| volume.id.driver == *driver).count();
+            Some((tables.least_slack(driver)?, i64::try_from(of_driver).unwrap_or(i64::MAX)))
+        });
+        let slack: Vec<(i64, i64)> = limited.collect();
+        if unknown.is_none() && slack.is_empty() {
+            return Err(Status::skip());
+        }
+        state.insert(Brought {
+            unknown,
+            fit_anywhere: slack.iter().all(|(slack, more)| slack >= more),
+            moved: false,
+            tables: snapshot.volumes.view(),
+            volumes: volumes.into(),
+        });
+        Ok(None)
+    }
+
+    fn add_pod(&self, state: &mut CycleState, _pod: &PodInfo, added: &PodInfo, _: &NodeInfo) {
+        note_move(state, added);
+    }
+
+    fn remove_pod(&self, state: &mut CycleState, _pod: &PodInfo, removed: &PodInfo, _: &NodeInfo) {
+        note_move(state, removed);
+    }
+}
+
+fn note_move(state: &mut CycleState, other: &PodInfo) {
+    if let Some(brought) = state.get_mut::<Brought>()
+        && may_count(other)
+    {
+        brought.moved = true;
+    }
+}
+
+impl Filter for NodeVolumeLimits {
+    fn filter(&self, state: &CycleState, _pod: &PodInfo, node: &NodeInfo) -> Status {
+        let Some(brought) = state.get::<Brought>() else { return Status::success() };
+        if let Some(text) = &brought.unknown {
+            return Status::unresolvable(text.clone());
+        }
+        if brought.fit_anywhere && !brought.moved {
+            return Status::success();
+        }
+        let Some(tables) = brought.tables.get() else {
+            return Status::error("volumes changed within a scheduling cycle");
+        };
+        let Some(csi) = tables.csi_node(&node.name) else { return Status::success() };
+        let counted = tables.node(&node.name);
+        let anew = brought.moved.then(|| count(&tables, node, csi, counted));
+        if fits(&brought.volumes, csi, anew.as_ref().or(counted)) {
+            return Status::success();
+        }
+        Status::unschedulable("node(s) exceed max volume count")
+    }
+
+    fn filter_batch(&self, state: &CycleState, pod: &PodInfo, nodes: &mut Candidates<'_>) {
+        let brought = state.get::<Brought>();
+        if brought.is_some_and(|brought| brought.moved || !brought.fit_anywhere || brought.unknown.is_some()) {
+            nodes.keep(|node| self.filter(state, pod, node));
+        }
+    }
+}
+
+/// Counts the volumes of the pods that are thought of as on a node, and those attached to it.
+fn count(tables: &Tables, node: &NodeInfo, csi: &CsiNode, counted: Option<&NodeVolumes>) -> NodeVolumes {
+    let mut volumes = NodeVolumes::default();
+    for id in node.pods.iter().flat_map(|entry| tables.used_on(&entry.pod, Some(csi))) {
+        volumes.add(id);
+    }
+    for id in counted.into_iter().flat_map(|counted| tables.attached_to(counted)) {
+        volumes.attach(id);
+    }
+    volumes
+}
+
+/// Whether a node takes all these volumes besides those that it has.
+fn fits(brought: &[UsedVolume], csi: &CsiNode, has: Option<&NodeVolumes>) -> bool {
+    let counting = brought.iter().filter(|volume| volume.counts_on(Some(csi))).map(|volume| &volume.id);
+    let new: BTreeSet<&VolumeId> = counting.filter(|id| !has.is_some_and(|has| has.is_used(id))).collect();
+    let mut more: BTreeMap<&str, i64> = BTreeMap::new();
+    for id in new {
+        *more.entry(&id.driver).or_default() += 1;
+    }
+    more.into_iter().all(|(driver, more)| {
+        let used = has.map_or(0, |has| has.count(driver));
+        csi.limit(driver).is_none_or(|limit| used + more <= limit)
+    })
+}
