@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
-use rk_api::{Api, DeleteOptions, Patch, object_reference};
+use rk_api::{Api, DeleteOptions, Patch, Preconditions, object_reference};
 use serde_json::{Value, json};
 
 use super::Running;
@@ -54,14 +54,18 @@ impl Running {
             let about = object_reference(&*victim.pod);
             let recorder = self.recorder(pod);
             let api = Api::<Pod>::namespaced(Arc::clone(&self.client), &victim.namespace);
+            // Another pod may have the name by now.
+            let uid = Some(victim.uid.to_string());
+            let preconditions = Preconditions { uid, ..Preconditions::default() };
+            let options = DeleteOptions { preconditions, ..DeleteOptions::default() };
             tokio::spawn(async move {
-                let condition = json!({"status": {"conditions": [{
+                let condition = json!({"metadata": {"uid": victim.uid.as_ref()}, "status": {"conditions": [{
                     "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
                     "message": preemptor, "lastTransitionTime": rk_api::now().to_string(),
                 }]}});
                 let told = api.patch_status(&victim.name, Patch::strategic(condition)).await;
                 let gone = match told {
-                    Ok(_) => api.delete(&victim.name, DeleteOptions::default()).await.map(drop),
+                    Ok(_) => api.delete(&victim.name, options).await.map(drop),
                     Err(error) => Err(error),
                 };
                 match gone {

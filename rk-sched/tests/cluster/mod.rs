@@ -1,4 +1,5 @@
 //! A real API server in this process, with a scheduler on it.
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,12 +23,20 @@ pub struct Cluster {
 impl Cluster {
     /// A server with the namespace `default`, and a scheduler of this configuration.
     pub async fn start(config: SchedulerConfig) -> Self {
+        Self::start_behind(config, |client| client).await
+    }
+
+    /// The same, with something between the scheduler and the server.
+    pub async fn start_behind(
+        config: SchedulerConfig,
+        between: impl FnOnce(Arc<dyn Client>) -> Arc<dyn Client>,
+    ) -> Self {
         let server = Server::builder(Arc::new(MemoryStore::new())).build().await.unwrap();
         let client = server.client(UserInfo::loopback());
         let namespaces = Api::<Namespace>::all(client.clone());
         namespaces.create(&object(json!({"metadata": {"name": "default"}}))).await.unwrap();
         let stop = CancellationToken::new();
-        tokio::spawn(Scheduler::new(client.clone(), config).unwrap().run(stop.clone()));
+        tokio::spawn(Scheduler::new(between(client.clone()), config).unwrap().run(stop.clone()));
         Self {
             pods: Api::namespaced(client.clone(), "default"),
             nodes: Api::all(client.clone()),
