@@ -1,5 +1,7 @@
 //! The scheduling cycle of one pod: from the pod and the snapshot to a node, or to why there is none.
 
+mod explain;
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
@@ -13,6 +15,8 @@ use crate::{
     },
     model::{NodeIndex, NodeInfo, PodInfo, Snapshot},
 };
+
+pub use self::explain::{Explanation, NodeExplanation, NodeRefusal, PluginScore};
 
 /// A node for a pod.
 #[derive(Debug)]
@@ -340,13 +344,8 @@ impl Cluster<'_> {
         (None, said.join(", "))
     }
 
-    /// Runs PreScore and Score: the weighted sums.
-    pub(crate) fn score(
-        &self,
-        state: &mut CycleState,
-        pod: &PodInfo,
-        feasible: &[NodeIndex],
-    ) -> Result<Vec<NodeScore>, Status> {
+    /// Runs PreScore.
+    fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, feasible: &[NodeIndex]) -> Result<(), Status> {
         for (index, enabled) in self.profile.enabled().iter().enumerate() {
             let Some(plugin) = &enabled.points.pre_score else { continue };
             let status = plugin.pre_score(state, pod, self.snapshot, feasible);
@@ -356,6 +355,17 @@ impl Cluster<'_> {
                 return Err(status.from_plugin(plugin.name()));
             }
         }
+        Ok(())
+    }
+
+    /// Runs PreScore and Score: the weighted sums.
+    pub(crate) fn score(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        feasible: &[NodeIndex],
+    ) -> Result<Vec<NodeScore>, Status> {
+        self.pre_score(state, pod, feasible)?;
         let mut totals: Vec<NodeScore> = feasible.iter().map(|node| NodeScore { node: *node, score: 0 }).collect();
         let mut scores = totals.clone();
         for (index, enabled) in self.profile.enabled().iter().enumerate() {

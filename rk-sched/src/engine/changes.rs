@@ -232,8 +232,8 @@ impl Engine {
         {
             self.nominated.insert(Arc::clone(&pod), Arc::from(node));
         }
-        match self.queue.waiting(&pod.uid) {
-            Some(old) if !pod_changed(&old.pod, &pod.pod) => self.queue.refresh(pod),
+        match self.queue.queued(&pod.uid) {
+            Some(old) if !pod_changed(&old.pod.pod, &pod.pod) => self.queue.refresh(pod),
             _ => self.queue.update(pod, now),
         }
     }

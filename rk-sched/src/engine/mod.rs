@@ -29,13 +29,18 @@
 
 mod changes;
 mod decision;
+mod explanations;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
-pub use self::decision::{Cause, Decision, Eviction, Placement, Refusal};
+pub use self::{
+    decision::{Cause, Decision, Eviction, Placement, Refusal},
+    explanations::Explanations,
+};
+pub use crate::cycle::{Explanation, NodeExplanation, NodeRefusal, PluginScore};
 use crate::{
     cycle::{Cluster, Failure, Nominated},
     framework::{ClusterEvent, CycleState, Diagnosis, PermitAnswer, PostFilterContext, Profile, Status, WaitingPods},
@@ -52,6 +57,7 @@ pub struct Engine {
     profiles: Arc<HashMap<String, Arc<Profile>>>,
     percentage_of_nodes_to_score: u8,
     waiting: WaitingPods,
+    explanations: Explanations,
     queue: Queue,
     snapshot: Snapshot,
     nominated: Nominated,
@@ -85,6 +91,7 @@ impl Engine {
             profiles,
             percentage_of_nodes_to_score: config.percentage_of_nodes_to_score,
             waiting: config.waiting.clone(),
+            explanations: config.explanations.clone(),
             snapshot: Snapshot::default(),
             nominated: Nominated::default(),
             assumed: HashMap::new(),
@@ -118,6 +125,9 @@ impl Engine {
         loop {
             let queued = self.queue.pop(now)?;
             match self.profiles.get(queued.pod.scheduler_name()).map(Arc::clone) {
+                Some(profile) if self.explanations.are_wanted() => {
+                    return Some(self.schedule_explained(queued, &profile, now));
+                }
                 Some(profile) => return Some(self.schedule(queued, &profile, now)),
                 None => self.queue.remove(&queued.pod.uid),
             }
@@ -128,6 +138,30 @@ impl Engine {
     pub fn wake_at(&self) -> Option<Instant> {
         let (_, _, unschedulable) = self.queue.counts();
         [self.queue.next_backoff(), (unschedulable > 0).then_some(self.flush)].into_iter().flatten().min()
+    }
+
+    /// What the plugins say of a pod that waits on each node as things are, and what it went through; `None` for a pod that does not
+    /// wait, or that no profile is for.
+    pub fn explain(&self, uid: &str) -> Option<Explanation> {
+        let queued = self.queue.queued(uid)?;
+        Some(self.explanation(queued, self.profiles.get(queued.pod.scheduler_name())?))
+    }
+
+    fn explanation(&self, queued: &QueuedPod, profile: &Profile) -> Explanation {
+        let cluster = Cluster { profile, snapshot: &self.snapshot, nominated: &self.nominated };
+        Explanation { history: queued.history().cloned().collect(), ..cluster.explain(&queued.pod) }
+    }
+
+    fn schedule_explained(&mut self, queued: QueuedPod, profile: &Arc<Profile>, now: Instant) -> Decision {
+        let mut explanation = self.explanation(&queued, profile);
+        let decision = self.schedule(queued, profile, now);
+        explanation.decision = match &decision {
+            Decision::Place(placement) => format!("placed on {}", placement.node),
+            Decision::Refused(refusal) => refusal.message(),
+            Decision::Skip(_) => "left out, as it is being deleted".to_owned(),
+        };
+        self.explanations.note(explanation);
+        decision
     }
 
     /// One pod's scheduling cycle.

@@ -44,6 +44,22 @@ pub enum ClusterEvent {
     Object(Arc<Object>),
 }
 
+impl ClusterEvent {
+    /// The name of its kind: `AssignedPodAdd`, `NodeUpdate` and so on.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::AssignedPodAdd(_) => "AssignedPodAdd",
+            Self::AssignedPodUpdate { .. } => "AssignedPodUpdate",
+            Self::AssignedPodDelete(_) => "AssignedPodDelete",
+            Self::UnscheduledPodUpdate { .. } => "UnscheduledPodUpdate",
+            Self::NodeAdd(_) => "NodeAdd",
+            Self::NodeUpdate { .. } => "NodeUpdate",
+            Self::NodeDelete(_) => "NodeDelete",
+            Self::Object(_) => "Object",
+        }
+    }
+}
+
 /// Whether an event is worth another try of a pod that a plugin refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hint {

@@ -7,6 +7,7 @@
 
 mod flights;
 mod heap;
+mod history;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -16,7 +17,8 @@ use std::{
 
 use tokio::time::Instant;
 
-use self::{flights::Flights, heap::Heap};
+pub use self::history::{Step, What};
+use self::{flights::Flights, heap::Heap, history::History};
 use crate::{
     framework::{ClusterEvent, Profile, QueueSort},
     model::PodInfo,
@@ -35,11 +37,18 @@ pub struct QueuedPod {
     pub plugins: BTreeSet<&'static str>,
     /// The plugins that refused it until something outside of the scheduler is done.
     pub pending: BTreeSet<&'static str>,
+    history: History,
 }
 
 impl QueuedPod {
     fn new(pod: Arc<PodInfo>, now: Instant) -> Self {
-        Self { pod, since: now, attempts: 0, plugins: BTreeSet::new(), pending: BTreeSet::new() }
+        let (plugins, pending) = (BTreeSet::new(), BTreeSet::new());
+        Self { pod, since: now, attempts: 0, plugins, pending, history: History::new(now) }
+    }
+
+    /// What it went through in the queue, the oldest of the steps that are kept first.
+    pub fn history(&self) -> impl Iterator<Item = &Step> {
+        self.history.steps()
     }
 }
 
@@ -120,6 +129,7 @@ impl Queue {
         queued.since = now;
         if let Some(plugin) = refused {
             queued.plugins = BTreeSet::from([plugin]);
+            queued.history.note(now, What::Gated(plugin));
             self.park(queued);
         } else {
             self.places.insert(Arc::clone(&queued.pod.uid), Place::Active);
@@ -147,6 +157,7 @@ impl Queue {
         };
         self.places.insert(Arc::clone(&pod.pod.uid), Place::InFlight(self.flights.take_off()));
         pod.attempts += 1;
+        pod.history.note(now, What::Tried(pod.attempts));
         Some(pod)
     }
 
@@ -167,7 +178,8 @@ impl Queue {
         let stale = self.unschedulable.iter().filter(|(_, queued)| queued.since + long <= now);
         let stale: Vec<u64> = stale.map(|(number, _)| *number).collect();
         for number in stale {
-            if let Some(queued) = self.unschedulable.remove(&number) {
+            if let Some(mut queued) = self.unschedulable.remove(&number) {
+                queued.history.note(now, What::TimedOut);
                 self.requeue(queued, now);
             }
         }
@@ -205,6 +217,7 @@ impl Queue {
     /// A pod in flight failed for no fault of its own: again after its back-off.
     pub(crate) fn failed(&mut self, mut queued: QueuedPod, now: Instant) {
         self.land(&queued.pod.uid, false);
+        queued.history.note(now, What::Failed);
         queued.since = now;
         let until = queued.since + self.backoff_of(&queued);
         self.back_off(queued, until, true);
@@ -214,6 +227,7 @@ impl Queue {
     /// want came while it was in flight.
     pub(crate) fn refused(&mut self, mut queued: QueuedPod, now: Instant) {
         queued.since = now;
+        queued.history.note(now, What::Refused(queued.plugins.union(&queued.pending).copied().collect()));
         let missed = self.land(&queued.pod.uid, true);
         match missed.iter().find(|event| self.wants(&queued, event)) {
             Some(event) => self.wake(queued, event, now),
@@ -232,15 +246,14 @@ impl Queue {
         }
     }
 
-    /// The version of a pod that waits; `None` for one that is unknown or in flight.
-    pub(crate) fn waiting(&self, uid: &str) -> Option<&Arc<PodInfo>> {
-        let queued = match self.places.get(uid)? {
-            Place::Active => self.active.get(uid)?,
-            Place::Backoff(key) => &self.backoff.get(key)?.pod,
-            Place::Unschedulable(number) => self.unschedulable.get(number)?,
-            Place::InFlight(_) => return None,
-        };
-        Some(&queued.pod)
+    /// A pod that waits; `None` for one that is unknown or in flight.
+    pub(crate) fn queued(&self, uid: &str) -> Option<&QueuedPod> {
+        match self.places.get(uid)? {
+            Place::Active => self.active.get(uid),
+            Place::Backoff(key) => Some(&self.backoff.get(key)?.pod),
+            Place::Unschedulable(number) => self.unschedulable.get(number),
+            Place::InFlight(_) => None,
+        }
     }
 
     /// A waiting pod has a new version that changes nothing for its scheduling.
@@ -278,6 +291,7 @@ impl Queue {
                 let old = std::mem::replace(&mut queued.pod, Arc::clone(&pod));
                 let event = ClusterEvent::UnscheduledPodUpdate { old, new: pod };
                 if self.wants(&queued, &event) {
+                    queued.history.note(now, What::Woken(event.name()));
                     self.requeue(queued, now);
                 } else {
                     self.unschedulable.insert(number, queued);
@@ -312,7 +326,8 @@ impl Queue {
     }
 
     /// Tries a pod again that waited for this event: at once if a plugin was pending on it.
-    fn wake(&mut self, queued: QueuedPod, event: &ClusterEvent, now: Instant) {
+    fn wake(&mut self, mut queued: QueuedPod, event: &ClusterEvent, now: Instant) {
+        queued.history.note(now, What::Woken(event.name()));
         let pending = queued.pending.iter().copied();
         let profile = self.profile(&queued.pod);
         if !queued.pending.is_empty() && profile.is_some_and(|p| p.hint(pending, &queued.pod, event)) {

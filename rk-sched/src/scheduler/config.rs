@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use crate::framework::{Profile, WaitingPods};
+use crate::{
+    engine::Explanations,
+    framework::{Profile, WaitingPods},
+};
 
 /// Settings of a [`Scheduler`](super::Scheduler) or an [`Engine`](crate::engine::Engine); the default is Kubernetes'.
 #[derive(Clone)]
@@ -22,6 +25,8 @@ pub struct SchedulerConfig {
     pub seed: Option<u64>,
     /// The pods that Permit plugins hold back; shared with those plugins.
     pub waiting: WaitingPods,
+    /// Where the newest decisions are kept in full; none by default.
+    pub explanations: Explanations,
 }
 
 impl Default for SchedulerConfig {
@@ -34,6 +39,7 @@ impl Default for SchedulerConfig {
             unschedulable_timeout: Duration::from_secs(300),
             seed: None,
             waiting: WaitingPods::default(),
+            explanations: Explanations::default(),
         }
     }
 }

@@ -207,21 +207,8 @@ impl Asked<'_> {
         if self.enabled.plugin.hint(pod, event) == Hint::Queue {
             return Ok(());
         }
-        let (name, kind) = (&pod.name, event_name(event));
+        let (name, kind) = (&pod.name, event.name());
         Err(self.broken(format!("a hint does not skip an event that makes a pod fit ({kind}, pod {name})")))
-    }
-}
-
-fn event_name(event: &ClusterEvent) -> &'static str {
-    match event {
-        ClusterEvent::AssignedPodAdd(_) => "AssignedPodAdd",
-        ClusterEvent::AssignedPodUpdate { .. } => "AssignedPodUpdate",
-        ClusterEvent::AssignedPodDelete(_) => "AssignedPodDelete",
-        ClusterEvent::UnscheduledPodUpdate { .. } => "UnscheduledPodUpdate",
-        ClusterEvent::NodeAdd(_) => "NodeAdd",
-        ClusterEvent::NodeUpdate { .. } => "NodeUpdate",
-        ClusterEvent::NodeDelete(_) => "NodeDelete",
-        ClusterEvent::Object(_) => "Object",
     }
 }
 
