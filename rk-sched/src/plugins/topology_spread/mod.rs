@@ -5,7 +5,7 @@ mod preferred;
 mod required;
 mod tally;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use k8s_openapi::api::core::v1::{Node, TopologySpreadConstraint};
 use rk_api::{LabelSelector, Requirement};
@@ -62,6 +62,13 @@ impl Constraint {
     fn includes_all(&self, pod: &PodInfo) -> bool {
         !self.honor_taints && (!self.honor_affinity || pod.node_affinity.requires_nothing())
     }
+}
+
+/// The topologies of constraints, each once: many constraints may be of few.
+fn topologies(constraints: &[Constraint]) -> Vec<Arc<Topology>> {
+    let mut seen = HashSet::new();
+    let new = |constraint: &&Constraint| seen.insert(Arc::clone(&constraint.topology.key));
+    constraints.iter().filter(new).map(|constraint| Arc::clone(&constraint.topology)).collect()
 }
 
 /// The selector of a pod's constraint, `matchLabelKeys` included.

@@ -5,6 +5,7 @@ use std::{collections::HashSet, sync::Arc};
 use super::{
     HOSTNAME, PodTopologySpread, SOFT,
     tally::{PerNode, Tally},
+    topologies,
 };
 use crate::{
     framework::{CycleState, MAX_SCORE, NodeScore, PreScore, Score, Status},
@@ -42,7 +43,7 @@ impl PreScore for PodTopologySpread {
         }
         let everywhere = |node: NodeIndex| constraints.iter().all(|c| c.topology.place(node).is_some());
         let ignored: HashSet<NodeIndex> = nodes.iter().copied().filter(|node| strict && !everywhere(*node)).collect();
-        let needed: Vec<_> = constraints.iter().filter(|_| strict).map(|c| Arc::clone(&c.topology)).collect();
+        let needed = if strict { topologies(&constraints) } else { Vec::new() };
         let weighed = constraints.iter().map(|constraint| {
             let (counts, places) = if constraint.topology.key.as_ref() == HOSTNAME {
                 (Counts::ByNode(constraint.per_node(pod, snapshot)), nodes.len() - ignored.len())

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Constraint, HARD, PodTopologySpread, tally::Tally};
+use super::{Constraint, HARD, PodTopologySpread, tally::Tally, topologies};
 use crate::{
     framework::{Candidates, CycleState, Filter, PreFilter, Status},
     model::{NodeIndex, NodeInfo, PodInfo, Snapshot},
@@ -43,7 +43,7 @@ impl PreFilter for PodTopologySpread {
         if constraints.is_empty() {
             return Err(Status::skip());
         }
-        let needed: Vec<_> = constraints.iter().map(|constraint| Arc::clone(&constraint.topology)).collect();
+        let needed = topologies(&constraints);
         let counted = constraints.into_iter().map(|constraint| Counted {
             tally: constraint.tally(pod, &needed, snapshot),
             own: constraint.selector.matches(pod.labels()).into(),
