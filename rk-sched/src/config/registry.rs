@@ -81,7 +81,7 @@ impl Registry {
     ) -> Self {
         let named = name.to_owned();
         let make = move |args: PluginArgs<'_>| {
-            let enabled = make(args)?.enabled();
+            let enabled = make(args)?.enabled(false);
             // It is found by its name again: when it refuses a pod, and when an event may change its mind.
             match enabled.plugin.name() {
                 name if name == named => Ok(enabled),

@@ -77,6 +77,12 @@ impl<'a> Candidates<'a> {
         });
     }
 
+    /// Notes that the plugin failed; no node is left.
+    pub(crate) fn fail(&mut self, status: Status) {
+        self.failure.get_or_insert(status);
+        self.nodes.clear();
+    }
+
     /// Names the plugin whose turn it is.
     pub(crate) fn turn_of(&mut self, plugin: &'static str) {
         self.plugin = plugin;

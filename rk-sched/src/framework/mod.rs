@@ -14,6 +14,7 @@
 
 mod batch;
 mod event;
+mod guard;
 mod plugin;
 mod point;
 mod profile;
@@ -23,6 +24,7 @@ mod waiting;
 
 pub use batch::Candidates;
 pub use event::{ClusterEvent, Hint};
+pub use guard::SLOW_PLUGIN;
 pub use plugin::{
     Bind, BindContext, Filter, MAX_SCORE, MIN_SCORE, NodeScore, Permit, PermitAnswer, Plugin, PostBind, PostFilter,
     PostFilterContext, PreBind, PreEnqueue, PreFilter, PreScore, QueueSort, Reserve, Score, normalize_to_max,
@@ -32,5 +34,6 @@ pub use state::CycleState;
 pub use status::{Code, Diagnosis, Refusals, Status};
 pub use waiting::{Waited, WaitingPods};
 
+pub(crate) use guard::Guarded;
 pub(crate) use point::Point;
 pub(crate) use profile::{Enabled, Points};

@@ -3,8 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    Bind, ClusterEvent, Filter, Hint, Permit, Plugin, PostBind, PostFilter, PreBind, PreEnqueue, PreFilter, PreScore,
-    QueueSort, Reserve, Score,
+    Bind, ClusterEvent, Filter, Guarded, Hint, Permit, Plugin, PostBind, PostFilter, PreBind, PreEnqueue, PreFilter,
+    PreScore, QueueSort, Reserve, Score,
 };
 use crate::{
     model::PodInfo,
@@ -32,6 +32,34 @@ pub(crate) struct Points {
     pub(crate) pre_bind: Option<Arc<dyn PreBind>>,
     pub(crate) bind: Option<Arc<dyn Bind>>,
     pub(crate) post_bind: Option<Arc<dyn PostBind>>,
+}
+
+impl Points {
+    /// The same, called through guards.
+    fn guarded(self, own: bool) -> Self {
+        macro_rules! guard {
+            ($plugin:expr, $bound:ident) => {
+                $plugin.map(|plugin| Arc::new(Guarded::new(plugin, own)) as Arc<dyn $bound>)
+            };
+        }
+        Self {
+            pre_enqueue: guard!(self.pre_enqueue, PreEnqueue),
+            queue_sort: guard!(self.queue_sort, QueueSort),
+            pre_filter: guard!(self.pre_filter, PreFilter),
+            filter: guard!(self.filter, Filter),
+            post_filter: guard!(self.post_filter, PostFilter),
+            pre_score: guard!(self.pre_score, PreScore),
+            score: self.score.map(|(plugin, weight)| {
+                let plugin: Arc<dyn Score> = Arc::new(Guarded::new(plugin, own));
+                (plugin, weight)
+            }),
+            reserve: guard!(self.reserve, Reserve),
+            permit: guard!(self.permit, Permit),
+            pre_bind: guard!(self.pre_bind, PreBind),
+            bind: guard!(self.bind, Bind),
+            post_bind: guard!(self.post_bind, PostBind),
+        }
+    }
 }
 
 macro_rules! points {
@@ -76,9 +104,9 @@ impl<P: Plugin> Registration<P> {
         post_bind: PostBind,
     }
 
-    /// The plugin in use.
-    pub(crate) fn enabled(self) -> Enabled {
-        Enabled { plugin: self.plugin, points: self.points }
+    /// The plugin in use, guarded; whether it is one of Kubernetes' own.
+    pub(crate) fn enabled(self, own: bool) -> Enabled {
+        Enabled { plugin: Arc::new(Guarded::new(self.plugin, own)), points: self.points.guarded(own) }
     }
 
     /// At Score, with this weight (1 or more).
@@ -105,6 +133,8 @@ pub struct Profile {
     scheduler_name: String,
     queue_sort: Arc<dyn QueueSort>,
     enabled: Vec<Enabled>,
+    /// Whether plugins that are added now are Kubernetes' own.
+    own: bool,
     pub(crate) percentage_of_nodes_to_score: Option<u8>,
 }
 
@@ -122,14 +152,16 @@ impl Profile {
             scheduler_name: scheduler_name.to_owned(),
             queue_sort: Arc::new(plugins::PrioritySort),
             enabled: Vec::new(),
+            own: false,
             percentage_of_nodes_to_score: None,
         }
-        .with(Registration::new(plugins::DefaultBinder).bind())
+        .own(|profile| profile.with(Registration::new(plugins::DefaultBinder).bind()))
     }
 
     /// A profile of plugins that were put together elsewhere. A plugin may be there several times, at different points.
     pub(crate) fn assembled(scheduler_name: &str, queue_sort: Arc<dyn QueueSort>, enabled: Vec<Enabled>) -> Self {
-        Self { scheduler_name: scheduler_name.to_owned(), queue_sort, enabled, percentage_of_nodes_to_score: None }
+        let scheduler_name = scheduler_name.to_owned();
+        Self { scheduler_name, queue_sort, enabled, own: false, percentage_of_nodes_to_score: None }
     }
 
     /// Kubernetes' default plugins with their default weights.
@@ -139,13 +171,21 @@ impl Profile {
 
     /// Kubernetes' default plugins with their default weights and these arguments.
     pub fn configured(scheduler_name: &str, plugins: DefaultPlugins) -> Self {
-        plugins::kubernetes(Self::empty(scheduler_name), plugins)
+        Self::empty(scheduler_name).own(|profile| plugins::kubernetes(profile, plugins))
+    }
+
+    /// Adds plugins that are Kubernetes' own.
+    fn own(mut self, add: impl FnOnce(Self) -> Self) -> Self {
+        self.own = true;
+        let mut added = add(self);
+        added.own = false;
+        added
     }
 
     /// Adds a plugin behind those there are; one of the same name is replaced in its place.
     #[must_use]
     pub fn with<P: Plugin>(mut self, registration: Registration<P>) -> Self {
-        let enabled = registration.enabled();
+        let enabled = registration.enabled(self.own);
         if let Some(plugin) = &enabled.points.queue_sort {
             self.queue_sort = Arc::clone(plugin);
         }
@@ -179,7 +219,7 @@ impl Profile {
     /// Sorts the queue by another plugin. All profiles of a scheduler share the first one's.
     #[must_use]
     pub fn sorted_by(mut self, plugin: impl QueueSort) -> Self {
-        self.queue_sort = Arc::new(plugin);
+        self.queue_sort = Arc::new(Guarded::new(Arc::new(plugin) as Arc<dyn QueueSort>, false));
         self
     }
 

@@ -2,6 +2,8 @@
 
 use std::any::{Any, TypeId};
 
+use super::Status;
+
 /// Data of plugins for one pod's cycle, by type: a plugin puts its own type in PreFilter or PreScore and finds it in
 /// Filter or Score. Clones are independent (preemption tries on a clone).
 #[derive(Default, Clone)]
@@ -11,6 +13,8 @@ pub struct CycleState {
     /// Bits of the plugins whose Filter, or Score, has nothing to do for this pod.
     pub(crate) skip_filter: u64,
     pub(crate) skip_score: u64,
+    /// A plugin that failed where it could not say so; what it keeps here is not to be trusted any more.
+    failure: Option<Status>,
 }
 
 #[derive(Clone)]
@@ -71,6 +75,16 @@ impl CycleState {
     /// Drops what was put in for Filter and Score alone.
     pub(crate) fn end_of_cycle(&mut self) {
         self.slots.retain(|entry| !entry.brief);
+    }
+
+    /// Notes the failure of a plugin.
+    pub(crate) fn fail(&mut self, status: Status) {
+        self.failure.get_or_insert(status);
+    }
+
+    /// The failure of a plugin.
+    pub(crate) fn failure(&self) -> Option<&Status> {
+        self.failure.as_ref()
     }
 
     /// The data of a type.
