@@ -32,25 +32,29 @@ pub(super) struct Found {
 /// # Errors
 /// A rejection with all reasons.
 pub(super) fn find(claims: &PodClaims, node: &NodeInfo, tables: &Tables) -> Result<Found, Status> {
-    let csi = tables.csi_node(&node.name);
-    let mut reasons = Vec::new();
-    // The first of the bound claims that is in the way says why.
-    let in_the_way = |volume: &Option<Arc<VolumeInfo>>| match volume {
+    // Drivers matter to volumes only.
+    let csi = || tables.csi_node(&node.name);
+    let bound = if claims.bound.is_empty() { None } else { in_the_way(claims, node, csi()) };
+    let mut found = Found { volumes: Vec::new(), provided: Vec::new(), csi: None };
+    let unbound = find_unbound(&claims.unbound, node, tables, &mut found).err();
+    let reasons =
+        [bound.filter(|reason| *reason == NODE_CONFLICT), unbound, bound.filter(|reason| *reason == NO_VOLUME)];
+    let mut reasons = reasons.into_iter().flatten();
+    if let Some(first) = reasons.next() {
+        return Err(reasons.fold(Status::unresolvable(first), Status::because));
+    }
+    if !claims.unbound.is_empty() {
+        found.csi = csi().cloned();
+    }
+    Ok(found)
+}
+
+/// Why bound claims can't be used on a node: what the first of them that can't says.
+fn in_the_way(claims: &PodClaims, node: &NodeInfo, csi: Option<&CsiNode>) -> Option<&'static str> {
+    claims.bound.iter().find_map(|volume| match volume {
         None => Some(NO_VOLUME),
         Some(volume) => (!volume.is_usable_with(csi, &node.name, node.labels())).then_some(NODE_CONFLICT),
-    };
-    let bound = claims.bound.iter().find_map(in_the_way);
-    reasons.extend(bound.filter(|reason| *reason == NODE_CONFLICT));
-    let mut found = Found { volumes: Vec::new(), provided: Vec::new(), csi: csi.cloned() };
-    if let Err(reason) = find_unbound(&claims.unbound, node, tables, &mut found) {
-        reasons.push(reason);
-    }
-    reasons.extend(bound.filter(|reason| *reason == NO_VOLUME));
-    let mut reasons = reasons.into_iter();
-    match reasons.next() {
-        None => Ok(found),
-        Some(first) => Err(reasons.fold(Status::unresolvable(first), Status::because)),
-    }
+    })
 }
 
 fn find_unbound(unbound: &[Unbound], node: &NodeInfo, tables: &Tables, found: &mut Found) -> Result<(), &'static str> {

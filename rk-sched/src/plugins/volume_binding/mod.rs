@@ -24,10 +24,12 @@ use self::{
     find::{BIND_CONFLICT, Found},
 };
 use crate::{
-    framework::{BindContext, ClusterEvent, CycleState, Filter, Hint, Plugin, PreBind, PreFilter, Reserve, Status},
+    framework::{
+        BindContext, Candidates, ClusterEvent, CycleState, Filter, Hint, Plugin, PreBind, PreFilter, Reserve, Status,
+    },
     model::{
         NodeInfo, PodInfo, Snapshot, claims_of,
-        volumes::{Given, TablesView, selected_node},
+        volumes::{Given, Tables, TablesView, selected_node},
     },
 };
 
@@ -88,19 +90,31 @@ impl PreFilter for VolumeBinding {
 
 impl Filter for VolumeBinding {
     fn filter(&self, state: &CycleState, _pod: &PodInfo, node: &NodeInfo) -> Status {
-        let Some(claims) = state.get::<PodClaims>() else { return Status::success() };
-        let Some(tables) = claims.tables.get() else {
-            return Status::error("volumes changed within a scheduling cycle");
-        };
-        match find::find(claims, node, &tables) {
-            Ok(found) => {
-                if !claims.unbound.is_empty() {
-                    claims.found.lock().insert(Arc::clone(&node.name), found);
-                }
-                Status::success()
-            }
-            Err(status) => status,
+        match state.get::<PodClaims>() {
+            Some(claims) => check(claims, claims.tables.get().as_deref(), node),
+            None => Status::success(),
         }
+    }
+
+    fn filter_batch(&self, state: &CycleState, _pod: &PodInfo, nodes: &mut Candidates<'_>) {
+        if let Some(claims) = state.get::<PodClaims>() {
+            let tables = claims.tables.get();
+            nodes.keep(|node| check(claims, tables.as_deref(), node));
+        }
+    }
+}
+
+/// Whether the pod's claims can be used or bound on a node; what was found is kept for Reserve.
+fn check(claims: &PodClaims, tables: Option<&Tables>, node: &NodeInfo) -> Status {
+    let Some(tables) = tables else { return Status::error("volumes changed within a scheduling cycle") };
+    match find::find(claims, node, tables) {
+        Ok(found) => {
+            if !claims.unbound.is_empty() {
+                claims.found.lock().insert(Arc::clone(&node.name), found);
+            }
+            Status::success()
+        }
+        Err(status) => status,
     }
 }
 

@@ -1,5 +1,8 @@
 //! NodeVolumeLimits: no more volumes on a node than its CSI drivers can attach.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -25,6 +28,8 @@ pub struct NodeVolumeLimits;
 #[derive(Clone)]
 struct Brought {
     volumes: Arc<[UsedVolume]>,
+    /// How many there are at most of each driver that some node limits.
+    most: Arc<[(Arc<str>, i64)]>,
     /// Why they can't be told.
     unknown: Option<String>,
     /// Whether any node takes all of them.
@@ -91,18 +96,20 @@ impl PreFilter for NodeVolumeLimits {
             Ok(volumes) => (volumes, None),
             Err(text) => (Vec::new(), Some(text)),
         };
-        let drivers: BTreeSet<&Arc<str>> = volumes.iter().map(|volume| &volume.id.driver).collect();
-        let limited = drivers.into_iter().filter_map(|driver| {
-            let of_driver = volumes.iter().filter(|volume| volume.id.driver == *driver).count();
-            Some((tables.least_slack(driver)?, i64::try_from(of_driver).unwrap_or(i64::MAX)))
-        });
-        let slack: Vec<(i64, i64)> = limited.collect();
-        if unknown.is_none() && slack.is_empty() {
+        let mut most: BTreeMap<Arc<str>, i64> = BTreeMap::new();
+        for volume in &volumes {
+            *most.entry(Arc::clone(&volume.id.driver)).or_default() += 1;
+        }
+        most.retain(|driver, _| tables.least_slack(driver).is_some());
+        if unknown.is_none() && most.is_empty() {
             return Err(Status::skip());
         }
+        let fits_anywhere =
+            |(driver, most): (&Arc<str>, &i64)| tables.least_slack(driver).is_none_or(|slack| *most <= slack);
         state.insert(Brought {
             unknown,
-            fit_anywhere: slack.iter().all(|(slack, more)| slack >= more),
+            fit_anywhere: most.iter().all(fits_anywhere),
+            most: most.into_iter().collect(),
             moved: false,
             tables: snapshot.volumes.view(),
             volumes: volumes.into(),
@@ -129,30 +136,53 @@ fn note_move(state: &mut CycleState, other: &PodInfo) {
 
 impl Filter for NodeVolumeLimits {
     fn filter(&self, state: &CycleState, _pod: &PodInfo, node: &NodeInfo) -> Status {
-        let Some(brought) = state.get::<Brought>() else { return Status::success() };
-        if let Some(text) = &brought.unknown {
-            return Status::unresolvable(text.clone());
+        match state.get::<Brought>().filter(|brought| brought.has_to_look()) {
+            Some(brought) => brought.check(brought.tables.get().as_deref(), node),
+            None => Status::success(),
         }
-        if brought.fit_anywhere && !brought.moved {
-            return Status::success();
-        }
-        let Some(tables) = brought.tables.get() else {
-            return Status::error("volumes changed within a scheduling cycle");
-        };
-        let Some(csi) = tables.csi_node(&node.name) else { return Status::success() };
-        let counted = tables.node(&node.name);
-        let anew = brought.moved.then(|| count(&tables, node, csi, counted));
-        if fits(&brought.volumes, csi, anew.as_ref().or(counted)) {
-            return Status::success();
-        }
-        Status::unschedulable("node(s) exceed max volume count")
     }
 
-    fn filter_batch(&self, state: &CycleState, pod: &PodInfo, nodes: &mut Candidates<'_>) {
-        let brought = state.get::<Brought>();
-        if brought.is_some_and(|brought| brought.moved || !brought.fit_anywhere || brought.unknown.is_some()) {
-            nodes.keep(|node| self.filter(state, pod, node));
+    fn filter_batch(&self, state: &CycleState, _pod: &PodInfo, nodes: &mut Candidates<'_>) {
+        if let Some(brought) = state.get::<Brought>().filter(|brought| brought.has_to_look()) {
+            let tables = brought.tables.get();
+            nodes.keep(|node| brought.check(tables.as_deref(), node));
         }
+    }
+}
+
+impl Brought {
+    /// Whether a node may refuse the volumes.
+    fn has_to_look(&self) -> bool {
+        self.moved || !self.fit_anywhere || self.unknown.is_some()
+    }
+
+    fn check(&self, tables: Option<&Tables>, node: &NodeInfo) -> Status {
+        if let Some(text) = &self.unknown {
+            return Status::unresolvable(text.clone());
+        }
+        let Some(tables) = tables else { return Status::error("volumes changed within a scheduling cycle") };
+        let Some(csi) = tables.csi_node(&node.name) else { return Status::success() };
+        let counted = tables.node(&node.name);
+        let fits =
+            if self.moved { self.fits(csi, Some(&count(tables, node, csi, counted))) } else { self.fits(csi, counted) };
+        if fits { Status::success() } else { Status::unschedulable("node(s) exceed max volume count") }
+    }
+
+    /// Whether a node takes all the volumes besides those that it has.
+    fn fits(&self, csi: &CsiNode, has: Option<&NodeVolumes>) -> bool {
+        let left =
+            |driver: &str| csi.limit(driver).map_or(i64::MAX, |limit| limit - has.map_or(0, |has| has.count(driver)));
+        // Mostly there is room, whatever of them the node has.
+        if self.most.iter().all(|(driver, most)| *most <= left(driver)) {
+            return true;
+        }
+        let counting = self.volumes.iter().filter(|volume| volume.counts_on(Some(csi))).map(|volume| &volume.id);
+        let new: BTreeSet<&VolumeId> = counting.filter(|id| !has.is_some_and(|has| has.is_used(id))).collect();
+        let mut more: BTreeMap<&str, i64> = BTreeMap::new();
+        for id in new {
+            *more.entry(&id.driver).or_default() += 1;
+        }
+        more.into_iter().all(|(driver, more)| more <= left(driver))
     }
 }
 
@@ -166,18 +196,4 @@ fn count(tables: &Tables, node: &NodeInfo, csi: &CsiNode, counted: Option<&NodeV
         volumes.attach(id);
     }
     volumes
-}
-
-/// Whether a node takes all these volumes besides those that it has.
-fn fits(brought: &[UsedVolume], csi: &CsiNode, has: Option<&NodeVolumes>) -> bool {
-    let counting = brought.iter().filter(|volume| volume.counts_on(Some(csi))).map(|volume| &volume.id);
-    let new: BTreeSet<&VolumeId> = counting.filter(|id| !has.is_some_and(|has| has.is_used(id))).collect();
-    let mut more: BTreeMap<&str, i64> = BTreeMap::new();
-    for id in new {
-        *more.entry(&id.driver).or_default() += 1;
-    }
-    more.into_iter().all(|(driver, more)| {
-        let used = has.map_or(0, |has| has.count(driver));
-        csi.limit(driver).is_none_or(|limit| used + more <= limit)
-    })
 }
