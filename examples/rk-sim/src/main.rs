@@ -1,0 +1,79 @@
+//! A laboratory for schedulers: replays workloads on virtual nodes in virtual time with the scheduler that runs in a cluster, and
+//! compares what comes of it.
+
+mod flags;
+mod inputs;
+mod output;
+mod progress;
+mod schedulers;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use rk_sched::simulate::{Experiment, Workload};
+
+use self::{
+    flags::{Command, Flags, Lab},
+    inputs::InputError,
+    output::OutputError,
+    progress::Watch,
+    schedulers::SchedulerError,
+};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Input(#[from] InputError),
+    #[error(transparent)]
+    Scheduler(#[from] SchedulerError),
+    #[error(transparent)]
+    Simulation(#[from] rk_sched::simulate::SimulationError),
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    #[error("not finished: {}", .0.join("; "))]
+    Stalled(Vec<String>),
+}
+
+fn main() -> ExitCode {
+    match run(&Flags::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(flags: &Flags) -> Result<(), Failure> {
+    match &flags.command {
+        Command::Perf { files, workload, list, lab } => {
+            if *list {
+                return Ok(output::list(&inputs::perf(files, workload)?)?);
+            }
+            for case in inputs::perf(files, workload)? {
+                experiment(case.workload().map_err(InputError::from)?, lab, case.threshold())?;
+            }
+            Ok(())
+        }
+        Command::Manifests { files, replay, lab } => experiment(inputs::manifests(files, *replay)?, lab, None),
+        Command::Trace { nodes, pods, units, lab } => experiment(inputs::trace(nodes, pods, units)?, lab, None),
+        Command::Generate { nodes, pods, load, seed, to } => Ok(output::generate(*nodes, *pods, *load, *seed, to)?),
+    }
+}
+
+/// Runs a workload under all schedulers, and tells what came of it.
+fn experiment(workload: Workload, lab: &Lab, threshold: Option<f64>) -> Result<(), Failure> {
+    let variants = schedulers::variants(lab)?;
+    let seeds: Vec<u64> = (0..lab.seeds.get()).map(|number| lab.seed.wrapping_add(number)).collect();
+    let watch = Watch::new(&workload, variants.len(), seeds.len(), lab.quiet);
+    let experiment = Experiment { workload, variants, options: lab.options(), seeds };
+    let comparison = experiment.run(lab.threads(), &|variant, seed, progress| watch.tell(variant, seed, progress))?;
+    watch.done(&comparison, threshold);
+    output::report(&comparison, lab)?;
+    let stalls = comparison.stalls();
+    if stalls.is_empty() { Ok(()) } else { Err(Failure::Stalled(stalls)) }
+}

@@ -1,0 +1,419 @@
+//! What happens to the pods and nodes of a simulated cluster.
+
+use std::{sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
+use rand::RngExt;
+use rk_api::Change;
+
+use super::{
+    clock::Event,
+    options::{Chance, chance, exponential},
+    pods::{Life, Phase, uid},
+    simulation::Simulation,
+    workload::{Action, Job, Step},
+};
+use crate::{
+    engine::Placement,
+    framework::Status,
+    model::{PodInfo, Resources},
+};
+
+/// The first wait before a failed pod is replaced; it doubles each time, as that of a Job.
+const FIRST_RETRY: Duration = Duration::from_secs(10);
+/// The longest such wait.
+const LAST_RETRY: Duration = Duration::from_secs(360);
+
+fn allocatable(node: &Node) -> Resources {
+    let list = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
+    list.map(Resources::from_list).unwrap_or_default()
+}
+
+fn name_of(name: &Option<String>) -> &str {
+    name.as_deref().unwrap_or_default()
+}
+
+impl Simulation<'_> {
+    pub(super) fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Play(step) => self.play(step),
+            Event::Delete(step) => self.delete_next(step),
+            Event::Churn(step, turn) => self.churn(step, turn),
+            Event::Awake => self.awake(),
+            Event::Bound(placement) => self.bound(*placement),
+            Event::Ended { pod, failed } => self.pod_ended(pod, failed),
+            Event::Stopped(pod) => self.pod_gone(pod),
+            Event::Replace { job, restarts, failures } => self.create(job, restarts, failures),
+            Event::NodeDown(name, time) => self.node_down(&name, time),
+            Event::NodeUp(node, time) => self.node_up(node, time),
+        }
+    }
+
+    /// Does what is due of a step.
+    fn play(&mut self, step: usize) {
+        let workload = self.workload;
+        let Some(Step::Play { actions, .. }) = workload.steps.get(step) else { return };
+        let now = self.clock.now();
+        while let Some(playing) = &mut self.playing[step] {
+            let Some(next) = playing.order.get(playing.done) else {
+                self.playing[step] = None;
+                return;
+            };
+            let (after, action) = &actions[*next as usize];
+            let at = playing.began + *after;
+            if at > now {
+                return self.clock.add(at - now, Event::Play(step));
+            }
+            playing.done += 1;
+            self.act(action);
+        }
+    }
+
+    /// Deletes the next of the pods of a step; all of them if nothing is to be waited for in between.
+    fn delete_next(&mut self, step: usize) {
+        let workload = self.workload;
+        let Some(Step::DeletePods { interval, .. }) = workload.steps.get(step) else { return };
+        while let Some(pod) = self.deleting[step].pop_front() {
+            self.delete(pod);
+            if !interval.is_zero() {
+                break;
+            }
+        }
+        if !self.deleting[step].is_empty() {
+            self.clock.add(*interval, Event::Delete(step));
+        }
+    }
+
+    fn churn(&mut self, step: usize, turn: u64) {
+        let workload = self.workload;
+        let Some(Step::Churn(churn)) = workload.steps.get(step) else { return };
+        if self.ended {
+            return;
+        }
+        // With `recreate` turns of creation and of deletion take turns.
+        let (round, create) = match churn.recreate {
+            Some(size) => (turn / (2 * size) * size + turn % size, (turn / size).is_multiple_of(2)),
+            None => (turn, true),
+        };
+        for action in (churn.make)(round) {
+            if create { self.act(&action) } else { self.undo(&action) }
+        }
+        if churn.turns.is_none_or(|turns| turn + 1 < turns) {
+            self.clock.add(churn.interval, Event::Churn(step, turn + 1));
+        }
+    }
+
+    fn act(&mut self, action: &Action) {
+        match action {
+            Action::SetNode(node) => self.set_node(Arc::clone(node)),
+            Action::RemoveNode(name) => drop(self.remove_node(name)),
+            Action::CreatePod(job) => self.create(Arc::clone(job), 0, 0),
+            Action::UpdatePod(pod) => self.update(pod),
+            Action::DeletePod(namespace, name) => {
+                if let Some(pod) = self.pods.find(&uid(namespace, name)) {
+                    self.delete(pod);
+                }
+            }
+            Action::Apply(object) => self.engine.apply(&Change::Added(Arc::clone(object)), self.clock.instant()),
+            Action::Delete(object) => self.engine.apply(&Change::Deleted(Arc::clone(object)), self.clock.instant()),
+        }
+    }
+
+    fn undo(&mut self, action: &Action) {
+        match action {
+            Action::SetNode(node) => drop(self.remove_node(name_of(&node.metadata.name))),
+            Action::CreatePod(job) => {
+                let meta = &job.pod.metadata;
+                self.act(&Action::DeletePod(name_of(&meta.namespace).to_owned(), name_of(&meta.name).to_owned()));
+            }
+            Action::Apply(object) => self.act(&Action::Delete(Arc::clone(object))),
+            Action::RemoveNode(_) | Action::UpdatePod(_) | Action::DeletePod(..) | Action::Delete(_) => {}
+        }
+    }
+
+    fn set_node(&mut self, node: Arc<Node>) {
+        let name = name_of(&node.metadata.name);
+        match self.engine.snapshot().find(name) {
+            Some(known) => self.recorder.node(&self.engine.snapshot().node(known).allocatable, false),
+            None => self.expect_failure(name, 0),
+        }
+        self.recorder.node(&allocatable(&node), true);
+        self.engine.set_node(node, self.clock.instant());
+    }
+
+    /// Decides when a node leaves, if nodes do; `time` counts how often this one did.
+    fn expect_failure(&mut self, name: &str, time: u64) {
+        let Some(churn) = &self.options.node_churn else { return };
+        let nodes = self.node_numbers.len() as u64;
+        let number = *self.node_numbers.entry(name.to_owned()).or_insert(nodes);
+        let after = exponential(&mut chance(self.seed, Chance::NodeFailure, number, time), churn.between_failures);
+        self.clock.add(after, Event::NodeDown(name.to_owned(), time));
+    }
+
+    fn node_down(&mut self, name: &str, time: u64) {
+        let Some(churn) = &self.options.node_churn else { return };
+        let Some(node) = self.remove_node(name) else { return };
+        let number = self.node_numbers.get(name).copied().unwrap_or_default();
+        let after = exponential(&mut chance(self.seed, Chance::Outage, number, time), churn.outage);
+        self.clock.add(after, Event::NodeUp(node, time));
+    }
+
+    fn node_up(&mut self, node: Arc<Node>, time: u64) {
+        let name = name_of(&node.metadata.name).to_owned();
+        if self.engine.snapshot().find(&name).is_none() {
+            self.recorder.node(&allocatable(&node), true);
+            self.engine.set_node(node, self.clock.instant());
+            self.expect_failure(&name, time + 1);
+        }
+    }
+
+    /// Takes a node away, with the pods on it.
+    fn remove_node(&mut self, name: &str) -> Option<Arc<Node>> {
+        let snapshot = self.engine.snapshot();
+        let info = snapshot.node(snapshot.find(name)?);
+        let node = Arc::clone(&info.node);
+        let pods: Vec<Arc<PodInfo>> = info.pods.iter().map(|entry| Arc::clone(&entry.pod)).collect();
+        self.recorder.node(&info.allocatable, false);
+        self.engine.remove_node(name, self.clock.instant());
+        for pod in pods {
+            let Some(number) = self.pods.find(&pod.uid) else { continue };
+            // The binding of one that is on its way fails when it gets there.
+            if matches!(self.pods.get(number).phase, Phase::Running | Phase::Stopping) {
+                self.summary.lost += 1;
+                self.explain(number, || format!("lost with node {name}"));
+                let replace = self.pods.get(number).phase == Phase::Running;
+                self.pod_gone(number);
+                if replace {
+                    self.replace(number, Duration::ZERO);
+                }
+            }
+        }
+        Some(node)
+    }
+
+    /// A pod is created: as it is the first time, under a name of its own later.
+    fn create(&mut self, job: Arc<Job>, restarts: u32, failures: u32) {
+        let mut pod = Arc::clone(&job.pod);
+        let namespace = name_of(&pod.metadata.namespace);
+        let name = match restarts {
+            0 => name_of(&pod.metadata.name).to_owned(),
+            _ => format!("{}-r{restarts}", name_of(&pod.metadata.name)),
+        };
+        let identity = uid(namespace, &name);
+        if self.pods.find(&identity).is_some_and(|known| self.pods.get(known).phase != Phase::Gone) {
+            return;
+        }
+        if pod.metadata.uid.as_ref() != Some(&identity) || restarts > 0 {
+            let changed = Arc::make_mut(&mut pod);
+            (changed.metadata.uid, changed.metadata.name) = (Some(identity), Some(name));
+        }
+        let measured = self.measures_all || self.measuring.as_ref().is_some_and(|scope| scope.contains(&pod));
+        let now = self.clock.now();
+        if measured {
+            self.summary.pods += 1;
+            self.first.get_or_insert(now);
+            self.last = self.last.max(now);
+        }
+        self.recorder.arrived(now);
+        self.recorder.pending += 1;
+        let explained = self.history.is_about(&pod);
+        let life = Life {
+            pod: Arc::clone(&pod),
+            job,
+            phase: Phase::Waiting,
+            created: now,
+            attempted: false,
+            restarts,
+            failures,
+            measured,
+            explained,
+        };
+        let number = self.pods.add(life);
+        self.explain(number, || "created".to_owned());
+        let on_node = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+        self.engine.set_pod(Arc::clone(&pod), self.clock.instant());
+        if on_node {
+            self.recorder.pod(&PodInfo::new(pod), true);
+            self.runs(number);
+        }
+    }
+
+    /// The API answers a binding.
+    fn bound(&mut self, placement: Placement) {
+        let Some(number) = self.pods.find(&placement.pod.uid) else { return };
+        let life = self.pods.get(number);
+        if life.phase != Phase::Placed {
+            return self.unbound(&placement, Status::error("the pod was deleted"));
+        }
+        let mut random = chance(self.seed, Chance::Binding, number as u64 + (1 << 40), u64::from(placement.attempts));
+        let failed = if self.engine.snapshot().find(&placement.node).is_none() {
+            Some(format!("nodes {:?} not found", placement.node))
+        } else if life.pod.metadata.deletion_timestamp.is_some() {
+            Some("pod is being deleted, cannot be assigned to a host".to_owned())
+        } else if random.random_bool(self.options.binding_failures) {
+            Some("binding rejected: the API server did not answer".to_owned())
+        } else {
+            None
+        };
+        if let Some(reason) = failed {
+            self.summary.failed_bindings += 1;
+            return self.unbound(&placement, Status::error(reason).from_plugin("DefaultBinder"));
+        }
+        let mut pod = Pod::clone(&life.pod);
+        pod.spec.get_or_insert_default().node_name = Some(placement.node.to_string());
+        pod.status = Some(PodStatus {
+            phase: Some("Running".to_owned()),
+            start_time: Some(self.clock.timestamp()),
+            ..PodStatus::default()
+        });
+        let pod = Arc::new(pod);
+        self.pods.get_mut(number).pod = Arc::clone(&pod);
+        self.explain(number, || format!("bound to {}", placement.node));
+        let now = self.clock.instant();
+        self.engine.bound(&placement.pod.uid, Status::success(), now);
+        self.engine.set_pod(pod, now);
+        self.runs(number);
+    }
+
+    /// A pod runs from now on.
+    fn runs(&mut self, number: usize) {
+        let now = self.clock.now();
+        self.recorder.pending = self.recorder.pending.saturating_sub(1);
+        let life = self.pods.get_mut(number);
+        life.phase = Phase::Running;
+        if life.measured {
+            self.waits.push((now - life.created).as_secs_f64());
+            self.last_bound = self.last_bound.max(now);
+            self.last = self.last.max(now);
+        }
+        let Some(duration) = life.job.duration else { return };
+        let mut random = chance(self.seed, Chance::PodFailure, number as u64, u64::from(life.restarts));
+        let failed = random.random_bool(self.options.pod_failures);
+        let runs = if failed { duration.mul_f64(random.random_range(0.0..1.0)) } else { duration };
+        self.clock.add(runs, Event::Ended { pod: number, failed });
+    }
+
+    fn pod_ended(&mut self, number: usize, failed: bool) {
+        let life = self.pods.get(number);
+        if life.phase != Phase::Running {
+            return;
+        }
+        if life.measured {
+            self.last = self.last.max(self.clock.now());
+        }
+        self.explain(number, || if failed { "failed" } else { "finished" }.to_owned());
+        self.pod_gone(number);
+        if !failed {
+            self.summary.finished += u64::from(self.pods.get(number).measured);
+            return;
+        }
+        self.summary.failures += 1;
+        let life = self.pods.get_mut(number);
+        life.failures += 1;
+        let failures = life.failures;
+        if failures <= self.options.retries {
+            let doubled = FIRST_RETRY.saturating_mul(1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX));
+            self.replace(number, doubled.min(LAST_RETRY));
+        }
+    }
+
+    /// Has a pod replaced after a while, if somebody sees to it.
+    fn replace(&mut self, number: usize, after: Duration) {
+        let life = self.pods.get(number);
+        if life.job.restarts {
+            let job = Arc::clone(&life.job);
+            let (restarts, failures) = (life.restarts + 1, life.failures);
+            self.clock.add(after, Event::Replace { job, restarts, failures });
+        }
+    }
+
+    /// A pod had to go for another one.
+    pub(super) fn preempted(&mut self, victim: &PodInfo) {
+        let Some(number) = self.pods.find(&victim.uid) else { return };
+        if !matches!(self.pods.get(number).phase, Phase::Running | Phase::Placed) {
+            return;
+        }
+        self.summary.preemptions += 1;
+        self.explain(number, || "preempted".to_owned());
+        self.delete(number);
+        self.replace(number, Duration::ZERO);
+    }
+
+    /// Deletes a pod: one that runs stops in its time, another one is gone at once.
+    fn delete(&mut self, number: usize) {
+        let life = self.pods.get_mut(number);
+        let grace = life.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+        let grace = Duration::from_secs(u64::try_from(grace).unwrap_or(0)).min(self.options.termination);
+        let finalizers = life.pod.metadata.finalizers.as_ref().is_some_and(|finalizers| !finalizers.is_empty());
+        let stays = match life.phase {
+            Phase::Stopping | Phase::Gone => return,
+            Phase::Running => !grace.is_zero(),
+            Phase::Waiting | Phase::Placed => finalizers,
+        };
+        if !stays {
+            self.explain(number, || "deleted".to_owned());
+            return self.pod_gone(number);
+        }
+        let mut pod = Pod::clone(&life.pod);
+        pod.metadata.deletion_timestamp = Some(self.clock.timestamp());
+        let pod = Arc::new(pod);
+        life.pod = Arc::clone(&pod);
+        if life.phase == Phase::Running {
+            life.phase = Phase::Stopping;
+            self.clock.add(grace, Event::Stopped(number));
+        }
+        self.engine.set_pod(pod, self.clock.instant());
+    }
+
+    /// A pod is there no more.
+    fn pod_gone(&mut self, number: usize) {
+        let life = self.pods.get_mut(number);
+        let phase = std::mem::replace(&mut life.phase, Phase::Gone);
+        if phase == Phase::Gone {
+            return;
+        }
+        let uid = life.pod.metadata.uid.clone().unwrap_or_default();
+        if matches!(phase, Phase::Waiting | Phase::Placed) {
+            self.recorder.pending = self.recorder.pending.saturating_sub(1);
+        }
+        if phase != Phase::Waiting {
+            // What it asks for may have changed since it came.
+            match self.engine.snapshot().pod(&uid) {
+                Some(info) => self.recorder.pod(info, false),
+                None => self.recorder.pod(&PodInfo::new(Arc::clone(&life.pod)), false),
+            }
+        }
+        self.engine.remove_pod(&uid, self.clock.instant());
+    }
+
+    /// A pod gets new labels and a new spec.
+    fn update(&mut self, new: &Pod) {
+        let identity = uid(name_of(&new.metadata.namespace), name_of(&new.metadata.name));
+        let Some(number) = self.pods.find(&identity) else { return };
+        let life = self.pods.get_mut(number);
+        if matches!(life.phase, Phase::Gone) {
+            return;
+        }
+        let mut pod = Pod::clone(&life.pod);
+        let node_name = pod.spec.take().and_then(|spec| spec.node_name);
+        pod.metadata.labels.clone_from(&new.metadata.labels);
+        pod.spec.clone_from(&new.spec);
+        pod.spec.get_or_insert_default().node_name = node_name;
+        let pod = Arc::new(pod);
+        life.pod = Arc::clone(&pod);
+        let on_node = matches!(life.phase, Phase::Running | Phase::Stopping);
+        if let Some(old) = self.engine.snapshot().pod(&identity).filter(|_| on_node) {
+            self.recorder.pod(old, false);
+            self.recorder.pod(&PodInfo::new(Arc::clone(&pod)), true);
+        }
+        self.engine.set_pod(pod, self.clock.instant());
+    }
+
+    /// Notes what happened to a pod whose history is kept.
+    fn explain(&mut self, number: usize, what: impl FnOnce() -> String) {
+        let life = self.pods.get(number);
+        if life.explained {
+            self.history.note(self.clock.now(), &life.pod, &what());
+        }
+    }
+}
