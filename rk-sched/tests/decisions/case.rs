@@ -30,7 +30,7 @@ pub struct Case {
     pub pods: Vec<Value>,
     /// Other pods without a node, in the order of their arrival; room may be promised to them.
     pub waiting: Vec<Value>,
-    /// Services, controllers, budgets, claims, volumes, classes: as manifests.
+    /// Services, controllers, budgets, claims, volumes, classes, what CSI drivers say: as manifests.
     pub objects: Vec<Value>,
     /// Labels of namespaces.
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,

@@ -8,7 +8,7 @@ use k8s_openapi::{
         apps::v1::{ReplicaSet, StatefulSet},
         core::v1::{PersistentVolume, PersistentVolumeClaim, ReplicationController, Service},
         policy::v1::PodDisruptionBudget,
-        storage::v1::StorageClass,
+        storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
     },
 };
 use rk_api::LabelSelector;
@@ -49,12 +49,15 @@ pub fn snapshot(case: &Case) -> Snapshot {
     snapshot
 }
 
+/// Kinds whose objects are in no namespace.
+const CLUSTER_SCOPED: [&str; 5] = ["PersistentVolume", "StorageClass", "CSINode", "CSIDriver", "VolumeAttachment"];
+
 fn set_object(snapshot: &mut Snapshot, object: &Value) {
     let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
     let (kind, name) = (text("/kind"), text("/metadata/name"));
     let namespace = Some(text("/metadata/namespace")).filter(|name| !name.is_empty()).unwrap_or("default".to_owned());
     let mut object = object.clone();
-    if ["PersistentVolume", "StorageClass"].contains(&kind.as_str()) {
+    if CLUSTER_SCOPED.contains(&kind.as_str()) {
         object["metadata"]["namespace"] = Value::Null;
     } else {
         object["metadata"]["namespace"] = namespace.clone().into();
@@ -87,6 +90,12 @@ fn set_object(snapshot: &mut Snapshot, object: &Value) {
         }
         PersistentVolume::KIND => snapshot.volumes.set_volume(&name, Some(Arc::new(short::exact(object)))),
         StorageClass::KIND => snapshot.volumes.set_class(&name, Some(Arc::new(short::exact(object)))),
+        CSINode::KIND => snapshot.volumes.set_csi_node(&name, Some(&short::exact(object))),
+        CSIDriver::KIND => snapshot.volumes.set_csi_driver(&name, Some(&short::exact(object))),
+        CSIStorageCapacity::KIND => {
+            snapshot.volumes.set_capacity(&namespace, &name, Some(&short::exact(object)));
+        }
+        VolumeAttachment::KIND => snapshot.volumes.set_attachment(&name, Some(&short::exact(object))),
         other => panic!("no case has a {other:?}"),
     }
 }

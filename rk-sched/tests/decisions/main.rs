@@ -16,7 +16,7 @@ use std::{
 use case::Table;
 
 /// The least number of cases of each plugin.
-const LEAST: [(&str, usize); 15] = [
+const LEAST: [(&str, usize); 18] = [
     ("PrioritySort", 5),
     ("SchedulingGates", 5),
     ("NodeUnschedulable", 8),
@@ -30,7 +30,10 @@ const LEAST: [(&str, usize); 15] = [
     ("InterPodAffinity", 40),
     ("ImageLocality", 15),
     ("DefaultPreemption", 25),
-    ("VolumeBinding", 15),
+    ("VolumeRestrictions", 15),
+    ("NodeVolumeLimits", 20),
+    ("VolumeBinding", 40),
+    ("VolumeZone", 12),
     ("", 15),
 ];
 
