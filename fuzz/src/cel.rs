@@ -2,7 +2,7 @@
 
 use std::{sync::LazyLock, time::Instant};
 
-use rk_api::server::cel::Program;
+use rk_api::cel::Program;
 use serde_json::{Value, json};
 
 use crate::mutate::{Random, mutate};

@@ -6,6 +6,7 @@
 //! - [`Client`]: the contract of anything that answers Kubernetes' API verbs: the server in this
 //!   process, or (feature `remote`) any API server over HTTP. [`Api`] is its typed face.
 //! - [`Informer`]: a shared, always current copy of a collection.
+//! - `cel` (feature): expressions of the Common Expression Language, and those that select devices.
 //! - `server` (feature): the API server, a `tower::Service`; `serve` puts hyper and rustls around it.
 //! - `testing` (feature): the conformance suites of [`Client`] and of the server's contracts, and a control plane for tests.
 //!
@@ -38,9 +39,20 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(feature = "cel")]
+mod addresses;
+#[cfg(feature = "cel")]
+#[cfg_attr(not(feature = "server"), allow(dead_code))]
+pub mod cel;
 mod client;
 mod clock;
 mod error;
+#[cfg(feature = "cel")]
+#[cfg_attr(not(feature = "server"), allow(dead_code))]
+mod formats;
+#[cfg(feature = "cel")]
+#[cfg_attr(not(feature = "server"), allow(dead_code))]
+mod names;
 mod object;
 mod quantity;
 pub mod quota;

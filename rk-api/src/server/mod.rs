@@ -4,7 +4,6 @@
 //! ([`FlowControl`]), authorize ([`Authorizer`]), decode, mutating admission ([`Admit::mutate`]), default, validate,
 //! validating admission ([`Admit::validate`]), store, encode.
 
-mod addresses;
 mod admission;
 #[cfg(feature = "serve")]
 mod aggregation;
@@ -16,7 +15,6 @@ pub mod authz;
 pub mod bootstrap;
 mod builtin;
 mod catalog;
-pub mod cel;
 mod chain;
 mod control_plane;
 mod convert;
@@ -50,6 +48,7 @@ pub mod schema;
 mod security;
 mod storage;
 
+pub(crate) use crate::{addresses, cel};
 pub use admission::{AdmissionRequest, Admit, Notes, OldObject, Operation};
 #[cfg(feature = "serve")]
 pub use aggregation::Aggregation;

@@ -22,7 +22,6 @@ mod flow_control;
 mod limits;
 pub(crate) mod meta;
 mod misc;
-pub(crate) mod names;
 mod namespace;
 mod networking;
 mod node;
@@ -47,6 +46,7 @@ pub use value::Peek;
 
 use self::rules::Rules;
 use super::{Column, Strategy, flow::GROUP as FLOW_CONTROL};
+pub(crate) use crate::names;
 
 /// The rules of a kind; those that have none beyond their schema get a strategy that does nothing.
 ///

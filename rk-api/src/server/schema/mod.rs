@@ -15,7 +15,6 @@ mod crd;
 pub(crate) mod decode;
 mod defaults;
 mod expressions;
-mod formats;
 mod normalize;
 mod parse;
 pub(crate) mod protobuf;
@@ -32,12 +31,14 @@ pub(crate) use builtin::{definition_name, gunzip, list_type, load_definitions};
 pub(crate) use decode::{PROTOBUF, unsupported_media_type};
 pub use decode::{decode, decode_value};
 pub(crate) use expressions::Expressions;
-pub(crate) use formats::holds as format_holds;
 pub use normalize::Normalized;
 pub use parse::{ParseError, Parsed, parse_json, parse_yaml};
 pub(crate) use protobuf::parse as parse_protobuf;
 use rules::Rules;
 use serde_json::Value;
+
+pub(crate) use crate::cel::ListType;
+use crate::formats;
 
 /// A node of a schema: the type of one value, and how values of it are defaulted, merged and owned.
 #[derive(Debug, Default)]
@@ -95,18 +96,6 @@ enum Shape {
     List(Box<Schema>),
     /// A built-in definition, by number: definitions may contain themselves.
     Definition(usize),
-}
-
-/// How a list is merged by server-side apply (`x-kubernetes-list-type`).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) enum ListType {
-    /// As one value.
-    #[default]
-    Atomic,
-    /// Each scalar is an item of its own.
-    Set,
-    /// Items are told apart by these fields.
-    Map(Box<[Box<str>]>),
 }
 
 impl ListType {

@@ -15,11 +15,12 @@
 //! of devices, `estimate` what an expression may cost at most.
 
 mod check;
-pub(crate) mod device;
+pub mod device;
 mod estimate;
 mod eval;
 pub(crate) mod library;
 mod parse;
+#[cfg(feature = "server")]
 pub(crate) mod schema;
 pub(crate) mod types;
 mod value;
@@ -30,7 +31,10 @@ pub(crate) use estimate::estimate;
 pub(crate) use eval::{Meter, Scope};
 pub(crate) use library::authorizer::Answers;
 pub use parse::CompileError;
+#[cfg(feature = "server")]
 pub(crate) use parse::{MAX_DEPTH, batch};
+#[cfg(feature = "server")]
+pub(crate) use types::ListType;
 pub(crate) use types::Type;
 pub(crate) use value::{Failure, Other, Val};
 
@@ -61,7 +65,7 @@ impl Environment {
 /// An expression that was parsed and checked.
 ///
 /// ```
-/// use rk_api::server::cel::Program;
+/// use rk_api::cel::Program;
 /// use serde_json::json;
 ///
 /// let program = Program::compile("self.replicas <= 5 && self.name.startsWith('web')", &["self"])?;
@@ -69,7 +73,7 @@ impl Environment {
 /// assert_eq!(program.run(&[&json!({"name": "web-1"})]), Err("no such key: replicas".to_owned()));
 /// let error = Program::compile("'a' + 1 == 'a1'", &[]).unwrap_err();
 /// assert!(error.to_string().contains("found no matching overload for '_+_' applied to '(string, int)'"));
-/// # Ok::<(), rk_api::server::cel::CompileError>(())
+/// # Ok::<(), rk_api::cel::CompileError>(())
 /// ```
 #[derive(Debug)]
 pub struct Program {

@@ -63,6 +63,13 @@ fn read(meter: &mut Meter<'_>, a: &[Val<'_>]) -> Result<Result<Semver, Failure>,
     Ok(parse(text, lenient).ok_or_else(|| Failure::new(format!("invalid semantic version {text:?}"))))
 }
 
+impl Semver {
+    /// Reads a version as it has to be written.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        parse(text, false)
+    }
+}
+
 /// Reads a version; `lenient` is to forgive a `v` in front, missing parts and leading zeros.
 fn parse(text: &str, lenient: bool) -> Option<Semver> {
     let text = if lenient { text.strip_prefix('v').unwrap_or(text) } else { text };

@@ -4,9 +4,9 @@ use std::cmp::Ordering;
 
 use super::super::{
     eval::Meter,
+    types::ListType,
     value::{Failure, List, Map, Other, Val},
 };
-use crate::server::schema::ListType;
 
 /// Whether two values are the same. Numbers of different types are by what they count; lists that Kubernetes keeps as
 /// sets or maps are whatever the order.

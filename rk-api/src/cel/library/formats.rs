@@ -4,7 +4,7 @@ use super::{
     super::value::{Failure, Other, Val},
     Row, strings, urls,
 };
-use crate::server::{kinds::names, schema};
+use crate::{formats, names};
 
 /// A format: its name, and what is wrong with a text.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ fn prefix(text: &str) -> String {
 }
 
 fn by_schema(text: &str, format: &str, why: &str) -> Vec<String> {
-    if schema::format_holds(format, text) { Vec::new() } else { vec![why.to_owned()] }
+    if formats::holds(format, text) { Vec::new() } else { vec![why.to_owned()] }
 }
 
 fn named<'a>(name: &str) -> Option<Val<'a>> {

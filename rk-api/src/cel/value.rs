@@ -16,7 +16,7 @@ use super::{
         time,
         urls::Url,
     },
-    types::{ListOf, ObjectType, Opaque, Type},
+    types::{ListOf, ListType, ObjectType, Opaque, Type},
 };
 use crate::Quantity;
 
@@ -112,6 +112,8 @@ pub(crate) enum Map<'a> {
     /// An object with named fields.
     Object(&'a JsonMap<String, Value>, &'a ObjectType),
     Made(Arc<BTreeMap<Key, Val<'a>>>),
+    /// Maps by domain; of a domain that is not there, the map is empty.
+    Domains(Arc<BTreeMap<Key, Val<'a>>>),
 }
 
 /// A key of a map that was made. Whole numbers are the same key whatever their type.
@@ -156,7 +158,7 @@ impl Other {
 }
 
 static DYN: Type = Type::Dyn;
-static DYN_LIST: ListOf = ListOf { items: Type::Dyn, kind: crate::server::schema::ListType::Atomic };
+static DYN_LIST: ListOf = ListOf { items: Type::Dyn, kind: ListType::Atomic };
 
 impl<'a> Val<'a> {
     /// A value of an object, of a type.
@@ -303,7 +305,7 @@ impl<'a> Val<'a> {
                 items.iter().map(Self::to_json).collect::<Result<Vec<_>, Failure>>()?.into()
             }
             Self::Map(Map::Json(map, _) | Map::Object(map, _)) => Value::Object((*map).clone()),
-            Self::Map(Map::Made(map)) => {
+            Self::Map(Map::Made(map) | Map::Domains(map)) => {
                 let entries = map.iter().map(|(key, value)| Ok((key.to_string(), value.to_json()?)));
                 Value::Object(entries.collect::<Result<JsonMap<_, _>, Failure>>()?)
             }
@@ -386,7 +388,7 @@ impl<'a> Map<'a> {
         match self {
             Self::Json(map, _) => map.len(),
             Self::Object(map, kind) => kind.fields.values().filter(|field| map.contains_key(&*field.json)).count(),
-            Self::Made(map) => map.len(),
+            Self::Made(map) | Self::Domains(map) => map.len(),
         }
     }
 
@@ -399,6 +401,10 @@ impl<'a> Map<'a> {
                 map.get(&*field.json).map(|value| Val::of(value, &field.kind))
             }
             Self::Made(map) => map.get(&Key::String(name.into())).cloned().map(Ok),
+            Self::Domains(map) => {
+                let known = map.get(&Key::String(name.into())).cloned();
+                Some(Ok(known.unwrap_or_else(|| Val::Map(Map::Made(Arc::default())))))
+            }
         }
     }
 
@@ -411,6 +417,14 @@ impl<'a> Map<'a> {
         }
     }
 
+    /// Whether a key is there.
+    pub(super) fn has(&self, key: &Val<'_>) -> bool {
+        match self {
+            Self::Domains(map) => key.key().is_ok_and(|key| map.contains_key(&key)),
+            _ => self.get(key).is_some(),
+        }
+    }
+
     /// The keys.
     pub(super) fn keys(&self) -> Vec<Val<'a>> {
         let text = |name: &'a str| Val::String(Text::Borrowed(name));
@@ -420,7 +434,7 @@ impl<'a> Map<'a> {
                 let present = kind.fields.iter().filter(|(_, field)| map.contains_key(&*field.json));
                 present.map(|(name, _)| text(name)).collect()
             }
-            Self::Made(map) => map.keys().map(Key::value).collect(),
+            Self::Made(map) | Self::Domains(map) => map.keys().map(Key::value).collect(),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::{
     },
     Row, strings,
 };
-use crate::server::addresses::{is_global_unicast, is_link_local, is_within};
+use crate::addresses::{is_global_unicast, is_link_local, is_within};
 
 /// An address with the length of its network's prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! evaluation with [`Failure::Ask`]; whoever evaluates asks, notes the answer in [`Answers`] and evaluates again, which
 //! comes to the same check. A check costs so much that an expression can't make more than two.
 
+#[cfg(feature = "server")]
 use std::sync::Arc;
 
 use super::{
@@ -13,6 +14,7 @@ use super::{
     },
     Row, strings,
 };
+#[cfg(feature = "server")]
 use crate::server::{Attributes, Decision, UserInfo};
 
 /// What a check costs (apiserver's `library.cost`).
@@ -54,6 +56,7 @@ pub(crate) struct Verdict {
 #[derive(Debug, Default)]
 pub(crate) struct Answers(Vec<(Check, Verdict)>);
 
+#[cfg(feature = "server")]
 impl Answers {
     /// Notes what the authorizer said.
     pub(crate) fn note(&mut self, check: Check, decision: Decision) {
@@ -67,6 +70,18 @@ impl Answers {
 }
 
 impl Check {
+    /// The type of the check as far as it is put together.
+    pub(in super::super) fn opaque(&self) -> Opaque {
+        match (self.path.is_empty(), self.resource.is_empty()) {
+            (false, _) => Opaque::PathCheck,
+            (true, true) => Opaque::GroupCheck,
+            (true, false) => Opaque::ResourceCheck,
+        }
+    }
+}
+
+#[cfg(feature = "server")]
+impl Check {
     /// What a request is about, for further narrowing.
     pub(crate) fn of_request(attributes: &Attributes) -> Self {
         Self {
@@ -76,15 +91,6 @@ impl Check {
             namespace: attributes.namespace.clone(),
             name: attributes.name.clone(),
             ..Self::default()
-        }
-    }
-
-    /// The type of the check as far as it is put together.
-    pub(in super::super) fn opaque(&self) -> Opaque {
-        match (self.path.is_empty(), self.resource.is_empty()) {
-            (false, _) => Opaque::PathCheck,
-            (true, true) => Opaque::GroupCheck,
-            (true, false) => Opaque::ResourceCheck,
         }
     }
 
@@ -190,10 +196,10 @@ fn verdict<'v>(value: &'v Val<'_>) -> Result<&'v Verdict, Failure> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "server"))]
 mod tests {
     use super::*;
-    use crate::server::cel::{CALL_LIMIT, Environment, Meter, Program, Type, Val};
+    use crate::cel::{CALL_LIMIT, Environment, Meter, Program, Type, Val};
 
     /// What the authorizer is asked by an expression.
     fn asked(text: &str) -> Attributes {

@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use crate::server::addresses::is_within;
+use crate::addresses::is_within;
 
 /// A label of the DNS: RFC 1123.
 pub fn dns_label(value: &str) -> Vec<String> {

@@ -5,11 +5,11 @@ use std::{cmp::Ordering, sync::Arc};
 use super::{
     super::{
         eval::Meter,
+        types::ListType,
         value::{Evaluated, Failure, List, Val},
     },
     Row, compare, time,
 };
-use crate::server::schema::ListType;
 
 pub(super) const ROWS: &[Row] = &[
     (&["_==_(A, A) bool"], |meter, a| compare::equal(meter, &a[0], &a[1]).map(Val::Bool)),
@@ -73,7 +73,7 @@ pub(super) const ROWS: &[Row] = &[
     }),
     (&["@in(A, list<A>) bool", "@in(A, map<A, B>) bool"], |meter, a| match &a[1] {
         Val::List(list) => compare::contains(meter, list, &a[0]).map(Val::Bool),
-        Val::Map(map) => Ok(Val::Bool(map.get(&a[0]).is_some())),
+        Val::Map(map) => Ok(Val::Bool(map.has(&a[0]))),
         _ => Err(Failure::overload()),
     }),
     (

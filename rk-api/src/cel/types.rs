@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use crate::server::schema::ListType;
-
 /// A type. `Dyn` stands for all of them: what is declared so is judged when it is evaluated.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Type {
@@ -27,6 +25,18 @@ pub(crate) enum Type {
     Opaque(Opaque),
     /// Of a signature: whatever type it first stands for.
     Param(u8),
+}
+
+/// How a list is merged by server-side apply (`x-kubernetes-list-type`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum ListType {
+    /// As one value.
+    #[default]
+    Atomic,
+    /// Each scalar is an item of its own.
+    Set,
+    /// Items are told apart by these fields.
+    Map(Box<[Box<str>]>),
 }
 
 /// The type of a list's items, and how Kubernetes tells them apart.
