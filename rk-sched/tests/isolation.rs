@@ -85,7 +85,7 @@ impl QueueSort for Panicking {
 }
 
 impl PreEnqueue for Panicking {
-    fn pre_enqueue(&self, pod: &PodInfo) -> Status {
+    fn pre_enqueue(&self, pod: &PodInfo, _: &Snapshot) -> Status {
         self.reach("PreEnqueue", pod);
         Status::success()
     }

@@ -9,8 +9,8 @@ use super::{
     sets::{self, Use},
 };
 use crate::{
-    framework::{Enabled, Point, Points, Profile},
-    plugins::DefaultPlugins,
+    framework::{Enabled, Point, Points, Profile, Registration},
+    plugins::{DefaultPlugins, GangScheduling},
 };
 
 /// Plugins that kube-scheduler had and has no more (`invalidPluginsByVersion`).
@@ -52,6 +52,8 @@ pub(super) fn build(
     let points = Points { queue_sort: Some(sort.clone()), ..Points::default() };
     known.insert(sort.name().to_owned(), Enabled { plugin: sort.clone(), points });
     known.extend(own.enabled().iter().map(|enabled| (enabled.plugin.name().to_owned(), enabled.clone())));
+    // Off by default, as in Kubernetes.
+    known.insert(GangScheduling::NAME.to_owned(), Registration::new(GangScheduling).pre_enqueue().enabled(true));
     let weight = |enabled: &Enabled| enabled.points.score.as_ref().map_or(1, |(_, weight)| *weight);
     let defaults = own.enabled().iter().map(|enabled| (enabled.plugin.name(), weight(enabled)));
     let defaults: Vec<(&str, i64)> = std::iter::once((sort.name(), 1)).chain(defaults).collect();

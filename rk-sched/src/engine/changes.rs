@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use k8s_openapi::api::{
     apps::v1::{ReplicaSet, StatefulSet},
-    core::v1::{Node, Pod, ReplicationController, Service},
+    core::v1::{Node, Pod, PodResourceClaimStatus, ReplicationController, Service},
     policy::v1::PodDisruptionBudget,
+    resource::v1::ResourceClaim,
+    scheduling::v1alpha2::PodGroup,
 };
 use rk_api::{Change, LabelSelector, Object, ResourceType};
 use tokio::time::Instant;
@@ -31,12 +33,18 @@ fn node_changed(old: &Node, new: &Node) -> bool {
         || allocatable(old) != allocatable(new)
 }
 
-/// Whether a waiting pod's change can matter to its scheduling; its status does not.
+/// Whether a waiting pod's change can matter to its scheduling; of its status only the claims that were made for it do.
 fn pod_changed(old: &Pod, new: &Pod) -> bool {
     old.spec != new.spec
         || old.metadata.labels != new.metadata.labels
         || old.metadata.annotations != new.metadata.annotations
         || old.metadata.deletion_timestamp != new.metadata.deletion_timestamp
+        || claims_of(old) != claims_of(new)
+}
+
+/// The claims that were made for a pod.
+fn claims_of(pod: &Pod) -> Option<&Vec<PodResourceClaimStatus>> {
+    pod.status.as_ref()?.resource_claim_statuses.as_ref()
 }
 
 /// What a controller of pods selects.
@@ -83,7 +91,7 @@ impl Engine {
             Some(old) => ClusterEvent::NodeUpdate { old, new: node },
             None => ClusterEvent::NodeAdd(node),
         };
-        self.queue.on_event(&event, now);
+        self.queue.on_event(&event, &self.snapshot, now);
     }
 
     /// Removes a node. Its pods stay, until the cluster deletes them.
@@ -91,7 +99,7 @@ impl Engine {
         let Some(index) = self.snapshot.find(name) else { return };
         let node = Arc::clone(&self.snapshot.node(index).node);
         self.snapshot.remove_node(name);
-        self.queue.on_event(&ClusterEvent::NodeDelete(node), now);
+        self.queue.on_event(&ClusterEvent::NodeDelete(node), &self.snapshot, now);
     }
 
     /// A change of an object that is neither a node nor a pod.
@@ -106,7 +114,7 @@ impl Engine {
                 let labels = there.then(|| meta.labels.clone());
                 if labels.as_ref() != self.snapshot.namespaces().get(name) {
                     self.snapshot.set_namespace(name, labels);
-                    self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), now);
+                    self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), &self.snapshot, now);
                 }
             }
             "Service" => {
@@ -126,8 +134,18 @@ impl Engine {
             | "CSIStorageCapacity"
             | "VolumeAttachment" => {
                 self.set_volume_object(object, there);
-                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), now);
+                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), &self.snapshot, now);
             }
+            "ResourceClaim" => self.set_claim(namespace, name, typed(object).filter(|_| there), now),
+            "DeviceClass" => {
+                self.snapshot.devices.set_class(name, typed(object).filter(|_| there));
+                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), &self.snapshot, now);
+            }
+            "ResourceSlice" => {
+                self.snapshot.devices.set_slice(name, typed(object).filter(|_| there));
+                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), &self.snapshot, now);
+            }
+            "PodGroup" => self.set_group(namespace, name, typed(object).filter(|_| there), now),
             kind @ ("ReplicaSet" | "StatefulSet" | "ReplicationController") => {
                 let selector = there.then(|| controller_selector(object)).flatten();
                 workloads.set_controller(kind, namespace, name, selector);
@@ -153,6 +171,19 @@ impl Engine {
         }
     }
 
+    /// Sets a ResourceClaim; `None` when it is gone.
+    pub fn set_claim(&mut self, namespace: &str, name: &str, claim: Option<Arc<ResourceClaim>>, now: Instant) {
+        let old = self.snapshot.devices.claim(namespace, name).map(Arc::clone);
+        self.snapshot.devices.set_claim(namespace, name, claim.clone());
+        self.queue.on_event(&ClusterEvent::ClaimUpdate { old, new: claim }, &self.snapshot, now);
+    }
+
+    /// Sets a PodGroup; `None` when it is gone.
+    pub fn set_group(&mut self, namespace: &str, name: &str, group: Option<Arc<PodGroup>>, now: Instant) {
+        let old = self.snapshot.groups.set_group(namespace, name, group.clone());
+        self.queue.on_event(&ClusterEvent::PodGroupUpdate { old, new: group }, &self.snapshot, now);
+    }
+
     fn on_pod(&mut self, change: &Change, now: Instant) {
         if let Change::Updated { old, new } = change
             && old.meta().uid != new.meta().uid
@@ -174,11 +205,15 @@ impl Engine {
     pub fn set_pod(&mut self, pod: Arc<Pod>, now: Instant) {
         let pod = Arc::new(PodInfo::new(pod));
         if pod.terminal() {
-            self.remove_pod(&pod.uid, now);
-        } else if pod.node_name().is_some() {
-            self.pod_on_node(pod, now);
-        } else {
-            self.pod_waits(pod, now);
+            return self.remove_pod(&pod.uid, now);
+        }
+        let joins = self.snapshot.groups.add_pod(&pod);
+        if pod.node_name().is_some() {
+            return self.pod_on_node(pod, now);
+        }
+        self.pod_waits(Arc::clone(&pod), now);
+        if joins {
+            self.queue.on_event(&ClusterEvent::UnscheduledPodAdd(pod), &self.snapshot, now);
         }
     }
 
@@ -187,9 +222,10 @@ impl Engine {
         self.queue.remove(uid);
         self.nominated.remove(uid);
         self.assumed.remove(uid);
+        self.snapshot.groups.remove_pod(uid);
         self.waiting.reject(uid, "", "the pod was deleted");
         if let Some(pod) = self.snapshot.remove_pod(uid) {
-            self.queue.on_event(&ClusterEvent::AssignedPodDelete(pod), now);
+            self.queue.on_event(&ClusterEvent::AssignedPodDelete(pod), &self.snapshot, now);
         }
     }
 
@@ -212,7 +248,7 @@ impl Engine {
             }
             _ => ClusterEvent::AssignedPodAdd(pod),
         };
-        self.queue.on_event(&event, now);
+        self.queue.on_event(&event, &self.snapshot, now);
     }
 
     fn pod_waits(&mut self, pod: Arc<PodInfo>, now: Instant) {
@@ -223,7 +259,7 @@ impl Engine {
             // It is being bound; should that fail, the new version is tried.
             let old = std::mem::replace(&mut queued.pod, Arc::clone(&pod));
             if pod_changed(&old.pod, &pod.pod) {
-                self.queue.on_event(&ClusterEvent::UnscheduledPodUpdate { old, new: pod }, now);
+                self.queue.on_event(&ClusterEvent::UnscheduledPodUpdate { old, new: pod }, &self.snapshot, now);
             }
             return;
         }
@@ -234,7 +270,7 @@ impl Engine {
         }
         match self.queue.queued(&pod.uid) {
             Some(old) if !pod_changed(&old.pod.pod, &pod.pod) => self.queue.refresh(pod),
-            _ => self.queue.update(pod, now),
+            _ => self.queue.update(pod, &self.snapshot, now),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use tokio::time::Instant;
 
 use crate::{
@@ -65,6 +66,8 @@ pub struct Refusal {
     pub nominated: Option<Arc<str>>,
     /// Who has to go for that, if that was decided just now.
     pub eviction: Option<Eviction>,
+    /// The claim whose allocation is to be taken back for it: nobody uses it where it is.
+    pub deallocation: Option<Arc<ResourceClaim>>,
     /// How often the pod was tried, this time included.
     pub attempts: u32,
 }

@@ -30,9 +30,16 @@
 mod changes;
 mod decision;
 mod explanations;
+mod gang;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
@@ -66,6 +73,8 @@ pub struct Engine {
     random: StdRng,
     /// Where the last cycle stopped trying nodes.
     start: usize,
+    /// Decisions on a gang that are still to be handed out.
+    ready: VecDeque<Decision>,
     /// When those that have been unschedulable for too long are looked for next.
     flush: Instant,
 }
@@ -96,6 +105,7 @@ impl Engine {
             nominated: Nominated::default(),
             assumed: HashMap::new(),
             start: 0,
+            ready: VecDeque::new(),
             flush: now + FLUSH,
         })
     }
@@ -118,17 +128,27 @@ impl Engine {
     /// Runs the cycle of the pod whose turn it is; `None` if no pod is to be tried now. Then ask again after a change of
     /// the cluster, or by [`Engine::wake_at`].
     pub fn next(&mut self, now: Instant) -> Option<Decision> {
+        if let Some(decision) = self.ready.pop_front() {
+            return Some(decision);
+        }
         if self.flush <= now {
-            self.queue.flush_unschedulable(now);
+            self.queue.flush_unschedulable(&self.snapshot, now);
             self.flush = now + FLUSH;
         }
         loop {
-            let queued = self.queue.pop(now)?;
+            let queued = self.queue.pop(&self.snapshot, now)?;
             match self.profiles.get(queued.pod.scheduler_name()).map(Arc::clone) {
-                Some(profile) if self.explanations.are_wanted() => {
-                    return Some(self.schedule_explained(queued, &profile, now));
-                }
-                Some(profile) => return Some(self.schedule(queued, &profile, now)),
+                Some(profile) => match self.gang_of(&queued.pod, &profile) {
+                    Some(gang) => {
+                        let decisions = self.schedule_gang(queued, &gang, &profile, now);
+                        self.ready = decisions.into();
+                        return self.ready.pop_front();
+                    }
+                    None if self.explanations.are_wanted() => {
+                        return Some(self.schedule_explained(queued, &profile, now));
+                    }
+                    None => return Some(self.schedule(queued, &profile, now)),
+                },
                 None => self.queue.remove(&queued.pod.uid),
             }
         }
@@ -178,39 +198,55 @@ impl Engine {
                 let node = Arc::clone(&self.snapshot.node(chosen.node).name);
                 self.place(queued, profile, node, chosen.state, now)
             }
-            Err(Failure::Unfit(mut diagnosis, state)) => {
-                let eviction = self.make_room(&pod, profile, &state, &mut diagnosis);
-                Decision::Refused(self.refuse(queued, Cause::Unfit(diagnosis), eviction, now))
+            Err(Failure::Unfit(diagnosis, state)) => {
+                Decision::Refused(self.unfit(queued, profile, &state, diagnosis, now))
             }
             Err(Failure::Error(status)) => Decision::Refused(self.refuse(queued, Cause::Failed(status), None, now)),
         }
     }
 
-    /// Runs PostFilter: room on a node for the pod, at the cost of other pods.
+    /// No node would do: runs PostFilter, and puts the pod back into the queue.
+    fn unfit(
+        &mut self,
+        queued: QueuedPod,
+        profile: &Profile,
+        state: &CycleState,
+        mut diagnosis: Box<Diagnosis>,
+        now: Instant,
+    ) -> Refusal {
+        let (eviction, deallocation) = self.make_room(&queued.pod, profile, state, &mut diagnosis);
+        let refusal = self.refuse(queued, Cause::Unfit(diagnosis), eviction, now);
+        Refusal { deallocation, ..refusal }
+    }
+
+    /// Runs PostFilter: room on a node for the pod, at the cost of other pods or of a claim that nobody uses.
     fn make_room(
         &mut self,
         pod: &Arc<PodInfo>,
         profile: &Profile,
         state: &CycleState,
         diagnosis: &mut Diagnosis,
-    ) -> Option<Eviction> {
+    ) -> (Option<Eviction>, Option<Arc<ResourceClaim>>) {
         if diagnosis.nodes == 0 {
-            return None;
+            return (None, None);
         }
         let offset = self.random.random_range(0..diagnosis.nodes);
         let cluster = Cluster { profile, snapshot: &self.snapshot, nominated: &self.nominated };
-        let (room, said) = cluster.post_filter(&PostFilterContext { pod, state, diagnosis, offset, cluster });
+        let deallocated = RefCell::default();
+        let context = PostFilterContext { pod, state, diagnosis, offset, cluster, deallocated };
+        let (room, said) = cluster.post_filter(&context);
+        let deallocation = context.deallocated.into_inner();
         diagnosis.post_filter = said;
         match room {
             Some((node, victims)) => {
                 self.nominated.insert(Arc::clone(pod), Arc::clone(&node));
-                return Some(Eviction { node, victims });
+                return (Some(Eviction { node, victims }), deallocation);
             }
             // The promise stands for as long as pods that had to go for it are on their way.
             None if self.room_is_being_made(pod) => {}
             None => self.nominated.remove(&pod.uid),
         }
-        None
+        (None, deallocation)
     }
 
     /// Whether pods are leaving the node that was promised to this one.
@@ -228,36 +264,53 @@ impl Engine {
         queued: QueuedPod,
         profile: &Arc<Profile>,
         node: Arc<str>,
-        mut state: CycleState,
+        state: CycleState,
         now: Instant,
     ) -> Decision {
-        let pod = Arc::clone(&queued.pod);
+        match self.assume(&queued, profile, node, state) {
+            Ok(placement) => self.permit(queued, placement, now),
+            Err(status) => Decision::Refused(self.give_back(queued, status, now)),
+        }
+    }
+
+    /// Assumes the pod on its node, and runs Reserve.
+    ///
+    /// # Errors
+    /// A plugin is against it; what was reserved is not any more, but the pod is still on the node.
+    fn assume(
+        &mut self,
+        queued: &QueuedPod,
+        profile: &Arc<Profile>,
+        node: Arc<str>,
+        state: CycleState,
+    ) -> Result<Placement, Status> {
+        let (pod, attempts, since) = (Arc::clone(&queued.pod), queued.attempts, queued.since);
         self.snapshot.set_pod(Arc::clone(&pod), &node);
         self.nominated.remove(&pod.uid);
-        let mut verdict = Status::success();
+        let mut placement = Placement { profile: Arc::clone(profile), state, pod, node, waited: None, attempts, since };
         for plugin in profile.enabled().iter().filter_map(|enabled| enabled.points.reserve.as_ref()) {
-            let status = plugin.reserve(&mut state, &pod, &node);
+            let status = plugin.reserve(&mut placement.state, &placement.pod, &placement.node);
             if !status.is_success() {
-                verdict = status.from_plugin(plugin.name());
-                break;
+                placement.unreserve();
+                return Err(status.from_plugin(plugin.name()));
             }
         }
+        Ok(placement)
+    }
+
+    /// Runs Permit for a pod that has its node.
+    fn permit(&mut self, queued: QueuedPod, mut placement: Placement, now: Instant) -> Decision {
+        let profile = Arc::clone(&placement.profile);
         let mut waits = Vec::new();
         for plugin in profile.enabled().iter().filter_map(|enabled| enabled.points.permit.as_ref()) {
-            if !verdict.is_success() {
-                break;
-            }
-            match plugin.permit(&state, &pod, &node) {
+            match plugin.permit(&placement.state, &placement.pod, &placement.node) {
                 PermitAnswer::Allow => {}
                 PermitAnswer::Wait(patience) => waits.push((plugin.name(), patience)),
-                PermitAnswer::Deny(status) => verdict = status.from_plugin(plugin.name()),
+                PermitAnswer::Deny(status) => {
+                    placement.unreserve();
+                    return Decision::Refused(self.give_back(queued, status.from_plugin(plugin.name()), now));
+                }
             }
-        }
-        let (attempts, since) = (queued.attempts, queued.since);
-        let mut placement = Placement { profile: Arc::clone(profile), state, pod, node, waited: None, attempts, since };
-        if !verdict.is_success() {
-            placement.unreserve();
-            return Decision::Refused(self.give_back(queued, verdict, now));
         }
         if !waits.is_empty() {
             let (pod, node) = (Arc::clone(&placement.pod), Arc::clone(&placement.node));
@@ -283,7 +336,7 @@ impl Engine {
     /// A placed pod does not get to its node.
     fn give_back(&mut self, queued: QueuedPod, status: Status, now: Instant) -> Refusal {
         self.snapshot.remove_pod(&queued.pod.uid);
-        self.queue.on_event(&ClusterEvent::AssignedPodDelete(Arc::clone(&queued.pod)), now);
+        self.queue.on_event(&ClusterEvent::AssignedPodDelete(Arc::clone(&queued.pod)), &self.snapshot, now);
         let cause = if status.is_rejected() { Cause::Rejected(status) } else { Cause::Failed(status) };
         self.refuse(queued, cause, None, now)
     }
@@ -296,17 +349,17 @@ impl Engine {
             Cause::Unfit(diagnosis) => {
                 queued.plugins.clone_from(&diagnosis.plugins);
                 queued.pending.clone_from(&diagnosis.pending);
-                self.queue.refused(queued, now);
+                self.queue.refused(queued, &self.snapshot, now);
             }
             Cause::Rejected(status) => {
                 let mut blamed = Diagnosis::new(0);
                 blamed.blame(status);
                 (queued.plugins, queued.pending) = (blamed.plugins, blamed.pending);
-                self.queue.refused(queued, now);
+                self.queue.refused(queued, &self.snapshot, now);
             }
             Cause::Failed(_) => self.queue.failed(queued, now),
         }
         let nominated = self.nominated.node_of(&pod.uid).map(Arc::clone);
-        Refusal { pod, cause, nominated, eviction, attempts }
+        Refusal { pod, cause, nominated, eviction, deallocation: None, attempts }
     }
 }

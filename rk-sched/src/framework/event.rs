@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::{core::v1::Node, resource::v1::ResourceClaim, scheduling::v1alpha2::PodGroup};
 use rk_api::Object;
 
 use crate::model::PodInfo;
@@ -29,6 +29,8 @@ pub enum ClusterEvent {
         /// Now.
         new: Arc<PodInfo>,
     },
+    /// A pod that is in a group waits for a node now. Of others it is not told.
+    UnscheduledPodAdd(Arc<PodInfo>),
     /// A node is new.
     NodeAdd(Arc<Node>),
     /// A node changed: allocatable resources, labels, taints or whether it is cordoned. Mere heartbeats are no event.
@@ -40,6 +42,20 @@ pub enum ClusterEvent {
     },
     /// A node is gone.
     NodeDelete(Arc<Node>),
+    /// A ResourceClaim is new, changed or gone.
+    ClaimUpdate {
+        /// Before; `None` for a new one.
+        old: Option<Arc<ResourceClaim>>,
+        /// Now; `None` for one that is gone.
+        new: Option<Arc<ResourceClaim>>,
+    },
+    /// A PodGroup is new, changed or gone.
+    PodGroupUpdate {
+        /// Before; `None` for a new one.
+        old: Option<Arc<PodGroup>>,
+        /// Now; `None` for one that is gone.
+        new: Option<Arc<PodGroup>>,
+    },
     /// An object of another watched kind (a Namespace, a volume, a claim) is new, changed or gone: its newest version.
     Object(Arc<Object>),
 }
@@ -55,6 +71,9 @@ impl ClusterEvent {
             Self::NodeAdd(_) => "NodeAdd",
             Self::NodeUpdate { .. } => "NodeUpdate",
             Self::NodeDelete(_) => "NodeDelete",
+            Self::UnscheduledPodAdd(_) => "UnscheduledPodAdd",
+            Self::ClaimUpdate { .. } => "ClaimUpdate",
+            Self::PodGroupUpdate { .. } => "PodGroupUpdate",
             Self::Object(_) => "Object",
         }
     }

@@ -103,8 +103,8 @@ impl QueueSort for Guarded<dyn QueueSort> {
 }
 
 impl PreEnqueue for Guarded<dyn PreEnqueue> {
-    fn pre_enqueue(&self, pod: &PodInfo) -> Status {
-        either(self.timed("PreEnqueue", pod, |plugin| plugin.pre_enqueue(pod)))
+    fn pre_enqueue(&self, pod: &PodInfo, snapshot: &Snapshot) -> Status {
+        either(self.timed("PreEnqueue", pod, |plugin| plugin.pre_enqueue(pod, snapshot)))
     }
 }
 

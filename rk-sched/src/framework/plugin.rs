@@ -1,8 +1,9 @@
 //! The extension points.
 
-use std::{sync::Arc, time::Duration};
+use std::{cell::RefCell, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use k8s_openapi::api::resource::v1::ResourceClaim;
 use rk_api::{Client, EventRecorder};
 
 use super::{Candidates, ClusterEvent, CycleState, Diagnosis, Hint, Status};
@@ -37,7 +38,7 @@ pub trait QueueSort: Plugin {
 /// Says whether a pod may be tried at all.
 pub trait PreEnqueue: Plugin {
     /// Anything but success keeps the pod out until an event that the plugin's hint wants.
-    fn pre_enqueue(&self, pod: &PodInfo) -> Status;
+    fn pre_enqueue(&self, pod: &PodInfo, snapshot: &Snapshot) -> Status;
 }
 
 /// Looks at the pod and the whole cluster once, before the nodes are tried.
@@ -93,12 +94,19 @@ pub struct PostFilterContext<'a> {
     /// Where to begin among equals: a random number.
     pub offset: usize,
     pub(crate) cluster: Cluster<'a>,
+    /// See [`PostFilterContext::deallocate`].
+    pub(crate) deallocated: RefCell<Option<Arc<ResourceClaim>>>,
 }
 
 impl<'a> PostFilterContext<'a> {
     /// The cluster.
     pub fn snapshot(&self) -> &'a Snapshot {
         self.cluster.snapshot
+    }
+
+    /// Asks for the allocation of a claim to be taken back, which nobody uses where it is.
+    pub fn deallocate(&self, claim: Arc<ResourceClaim>) {
+        *self.deallocated.borrow_mut() = Some(claim);
     }
 }
 

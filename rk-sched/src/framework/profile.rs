@@ -196,6 +196,12 @@ impl Profile {
         self
     }
 
+    /// Places the pods of gangs together, all or none: adds [`GangScheduling`](plugins::GangScheduling).
+    #[must_use]
+    pub fn with_gangs(self) -> Self {
+        self.with(Registration::new(plugins::GangScheduling).pre_enqueue())
+    }
+
     /// Leaves a plugin out.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {

@@ -10,6 +10,8 @@
 mod affinity;
 mod class;
 mod columns;
+mod devices;
+mod groups;
 mod memo;
 mod node;
 mod pod;
@@ -22,6 +24,11 @@ mod workloads;
 pub use affinity::{NamespaceLabels, NodeAffinity, NodeTerm, PodAffinity, PodTerm, tolerates, untolerated};
 pub use class::{ClassId, ClassKey, PodClass};
 pub use columns::{Columns, Mark};
+pub use devices::{
+    Capacity, Consumption, DeviceInfo, DeviceUse, Devices, InFlight, Pool, PoolId, Pools, Slice, Taken, allocation_of,
+    uid_of,
+};
+pub use groups::{GroupKey, PodGroups, group_of};
 pub use node::{NodeInfo, PodEntry};
 pub use pod::{HostPort, PodInfo};
 pub use resources::{DEFAULT_MEMORY, DEFAULT_MILLI_CPU, Resources, pod_requests, pod_requests_nonzero};

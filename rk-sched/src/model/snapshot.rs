@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::Node;
 use parking_lot::{Mutex, RwLock};
 
 use super::{
-    ClassId, Classes, Columns, NamespaceLabels, NodeInfo, Placement, PodClass, PodInfo, Topology, Volumes, Workloads,
+    ClassId, Classes, Columns, Devices, NamespaceLabels, NodeInfo, Placement, PodClass, PodGroups, PodInfo, Topology,
+    Volumes, Workloads,
     memo::{Memos, Placements},
 };
 
@@ -51,6 +52,10 @@ pub struct Snapshot {
     pub workloads: Workloads,
     /// Claims, volumes, and what says where they can be used.
     pub volumes: Volumes,
+    /// Devices, and the claims of them.
+    pub devices: Devices,
+    /// Groups of pods that are scheduled together.
+    pub groups: PodGroups,
     /// How many nodes have an image, by its name.
     images: HashMap<String, usize>,
     /// The places that labels make, found when first asked for; void once a node's labels change.

@@ -53,7 +53,7 @@ impl Plugin for InterPodAffinity {
             ClusterEvent::UnscheduledPodUpdate { .. } | ClusterEvent::NodeAdd(_) => true,
             ClusterEvent::NodeUpdate { old, new } => old.metadata.labels != new.metadata.labels,
             ClusterEvent::Object(object) => object.kind() == "Namespace",
-            ClusterEvent::NodeDelete(_) => false,
+            _ => false,
         })
     }
 }

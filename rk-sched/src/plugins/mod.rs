@@ -3,7 +3,9 @@
 mod balanced_allocation;
 mod claims;
 mod default_binder;
+mod dynamic_resources;
 mod fit;
+mod gang_scheduling;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
@@ -19,7 +21,9 @@ mod volume_zone;
 
 pub use balanced_allocation::NodeResourcesBalancedAllocation;
 pub use default_binder::DefaultBinder;
+pub use dynamic_resources::DynamicResources;
 pub use fit::{NodeResourcesFit, ResourceSpec, ScoringStrategy};
+pub use gang_scheduling::GangScheduling;
 pub use image_locality::ImageLocality;
 pub use inter_pod_affinity::InterPodAffinity;
 pub use node_affinity::NodeAffinity;
@@ -71,6 +75,16 @@ pub(crate) fn kubernetes(profile: Profile, plugins: DefaultPlugins) -> Profile {
         .with(Registration::new(VolumeZone).pre_filter().filter())
         .with(Registration::new(plugins.topology_spread).pre_filter().filter().pre_score().score(2))
         .with(Registration::new(plugins.inter_pod_affinity).pre_filter().filter().pre_score().score(2))
+        .with(
+            Registration::new(DynamicResources::default())
+                .pre_enqueue()
+                .pre_filter()
+                .filter()
+                .post_filter()
+                .score(1)
+                .reserve()
+                .pre_bind(),
+        )
         .with(Registration::new(plugins.preemption).post_filter())
         .with(Registration::new(plugins.balanced_allocation).pre_score().score(1))
         .with(Registration::new(ImageLocality).pre_score().score(1))

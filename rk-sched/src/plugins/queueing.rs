@@ -2,7 +2,7 @@
 
 use crate::{
     framework::{ClusterEvent, Hint, Plugin, PreEnqueue, QueueSort, Status},
-    model::PodInfo,
+    model::{PodInfo, Snapshot},
     queue::QueuedPod,
 };
 
@@ -42,7 +42,7 @@ fn gates(pod: &PodInfo) -> Vec<&str> {
 }
 
 impl PreEnqueue for SchedulingGates {
-    fn pre_enqueue(&self, pod: &PodInfo) -> Status {
+    fn pre_enqueue(&self, pod: &PodInfo, _snapshot: &Snapshot) -> Status {
         let gates = gates(pod);
         if gates.is_empty() {
             return Status::success();

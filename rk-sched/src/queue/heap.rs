@@ -18,6 +18,10 @@ impl Heap {
         Self { sort, items: Vec::new(), at: HashMap::new(), arrivals: 0 }
     }
 
+    pub(super) fn sort(&self) -> &dyn QueueSort {
+        self.sort.as_ref()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.items.len()
     }

@@ -10,6 +10,7 @@ mod heap;
 mod history;
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
@@ -21,7 +22,7 @@ pub use self::history::{Step, What};
 use self::{flights::Flights, heap::Heap, history::History};
 use crate::{
     framework::{ClusterEvent, Profile, QueueSort},
-    model::PodInfo,
+    model::{PodInfo, Snapshot},
 };
 
 /// A pod that wants a node, and how it went so far.
@@ -80,6 +81,13 @@ pub(crate) struct Waits {
     pub(crate) unschedulable: Duration,
 }
 
+/// The PreEnqueue plugin that is against a pod.
+fn refusing(profile: &Profile, pod: &PodInfo, snapshot: &Snapshot) -> Option<&'static str> {
+    let plugins = profile.enabled().iter().filter_map(|enabled| enabled.points.pre_enqueue.as_ref());
+    let mut against = plugins.filter(|plugin| !plugin.pre_enqueue(pod, snapshot).is_success());
+    against.next().map(|plugin| plugin.name())
+}
+
 /// The queue of one scheduler, for all its profiles.
 pub(crate) struct Queue {
     profiles: Arc<HashMap<String, Arc<Profile>>>,
@@ -112,20 +120,16 @@ impl Queue {
     }
 
     /// A new pod.
-    pub(crate) fn add(&mut self, pod: Arc<PodInfo>, now: Instant) {
+    pub(crate) fn add(&mut self, pod: Arc<PodInfo>, snapshot: &Snapshot, now: Instant) {
         if !self.places.contains_key(&pod.uid) {
-            self.activate(QueuedPod::new(pod, now), now);
+            self.activate(QueuedPod::new(pod, now), snapshot, now);
         }
     }
 
     /// Makes a pod active, unless a PreEnqueue plugin is against it.
-    fn activate(&mut self, mut queued: QueuedPod, now: Instant) {
+    fn activate(&mut self, mut queued: QueuedPod, snapshot: &Snapshot, now: Instant) {
         let profile = self.profile(&queued.pod);
-        let enabled = profile.as_ref().map(|profile| profile.enabled()).unwrap_or_default();
-        let refused = enabled.iter().filter_map(|enabled| enabled.points.pre_enqueue.as_ref()).find_map(|plugin| {
-            let status = plugin.pre_enqueue(&queued.pod);
-            (!status.is_success()).then(|| plugin.name())
-        });
+        let refused = profile.and_then(|profile| refusing(&profile, &queued.pod, snapshot));
         queued.since = now;
         if let Some(plugin) = refused {
             queued.plugins = BTreeSet::from([plugin]);
@@ -145,9 +149,9 @@ impl Queue {
     }
 
     /// The pod to try next. It is in flight until it is forgotten, put back or refused.
-    pub(crate) fn pop(&mut self, now: Instant) -> Option<QueuedPod> {
-        self.flush(now);
-        let mut pod = match self.active.pop() {
+    pub(crate) fn pop(&mut self, snapshot: &Snapshot, now: Instant) -> Option<QueuedPod> {
+        self.flush(snapshot, now);
+        let pod = match self.active.pop() {
             Some(pod) => pod,
             None => {
                 // Nothing better to do: those in back-off that were merely refused need not wait (KEP-5142).
@@ -155,32 +159,36 @@ impl Queue {
                 self.backoff.remove(&key)?.pod
             }
         };
-        self.places.insert(Arc::clone(&pod.pod.uid), Place::InFlight(self.flights.take_off()));
-        pod.attempts += 1;
-        pod.history.note(now, What::Tried(pod.attempts));
-        Some(pod)
+        Some(self.take_off(pod, now))
+    }
+
+    fn take_off(&mut self, mut queued: QueuedPod, now: Instant) -> QueuedPod {
+        self.places.insert(Arc::clone(&queued.pod.uid), Place::InFlight(self.flights.take_off()));
+        queued.attempts += 1;
+        queued.history.note(now, What::Tried(queued.attempts));
+        queued
     }
 
     /// Moves on what has waited long enough.
-    fn flush(&mut self, now: Instant) {
+    fn flush(&mut self, snapshot: &Snapshot, now: Instant) {
         while let Some(first) = self.backoff.first_entry() {
             if first.key().until > now {
                 break;
             }
             let waited = first.remove();
-            self.activate(waited.pod, now);
+            self.activate(waited.pod, snapshot, now);
         }
     }
 
     /// Tries again those that have been unschedulable for too long.
-    pub(crate) fn flush_unschedulable(&mut self, now: Instant) {
+    pub(crate) fn flush_unschedulable(&mut self, snapshot: &Snapshot, now: Instant) {
         let long = self.waits.unschedulable;
         let stale = self.unschedulable.iter().filter(|(_, queued)| queued.since + long <= now);
         let stale: Vec<u64> = stale.map(|(number, _)| *number).collect();
         for number in stale {
             if let Some(mut queued) = self.unschedulable.remove(&number) {
                 queued.history.note(now, What::TimedOut);
-                self.requeue(queued, now);
+                self.requeue(queued, snapshot, now);
             }
         }
     }
@@ -201,9 +209,9 @@ impl Queue {
     }
 
     /// Out of the unschedulable ones: active, or in back-off if that is not over.
-    fn requeue(&mut self, queued: QueuedPod, now: Instant) {
+    fn requeue(&mut self, queued: QueuedPod, snapshot: &Snapshot, now: Instant) {
         let until = queued.since + self.backoff_of(&queued);
-        if until > now { self.back_off(queued, until, false) } else { self.activate(queued, now) }
+        if until > now { self.back_off(queued, until, false) } else { self.activate(queued, snapshot, now) }
     }
 
     /// A pod is in flight no more; answers what it missed if `wanted`.
@@ -225,12 +233,12 @@ impl Queue {
 
     /// A pod in flight was refused by `queued.plugins` and `queued.pending`: it waits for an event, unless one that they
     /// want came while it was in flight.
-    pub(crate) fn refused(&mut self, mut queued: QueuedPod, now: Instant) {
+    pub(crate) fn refused(&mut self, mut queued: QueuedPod, snapshot: &Snapshot, now: Instant) {
         queued.since = now;
         queued.history.note(now, What::Refused(queued.plugins.union(&queued.pending).copied().collect()));
         let missed = self.land(&queued.pod.uid, true);
         match missed.iter().find(|event| self.wants(&queued, event)) {
-            Some(event) => self.wake(queued, event, now),
+            Some(event) => self.wake(queued, event, snapshot, now),
             None => self.park(queued),
         }
     }
@@ -270,9 +278,9 @@ impl Queue {
     }
 
     /// A waiting pod has a new version.
-    pub(crate) fn update(&mut self, pod: Arc<PodInfo>, now: Instant) {
+    pub(crate) fn update(&mut self, pod: Arc<PodInfo>, snapshot: &Snapshot, now: Instant) {
         match self.places.get(&pod.uid) {
-            None => self.add(pod, now),
+            None => self.add(pod, snapshot, now),
             Some(Place::InFlight(_)) => {}
             Some(Place::Active) => {
                 if let Some(mut queued) = self.active.remove(&pod.uid) {
@@ -292,7 +300,7 @@ impl Queue {
                 let event = ClusterEvent::UnscheduledPodUpdate { old, new: pod };
                 if self.wants(&queued, &event) {
                     queued.history.note(now, What::Woken(event.name()));
-                    self.requeue(queued, now);
+                    self.requeue(queued, snapshot, now);
                 } else {
                     self.unschedulable.insert(number, queued);
                 }
@@ -314,27 +322,65 @@ impl Queue {
     }
 
     /// The cluster changed: those that may fit now are tried again.
-    pub(crate) fn on_event(&mut self, event: &ClusterEvent, now: Instant) {
+    pub(crate) fn on_event(&mut self, event: &ClusterEvent, snapshot: &Snapshot, now: Instant) {
         self.flights.note(event);
         let wanting = self.unschedulable.iter().filter(|(_, queued)| self.wants(queued, event));
         let numbers: Vec<u64> = wanting.map(|(number, _)| *number).collect();
         for number in numbers {
             if let Some(queued) = self.unschedulable.remove(&number) {
-                self.wake(queued, event, now);
+                self.wake(queued, event, snapshot, now);
             }
         }
     }
 
     /// Tries a pod again that waited for this event: at once if a plugin was pending on it.
-    fn wake(&mut self, mut queued: QueuedPod, event: &ClusterEvent, now: Instant) {
+    fn wake(&mut self, mut queued: QueuedPod, event: &ClusterEvent, snapshot: &Snapshot, now: Instant) {
         queued.history.note(now, What::Woken(event.name()));
         let pending = queued.pending.iter().copied();
         let profile = self.profile(&queued.pod);
         if !queued.pending.is_empty() && profile.is_some_and(|p| p.hint(pending, &queued.pod, event)) {
-            self.activate(queued, now);
+            self.activate(queued, snapshot, now);
         } else {
-            self.requeue(queued, now);
+            self.requeue(queued, snapshot, now);
         }
+    }
+
+    /// Takes the pods of these uids out, wherever they wait, to be tried beside one that was popped. Those that are in flight, of
+    /// another scheduler or that a PreEnqueue plugin is against stay.
+    pub(crate) fn take<'u>(
+        &mut self,
+        uids: impl Iterator<Item = &'u Arc<str>>,
+        profile: &Profile,
+        snapshot: &Snapshot,
+        now: Instant,
+    ) -> Vec<QueuedPod> {
+        let mut taken = Vec::new();
+        for uid in uids {
+            let Some(pod) = self.queued(uid).map(|queued| &queued.pod) else { continue };
+            if pod.scheduler_name() != profile.scheduler_name() || refusing(profile, pod, snapshot).is_some() {
+                continue;
+            }
+            let queued = match self.places.get(uid) {
+                Some(Place::Active) => self.active.remove(uid),
+                Some(Place::Backoff(key)) => self.backoff.remove(key).map(|waiting| waiting.pod),
+                Some(Place::Unschedulable(number)) => self.unschedulable.remove(number),
+                Some(Place::InFlight(_)) | None => None,
+            };
+            if let Some(queued) = queued {
+                taken.push(self.take_off(queued, now));
+            }
+        }
+        let sort = self.active.sort();
+        taken.sort_by(|a, b| {
+            if sort.less(a, b) {
+                Ordering::Less
+            } else if sort.less(b, a) {
+                Ordering::Greater
+            } else {
+                Ordering::Equal
+            }
+        });
+        taken
     }
 
     /// When the next back-off ends.

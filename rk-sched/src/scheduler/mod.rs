@@ -14,9 +14,11 @@ use k8s_openapi::api::{
     apps::v1::{ReplicaSet, StatefulSet},
     core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service},
     policy::v1::PodDisruptionBudget,
+    resource::v1::{DeviceClass, ResourceClaim, ResourceSlice},
+    scheduling::v1alpha2::PodGroup,
     storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
 };
-use rk_api::{Change, Client, EventRecorder, FieldSelector, Informers, LabelSelector, Resource};
+use rk_api::{Change, Client, EventRecorder, FieldSelector, Informers, LabelSelector, ListOptions, Resource};
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -83,7 +85,12 @@ impl Running {
         };
         let pods = informers.selected(Resource::of::<Pod>(), "", LabelSelector::everything(), fields);
         let nodes = informers.of::<Node>();
-        let others = OTHERS.map(|resource| informers.resource(resource()));
+        let mut others: Vec<_> = OTHERS.map(|resource| informers.resource(resource())).into();
+        for resource in OPTIONAL.map(|resource| resource()) {
+            if is_served(&self.client, &resource).await {
+                others.push(informers.resource(resource));
+            }
+        }
         for informer in [&nodes, &pods].into_iter().chain(&others) {
             informer.synced().await;
         }
@@ -200,6 +207,24 @@ const OTHERS: [fn() -> Resource; 13] = [
     Resource::of::<CSIStorageCapacity>,
     Resource::of::<VolumeAttachment>,
 ];
+
+/// The kinds that not every API serves: dynamic resource allocation, which came with Kubernetes 1.34, and groups of pods.
+const OPTIONAL: [fn() -> Resource; 4] = [
+    Resource::of::<ResourceClaim>,
+    Resource::of::<DeviceClass>,
+    Resource::of::<ResourceSlice>,
+    Resource::of::<PodGroup>,
+];
+
+/// Whether the API has the kind; where that can't be told, it is waited for.
+async fn is_served(client: &Arc<dyn Client>, resource: &Resource) -> bool {
+    let options = ListOptions { limit: 1, ..ListOptions::default() };
+    let served = !matches!(client.list(resource, "", options).await, Err(error) if error.is_not_found());
+    if !served {
+        tracing::info!(resource = %resource.group_resource(), "not served by the API, left out of scheduling");
+    }
+    served
+}
 
 /// Passes an informer's changes on, until one of the two ends is gone.
 fn forward(mut from: mpsc::UnboundedReceiver<Change>, to: mpsc::UnboundedSender<Change>) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{core::v1::Pod, resource::v1::ResourceClaim};
 use rk_api::{Api, DeleteOptions, Patch, Preconditions, object_reference};
 use serde_json::{Value, json};
 
@@ -30,6 +30,9 @@ impl Running {
         if let Some(eviction) = &refusal.eviction {
             self.evict(pod, eviction);
         }
+        if let Some(claim) = &refusal.deallocation {
+            self.deallocate(claim);
+        }
         self.recorder(pod).warning(&object_reference(&*pod.pod), "FailedScheduling", message.as_str());
         let Some(patch) = status_patch(pod, refusal.nominated.as_ref(), refusal.reason(), &message) else { return };
         let api = Api::<Pod>::namespaced(Arc::clone(&self.client), &pod.namespace);
@@ -41,6 +44,23 @@ impl Running {
                 Err(error) => {
                     tracing::warn!(%error, pod = %pod.name, namespace = %pod.namespace, "condition not written");
                 }
+            }
+        });
+    }
+
+    /// Takes back the allocation of a claim, unless somebody has come to use it.
+    fn deallocate(&self, claim: &Arc<ResourceClaim>) {
+        let mut claim = (**claim).clone();
+        if let Some(status) = &mut claim.status {
+            (status.allocation, status.reserved_for, status.devices) = (None, None, None);
+        }
+        let namespace = claim.metadata.namespace.clone().unwrap_or_default();
+        let api = Api::<ResourceClaim>::namespaced(Arc::clone(&self.client), &namespace);
+        tokio::spawn(async move {
+            match api.update_status(&claim).await {
+                Ok(_) => {}
+                Err(error) if error.is_not_found() || error.is_conflict() => {}
+                Err(error) => tracing::warn!(%error, claim = ?claim.metadata.name, %namespace, "claim not deallocated"),
             }
         });
     }

@@ -1,8 +1,11 @@
 //! Placing pods one by one, in memory.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Arc};
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::{
+    core::v1::{Node, Pod},
+    resource::v1::ResourceClaim,
+};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
@@ -129,7 +132,10 @@ impl Simulator {
         }
         let offset = self.random.random_range(0..diagnosis.nodes);
         let cluster = Cluster { profile: &self.profile, snapshot: &self.snapshot, nominated: &self.nominated };
-        let (room, said) = cluster.post_filter(&PostFilterContext { pod, state, diagnosis, offset, cluster });
+        let deallocated = RefCell::default();
+        let context = PostFilterContext { pod, state, diagnosis, offset, cluster, deallocated };
+        let (room, said) = cluster.post_filter(&context);
+        self.deallocate(context.deallocated.into_inner());
         diagnosis.post_filter = said;
         let Some((node, victims)) = room else { return false };
         for victim in victims {
@@ -138,6 +144,17 @@ impl Simulator {
         }
         self.nominated.insert(Arc::clone(pod), node);
         true
+    }
+
+    /// Takes back the allocation of a claim.
+    fn deallocate(&mut self, claim: Option<Arc<ResourceClaim>>) {
+        let Some(mut claim) = claim else { return };
+        let name = |field: &Option<String>| field.clone().unwrap_or_default();
+        let (namespace, name) = (name(&claim.metadata.namespace), name(&claim.metadata.name));
+        if let Some(status) = &mut Arc::make_mut(&mut claim).status {
+            (status.allocation, status.reserved_for) = (None, None);
+        }
+        self.snapshot.devices.set_claim(&namespace, &name, Some(claim));
     }
 
     /// The pods evicted since the last call.

@@ -74,7 +74,10 @@ impl<'a> Decisions<'a> {
     /// What PreEnqueue says: the first word against the pod, or success.
     pub fn pre_enqueue(&self, pod: &PodInfo) -> Status {
         let plugins = self.profile.enabled().iter().filter_map(|enabled| enabled.points.pre_enqueue.as_ref());
-        plugins.map(|plugin| plugin.pre_enqueue(pod)).find(|status| !status.is_success()).unwrap_or(Status::success())
+        plugins
+            .map(|plugin| plugin.pre_enqueue(pod, self.snapshot))
+            .find(|status| !status.is_success())
+            .unwrap_or(Status::success())
     }
 
     /// What PreFilter and Filter say of each node, by its name: success, or the first word against it. Where PreFilter refuses
@@ -132,7 +135,9 @@ impl<'a> Decisions<'a> {
                     return Decision::Unschedulable(diagnosis);
                 }
                 let offset = random.random_range(0..diagnosis.nodes);
-                let context = PostFilterContext { pod, state: &state, diagnosis: &diagnosis, offset, cluster };
+                let deallocated = Default::default();
+                let context =
+                    PostFilterContext { pod, state: &state, diagnosis: &diagnosis, offset, cluster, deallocated };
                 let (room, said) = cluster.post_filter(&context);
                 diagnosis.post_filter = said;
                 room.map_or(Decision::Unschedulable(diagnosis), |(node, victims)| Decision::Room(node, victims))
@@ -161,10 +166,10 @@ pub fn queued(profile: &Profile, pods: Vec<Arc<PodInfo>>) -> Vec<String> {
     let waits = Waits { initial_backoff: never, max_backoff: never, unschedulable: never };
     let profiles = HashMap::from([(profile.scheduler_name().to_owned(), profile)]);
     let mut queue = Queue::new(Arc::new(profiles), sort, waits);
-    let mut now = Instant::now();
+    let (mut now, nothing) = (Instant::now(), Snapshot::default());
     for pod in pods {
         now += Duration::from_millis(1);
-        queue.add(pod, now);
+        queue.add(pod, &nothing, now);
     }
-    std::iter::from_fn(|| queue.pop(now)).map(|queued| queued.pod.name.to_string()).collect()
+    std::iter::from_fn(|| queue.pop(&nothing, now)).map(|queued| queued.pod.name.to_string()).collect()
 }

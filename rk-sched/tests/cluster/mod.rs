@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
 use rk_api::{
     Api, Client, ListOptions, ResourceType,
-    server::{Server, UserInfo},
+    server::{Row, Server, UserInfo},
 };
 use rk_sched::{Scheduler, SchedulerConfig};
 use rk_store::MemoryStore;
@@ -31,7 +31,17 @@ impl Cluster {
         config: SchedulerConfig,
         between: impl FnOnce(Arc<dyn Client>) -> Arc<dyn Client>,
     ) -> Self {
-        let server = Server::builder(Arc::new(MemoryStore::new())).build().await.unwrap();
+        Self::serving(Vec::new(), config, between).await
+    }
+
+    /// The same, with a server of more kinds.
+    pub async fn serving(
+        rows: Vec<Row>,
+        config: SchedulerConfig,
+        between: impl FnOnce(Arc<dyn Client>) -> Arc<dyn Client>,
+    ) -> Self {
+        let builder = Server::builder(Arc::new(MemoryStore::new()));
+        let server = rows.into_iter().fold(builder, |builder, row| builder.row(row)).build().await.unwrap();
         let client = server.client(UserInfo::loopback());
         let namespaces = Api::<Namespace>::all(client.clone());
         namespaces.create(&object(json!({"metadata": {"name": "default"}}))).await.unwrap();

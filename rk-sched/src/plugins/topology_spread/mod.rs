@@ -138,7 +138,7 @@ impl Plugin for PodTopologySpread {
                 let taints = |node: &Node| node.spec.clone().unwrap_or_default().taints;
                 keys(old) != keys(new) || old.metadata.labels != new.metadata.labels || taints(old) != taints(new)
             }
-            ClusterEvent::Object(_) => false,
+            _ => false,
         })
     }
 }
