@@ -349,4 +349,6 @@ impl Queue {
 }
 
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod tests;
