@@ -166,8 +166,11 @@ impl Cluster<'_> {
                 Ok(Some(names)) => {
                     limiting.push(plugin.name());
                     let names: BTreeSet<_> = names.into_iter().collect();
-                    only =
-                        Some(only.map_or_else(|| names.clone(), |only| only.intersection(&names).cloned().collect()));
+                    let both = only.map_or_else(|| names.clone(), |only| only.intersection(&names).cloned().collect());
+                    if both.is_empty() {
+                        return Err(none_left(limiting, diagnosis));
+                    }
+                    only = Some(both);
                 }
                 Err(status) if status.is_skip() => state.skip_filter |= bit(index),
                 Err(status) if status.is_rejected() => {
@@ -389,6 +392,18 @@ impl Cluster<'_> {
         }
         Ok(totals)
     }
+}
+
+/// PreFilter plugins that name nodes leave none together.
+fn none_left(mut plugins: Vec<&'static str>, diagnosis: &mut Diagnosis) -> Option<Status> {
+    plugins.sort_unstable();
+    diagnosis.pre_filter = match plugins[..] {
+        [plugin] => format!("node(s) didn't satisfy plugin {plugin}"),
+        _ => format!("node(s) didn't satisfy plugin(s) [{}] simultaneously", plugins.join(" ")),
+    };
+    diagnosis.others = Status::unresolvable(diagnosis.pre_filter.clone());
+    diagnosis.plugins.extend(plugins);
+    None
 }
 
 fn run(filters: &[&dyn Filter], state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Status {

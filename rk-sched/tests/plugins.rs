@@ -1,10 +1,12 @@
 //! What the default plugins decide, on clusters in memory.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{Node, Pod};
 use rk_sched::{
-    Profile,
-    framework::{CycleState, Filter},
-    model::PodInfo,
+    Profile, Registration,
+    framework::{CycleState, Filter, Plugin, PreFilter, Status},
+    model::{PodInfo, Snapshot},
     plugins::NodeName,
     simulate::Simulator,
 };
@@ -178,7 +180,7 @@ fn a_named_node_is_the_only_one() {
     let cluster = cluster(&[("a1", "a"), ("b1", "b")]);
     let snapshot = cluster.snapshot();
     let reasons = |spec: Value| {
-        let pod = PodInfo::new(std::sync::Arc::new(pod("x", "web", "1", spec)));
+        let pod = PodInfo::new(Arc::new(pod("x", "web", "1", spec)));
         ["a1", "b1"].map(|name| {
             let node = snapshot.node(snapshot.find(name).unwrap());
             NodeName.filter(&CycleState::default(), &pod, node).message()
@@ -225,4 +227,35 @@ fn the_least_important_pods_go_for_a_more_important_one() {
     let node = cluster.schedule(pod("high", "web", "2", json!({"priority": 10}))).unwrap();
     let evicted: Vec<String> = cluster.take_evicted().iter().map(|pod| pod.name.to_string()).collect();
     assert_eq!((&*node, evicted), ("a1", vec!["low".to_owned()]));
+}
+
+/// Leaves only one node.
+struct Only(&'static str, &'static str);
+
+impl Plugin for Only {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+}
+
+impl PreFilter for Only {
+    fn pre_filter(&self, _: &mut CycleState, _: &PodInfo, _: &Snapshot) -> Result<Option<Vec<Arc<str>>>, Status> {
+        Ok(Some(vec![Arc::from(self.1)]))
+    }
+}
+
+#[test]
+fn plugins_that_leave_no_node_together_are_named() {
+    let profile = Profile::kubernetes("default-scheduler")
+        .with(Registration::new(Only("Second", "a1")).pre_filter())
+        .with(Registration::new(Only("First", "b1")).pre_filter());
+    let mut cluster = Simulator::new(profile, 7);
+    for (name, zone) in [("a1", "a"), ("b1", "b")] {
+        cluster.set_node(node(name, zone));
+    }
+    assert_eq!(
+        refusal(&mut cluster, pod("x", "web", "1", json!({}))),
+        "0/2 nodes are available: node(s) didn't satisfy plugin(s) [First Second] simultaneously. preemption: 0/2 nodes \
+         are available: 2 Preemption is not helpful for scheduling."
+    );
 }
