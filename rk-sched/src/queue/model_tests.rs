@@ -228,7 +228,7 @@ impl Run {
         let now = self.now;
         match *op {
             Op::Add { pod: number, priority, gated } => {
-                self.queue.add(pod(number, priority, gated), now);
+                self.queue.add(pod(number, priority, gated), &Snapshot::default(), now);
                 if self.model.find(number).is_none() {
                     let (attempts, order, at) = (0, 0, At::Active);
                     let known = Known { number, priority, gated, attempts, since: now, order, at };
@@ -243,7 +243,7 @@ impl Run {
                 }
                 let was_gated = std::mem::replace(&mut known.gated, false);
                 let (priority, place) = (known.priority, known.at);
-                self.queue.update(pod(number, priority, false), now);
+                self.queue.update(pod(number, priority, false), &Snapshot::default(), now);
                 match place {
                     At::Active => self.model.put(number, At::Active),
                     At::Unschedulable if was_gated => self.model.requeue(number, now),
@@ -256,7 +256,7 @@ impl Run {
                 self.model.pods.retain(|pod| pod.number != number);
             }
             Op::Pop => {
-                let popped = self.queue.pop(now);
+                let popped = self.queue.pop(&Snapshot::default(), now);
                 let expected = self.model.pop(now);
                 prop_assert_eq!(popped.as_ref().map(|pod| pod.pod.uid.to_string()), expected.map(uid));
                 if let Some(popped) = popped {
@@ -269,7 +269,7 @@ impl Run {
             Op::Refuse => {
                 let Some((number, mut landed)) = self.land() else { return Ok(()) };
                 landed.plugins = BTreeSet::from(["Colour"]);
-                self.queue.refused(landed, now);
+                self.queue.refused(landed, &Snapshot::default(), now);
                 let missed = self.model.find(number).is_some_and(|pod| pod.at == At::InFlight { missed: true });
                 if let Some(pod) = self.model.find(number) {
                     pod.since = now;
@@ -287,12 +287,12 @@ impl Run {
             Op::Event(colour) => {
                 // An odd or even number above all others: a pod of that colour that is not in the queue.
                 let gone = pod(PODS * 2 + colour, 0, false);
-                self.queue.on_event(&ClusterEvent::AssignedPodDelete(gone), now);
+                self.queue.on_event(&ClusterEvent::AssignedPodDelete(gone), &Snapshot::default(), now);
                 self.model.event(colour, now);
             }
             Op::Pass(milliseconds) => self.now += Duration::from_millis(milliseconds),
             Op::Flush => {
-                self.queue.flush_unschedulable(now);
+                self.queue.flush_unschedulable(&Snapshot::default(), now);
                 let stale = self.model.sorted(|pod| {
                     (pod.at == At::Unschedulable && pod.since + WAITS.unschedulable <= now).then_some(())
                 });
@@ -344,8 +344,8 @@ proptest! {
         let waiting: BTreeSet<usize> = run.model.pods.iter().filter(|pod| !pod.gated).map(|pod| pod.number).collect();
         let mut tried = BTreeSet::new();
         while run.now <= end + WAITS.unschedulable + WAITS.max_backoff {
-            run.queue.flush_unschedulable(run.now);
-            while let Some(popped) = run.queue.pop(run.now) {
+            run.queue.flush_unschedulable(&Snapshot::default(), run.now);
+            while let Some(popped) = run.queue.pop(&Snapshot::default(), run.now) {
                 tried.extend((0..PODS).filter(|number| *popped.pod.uid == *uid(*number)));
                 run.queue.failed(popped, run.now);
             }
