@@ -27,23 +27,29 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod ask;
 mod changes;
 mod decision;
 mod explanations;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
 pub use self::{
+    ask::{Answer, Question},
     decision::{Cause, Decision, Eviction, Placement, Refusal},
     explanations::Explanations,
 };
 pub use crate::cycle::{Explanation, NodeExplanation, NodeRefusal, PluginScore};
 use crate::{
-    cycle::{Cluster, Failure, Nominated},
-    framework::{ClusterEvent, CycleState, Diagnosis, PermitAnswer, PostFilterContext, Profile, Status, WaitingPods},
+    cycle::{Cluster, Failure, Nominated, Room},
+    framework::{
+        ClusterEvent, CycleState, Diagnosis, Extender, NodeVictims, PermitAnswer, PostFilterContext, Profile, Status,
+        WaitingPods,
+    },
     model::{PodInfo, Snapshot},
     queue::{Queue, QueuedPod, Waits},
     scheduler::{ConfigError, SchedulerConfig},
@@ -57,6 +63,7 @@ pub struct Engine {
     profiles: Arc<HashMap<String, Arc<Profile>>>,
     percentage_of_nodes_to_score: u8,
     waiting: WaitingPods,
+    extenders: Vec<Arc<dyn Extender>>,
     explanations: Explanations,
     queue: Queue,
     snapshot: Snapshot,
@@ -91,6 +98,7 @@ impl Engine {
             profiles,
             percentage_of_nodes_to_score: config.percentage_of_nodes_to_score,
             waiting: config.waiting.clone(),
+            extenders: config.extenders.clone(),
             explanations: config.explanations.clone(),
             snapshot: Snapshot::default(),
             nominated: Nominated::default(),
@@ -159,6 +167,7 @@ impl Engine {
             Decision::Place(placement) => format!("placed on {}", placement.node),
             Decision::Refused(refusal) => refusal.message(),
             Decision::Skip(_) => "left out, as it is being deleted".to_owned(),
+            Decision::Ask(_) => "extenders are asked".to_owned(),
         };
         self.explanations.note(explanation);
         decision
@@ -171,7 +180,10 @@ impl Engine {
             self.queue.remove(&pod.uid);
             return Decision::Skip(pod);
         }
-        let percent = profile.percentage_of_nodes_to_score.unwrap_or(self.percentage_of_nodes_to_score);
+        if let Some(extenders) = self.interested(&pod) {
+            return self.put_to(extenders, queued, profile, true, now);
+        }
+        let percent = self.percent(profile);
         let cluster = Cluster { profile, snapshot: &self.snapshot, nominated: &self.nominated };
         match cluster.schedule(&pod, percent, &mut self.start, &mut self.random) {
             Ok(chosen) => {
@@ -179,28 +191,40 @@ impl Engine {
                 self.place(queued, profile, node, chosen.state, now)
             }
             Err(Failure::Unfit(mut diagnosis, state)) => {
-                let eviction = self.make_room(&pod, profile, &state, &mut diagnosis);
+                let room = self.find_room(&pod, profile, &state, &mut diagnosis, None);
+                let eviction = self.promise(&pod, room);
                 Decision::Refused(self.refuse(queued, Cause::Unfit(diagnosis), eviction, now))
             }
             Err(Failure::Error(status)) => Decision::Refused(self.refuse(queued, Cause::Failed(status), None, now)),
         }
     }
 
-    /// Runs PostFilter: room on a node for the pod, at the cost of other pods.
-    fn make_room(
+    fn percent(&self, profile: &Profile) -> u8 {
+        profile.percentage_of_nodes_to_score.unwrap_or(self.percentage_of_nodes_to_score)
+    }
+
+    /// Runs PostFilter: room on a node for the pod, at the cost of other pods. All proposals of preemption are noted where that is asked for.
+    fn find_room(
         &mut self,
-        pod: &Arc<PodInfo>,
+        pod: &PodInfo,
         profile: &Profile,
         state: &CycleState,
         diagnosis: &mut Diagnosis,
-    ) -> Option<Eviction> {
+        proposals: Option<&Mutex<Vec<NodeVictims>>>,
+    ) -> Option<Room> {
         if diagnosis.nodes == 0 {
             return None;
         }
         let offset = self.random.random_range(0..diagnosis.nodes);
         let cluster = Cluster { profile, snapshot: &self.snapshot, nominated: &self.nominated };
-        let (room, said) = cluster.post_filter(&PostFilterContext { pod, state, diagnosis, offset, cluster });
+        let context = PostFilterContext { pod, state, diagnosis, offset, cluster, proposals };
+        let (room, said) = cluster.post_filter(&context);
         diagnosis.post_filter = said;
+        room
+    }
+
+    /// Promises the room that was found, if any, to the pod.
+    fn promise(&mut self, pod: &Arc<PodInfo>, room: Option<Room>) -> Option<Eviction> {
         match room {
             Some((node, victims)) => {
                 self.nominated.insert(Arc::clone(pod), Arc::clone(&node));
@@ -254,7 +278,9 @@ impl Engine {
             }
         }
         let (attempts, since) = (queued.attempts, queued.since);
-        let mut placement = Placement { profile: Arc::clone(profile), state, pod, node, waited: None, attempts, since };
+        let binders = self.binders(&pod);
+        let profile = Arc::clone(profile);
+        let mut placement = Placement { profile, state, pod, node, waited: None, binders, attempts, since };
         if !verdict.is_success() {
             placement.unreserve();
             return Decision::Refused(self.give_back(queued, verdict, now));

@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rk_api::{Client, EventRecorder};
 
-use super::{Candidates, ClusterEvent, CycleState, Diagnosis, Hint, Status};
+use super::{Candidates, ClusterEvent, CycleState, Diagnosis, Hint, NodeVictims, Status};
 use crate::{
     cycle::Cluster,
     model::{NodeIndex, NodeInfo, PodInfo, Snapshot},
@@ -93,6 +94,8 @@ pub struct PostFilterContext<'a> {
     /// Where to begin among equals: a random number.
     pub offset: usize,
     pub(crate) cluster: Cluster<'a>,
+    /// Where to note all proposals of preemption, for extenders that have a say on them.
+    pub(crate) proposals: Option<&'a Mutex<Vec<NodeVictims>>>,
 }
 
 impl<'a> PostFilterContext<'a> {

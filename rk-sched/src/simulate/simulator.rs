@@ -129,7 +129,8 @@ impl Simulator {
         }
         let offset = self.random.random_range(0..diagnosis.nodes);
         let cluster = Cluster { profile: &self.profile, snapshot: &self.snapshot, nominated: &self.nominated };
-        let (room, said) = cluster.post_filter(&PostFilterContext { pod, state, diagnosis, offset, cluster });
+        let (room, said) =
+            cluster.post_filter(&PostFilterContext { pod, state, diagnosis, offset, cluster, proposals: None });
         diagnosis.post_filter = said;
         let Some((node, victims)) = room else { return false };
         for victim in victims {

@@ -132,7 +132,8 @@ impl<'a> Decisions<'a> {
                     return Decision::Unschedulable(diagnosis);
                 }
                 let offset = random.random_range(0..diagnosis.nodes);
-                let context = PostFilterContext { pod, state: &state, diagnosis: &diagnosis, offset, cluster };
+                let context =
+                    PostFilterContext { pod, state: &state, diagnosis: &diagnosis, offset, cluster, proposals: None };
                 let (room, said) = cluster.post_filter(&context);
                 diagnosis.post_filter = said;
                 room.map_or(Decision::Unschedulable(diagnosis), |(node, victims)| Decision::Room(node, victims))
