@@ -25,6 +25,15 @@ pub(crate) struct Chosen {
     pub(crate) state: CycleState,
 }
 
+/// The nodes that would do for a pod, before they are compared.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// One at least.
+    pub(crate) nodes: Vec<NodeIndex>,
+    pub(crate) state: CycleState,
+    pub(crate) diagnosis: Box<Diagnosis>,
+}
+
 /// Why a pod got no node.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -124,6 +133,12 @@ impl Cluster<'_> {
         start: &mut usize,
         random: &mut StdRng,
     ) -> Result<Chosen, Failure> {
+        let found = self.find(pod, percent, start, true)?;
+        self.choose(pod, found, |_| 0, random)
+    }
+
+    /// Finds the nodes that would do, up to PreScore. A node that was promised to the pod is tried alone first, unless `promised` is false.
+    pub(crate) fn find(self, pod: &PodInfo, percent: u8, start: &mut usize, promised: bool) -> Result<Found, Failure> {
         let mut state = CycleState::default();
         let mut diagnosis = Diagnosis::new(self.snapshot.len());
         if self.snapshot.is_empty() {
@@ -134,15 +149,32 @@ impl Cluster<'_> {
             Err(Some(error)) => return Err(Failure::Error(error)),
             Err(None) => return Err(Failure::Unfit(Box::new(diagnosis), state)),
         };
-        let feasible = self.filter(&state, pod, nodes, percent, start, &mut diagnosis).map_err(Failure::Error)?;
-        let node = match feasible[..] {
-            [] => {
-                diagnosis.blame_tried();
-                return Err(Failure::Unfit(Box::new(diagnosis), state));
-            }
+        let promised = promised.then(|| self.promised(pod)).flatten();
+        let feasible = self.filter(&state, pod, nodes, promised, (percent, start), &mut diagnosis);
+        let nodes = feasible.map_err(Failure::Error)?;
+        if nodes.is_empty() {
+            diagnosis.blame_tried();
+            return Err(Failure::Unfit(Box::new(diagnosis), state));
+        }
+        Ok(Found { nodes, state, diagnosis: Box::new(diagnosis) })
+    }
+
+    /// Chooses one of the nodes that would do. `more` is added to the scores of the plugins.
+    pub(crate) fn choose(
+        self,
+        pod: &PodInfo,
+        found: Found,
+        more: impl Fn(NodeIndex) -> i64,
+        random: &mut StdRng,
+    ) -> Result<Chosen, Failure> {
+        let Found { nodes, mut state, .. } = found;
+        let node = match nodes[..] {
             [node] => node,
             _ => {
-                let scores = self.score(&mut state, pod, &feasible).map_err(Failure::Error)?;
+                let mut scores = self.score(&mut state, pod, &nodes).map_err(Failure::Error)?;
+                for score in &mut scores {
+                    score.score = score.score.saturating_add(more(score.node));
+                }
                 best(&scores, random)
             }
         };
@@ -192,22 +224,26 @@ impl Cluster<'_> {
         Ok(Some(only.iter().filter_map(|name| self.snapshot.find(name)).collect()))
     }
 
+    /// The node that was promised to a pod.
+    pub(crate) fn promised(self, pod: &PodInfo) -> Option<NodeIndex> {
+        let name = self.nominated.node_of(&pod.uid).map(AsRef::as_ref).or(pod.nominated_node_name());
+        name.and_then(|name| self.snapshot.find(name))
+    }
+
     /// Runs Filter on nodes until enough fit.
     fn filter(
         self,
         state: &CycleState,
         pod: &PodInfo,
         only: Option<Vec<NodeIndex>>,
-        percent: u8,
-        start: &mut usize,
+        promised: Option<NodeIndex>,
+        (percent, start): (u8, &mut usize),
         diagnosis: &mut Diagnosis,
     ) -> Result<Vec<NodeIndex>, Status> {
         let filters = self.filters(state);
         let contested = self.nominated.contested(pod, self.snapshot);
         let mut try_nodes = |nodes| self.try_nodes(&filters, state, pod, nodes, &contested, &mut diagnosis.tried);
         // A promised node goes before all others, so that the room made is used.
-        let promised = self.nominated.node_of(&pod.uid).map(AsRef::as_ref).or(pod.nominated_node_name());
-        let promised = promised.and_then(|name| self.snapshot.find(name));
         let promised = promised.filter(|index| only.as_ref().is_none_or(|only| only.contains(index)));
         if let Some(index) = promised {
             let feasible = try_nodes(vec![index])?;

@@ -7,6 +7,7 @@
 //! - [`queue`]: the order in which pods are tried.
 //! - [`engine`]: queue, snapshot and cycles together, without an API.
 //! - [`config`]: Kubernetes' configuration file, and plugins by name.
+//! - `extender` (feature): extenders over HTTP.
 //! - [`simulate`]: scheduling in memory, with no cluster.
 //! - [`Scheduler`]: the component: `Scheduler::new(client, config)?.run(shutdown)`.
 //!
@@ -48,6 +49,8 @@
 pub mod config;
 mod cycle;
 pub mod engine;
+#[cfg(feature = "extender")]
+pub mod extender;
 pub mod framework;
 pub mod model;
 pub mod plugins;

@@ -200,7 +200,7 @@ fn every_field_is_taken() {
 
 #[test]
 fn wrong_fields_are_told_by_their_paths_and_all_at_once() {
-    let told = wrong(json!({
+    let mut told = wrong(json!({
         "parallelism": 0,
         "leaderElection": {"leaseDuration": "5s", "renewDeadline": "5s", "retryPeriod": "-1s", "resourceLock": "endpoints"},
         "clientConnection": {"burst": -1},
@@ -241,6 +241,10 @@ fn wrong_fields_are_told_by_their_paths_and_all_at_once() {
          alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName')",
         "extenders: Invalid value: \"found 2 extenders implementing bind\": only one extender can implement bind",
     ];
+    if !cfg!(feature = "extender") {
+        let without = "extenders: Forbidden: this program is built without the feature `extender`";
+        assert_eq!(told.pop().as_deref(), Some(without));
+    }
     assert_eq!(told, expected);
 }
 
@@ -542,6 +546,14 @@ fn arguments_reach_the_plugins() {
     }
     let strict = placed(with_args("NodeResourcesFit", json!({})), &gpu_node, gpus("5")).unwrap_err();
     assert!(strict.contains("1 Insufficient example.com/gpu"), "{strict}");
+    let managed = json!({"extenders": [{
+        "urlPrefix": "http://localhost:1",
+        "managedResources": [{"name": "example.com/gpu", "ignoredByScheduler": true}],
+    }]});
+    if cfg!(feature = "extender") {
+        let config = load(managed).unwrap();
+        assert_eq!(placed(config.profiles[0].clone(), &gpu_node, gpus("5")).unwrap(), "n");
+    }
 }
 
 #[test]

@@ -62,5 +62,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let comparison = experiment.run(2, &|_, _, _| {})?;
     print!("{}", report::table(&comparison));
     std::fs::write("green-power.html", report::html(&comparison)?)?;
-    Ok(println!("the figures are in green-power.html"))
+    println!("the figures are in green-power.html");
+    Ok(())
 }

@@ -58,10 +58,10 @@ pub enum Command {
     /// Make a trace: nodes.csv and pods.csv.
     Generate {
         /// How many nodes.
-        #[arg(long, default_value_t = 100)]
+        #[arg(long, default_value_t = 20)]
         nodes: usize,
         /// How many pods.
-        #[arg(long, default_value_t = 2000)]
+        #[arg(long, default_value_t = 4000)]
         pods: usize,
         /// Which part of the cores the pods would use on average.
         #[arg(long, default_value_t = 0.8)]

@@ -54,19 +54,31 @@ fn run(flags: &Flags) -> Result<(), Failure> {
             if *list {
                 return Ok(output::list(&inputs::perf(files, workload)?)?);
             }
+            let mut stalls = Vec::new();
             for case in inputs::perf(files, workload)? {
-                experiment(case.workload().map_err(InputError::from)?, lab, case.threshold())?;
+                let name = case.name();
+                let stalled = experiment(case.workload().map_err(InputError::from)?, lab, case.threshold())?;
+                stalls.extend(stalled.into_iter().map(|stall| format!("{name}: {stall}")));
             }
-            Ok(())
+            finished(stalls)
         }
-        Command::Manifests { files, replay, lab } => experiment(inputs::manifests(files, *replay)?, lab, None),
-        Command::Trace { nodes, pods, units, lab } => experiment(inputs::trace(nodes, pods, units)?, lab, None),
+        Command::Manifests { files, replay, lab } => {
+            finished(experiment(inputs::manifests(files, *replay)?, lab, None)?)
+        }
+        Command::Trace { nodes, pods, units, lab } => {
+            finished(experiment(inputs::trace(nodes, pods, units)?, lab, None)?)
+        }
         Command::Generate { nodes, pods, load, seed, to } => Ok(output::generate(*nodes, *pods, *load, *seed, to)?),
     }
 }
 
-/// Runs a workload under all schedulers, and tells what came of it.
-fn experiment(workload: Workload, lab: &Lab, threshold: Option<f64>) -> Result<(), Failure> {
+/// Fails if a workload waited for something in vain.
+fn finished(stalls: Vec<String>) -> Result<(), Failure> {
+    if stalls.is_empty() { Ok(()) } else { Err(Failure::Stalled(stalls)) }
+}
+
+/// Runs a workload under all schedulers, and tells what came of it; answers what it waited for in vain.
+fn experiment(workload: Workload, lab: &Lab, threshold: Option<f64>) -> Result<Vec<String>, Failure> {
     let variants = schedulers::variants(lab)?;
     let seeds: Vec<u64> = (0..lab.seeds.get()).map(|number| lab.seed.wrapping_add(number)).collect();
     let watch = Watch::new(&workload, variants.len(), seeds.len(), lab.quiet);
@@ -74,6 +86,5 @@ fn experiment(workload: Workload, lab: &Lab, threshold: Option<f64>) -> Result<(
     let comparison = experiment.run(lab.threads(), &|variant, seed, progress| watch.tell(variant, seed, progress))?;
     watch.done(&comparison, threshold);
     output::report(&comparison, lab)?;
-    let stalls = comparison.stalls();
-    if stalls.is_empty() { Ok(()) } else { Err(Failure::Stalled(stalls)) }
+    Ok(comparison.stalls())
 }

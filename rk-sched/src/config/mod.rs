@@ -32,6 +32,7 @@ mod args;
 mod decode;
 mod duration;
 mod error;
+mod extenders;
 mod names;
 mod own_args;
 mod profile;
@@ -164,9 +165,11 @@ impl SchedulerConfig {
             profile::build(configuration, profile, &format!("profiles[{index}]"), registry, errors)
         });
         let seconds = |seconds: i64| Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        let profiles = profiles.collect();
         Self {
-            profiles: profiles.collect(),
+            profiles,
             percentage_of_nodes_to_score: u8::try_from(configuration.percentage_of_nodes_to_score).unwrap_or(0),
+            extenders: extenders::build(&configuration.extenders, errors),
             initial_backoff: seconds(configuration.pod_initial_backoff_seconds),
             max_backoff: seconds(configuration.pod_max_backoff_seconds),
             ..Self::default()

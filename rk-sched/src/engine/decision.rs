@@ -5,8 +5,9 @@ use std::{fmt, sync::Arc};
 use k8s_openapi::api::resource::v1::ResourceClaim;
 use tokio::time::Instant;
 
+use super::Question;
 use crate::{
-    framework::{CycleState, Diagnosis, Profile, Status, Waited},
+    framework::{CycleState, Diagnosis, Extender, Profile, Status, Waited},
     model::PodInfo,
 };
 
@@ -20,6 +21,9 @@ pub enum Decision {
     Refused(Refusal),
     /// It is being deleted and was left out; it is no more in the queue.
     Skip(Arc<PodInfo>),
+    /// Extenders have to be asked first ([`Question::ask`]); the answer leads to another decision ([`Engine::answer`](super::Engine::answer)). Only
+    /// with [`SchedulerConfig::extenders`](crate::SchedulerConfig::extenders).
+    Ask(Box<Question>),
 }
 
 /// A pod with the node that it is to be bound to. For the engine it is there already.
@@ -34,6 +38,8 @@ pub struct Placement {
     pub state: CycleState,
     /// What has to be waited for first, if a Permit plugin holds the pod back.
     pub waited: Option<Waited>,
+    /// Extenders that bind the pod in place of the Bind plugins.
+    pub binders: Vec<Arc<dyn Extender>>,
     /// How often the pod was tried, this time included.
     pub attempts: u32,
     /// When the pod was last put into the queue.

@@ -27,30 +27,35 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod ask;
 mod changes;
 mod decision;
 mod explanations;
 mod gang;
 
 use std::{
-    cell::RefCell,
     collections::{HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use k8s_openapi::api::resource::v1::ResourceClaim;
+use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
 pub use self::{
+    ask::{Answer, Question},
     decision::{Cause, Decision, Eviction, Placement, Refusal},
     explanations::Explanations,
 };
 pub use crate::cycle::{Explanation, NodeExplanation, NodeRefusal, PluginScore};
 use crate::{
-    cycle::{Cluster, Failure, Nominated},
-    framework::{ClusterEvent, CycleState, Diagnosis, PermitAnswer, PostFilterContext, Profile, Status, WaitingPods},
+    cycle::{Cluster, Failure, Nominated, Room},
+    framework::{
+        ClusterEvent, CycleState, Diagnosis, Extender, NodeVictims, PermitAnswer, PostFilterContext, Profile, Status,
+        WaitingPods,
+    },
     model::{PodInfo, Snapshot},
     queue::{Queue, QueuedPod, Waits},
     scheduler::{ConfigError, SchedulerConfig},
@@ -64,6 +69,7 @@ pub struct Engine {
     profiles: Arc<HashMap<String, Arc<Profile>>>,
     percentage_of_nodes_to_score: u8,
     waiting: WaitingPods,
+    extenders: Vec<Arc<dyn Extender>>,
     explanations: Explanations,
     queue: Queue,
     snapshot: Snapshot,
@@ -75,6 +81,8 @@ pub struct Engine {
     start: usize,
     /// Decisions on a gang that are still to be handed out.
     ready: VecDeque<Decision>,
+    /// The claim whose allocation PostFilter has just asked to take back.
+    deallocation: Option<Arc<ResourceClaim>>,
     /// When those that have been unschedulable for too long are looked for next.
     flush: Instant,
 }
@@ -100,12 +108,14 @@ impl Engine {
             profiles,
             percentage_of_nodes_to_score: config.percentage_of_nodes_to_score,
             waiting: config.waiting.clone(),
+            extenders: config.extenders.clone(),
             explanations: config.explanations.clone(),
             snapshot: Snapshot::default(),
             nominated: Nominated::default(),
             assumed: HashMap::new(),
             start: 0,
             ready: VecDeque::new(),
+            deallocation: None,
             flush: now + FLUSH,
         })
     }
@@ -179,6 +189,7 @@ impl Engine {
             Decision::Place(placement) => format!("placed on {}", placement.node),
             Decision::Refused(refusal) => refusal.message(),
             Decision::Skip(_) => "left out, as it is being deleted".to_owned(),
+            Decision::Ask(_) => "extenders are asked".to_owned(),
         };
         self.explanations.note(explanation);
         decision
@@ -191,7 +202,10 @@ impl Engine {
             self.queue.remove(&pod.uid);
             return Decision::Skip(pod);
         }
-        let percent = profile.percentage_of_nodes_to_score.unwrap_or(self.percentage_of_nodes_to_score);
+        if let Some(extenders) = self.interested(&pod) {
+            return self.put_to(extenders, queued, profile, true, now);
+        }
+        let percent = self.percent(profile);
         let cluster = Cluster { profile, snapshot: &self.snapshot, nominated: &self.nominated };
         match cluster.schedule(&pod, percent, &mut self.start, &mut self.random) {
             Ok(chosen) => {
@@ -214,39 +228,49 @@ impl Engine {
         mut diagnosis: Box<Diagnosis>,
         now: Instant,
     ) -> Refusal {
-        let (eviction, deallocation) = self.make_room(&queued.pod, profile, state, &mut diagnosis);
-        let refusal = self.refuse(queued, Cause::Unfit(diagnosis), eviction, now);
-        Refusal { deallocation, ..refusal }
+        let room = self.find_room(&queued.pod, profile, state, &mut diagnosis, None);
+        let eviction = self.promise(&queued.pod, room);
+        self.refuse(queued, Cause::Unfit(diagnosis), eviction, now)
     }
 
-    /// Runs PostFilter: room on a node for the pod, at the cost of other pods or of a claim that nobody uses.
-    fn make_room(
+    fn percent(&self, profile: &Profile) -> u8 {
+        profile.percentage_of_nodes_to_score.unwrap_or(self.percentage_of_nodes_to_score)
+    }
+
+    /// Runs PostFilter: room on a node for the pod, at the cost of other pods. All proposals of preemption are noted where that is asked for.
+    fn find_room(
         &mut self,
-        pod: &Arc<PodInfo>,
+        pod: &PodInfo,
         profile: &Profile,
         state: &CycleState,
         diagnosis: &mut Diagnosis,
-    ) -> (Option<Eviction>, Option<Arc<ResourceClaim>>) {
+        proposals: Option<&Mutex<Vec<NodeVictims>>>,
+    ) -> Option<Room> {
         if diagnosis.nodes == 0 {
-            return (None, None);
+            return None;
         }
         let offset = self.random.random_range(0..diagnosis.nodes);
         let cluster = Cluster { profile, snapshot: &self.snapshot, nominated: &self.nominated };
-        let deallocated = RefCell::default();
-        let context = PostFilterContext { pod, state, diagnosis, offset, cluster, deallocated };
+        let deallocated = Mutex::default();
+        let context = PostFilterContext { pod, state, diagnosis, offset, cluster, proposals, deallocated };
         let (room, said) = cluster.post_filter(&context);
-        let deallocation = context.deallocated.into_inner();
+        self.deallocation = context.deallocated.into_inner();
         diagnosis.post_filter = said;
+        room
+    }
+
+    /// Promises the room that was found, if any, to the pod.
+    fn promise(&mut self, pod: &Arc<PodInfo>, room: Option<Room>) -> Option<Eviction> {
         match room {
             Some((node, victims)) => {
                 self.nominated.insert(Arc::clone(pod), Arc::clone(&node));
-                return (Some(Eviction { node, victims }), deallocation);
+                return Some(Eviction { node, victims });
             }
             // The promise stands for as long as pods that had to go for it are on their way.
             None if self.room_is_being_made(pod) => {}
             None => self.nominated.remove(&pod.uid),
         }
-        (None, deallocation)
+        None
     }
 
     /// Whether pods are leaving the node that was promised to this one.
@@ -287,7 +311,9 @@ impl Engine {
         let (pod, attempts, since) = (Arc::clone(&queued.pod), queued.attempts, queued.since);
         self.snapshot.set_pod(Arc::clone(&pod), &node);
         self.nominated.remove(&pod.uid);
-        let mut placement = Placement { profile: Arc::clone(profile), state, pod, node, waited: None, attempts, since };
+        let binders = self.binders(&pod);
+        let own = Arc::clone(profile);
+        let mut placement = Placement { profile: own, state, pod, node, waited: None, binders, attempts, since };
         for plugin in profile.enabled().iter().filter_map(|enabled| enabled.points.reserve.as_ref()) {
             let status = plugin.reserve(&mut placement.state, &placement.pod, &placement.node);
             if !status.is_success() {
@@ -360,6 +386,6 @@ impl Engine {
             Cause::Failed(_) => self.queue.failed(queued, now),
         }
         let nominated = self.nominated.node_of(&pod.uid).map(Arc::clone);
-        Refusal { pod, cause, nominated, eviction, deallocation: None, attempts }
+        Refusal { pod, cause, nominated, eviction, deallocation: self.deallocation.take(), attempts }
     }
 }

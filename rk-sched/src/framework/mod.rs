@@ -14,6 +14,7 @@
 
 mod batch;
 mod event;
+mod extender;
 mod guard;
 mod plugin;
 mod point;
@@ -24,6 +25,9 @@ mod waiting;
 
 pub use batch::Candidates;
 pub use event::{ClusterEvent, Hint};
+pub use extender::{
+    Extender, ExtenderError, ExtenderFilter, ExtenderParts, MAX_EXTENDER_SCORE, NodeVictims, VictimIds,
+};
 pub use guard::SLOW_PLUGIN;
 pub use plugin::{
     Bind, BindContext, Filter, MAX_SCORE, MIN_SCORE, NodeScore, Permit, PermitAnswer, Plugin, PostBind, PostFilter,

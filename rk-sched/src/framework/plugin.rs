@@ -1,12 +1,13 @@
 //! The extension points.
 
-use std::{cell::RefCell, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use k8s_openapi::api::resource::v1::ResourceClaim;
+use parking_lot::Mutex;
 use rk_api::{Client, EventRecorder};
 
-use super::{Candidates, ClusterEvent, CycleState, Diagnosis, Hint, Status};
+use super::{Candidates, ClusterEvent, CycleState, Diagnosis, Hint, NodeVictims, Status};
 use crate::{
     cycle::Cluster,
     model::{NodeIndex, NodeInfo, PodInfo, Snapshot},
@@ -95,7 +96,9 @@ pub struct PostFilterContext<'a> {
     pub offset: usize,
     pub(crate) cluster: Cluster<'a>,
     /// See [`PostFilterContext::deallocate`].
-    pub(crate) deallocated: RefCell<Option<Arc<ResourceClaim>>>,
+    pub(crate) deallocated: Mutex<Option<Arc<ResourceClaim>>>,
+    /// Where to note all proposals of preemption, for extenders that have a say on them.
+    pub(crate) proposals: Option<&'a Mutex<Vec<NodeVictims>>>,
 }
 
 impl<'a> PostFilterContext<'a> {
@@ -106,7 +109,7 @@ impl<'a> PostFilterContext<'a> {
 
     /// Asks for the allocation of a claim to be taken back, which nobody uses where it is.
     pub fn deallocate(&self, claim: Arc<ResourceClaim>) {
-        *self.deallocated.borrow_mut() = Some(claim);
+        *self.deallocated.lock() = Some(claim);
     }
 }
 

@@ -5,7 +5,7 @@ use std::{cmp::Reverse, sync::Arc};
 use jiff::Timestamp;
 
 use crate::{
-    framework::{Code, CycleState, Diagnosis, Filter, Plugin, PostFilter, PostFilterContext, Status},
+    framework::{Code, CycleState, Diagnosis, Filter, NodeVictims, Plugin, PostFilter, PostFilterContext, Status},
     model::{Budget, ClassId, NodeIndex, NodeInfo, PodInfo},
 };
 
@@ -24,11 +24,9 @@ impl Default for DefaultPreemption {
     }
 }
 
-/// A node and who has to go there, the most important first.
-struct Candidate {
-    node: NodeIndex,
-    victims: Vec<Arc<PodInfo>>,
-    violations: usize,
+/// The best of the proposals, the first among equals.
+pub(crate) fn best(proposals: Vec<NodeVictims>) -> Option<NodeVictims> {
+    proposals.into_iter().min_by_key(rank)
 }
 
 /// When a pod began to run; one that has not is the youngest.
@@ -55,10 +53,12 @@ impl PostFilter for DefaultPreemption {
             if text.is_empty() { status } else { Status::unschedulable(format!("preemption: {text}")) }
         };
         eligible(context).map_err(said)?;
-        let mut candidates = self.candidates(context).map_err(said)?;
-        candidates.sort_by_cached_key(rank);
-        let best = candidates.into_iter().next().ok_or_else(|| Status::new(Code::Unschedulable))?;
-        Ok((Arc::clone(&context.snapshot().node(best.node).name), best.victims))
+        let candidates = self.candidates(context).map_err(said)?;
+        if let Some(proposals) = context.proposals {
+            proposals.lock().clone_from(&candidates);
+        }
+        let best = best(candidates).ok_or_else(|| Status::new(Code::Unschedulable))?;
+        Ok((best.node, best.pods))
     }
 }
 
@@ -82,18 +82,18 @@ fn eligible(context: &PostFilterContext<'_>) -> Result<(), Status> {
 
 /// The fewer budgets are broken, the less important the most important victim, the less the victims' priorities together, the fewer
 /// they are, and the shorter the most important ones have run, the better (`pickOneNodeForPreemption`).
-fn rank(candidate: &Candidate) -> (usize, i32, i64, usize, Reverse<Timestamp>) {
-    let highest = candidate.victims.iter().map(|victim| victim.priority).max().unwrap_or(i32::MIN);
+fn rank(candidate: &NodeVictims) -> (usize, i32, i64, usize, Reverse<Timestamp>) {
+    let highest = candidate.pods.iter().map(|victim| victim.priority).max().unwrap_or(i32::MIN);
     // Shifted to be positive, so that more victims never make a smaller sum.
-    let sum = candidate.victims.iter().map(|victim| i64::from(victim.priority) + i64::from(i32::MAX) + 1).sum();
-    let of_highest = candidate.victims.iter().filter(|victim| victim.priority == highest);
+    let sum = candidate.pods.iter().map(|victim| i64::from(victim.priority) + i64::from(i32::MAX) + 1).sum();
+    let of_highest = candidate.pods.iter().filter(|victim| victim.priority == highest);
     let earliest = of_highest.map(|victim| started(victim)).min().unwrap_or(Timestamp::MAX);
-    (candidate.violations, highest, sum, candidate.victims.len(), Reverse(earliest))
+    (candidate.violations, highest, sum, candidate.pods.len(), Reverse(earliest))
 }
 
 impl DefaultPreemption {
     /// Tries nodes until enough can be made to fit.
-    fn candidates(&self, context: &PostFilterContext<'_>) -> Result<Vec<Candidate>, Status> {
+    fn candidates(&self, context: &PostFilterContext<'_>) -> Result<Vec<NodeVictims>, Status> {
         let nodes = context.diagnosis.nodes;
         let mut worth: Vec<NodeIndex> = context
             .diagnosis
@@ -163,7 +163,7 @@ fn victims(
     state: &mut CycleState,
     node: &NodeInfo,
     budgets: &[&Budget],
-) -> Result<Candidate, Status> {
+) -> Result<NodeVictims, Status> {
     let lesser = node.pods.iter().map(|entry| &entry.pod).filter(|other| other.priority < context.pod.priority);
     let mut potential: Vec<Arc<PodInfo>> = lesser.cloned().collect();
     if potential.is_empty() {
@@ -178,7 +178,7 @@ fn victims(
     }
     potential.sort_by_key(|other| importance(other));
     let (violating, others) = split_by_budgets(potential, budgets);
-    let mut candidate = Candidate { node: node.index, victims: Vec::new(), violations: 0 };
+    let mut candidate = NodeVictims { node: Arc::clone(&node.name), pods: Vec::new(), violations: 0 };
     // Those whose going would break a budget are spared first, then the more important ones.
     let violating = violating.into_iter().map(|other| (other, true));
     for (other, violates) in violating.chain(others.into_iter().map(|other| (other, false))) {
@@ -186,11 +186,11 @@ fn victims(
         if !trial.fits().is_success() {
             trial.remove(&other);
             candidate.violations += usize::from(violates);
-            candidate.victims.push(other);
+            candidate.pods.push(other);
         }
     }
-    candidate.victims.iter().for_each(|other| trial.add(other));
-    candidate.victims.sort_by_key(|other| importance(other));
+    candidate.pods.iter().for_each(|other| trial.add(other));
+    candidate.pods.sort_by_key(|other| importance(other));
     Ok(candidate)
 }
 

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     engine::Placement,
-    framework::{BindContext, Status},
+    framework::{BindContext, Profile, Status},
 };
 
 /// How a binding cycle ended.
@@ -48,14 +48,10 @@ impl Binding {
                 return status.from_plugin(plugin.name());
             }
         }
-        let mut bound = Status::error("no plugin binds pods");
-        for plugin in profile.enabled().iter().filter_map(|enabled| enabled.points.bind.as_ref()) {
-            bound = plugin.bind(&context).await;
-            if !bound.is_skip() {
-                bound = bound.from_plugin(plugin.name());
-                break;
-            }
-        }
+        let bound = match self.by_extender().await {
+            Some(bound) => bound,
+            None => by_plugin(profile, &context).await,
+        };
         if !bound.is_success() {
             return bound;
         }
@@ -66,4 +62,31 @@ impl Binding {
         }
         Status::success()
     }
+
+    /// Has an extender bind the pod; `None` if none does (`extendersBinding`).
+    async fn by_extender(&self) -> Option<Status> {
+        let Placement { pod, node, binders, .. } = &self.placement;
+        for extender in binders {
+            match extender.bind(pod, node).await {
+                Ok(()) => return Some(Status::success()),
+                Err(error) if extender.is_ignorable() => {
+                    tracing::warn!(extender = extender.name(), %error, "extender is left out, as it is ignorable");
+                }
+                Err(error) => return Some(Status::error(error.to_string())),
+            }
+        }
+        None
+    }
+}
+
+/// Runs the Bind plugins, until one does not leave it to the next.
+async fn by_plugin(profile: &Profile, context: &BindContext<'_>) -> Status {
+    let mut bound = Status::error("no plugin binds pods");
+    for plugin in profile.enabled().iter().filter_map(|enabled| enabled.points.bind.as_ref()) {
+        bound = plugin.bind(context).await;
+        if !bound.is_skip() {
+            return bound.from_plugin(plugin.name());
+        }
+    }
+    bound
 }

@@ -1,10 +1,10 @@
 //! The scheduler's settings.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use crate::{
     engine::Explanations,
-    framework::{Profile, WaitingPods},
+    framework::{Extender, Profile, WaitingPods},
 };
 
 /// Settings of a [`Scheduler`](super::Scheduler) or an [`Engine`](crate::engine::Engine); the default is Kubernetes'.
@@ -25,6 +25,8 @@ pub struct SchedulerConfig {
     pub seed: Option<u64>,
     /// The pods that Permit plugins hold back; shared with those plugins.
     pub waiting: WaitingPods,
+    /// Parties outside of the scheduler that take part in all profiles' decisions, in the order in which they are asked.
+    pub extenders: Vec<Arc<dyn Extender>>,
     /// Where the newest decisions are kept in full; none by default.
     pub explanations: Explanations,
 }
@@ -39,6 +41,7 @@ impl Default for SchedulerConfig {
             unschedulable_timeout: Duration::from_secs(300),
             seed: None,
             waiting: WaitingPods::default(),
+            extenders: Vec::new(),
             explanations: Explanations::default(),
         }
     }

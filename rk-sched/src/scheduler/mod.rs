@@ -106,7 +106,11 @@ impl Running {
         let mut cycles = 0;
         loop {
             self.drain(&mut changes);
-            if let Some(decision) = self.engine.next(Instant::now()) {
+            if let Some(mut decision) = self.engine.next(Instant::now()) {
+                while let Decision::Ask(question) = decision {
+                    let answer = question.ask().await;
+                    decision = self.engine.answer(*question, answer, Instant::now());
+                }
                 self.carry_out(decision);
                 cycles += 1;
                 if cycles % BATCH == 0 {
@@ -159,6 +163,8 @@ impl Running {
             Decision::Place(placement) => self.bind(placement),
             Decision::Refused(refusal) => self.refused(&refusal),
             Decision::Skip(pod) => self.skipped(&pod),
+            // What extenders are asked is asked before.
+            Decision::Ask(_) => {}
         }
     }
 

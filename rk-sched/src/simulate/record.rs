@@ -106,6 +106,8 @@ pub(super) struct Recorder {
     changed: bool,
     /// The label that the work is shared out by.
     label: Option<String>,
+    /// What was found at each node's place.
+    uses: Vec<Use>,
 }
 
 impl Recorder {
@@ -147,6 +149,7 @@ impl Recorder {
             running: 0,
             changed: true,
             label: label.map(str::to_owned),
+            uses: Vec::new(),
         }
     }
 
@@ -195,17 +198,27 @@ impl Recorder {
         let seconds = self.next.as_secs_f64();
         let sample = match self.samples.last() {
             Some(last) if !self.changed => Sample { seconds, pending: self.pending, ..last.clone() },
-            _ => Sample {
-                seconds,
-                pending: self.pending,
-                running: self.running,
-                nodes: snapshot.len() as u64,
-                utilization: self.now.iter().map(|(used, total)| part(*used as f64, *total as f64)).collect(),
-                fragmentation: self.fragmentation(snapshot),
-                spread: spread(&self.names, snapshot),
-                shares: self.label.as_ref().map(|label| shares(label, snapshot)).unwrap_or_default(),
-            },
+            _ => self.look(seconds, snapshot),
         };
+        self.keep(sample);
+    }
+
+    fn look(&mut self, seconds: f64, snapshot: &Snapshot) -> Sample {
+        let (fragmentation, spread) = self.shape(snapshot);
+        Sample {
+            seconds,
+            pending: self.pending,
+            running: self.running,
+            nodes: snapshot.len() as u64,
+            utilization: self.now.iter().map(|(used, total)| part(*used as f64, *total as f64)).collect(),
+            fragmentation,
+            spread,
+            shares: self.label.as_ref().map(|label| shares(label, snapshot)).unwrap_or_default(),
+        }
+    }
+
+    /// Keeps a sample; too many are thinned out.
+    fn keep(&mut self, sample: Sample) {
         self.changed = false;
         self.samples.push(sample);
         if self.samples.len() >= SAMPLES {
@@ -221,18 +234,28 @@ impl Recorder {
         }
     }
 
-    fn fragmentation(&self, snapshot: &Snapshot) -> Vec<f64> {
-        let mut free = vec![0.0; self.names.len()];
-        let mut lost = vec![0.0; self.names.len()];
-        for (_, node) in snapshot.nodes() {
-            let misfit: f64 = self.sorts.iter().filter(|(wanted, _)| !fits(wanted, node)).map(|(_, part)| part).sum();
-            for (index, name) in self.names.iter().enumerate() {
-                let left = (node.allocatable.get(name) - node.requested.get(name)).max(0) as f64;
-                free[index] += left;
-                lost[index] += left * misfit;
+    /// How fragmented each resource is, and how unevenly the nodes are used. Only nodes that changed since the last time are looked at.
+    fn shape(&mut self, snapshot: &Snapshot) -> (Vec<f64>, f64) {
+        self.uses.resize_with(snapshot.slots(), Use::default);
+        let (mut free, mut lost) = ([0.0; RESOURCES], [0.0; RESOURCES]);
+        let (mut sum, mut squares) = (0.0, 0.0);
+        for (index, node) in snapshot.nodes() {
+            let known = &mut self.uses[index.0 as usize];
+            if known.generation != node.generation {
+                *known = Use::of(node, &self.names, &self.sorts);
             }
+            for ((free, lost), of_node) in free.iter_mut().zip(&mut lost).zip(known.free) {
+                *free += of_node;
+                *lost += of_node * known.misfit;
+            }
+            sum += known.most;
+            squares += known.most * known.most;
         }
-        lost.iter().zip(&free).map(|(lost, free)| part(*lost, *free)).collect()
+        let nodes = snapshot.len() as f64;
+        let mean = part(sum, nodes);
+        let spread = (part(squares, nodes) - mean * mean).max(0.0).sqrt();
+        let parts = lost.iter().zip(free).take(self.names.len());
+        (parts.map(|(lost, free)| part(*lost, free)).collect(), spread)
     }
 
     /// The means over time, by resource.
@@ -272,18 +295,30 @@ fn fits(wanted: &Resources, node: &NodeInfo) -> bool {
         && wanted.scalars.iter().all(|(name, amount)| room(name, *amount))
 }
 
-/// The standard deviation, over the nodes, of the use of each one's most used resource.
-fn spread(names: &[Arc<str>], snapshot: &Snapshot) -> f64 {
-    let (mut count, mut sum, mut squares) = (0.0, 0.0, 0.0);
-    for (_, node) in snapshot.nodes() {
-        let uses = names.iter().map(|name| part(node.requested.get(name) as f64, node.allocatable.get(name) as f64));
-        let most = uses.fold(0.0, f64::max);
-        count += 1.0;
-        sum += most;
-        squares += most * most;
+/// What is asked of a node when it is looked at.
+#[derive(Default)]
+struct Use {
+    /// The node's, when it was looked at.
+    generation: u64,
+    /// What is free, by resource.
+    free: [f64; RESOURCES],
+    /// The part of the workload's pods that do not fit.
+    misfit: f64,
+    /// The part of its most used resource that is used.
+    most: f64,
+}
+
+impl Use {
+    fn of(node: &NodeInfo, names: &[Arc<str>], sorts: &[(Resources, f64)]) -> Self {
+        let misfit = sorts.iter().filter(|(wanted, _)| !fits(wanted, node)).map(|(_, part)| part).sum();
+        let mut found = Self { generation: node.generation, misfit, ..Self::default() };
+        for (at, name) in names.iter().enumerate() {
+            let (total, used) = (node.allocatable.get(name), node.requested.get(name));
+            found.free[at] = (total - used).max(0) as f64;
+            found.most = found.most.max(part(used as f64, total as f64));
+        }
+        found
     }
-    let mean = part(sum, count);
-    (part(squares, count) - mean * mean).max(0.0).sqrt()
 }
 
 /// The part of the requested cores on the nodes of each value of a label; a node without it has the empty one.
@@ -341,16 +376,26 @@ mod tests {
     #[test]
     fn fragmentation_is_what_is_free_where_pods_do_not_fit() {
         // Half of the pods want one core, half two. Free: one core, and three.
-        let recorder = Recorder::new(&workload(&["1", "2"]), None);
-        let found = recorder.fragmentation(&cluster(&[("4", "3"), ("4", "1")]));
+        let mut recorder = Recorder::new(&workload(&["1", "2"]), None);
+        let (found, _) = recorder.shape(&cluster(&[("4", "3"), ("4", "1")]));
         assert_eq!(found, [0.5 / 4.0, 0.0]);
     }
 
     #[test]
     fn spread_is_the_standard_deviation_of_use() {
-        let names = [Arc::from("cpu")];
-        assert_eq!(spread(&names, &cluster(&[("4", "2"), ("4", "2")])), 0.0);
-        assert_eq!(spread(&names, &cluster(&[("4", "1"), ("4", "3")])), 0.25);
+        let spread = |free| Recorder::new(&workload(&[]), None).shape(&cluster(free)).1;
+        assert_eq!(spread(&[("4", "2"), ("4", "2")]), 0.0);
+        assert_eq!(spread(&[("4", "1"), ("4", "3")]), 0.25);
+    }
+
+    #[test]
+    fn what_was_found_of_a_node_is_found_anew_once_it_changes() {
+        let mut recorder = Recorder::new(&workload(&["1", "2"]), None);
+        let mut snapshot = cluster(&[("4", "3"), ("4", "1")]);
+        recorder.shape(&snapshot);
+        snapshot.remove_pod("n0");
+        let fresh = Recorder::new(&workload(&["1", "2"]), None).shape(&snapshot);
+        assert_eq!(recorder.shape(&snapshot), fresh);
     }
 
     #[test]

@@ -302,7 +302,12 @@ impl Simulation<'_> {
         self.waiting = Waiting::Nothing;
     }
 
-    fn decided(&mut self, decision: Decision) {
+    fn decided(&mut self, mut decision: Decision) {
+        // Extenders are outside of the virtual cluster, and have no say in it.
+        while let Decision::Ask(question) = decision {
+            let answer = question.unasked();
+            decision = self.engine.answer(*question, answer, self.clock.instant());
+        }
         self.summary.attempts += 1;
         match decision {
             Decision::Skip(pod) => {
@@ -310,6 +315,7 @@ impl Simulation<'_> {
                     self.pods.get_mut(number).attempted = true;
                 }
             }
+            Decision::Ask(_) => {}
             Decision::Refused(refusal) => self.refused(&refusal),
             Decision::Place(placement) => {
                 if let Some(number) = self.pods.find(&placement.pod.uid) {

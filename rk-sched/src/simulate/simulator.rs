@@ -1,11 +1,12 @@
 //! Placing pods one by one, in memory.
 
-use std::{cell::RefCell, sync::Arc};
+use std::sync::Arc;
 
 use k8s_openapi::api::{
     core::v1::{Node, Pod},
     resource::v1::ResourceClaim,
 };
+use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{
@@ -132,8 +133,8 @@ impl Simulator {
         }
         let offset = self.random.random_range(0..diagnosis.nodes);
         let cluster = Cluster { profile: &self.profile, snapshot: &self.snapshot, nominated: &self.nominated };
-        let deallocated = RefCell::default();
-        let context = PostFilterContext { pod, state, diagnosis, offset, cluster, deallocated };
+        let deallocated = Mutex::default();
+        let context = PostFilterContext { pod, state, diagnosis, offset, cluster, proposals: None, deallocated };
         let (room, said) = cluster.post_filter(&context);
         self.deallocate(context.deallocated.into_inner());
         diagnosis.post_filter = said;

@@ -136,8 +136,15 @@ impl<'a> Decisions<'a> {
                 }
                 let offset = random.random_range(0..diagnosis.nodes);
                 let deallocated = Default::default();
-                let context =
-                    PostFilterContext { pod, state: &state, diagnosis: &diagnosis, offset, cluster, deallocated };
+                let context = PostFilterContext {
+                    pod,
+                    state: &state,
+                    diagnosis: &diagnosis,
+                    offset,
+                    cluster,
+                    proposals: None,
+                    deallocated,
+                };
                 let (room, said) = cluster.post_filter(&context);
                 diagnosis.post_filter = said;
                 room.map_or(Decision::Unschedulable(diagnosis), |(node, victims)| Decision::Room(node, victims))

@@ -110,10 +110,10 @@ fn number(value: f64) -> String {
 /// An estimate as people read it, with its difference from the first scheduler's where that is not nothing but chance.
 fn cell(estimate: &Estimate, difference: &Estimate) -> String {
     let mut text = number(estimate.mean);
-    if estimate.margin > 0.0 {
+    if number(estimate.margin) != "0" {
         let _ = write!(text, " ± {}", number(estimate.margin));
     }
-    if difference.is_significant() {
+    if difference.is_significant() && number(difference.mean) != "0" {
         let sign = if difference.mean > 0.0 { "+" } else { "" };
         let _ = write!(text, " ({sign}{})", number(difference.mean));
     }

@@ -103,7 +103,7 @@ fn draw(random: &mut StdRng, number: usize, gpus: bool) -> PodRow {
         num_gpu: i64::from(gpu),
         gpu_milli: if gpu { one(random, &[(250, 0.2), (500, 0.3), (1000, 0.5)]) } else { 0 },
         creation_time: 0.0,
-        duration: log_normal(random, 300.0, 1.2).clamp(5.0, 86_400.0).round(),
+        duration: log_normal(random, 120.0, 0.9).clamp(5.0, 3600.0).round(),
         priority: if random.random_bool(0.1) { 100 } else { 0 },
     }
 }
