@@ -59,6 +59,7 @@ mod scheduler;
 pub mod simulate;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod time;
 
 pub use framework::{Profile, Registration};
 pub use scheduler::{ConfigError, Scheduler, SchedulerConfig};

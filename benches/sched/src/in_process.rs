@@ -37,6 +37,9 @@ impl Cluster {
         let mut simulator = Simulator::new(Profile::kubernetes("default-scheduler"), 1);
         for (name, zone) in workload.node_names() {
             simulator.set_node(shapes::node(&name, zone));
+            if workload.has_volumes() {
+                simulator.snapshot_mut().volumes.set_csi_node(&name, Some(&shapes::csi_node(&name)));
+            }
         }
         let mut cluster = Self { simulator, pods: 0 };
         for (shape, count) in &workload.before {

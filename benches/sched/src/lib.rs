@@ -23,7 +23,8 @@ use rk_benches_common::progress::Progress;
 /// # Errors
 /// A workload can't be run to its end.
 pub fn run(options: &Options) -> io::Result<()> {
-    let wanted = workloads::all().into_iter().filter(|workload| options.wants(workload.name)).collect::<Vec<_>>();
+    let wanted = workloads::all().into_iter().filter(|workload| options.wants(workload.name));
+    let wanted: Vec<_> = wanted.map(|workload| workload.shrunk(options.shrink)).collect();
     let rounds = (wanted.len() * options.rounds) as u64;
     let steps = |part: Part| if !options.does(part) { 0 } else { rounds };
     let growth = if options.does(Part::Growth) { in_process::growth_steps() * options.rounds as u64 } else { 0 };

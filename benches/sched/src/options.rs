@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::{Parser, ValueEnum};
 
@@ -17,6 +17,9 @@ pub struct Options {
     /// How often each row is measured; the median counts.
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
+    /// Divides the numbers of nodes and pods, for a quick look.
+    #[arg(long, default_value_t = NonZeroUsize::MIN)]
+    pub shrink: NonZeroUsize,
     /// Where the server's folder is made; the system's temporary folder if not given.
     #[arg(long)]
     pub dir: Option<PathBuf>,

@@ -1,5 +1,7 @@
 //! The workloads, by scheduler_perf's names, with what kube-scheduler 1.36's own CI holds it to.
 
+use std::num::NonZeroUsize;
+
 use crate::shapes::Shape;
 
 /// What happens beside the measured pods.
@@ -95,6 +97,15 @@ pub fn all() -> Vec<Workload> {
 }
 
 impl Workload {
+    /// The same with fewer nodes and pods.
+    #[must_use]
+    pub fn shrunk(mut self, by: NonZeroUsize) -> Self {
+        self.nodes = self.nodes.div_ceil(by.get());
+        self.measured.1 /= by;
+        self.before.iter_mut().for_each(|(_, count)| *count /= by);
+        self
+    }
+
     /// The names of its nodes with their zones.
     pub fn node_names(&self) -> impl Iterator<Item = (String, Option<&'static str>)> {
         let daemon = self.measured.0 == Shape::Daemon;

@@ -243,10 +243,10 @@ impl Engine {
         let pod = Arc::clone(&queued.pod);
         let proposals = Mutex::new(Vec::new());
         let noted = extenders.iter().any(|extender| extender.parts().preempt).then_some(&proposals);
-        let room = self.find_room(&pod, profile, &state, &mut diagnosis, noted);
+        let room = self.find_room(&pod, profile, &state, &mut diagnosis, noted, now);
         let proposals = proposals.into_inner();
         if room.is_none() || proposals.is_empty() {
-            let eviction = self.promise(&pod, room);
+            let eviction = self.promise(&pod, room, now);
             return Decision::Refused(self.refuse(queued, Cause::Unfit(diagnosis), eviction, now));
         }
         let found = Box::new(Found { nodes: Vec::new(), state, diagnosis });
@@ -272,7 +272,7 @@ impl Engine {
                     diagnosis.post_filter = format!("preemption: {}", status.message());
                     None
                 });
-                let eviction = self.promise(&question.pod, best.map(|best| (best.node, best.pods)));
+                let eviction = self.promise(&question.pod, best.map(|best| (best.node, best.pods)), now);
                 Decision::Refused(self.refuse(queued, Cause::Unfit(diagnosis), eviction, now))
             }
             (About::Nodes(_), Kind::Failed(status)) => {

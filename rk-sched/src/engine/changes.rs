@@ -221,7 +221,10 @@ impl Engine {
     pub fn remove_pod(&mut self, uid: &str, now: Instant) {
         self.queue.remove(uid);
         self.nominated.remove(uid);
-        self.assumed.remove(uid);
+        self.evicting.remove(uid);
+        if let Some(queued) = self.assumed.remove(uid) {
+            self.leaving.insert(Arc::clone(&queued.pod.uid), queued.pod);
+        }
         self.snapshot.groups.remove_pod(uid);
         self.waiting.reject(uid, "", "the pod was deleted");
         if let Some(pod) = self.snapshot.remove_pod(uid) {
@@ -263,10 +266,19 @@ impl Engine {
             }
             return;
         }
-        if let Some(node) = pod.nominated_node_name()
-            && self.nominated.node_of(&pod.uid).is_none()
-        {
-            self.nominated.insert(Arc::clone(&pod), Arc::from(node));
+        let old = self.queue.queued(&pod.uid).map(|queued| queued.pod.nominated_node_name().map(Arc::<str>::from));
+        let new = pod.nominated_node_name().map(Arc::<str>::from);
+        match new {
+            // The API tells of a promise that is new to it.
+            Some(node) if old.as_ref().is_none_or(|old| old.as_ref() != Some(&node)) => {
+                self.nominated.insert(Arc::clone(&pod), node);
+            }
+            None if old.is_some_and(|old| old.is_some()) => self.nominated.remove(&pod.uid),
+            _ => {
+                if let Some(node) = self.nominated.node_of(&pod.uid).map(Arc::clone) {
+                    self.nominated.insert(Arc::clone(&pod), node);
+                }
+            }
         }
         match self.queue.queued(&pod.uid) {
             Some(old) if !pod_changed(&old.pod.pod, &pod.pod) => self.queue.refresh(pod),

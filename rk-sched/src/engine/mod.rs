@@ -34,7 +34,7 @@ mod explanations;
 mod gang;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -57,12 +57,22 @@ use crate::{
         WaitingPods,
     },
     model::{PodInfo, Snapshot},
+    plugins::LEAVING,
     queue::{Queue, QueuedPod, Waits},
     scheduler::{ConfigError, SchedulerConfig},
 };
 
 /// How often pods that have been unschedulable for too long are looked for (`flushUnschedulablePodsLeftover`).
 const FLUSH: Duration = Duration::from_secs(30);
+
+/// After so long a victim that does not even begin to go is given up.
+const EVICTION: Duration = Duration::from_secs(60);
+
+/// Pods that have to go for another one, and when that was decided.
+struct Evicting {
+    victims: BTreeSet<Arc<str>>,
+    since: Instant,
+}
 
 /// Decides which pod goes to which node.
 pub struct Engine {
@@ -76,6 +86,10 @@ pub struct Engine {
     nominated: Nominated,
     /// Pods that were placed and that the cluster does not show on their nodes yet.
     assumed: HashMap<Arc<str>, QueuedPod>,
+    /// Pods that went while they were being bound: what Reserve plugins hold for them is free once that has ended.
+    leaving: HashMap<Arc<str>, Arc<PodInfo>>,
+    /// Who has to go for a pod that waits for it.
+    evicting: HashMap<Arc<str>, Evicting>,
     random: StdRng,
     /// Where the last cycle stopped trying nodes.
     start: usize,
@@ -113,6 +127,8 @@ impl Engine {
             snapshot: Snapshot::default(),
             nominated: Nominated::default(),
             assumed: HashMap::new(),
+            leaving: HashMap::new(),
+            evicting: HashMap::new(),
             start: 0,
             ready: VecDeque::new(),
             deallocation: None,
@@ -228,8 +244,8 @@ impl Engine {
         mut diagnosis: Box<Diagnosis>,
         now: Instant,
     ) -> Refusal {
-        let room = self.find_room(&queued.pod, profile, state, &mut diagnosis, None);
-        let eviction = self.promise(&queued.pod, room);
+        let room = self.find_room(&queued.pod, profile, state, &mut diagnosis, None, now);
+        let eviction = self.promise(&queued.pod, room, now);
         self.refuse(queued, Cause::Unfit(diagnosis), eviction, now)
     }
 
@@ -245,8 +261,13 @@ impl Engine {
         state: &CycleState,
         diagnosis: &mut Diagnosis,
         proposals: Option<&Mutex<Vec<NodeVictims>>>,
+        now: Instant,
     ) -> Option<Room> {
         if diagnosis.nodes == 0 {
+            return None;
+        }
+        if self.awaits_victims(&pod.uid, now) {
+            diagnosis.post_filter = format!("preemption: {LEAVING}");
             return None;
         }
         let offset = self.random.random_range(0..diagnosis.nodes);
@@ -260,14 +281,18 @@ impl Engine {
     }
 
     /// Promises the room that was found, if any, to the pod.
-    fn promise(&mut self, pod: &Arc<PodInfo>, room: Option<Room>) -> Option<Eviction> {
+    fn promise(&mut self, pod: &Arc<PodInfo>, room: Option<Room>, now: Instant) -> Option<Eviction> {
         match room {
-            Some((node, victims)) => {
+            Some((node, mut victims)) => {
                 self.nominated.insert(Arc::clone(pod), Arc::clone(&node));
+                let uids = victims.iter().map(|victim| Arc::clone(&victim.uid)).collect();
+                self.evicting.insert(Arc::clone(&pod.uid), Evicting { victims: uids, since: now });
+                // One that is held back by a Permit plugin never ran: it goes back to the queue.
+                victims.retain(|victim| !self.waiting.reject(&victim.uid, "DefaultPreemption", "preempted"));
                 return Some(Eviction { node, victims });
             }
             // The promise stands for as long as pods that had to go for it are on their way.
-            None if self.room_is_being_made(pod) => {}
+            None if self.awaits_victims(&pod.uid, now) || self.room_is_being_made(pod) => {}
             None => self.nominated.remove(&pod.uid),
         }
         None
@@ -276,10 +301,24 @@ impl Engine {
     /// Whether pods are leaving the node that was promised to this one.
     fn room_is_being_made(&self, pod: &PodInfo) -> bool {
         let node = self.nominated.node_of(&pod.uid).and_then(|name| self.snapshot.find(name));
-        node.is_some_and(|index| {
-            let leaving = |other: &PodInfo| other.priority < pod.priority && other.terminating();
-            self.snapshot.node(index).pods.iter().any(|entry| leaving(&entry.pod))
+        node.is_some_and(|index| self.snapshot.node(index).pods.iter().any(|entry| entry.pod.leaves_for(pod)))
+    }
+
+    /// Whether pods that were told to go for this one are still there.
+    fn awaits_victims(&self, uid: &str, now: Instant) -> bool {
+        self.evicting.get(uid).is_some_and(|evicting| {
+            let patient = now < evicting.since + EVICTION;
+            let there = |victim: &Arc<str>| self.snapshot.pod(victim).is_some_and(|pod| patient || pod.terminating());
+            evicting.victims.iter().any(there)
         })
+    }
+
+    /// Tells that a pod that was to go for another could not be evicted: that one is tried again.
+    pub fn not_evicted(&mut self, preemptor: &str, victim: &str, now: Instant) {
+        if let Some(evicting) = self.evicting.get_mut(preemptor) {
+            evicting.victims.remove(victim);
+            self.queue.try_again(preemptor, now);
+        }
     }
 
     /// The pod has a node: assumes it there, then Reserve and Permit.
@@ -293,8 +332,14 @@ impl Engine {
     ) -> Decision {
         match self.assume(&queued, profile, node, state) {
             Ok(placement) => self.permit(queued, placement, now),
-            Err(status) => Decision::Refused(self.give_back(queued, status, now)),
+            Err(status) => Decision::Refused(self.turned_away(queued, status, now)),
         }
+    }
+
+    /// A Reserve or Permit plugin is against the node: the pod was never anywhere, so nobody has more room for it.
+    fn turned_away(&mut self, queued: QueuedPod, status: Status, now: Instant) -> Refusal {
+        self.snapshot.remove_pod(&queued.pod.uid);
+        self.refuse_placed(queued, status, now)
     }
 
     /// Assumes the pod on its node, and runs Reserve.
@@ -311,6 +356,7 @@ impl Engine {
         let (pod, attempts, since) = (Arc::clone(&queued.pod), queued.attempts, queued.since);
         self.snapshot.set_pod(Arc::clone(&pod), &node);
         self.nominated.remove(&pod.uid);
+        self.evicting.remove(&pod.uid);
         let binders = self.binders(&pod);
         let own = Arc::clone(profile);
         let mut placement = Placement { profile: own, state, pod, node, waited: None, binders, attempts, since };
@@ -334,11 +380,13 @@ impl Engine {
                 PermitAnswer::Wait(patience) => waits.push((plugin.name(), patience)),
                 PermitAnswer::Deny(status) => {
                     placement.unreserve();
-                    return Decision::Refused(self.give_back(queued, status.from_plugin(plugin.name()), now));
+                    return Decision::Refused(self.turned_away(queued, status.from_plugin(plugin.name()), now));
                 }
             }
         }
-        if !waits.is_empty() {
+        if waits.is_empty() {
+            self.queue.landed(&placement.pod.uid);
+        } else {
             let (pod, node) = (Arc::clone(&placement.pod), Arc::clone(&placement.node));
             placement.waited = Some(self.waiting.insert(pod, node, waits, now));
         }
@@ -347,8 +395,13 @@ impl Engine {
     }
 
     /// Tells how the binding of a placed pod ended. One that failed was [unreserved](Placement::unreserve) before; its node is free again
-    /// for others, and why it was refused is answered. Nothing is left to do for a pod that was seen on its node, or deleted, meanwhile.
+    /// for others, and why it was refused is answered. For a pod that was deleted meanwhile others are told that what it held is free; nothing
+    /// is left to do for one that was seen on its node.
     pub fn bound(&mut self, uid: &str, status: Status, now: Instant) -> Option<Refusal> {
+        if let Some(pod) = self.leaving.remove(uid) {
+            self.queue.on_event(&ClusterEvent::AssignedPodDelete(pod), &self.snapshot, now);
+            return None;
+        }
         if status.is_success() {
             if self.assumed.contains_key(uid) {
                 self.queue.remove(uid);
@@ -356,13 +409,13 @@ impl Engine {
             return None;
         }
         let queued = self.assumed.remove(uid)?;
-        Some(self.give_back(queued, status, now))
+        self.snapshot.remove_pod(&queued.pod.uid);
+        self.queue.on_event(&ClusterEvent::AssignedPodDelete(Arc::clone(&queued.pod)), &self.snapshot, now);
+        Some(self.refuse_placed(queued, status, now))
     }
 
     /// A placed pod does not get to its node.
-    fn give_back(&mut self, queued: QueuedPod, status: Status, now: Instant) -> Refusal {
-        self.snapshot.remove_pod(&queued.pod.uid);
-        self.queue.on_event(&ClusterEvent::AssignedPodDelete(Arc::clone(&queued.pod)), &self.snapshot, now);
+    fn refuse_placed(&mut self, queued: QueuedPod, status: Status, now: Instant) -> Refusal {
         let cause = if status.is_rejected() { Cause::Rejected(status) } else { Cause::Failed(status) };
         self.refuse(queued, cause, None, now)
     }

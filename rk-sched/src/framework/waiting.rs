@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::Status;
-use crate::model::PodInfo;
+use crate::{model::PodInfo, time::after};
 
 /// The pods that have a node and wait for a permit. Clones are one; give one to the plugin that permits and the same to
 /// [`SchedulerConfig::waiting`](crate::SchedulerConfig::waiting).
@@ -70,7 +70,8 @@ impl WaitingPods {
         plugins: impl IntoIterator<Item = (&'static str, Duration)>,
         now: Instant,
     ) -> Waited {
-        let plugins: BTreeMap<_, _> = plugins.into_iter().map(|(name, patience)| (name, now + patience)).collect();
+        let plugins: BTreeMap<_, _> =
+            plugins.into_iter().map(|(name, patience)| (name, after(now, patience))).collect();
         let (decide, decided) = oneshot::channel();
         let uid = Arc::clone(&pod.uid);
         self.pods.lock().insert(Arc::clone(&uid), Waiting { pod, node, plugins, decide });

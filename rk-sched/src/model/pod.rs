@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Toleration};
+use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec, Toleration};
 
 use super::{NodeAffinity, PodAffinity, Resources, pod_requests, pod_requests_nonzero};
 
@@ -130,6 +130,17 @@ impl PodInfo {
     /// Whether it is being deleted.
     pub fn terminating(&self) -> bool {
         self.pod.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether it is on its way out to make room for a pod like this one (`PodTerminatingByPreemption`).
+    pub(crate) fn leaves_for(&self, pod: &Self) -> bool {
+        let conditions = self.pod.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let preempted = |condition: &PodCondition| {
+            condition.type_ == "DisruptionTarget"
+                && condition.status == "True"
+                && condition.reason.as_deref() == Some("PreemptionByScheduler")
+        };
+        self.priority < pod.priority && self.terminating() && conditions.iter().any(preempted)
     }
 
     /// Whether it has ended (`Succeeded` or `Failed`) and so needs nothing any more.

@@ -13,6 +13,10 @@ pub const DEFAULT_MILLI_CPU: i64 = 100;
 /// A request that a container without one is scored with: 200 MiB (`DefaultMemoryRequest`).
 pub const DEFAULT_MEMORY: i64 = 200 * 1024 * 1024;
 
+/// A pod that asks for more than so much of a resource (a petabyte of memory) counts as one that asks for so much: no node has it, and the sums
+/// of thousands of such pods stay within 64 bits.
+pub const MOST: i64 = 1 << 50;
+
 /// Amounts of resources.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resources {
@@ -85,6 +89,14 @@ impl Resources {
         self.merge(other, i64::saturating_sub);
     }
 
+    /// Lowers what is more than any node has to that ([`MOST`]).
+    fn bounded(mut self) -> Self {
+        let amounts = [&mut self.milli_cpu, &mut self.memory, &mut self.ephemeral_storage];
+        let scalars = self.scalars.iter_mut().map(|(_, amount)| amount);
+        amounts.into_iter().chain(scalars).for_each(|amount| *amount = (*amount).min(MOST));
+        self
+    }
+
     /// Raises each amount to the other's.
     pub fn raise(&mut self, other: &Self) {
         self.merge(other, i64::max);
@@ -116,7 +128,7 @@ fn pod_total(spec: &PodSpec, of: impl Fn(&Container) -> Resources, pod_level: im
     if let Some(overhead) = &spec.overhead {
         total.add(&Resources::from_list(overhead));
     }
-    total
+    total.bounded()
 }
 
 fn requests_of(container: &Container) -> Option<&BTreeMap<String, QuantityText>> {
@@ -211,6 +223,20 @@ mod tests {
             "resources": {"requests": {"cpu": "3"}},
         }));
         assert_eq!(pod_requests(&pod).milli_cpu, 3000);
+    }
+
+    #[test]
+    fn pods_that_ask_for_everything_can_be_summed_and_taken_away() {
+        let pod = spec(serde_json::json!({
+            "containers": [{"name": "a", "resources": {"requests": {"cpu": "8E", "memory": "8Ei", "x.io/a": "8E"}}}],
+        }));
+        let requests = pod_requests(&pod);
+        assert_eq!((requests.milli_cpu, requests.memory, requests.get("x.io/a")), (MOST, MOST, MOST));
+        assert_eq!(pod_requests_nonzero(&pod), (MOST, MOST));
+        let mut sum = Resources { memory: 5, ..Resources::default() };
+        (0..5000).for_each(|_| sum.add(&requests));
+        (0..5000).for_each(|_| sum.subtract(&requests));
+        assert_eq!((sum.memory, sum.milli_cpu), (5, 0));
     }
 
     #[test]

@@ -77,6 +77,9 @@ fn zone(node: &NodeInfo) -> (&str, &str) {
     )
 }
 
+/// Most topologies that are kept.
+const MOST_TOPOLOGIES: usize = 256;
+
 impl Snapshot {
     /// How many nodes there are.
     pub fn len(&self) -> usize {
@@ -125,7 +128,12 @@ impl Snapshot {
             return Arc::clone(known);
         }
         let topology = Arc::new(Topology::new(key, self.slots.len(), self.nodes()));
-        self.topologies.write().insert(Arc::clone(&topology.key), Arc::clone(&topology));
+        let mut topologies = self.topologies.write();
+        // Whoever makes up keys makes others' be found again, and no more.
+        if topologies.len() >= MOST_TOPOLOGIES {
+            topologies.clear();
+        }
+        topologies.insert(Arc::clone(&topology.key), Arc::clone(&topology));
         topology
     }
 

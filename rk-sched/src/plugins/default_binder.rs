@@ -11,8 +11,8 @@ use crate::framework::{Bind, BindContext, Plugin, Status};
 
 /// Binds a pod by its `binding` subresource.
 ///
-/// Where no answer comes, or one that leaves open what was done, the pod is looked at until it is known whether it was bound: its
-/// room on the node is not given to others meanwhile.
+/// Where no answer comes, or one that leaves open what was done, it asks for the same again until there is one: once that is known the first
+/// request can't do anything any more, as a pod is bound but once. Its room on the node is not given to others meanwhile.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DefaultBinder;
 
@@ -33,38 +33,46 @@ impl Bind for DefaultBinder {
             "target": {"kind": "Node", "name": context.node},
         });
         let api = Api::<Pod>::namespaced(context.client.clone(), &pod.namespace);
-        match api.create_subresource(&pod.name, "binding", body).await {
-            Ok(_) => Status::success(),
-            Err(error) if refused(&error) => Status::error(error.to_string()),
-            Err(error) => look(&api, context, &error).await,
+        let mut wait = FIRST_WAIT;
+        let mut open = false;
+        loop {
+            let error = match api.create_subresource(&pod.name, "binding", body.clone()).await {
+                Ok(_) => return Status::success(),
+                Err(error) => error,
+            };
+            // What is refused now may be what was done before.
+            let bound = if open && error.code() == 409 { is_bound(&api, context).await } else { Some(false) };
+            match bound.filter(|_| is_definite(&error)) {
+                Some(true) => return Status::success(),
+                Some(false) => return Status::error(error.to_string()),
+                None => {}
+            }
+            let (pod, namespace) = (&pod.name, &pod.namespace);
+            tracing::warn!(%error, %pod, %namespace, "not known whether the pod was bound");
+            open = true;
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
         }
     }
 }
 
-/// The first wait before the pod is looked at again, and the longest.
-const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// The first wait before a request is made again.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+/// The longest.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Whether the API has said no, and so did nothing.
-fn refused(error: &Error) -> bool {
-    (400..500).contains(&error.code()) && error.code() != 408
+fn is_definite(error: &Error) -> bool {
+    (400..500).contains(&error.code()) && !matches!(error.code(), 408 | 429)
 }
 
-/// Looks whether a pod was bound.
-async fn look(api: &Api<Pod>, context: &BindContext<'_>, unanswered: &Error) -> Status {
-    let (mut wait, longest) = WAITS;
-    loop {
-        tokio::time::sleep(wait).await;
-        let found = match api.get_opt(&context.pod.name).await {
-            Ok(found) => found,
-            Err(error) => {
-                let (pod, namespace) = (&context.pod.name, &context.pod.namespace);
-                tracing::warn!(%error, %unanswered, %pod, %namespace, "not known whether the pod was bound");
-                wait = (wait * 2).min(longest);
-                continue;
-            }
-        };
-        let same = found.filter(|pod| pod.metadata.uid.as_deref() == Some(context.pod.uid.as_ref()));
-        let node = same.as_ref().and_then(|pod| pod.spec.as_ref()?.node_name.as_deref());
-        return if node == Some(context.node) { Status::success() } else { Status::error(unanswered.to_string()) };
+/// Whether the pod is on the node; `None` if there is no answer to that.
+async fn is_bound(api: &Api<Pod>, context: &BindContext<'_>) -> Option<bool> {
+    match api.get_opt(&context.pod.name).await {
+        Ok(found) => {
+            let same = found.filter(|pod| pod.metadata.uid.as_deref() == Some(context.pod.uid.as_ref()));
+            Some(same.and_then(|pod| pod.spec.as_ref()?.node_name.clone()).as_deref() == Some(context.node))
+        }
+        Err(error) => is_definite(&error).then_some(false),
     }
 }

@@ -30,7 +30,7 @@ pub use node_affinity::NodeAffinity;
 pub use node_simple::{NodeName, NodePorts, NodeUnschedulable};
 pub use node_volume_limits::NodeVolumeLimits;
 pub use preemption::DefaultPreemption;
-pub(crate) use preemption::best as best_preemption;
+pub(crate) use preemption::{LEAVING, best as best_preemption};
 pub use queueing::{PrioritySort, SchedulingGates};
 pub use taint_toleration::TaintToleration;
 pub use topology_spread::PodTopologySpread;

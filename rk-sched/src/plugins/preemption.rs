@@ -62,6 +62,9 @@ impl PostFilter for DefaultPreemption {
     }
 }
 
+/// Why a pod makes no others go while some do already.
+pub(crate) const LEAVING: &str = "not eligible due to a terminating pod on the nominated node.";
+
 /// Whether the pod may make others go (`PodEligibleToPreemptOthers`).
 fn eligible(context: &PostFilterContext<'_>) -> Result<(), Status> {
     let pod = context.pod;
@@ -70,12 +73,11 @@ fn eligible(context: &PostFilterContext<'_>) -> Result<(), Status> {
     }
     let promised = context.cluster.nominated.node_of(&pod.uid).map(AsRef::as_ref).or(pod.nominated_node_name());
     let Some(index) = promised.and_then(|name| context.snapshot().find(name)) else { return Ok(()) };
-    let refused = context.diagnosis.tried.get(index);
-    let hopeless = refused.is_some_and(|status| status.code() == Code::UnschedulableAndUnresolvable);
+    let refused = context.diagnosis.tried.get(index).unwrap_or(&context.diagnosis.others);
+    let hopeless = refused.code() == Code::UnschedulableAndUnresolvable;
     let node = context.snapshot().node(index);
-    let leaving = |other: &PodInfo| other.priority < pod.priority && other.terminating();
-    if !hopeless && node.pods.iter().any(|entry| leaving(&entry.pod)) {
-        return Err(Status::unschedulable("not eligible due to a terminating pod on the nominated node."));
+    if !hopeless && node.pods.iter().any(|entry| entry.pod.leaves_for(pod)) {
+        return Err(Status::unschedulable(LEAVING));
     }
     Ok(())
 }
@@ -95,21 +97,21 @@ impl DefaultPreemption {
     /// Tries nodes until enough can be made to fit.
     fn candidates(&self, context: &PostFilterContext<'_>) -> Result<Vec<NodeVictims>, Status> {
         let nodes = context.diagnosis.nodes;
-        let mut worth: Vec<NodeIndex> = context
-            .diagnosis
-            .tried
-            .iter()
-            .filter(|(_, status)| status.code() == Code::Unschedulable)
-            .map(|(node, _)| node)
-            .collect();
+        let (tried, others) = (&context.diagnosis.tried, &context.diagnosis.others);
+        let could = |(_, status): &(NodeIndex, &Status)| status.code() == Code::Unschedulable;
+        let mut worth: Vec<NodeIndex> = tried.iter().filter(could).map(|(node, _)| node).collect();
+        // A PreFilter plugin may have said it of all nodes that were not tried.
+        if others.code() == Code::Unschedulable {
+            worth.extend(context.snapshot().order().iter().filter(|node| tried.get(**node).is_none()));
+        }
         let mut failed = Diagnosis::new(nodes);
         failed.others = Status::unresolvable("Preemption is not helpful for scheduling");
         if !worth.is_empty() {
             let first = context.offset % worth.len();
             worth.rotate_left(first);
         }
-        let wanted =
-            (nodes * self.min_candidate_nodes_percentage / 100).max(self.min_candidate_nodes_absolute).min(nodes);
+        let all = worth.len();
+        let wanted = (all * self.min_candidate_nodes_percentage / 100).max(self.min_candidate_nodes_absolute).min(all);
         let budgets: Vec<&Budget> = context.snapshot().workloads.budgets().collect();
         let filters = context.cluster.filters(context.state);
         let mut found = Vec::new();
@@ -126,6 +128,10 @@ impl DefaultPreemption {
                     }
                 }
                 Err(status) => failed.tried.push(index, status),
+            }
+            if state.failure().is_some() {
+                // What a plugin that failed has left of it is of no use for the next node.
+                state = context.state.clone();
             }
         }
         if found.is_empty() { Err(Status::unschedulable(failed.to_string())) } else { Ok(found) }
@@ -188,6 +194,9 @@ fn victims(
             candidate.violations += usize::from(violates);
             candidate.pods.push(other);
         }
+    }
+    if candidate.pods.is_empty() {
+        return Err(Status::error("expected at least one victim pod on the node"));
     }
     candidate.pods.iter().for_each(|other| trial.add(other));
     candidate.pods.sort_by_key(|other| importance(other));

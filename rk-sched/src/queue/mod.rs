@@ -23,6 +23,7 @@ use self::{flights::Flights, heap::Heap, history::History};
 use crate::{
     framework::{ClusterEvent, Profile, QueueSort},
     model::{PodInfo, Snapshot},
+    time::after,
 };
 
 /// A pod that wants a node, and how it went so far.
@@ -65,6 +66,8 @@ enum Place {
     /// Under the number of its refusal.
     Unschedulable(u64),
     InFlight(u64),
+    /// Tried, and no more in flight: it is being bound.
+    Landed,
 }
 
 struct BackedOff {
@@ -130,8 +133,8 @@ impl Queue {
     fn activate(&mut self, mut queued: QueuedPod, snapshot: &Snapshot, now: Instant) {
         let profile = self.profile(&queued.pod);
         let refused = profile.and_then(|profile| refusing(&profile, &queued.pod, snapshot));
-        queued.since = now;
         if let Some(plugin) = refused {
+            queued.since = now;
             queued.plugins = BTreeSet::from([plugin]);
             queued.history.note(now, What::Gated(plugin));
             self.park(queued);
@@ -151,13 +154,14 @@ impl Queue {
     /// The pod to try next. It is in flight until it is forgotten, put back or refused.
     pub(crate) fn pop(&mut self, snapshot: &Snapshot, now: Instant) -> Option<QueuedPod> {
         self.flush(snapshot, now);
-        let pod = match self.active.pop() {
-            Some(pod) => pod,
-            None => {
-                // Nothing better to do: those in back-off that were merely refused need not wait (KEP-5142).
-                let key = self.backoff.iter().find(|(_, waiting)| !waiting.failed).map(|(key, _)| *key)?;
-                self.backoff.remove(&key)?.pod
+        let pod = loop {
+            if let Some(pod) = self.active.pop() {
+                break pod;
             }
+            // Nothing better to do: those in back-off that were merely refused need not wait (KEP-5142).
+            let key = self.backoff.iter().find(|(_, waiting)| !waiting.failed).map(|(key, _)| *key)?;
+            let waited = self.backoff.remove(&key)?;
+            self.activate(waited.pod, snapshot, now);
         };
         Some(self.take_off(pod, now))
     }
@@ -183,7 +187,7 @@ impl Queue {
     /// Tries again those that have been unschedulable for too long.
     pub(crate) fn flush_unschedulable(&mut self, snapshot: &Snapshot, now: Instant) {
         let long = self.waits.unschedulable;
-        let stale = self.unschedulable.iter().filter(|(_, queued)| queued.since + long <= now);
+        let stale = self.unschedulable.iter().filter(|(_, queued)| after(queued.since, long) <= now);
         let stale: Vec<u64> = stale.map(|(number, _)| *number).collect();
         for number in stale {
             if let Some(mut queued) = self.unschedulable.remove(&number) {
@@ -210,7 +214,7 @@ impl Queue {
 
     /// Out of the unschedulable ones: active, or in back-off if that is not over.
     fn requeue(&mut self, queued: QueuedPod, snapshot: &Snapshot, now: Instant) {
-        let until = queued.since + self.backoff_of(&queued);
+        let until = after(queued.since, self.backoff_of(&queued));
         if until > now { self.back_off(queued, until, false) } else { self.activate(queued, snapshot, now) }
     }
 
@@ -222,12 +226,27 @@ impl Queue {
         }
     }
 
+    /// A pod in flight is being bound from now on, which may take long: events are not kept for it any more.
+    pub(crate) fn landed(&mut self, uid: &Arc<str>) {
+        self.land(uid, false);
+        self.places.insert(Arc::clone(uid), Place::Landed);
+    }
+
+    /// A pod that waits for an event is tried again without one.
+    pub(crate) fn try_again(&mut self, uid: &str, now: Instant) {
+        if let Some(Place::Unschedulable(number)) = self.places.get(uid)
+            && let Some(queued) = self.unschedulable.remove(number)
+        {
+            self.requeue(queued, now);
+        }
+    }
+
     /// A pod in flight failed for no fault of its own: again after its back-off.
     pub(crate) fn failed(&mut self, mut queued: QueuedPod, now: Instant) {
         self.land(&queued.pod.uid, false);
         queued.history.note(now, What::Failed);
         queued.since = now;
-        let until = queued.since + self.backoff_of(&queued);
+        let until = after(queued.since, self.backoff_of(&queued));
         self.back_off(queued, until, true);
     }
 
@@ -236,6 +255,11 @@ impl Queue {
     pub(crate) fn refused(&mut self, mut queued: QueuedPod, snapshot: &Snapshot, now: Instant) {
         queued.since = now;
         queued.history.note(now, What::Refused(queued.plugins.union(&queued.pending).copied().collect()));
+        if matches!(self.places.get(&queued.pod.uid), Some(Place::Landed)) {
+            // What it missed is not known: it is tried again after its back-off.
+            let until = after(queued.since, self.backoff_of(&queued));
+            return self.back_off(queued, until, true);
+        }
         let missed = self.land(&queued.pod.uid, true);
         match missed.iter().find(|event| self.wants(&queued, event)) {
             Some(event) => self.wake(queued, event, snapshot, now),
@@ -250,7 +274,7 @@ impl Queue {
             Some(Place::Active) => drop(self.active.remove(uid)),
             Some(Place::Backoff(key)) => drop(self.backoff.remove(&key)),
             Some(Place::Unschedulable(number)) => drop(self.unschedulable.remove(&number)),
-            Some(Place::InFlight(_)) | None => {}
+            Some(Place::InFlight(_) | Place::Landed) | None => {}
         }
     }
 
@@ -260,7 +284,7 @@ impl Queue {
             Place::Active => self.active.get(uid),
             Place::Backoff(key) => Some(&self.backoff.get(key)?.pod),
             Place::Unschedulable(number) => self.unschedulable.get(number),
-            Place::InFlight(_) => None,
+            Place::InFlight(_) | Place::Landed => None,
         }
     }
 
@@ -270,7 +294,7 @@ impl Queue {
             Some(Place::Active) => self.active.get_mut(&pod.uid),
             Some(Place::Backoff(key)) => self.backoff.get_mut(key).map(|waiting| &mut waiting.pod),
             Some(Place::Unschedulable(number)) => self.unschedulable.get_mut(number),
-            Some(Place::InFlight(_)) | None => None,
+            Some(Place::InFlight(_) | Place::Landed) | None => None,
         };
         if let Some(queued) = queued {
             queued.pod = pod;
@@ -281,7 +305,7 @@ impl Queue {
     pub(crate) fn update(&mut self, pod: Arc<PodInfo>, snapshot: &Snapshot, now: Instant) {
         match self.places.get(&pod.uid) {
             None => self.add(pod, snapshot, now),
-            Some(Place::InFlight(_)) => {}
+            Some(Place::InFlight(_) | Place::Landed) => {}
             Some(Place::Active) => {
                 if let Some(mut queued) = self.active.remove(&pod.uid) {
                     queued.pod = pod;
@@ -364,7 +388,7 @@ impl Queue {
                 Some(Place::Active) => self.active.remove(uid),
                 Some(Place::Backoff(key)) => self.backoff.remove(key).map(|waiting| waiting.pod),
                 Some(Place::Unschedulable(number)) => self.unschedulable.remove(number),
-                Some(Place::InFlight(_)) | None => None,
+                Some(Place::InFlight(_) | Place::Landed) | None => None,
             };
             if let Some(queued) = queued {
                 taken.push(self.take_off(queued, now));

@@ -130,8 +130,10 @@ impl Model {
 
     fn activate(&mut self, number: usize, now: Instant) {
         let Some(pod) = self.find(number) else { return };
-        pod.since = now;
         let at = if pod.gated { At::Unschedulable } else { At::Active };
+        if pod.gated {
+            pod.since = now;
+        }
         self.put(number, at);
     }
 
@@ -154,12 +156,17 @@ impl Model {
             _ => None,
         });
         due.into_iter().for_each(|number| self.activate(number, now));
-        let active = self.sorted(|pod| (pod.at == At::Active).then_some((-pod.priority, pod.since)));
-        let idle = self.sorted(|pod| match pod.at {
-            At::Backoff { until, failed: false } => Some(until),
-            _ => None,
-        });
-        let number = *active.first().or(idle.first())?;
+        let number = loop {
+            let active = self.sorted(|pod| (pod.at == At::Active).then_some((-pod.priority, pod.since)));
+            if let Some(number) = active.first() {
+                break *number;
+            }
+            let idle = self.sorted(|pod| match pod.at {
+                At::Backoff { until, failed: false } => Some(until),
+                _ => None,
+            });
+            self.activate(*idle.first()?, now);
+        };
         self.put(number, At::InFlight { missed: false });
         let pod = self.find(number)?;
         pod.attempts += 1;

@@ -24,7 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use config::{ConfigError, SchedulerConfig};
 
-use self::binding::{Binding, Outcome};
+use self::{
+    binding::{Binding, Outcome},
+    report::NotEvicted,
+};
 use crate::{
     engine::{Decision, Engine, Placement},
     model::PodInfo,
@@ -57,6 +60,7 @@ impl Scheduler {
             client: self.client,
             engine: self.engine,
             outcomes: mpsc::unbounded_channel(),
+            failures: mpsc::unbounded_channel(),
             shutdown: shutdown.clone(),
         };
         tokio::select! {
@@ -74,6 +78,7 @@ struct Running {
     engine: Engine,
     recorders: HashMap<String, EventRecorder>,
     outcomes: (mpsc::UnboundedSender<Outcome>, mpsc::UnboundedReceiver<Outcome>),
+    failures: (mpsc::UnboundedSender<NotEvicted>, mpsc::UnboundedReceiver<NotEvicted>),
     shutdown: CancellationToken,
 }
 
@@ -128,6 +133,7 @@ impl Running {
             tokio::select! {
                 () = timer => {}
                 Some(outcome) = self.outcomes.1.recv() => self.bound(&outcome),
+                Some(failure) = self.failures.1.recv() => self.not_evicted(&failure),
                 Some(change) = changes.nodes.recv() => self.changed(&change),
                 Some(change) = changes.others.recv() => self.changed(&change),
                 Some(change) = changes.pods.recv() => self.changed(&change),
@@ -144,6 +150,9 @@ impl Running {
         }
         while let Ok(outcome) = self.outcomes.1.try_recv() {
             self.bound(&outcome);
+        }
+        while let Ok(failure) = self.failures.1.try_recv() {
+            self.not_evicted(&failure);
         }
     }
 

@@ -5,12 +5,19 @@ use std::sync::Arc;
 use k8s_openapi::api::{core::v1::Pod, resource::v1::ResourceClaim};
 use rk_api::{Api, DeleteOptions, Patch, Preconditions, object_reference};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::Running;
 use crate::{
     engine::{Cause, Eviction, Refusal},
     model::PodInfo,
 };
+
+/// A pod that could not be evicted.
+pub(super) struct NotEvicted {
+    preemptor: Arc<str>,
+    victim: Arc<str>,
+}
 
 impl Running {
     /// A pod was left out because it is being deleted.
@@ -65,6 +72,11 @@ impl Running {
         });
     }
 
+    /// A pod that was to go stays.
+    pub(super) fn not_evicted(&mut self, failure: &NotEvicted) {
+        self.engine.not_evicted(&failure.preemptor, &failure.victim, Instant::now());
+    }
+
     /// Deletes the pods that have to go for another.
     fn evict(&self, pod: &Arc<PodInfo>, eviction: &Eviction) {
         for victim in &eviction.victims {
@@ -73,6 +85,7 @@ impl Running {
             let preemptor = format!("{}: preempting to accommodate a higher priority pod", pod.scheduler_name());
             let about = object_reference(&*victim.pod);
             let recorder = self.recorder(pod);
+            let (failures, wanted_by) = (self.failures.0.clone(), Arc::clone(&pod.uid));
             let api = Api::<Pod>::namespaced(Arc::clone(&self.client), &victim.namespace);
             // Another pod may have the name by now.
             let uid = Some(victim.uid.to_string());
@@ -93,7 +106,9 @@ impl Running {
                     Err(error) if error.is_not_found() => {}
                     // The pod that wanted the room is tried again, and so is the preemption.
                     Err(error) => {
-                        tracing::warn!(%error, pod = %victim.name, namespace = %victim.namespace, "not preempted")
+                        tracing::warn!(%error, pod = %victim.name, namespace = %victim.namespace, "not preempted");
+                        // The scheduler that would hear it may have stopped.
+                        let _ = failures.send(NotEvicted { preemptor: wanted_by, victim: Arc::clone(&victim.uid) });
                     }
                 }
             });
@@ -120,7 +135,8 @@ fn status_patch(pod: &PodInfo, nominated: Option<&Arc<str>>, reason: &str, messa
     }
     let since = condition.filter(|condition| condition.status == "False").and_then(|c| c.last_transition_time.clone());
     let since = since.map_or_else(rk_api::now, |time| time.0);
-    let mut patch = json!({"status": {"conditions": [{
+    // Another pod may have the name by now.
+    let mut patch = json!({"metadata": {"uid": pod.uid.as_ref()}, "status": {"conditions": [{
         "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
         "observedGeneration": pod.pod.metadata.generation,
         "lastTransitionTime": k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(since),

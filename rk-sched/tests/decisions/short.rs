@@ -128,6 +128,11 @@ pub fn pod(short: &Value, default_name: &str) -> Pod {
                 }]);
             }
             "deleting" => metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z".into(),
+            "preempted" => {
+                metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+                let reason = "PreemptionByScheduler";
+                status["conditions"] = json!([{"type": "DisruptionTarget", "status": "True", "reason": reason}]);
+            }
             "on" => spec["nodeName"] = value.clone(),
             "asks" => container["resources"] = json!({"requests": texts(value)}),
             "images" => images = value.as_array().unwrap().clone(),

@@ -29,14 +29,14 @@ pub(super) struct Attachment {
 pub(crate) struct UsedVolume {
     /// The volume.
     pub(crate) id: VolumeId,
-    /// The plugin that a node has to have migrated for the volume to count there.
+    /// The plugin in the tree that it was made for; it counts then where there is a CSINode, as all of them are migrated (KEP-625).
     pub(crate) plugin: Option<&'static InTreePlugin>,
 }
 
 impl UsedVolume {
     /// Whether it counts on a node.
     pub(crate) fn counts_on(&self, csi: Option<&CsiNode>) -> bool {
-        self.plugin.is_none_or(|plugin| csi.is_some_and(|csi| csi.migrates(plugin)))
+        self.plugin.is_none() || csi.is_some()
     }
 }
 

@@ -82,21 +82,50 @@ impl Apis {
 /// Why it failed; the pod is to be scheduled again then.
 pub(super) async fn bind(claims: &PodClaims, context: &BindContext<'_>, patience: Duration) -> Result<(), String> {
     let apis = Apis::new(context.client, &context.pod.namespace);
-    for task in claims.tasks.iter().filter(|task| task.write) {
-        write(task, &apis, context.node, &claims.assumed).await.map_err(|error| error.to_string())?;
-    }
     let done = async {
+        for task in claims.tasks.iter().filter(|task| task.write) {
+            write(task, &apis, context.node, &claims.assumed).await.map_err(|error| error.to_string())?;
+        }
         let mut pause = FIRST_LOOK;
-        while !all_bound(claims, &apis, context).await? {
+        loop {
+            match all_bound(claims, &apis, context).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                // The claims say by now that they are for this node: it is not given away for a server that is away for a moment.
+                Err(Trouble::Unanswered(text)) => {
+                    let (pod, namespace) = (&context.pod.name, &context.pod.namespace);
+                    tracing::warn!(error = text, %pod, %namespace, "not known whether the pod's claims are bound");
+                }
+                Err(Trouble::Failed(text)) => return Err(format!("binding volumes: {text}")),
+            }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_LOOK);
         }
-        Ok(())
     };
     let ended = tokio::time::timeout(patience, done).await;
-    ended
-        .unwrap_or_else(|_| Err("context deadline exceeded".to_owned()))
-        .map_err(|text| format!("binding volumes: {text}"))
+    ended.unwrap_or_else(|_| Err("binding volumes: context deadline exceeded".to_owned()))
+}
+
+/// Why it was not found out whether claims are bound.
+enum Trouble {
+    /// They won't be.
+    Failed(String),
+    /// The API gave no answer, or one that says nothing of the objects.
+    Unanswered(String),
+}
+
+impl From<String> for Trouble {
+    fn from(text: String) -> Self {
+        Self::Failed(text)
+    }
+}
+
+/// What an error of the API tells of what was asked for.
+fn trouble(what: &str, error: &Error) -> Trouble {
+    let text = format!("{what}: {error}");
+    // Timeouts and too many requests are no word on the object.
+    let says = (400..500).contains(&error.code()) && !matches!(error.code(), 408 | 429);
+    if says { Trouble::Failed(text) } else { Trouble::Unanswered(text) }
 }
 
 /// Writes a promise. The version says what was seen when it was made: where the object has changed since, the write fails.
@@ -130,14 +159,14 @@ fn claim_patch(volume: &VolumeInfo, claim: &PersistentVolumeClaim) -> Value {
 }
 
 /// Whether all of the pod's claims are bound (`checkBindings`).
-async fn all_bound(claims: &PodClaims, apis: &Apis, context: &BindContext<'_>) -> Result<bool, String> {
+async fn all_bound(claims: &PodClaims, apis: &Apis, context: &BindContext<'_>) -> Result<bool, Trouble> {
     let name = &context.pod.name;
     match apis.pods.get_opt(name).await {
         Ok(Some(pod)) if pod.metadata.uid.as_deref() == Some(context.pod.uid.as_ref()) => {}
-        Ok(_) => return Err(format!("pod does not exist any more: pod {name:?} not found")),
-        Err(error) => return Err(error.to_string()),
+        Ok(_) => return Err(format!("pod does not exist any more: pod {name:?} not found").into()),
+        Err(error) => return Err(trouble("failed to get the pod", &error)),
     }
-    let failed = |error: Error| format!("failed to get node {:?}: {error}", context.node);
+    let failed = |error: Error| trouble(&format!("failed to get node {:?}", context.node), &error);
     let node = apis.nodes.get(context.node).await.map_err(failed)?;
     for task in claims.tasks.iter() {
         let bound = match &task.volume {
@@ -158,15 +187,15 @@ async fn is_task_bound(
     apis: &Apis,
     node: &Node,
     assumed: &Assumed,
-) -> Result<bool, String> {
-    let failed = |error: Error| format!("failed to check binding: {error}");
+) -> Result<bool, Trouble> {
+    let failed = |error: Error| trouble("failed to check binding", &error);
     let pending = assumed.is_pending(&volume.name, &task.key);
     let volume = VolumeInfo::new(apis.volumes.get(&volume.name).await.map_err(failed)?);
     let claim = apis.claims.get(task.name()).await.map_err(failed)?;
     check_affinity(&volume, task, node)?;
     if !is_written(&volume, &task.claim) {
         // Another pod that shares the claim is about to write it.
-        return if pending { Ok(false) } else { Err(format!("ClaimRef got reset for pv {:?}", volume.name)) };
+        return if pending { Ok(false) } else { Err(format!("ClaimRef got reset for pv {:?}", volume.name).into()) };
     }
     Ok(is_bound(&claim))
 }
@@ -178,22 +207,22 @@ async fn is_provided(
     node: &Node,
     node_name: &str,
     assumed: &Assumed,
-) -> Result<bool, String> {
+) -> Result<bool, Trouble> {
     let name = task.name();
     let pending = assumed.is_node_pending(&task.key);
-    let failed = |error: Error| format!("failed to check provisioning pvc: {error}");
+    let failed = |error: Error| trouble("failed to check provisioning pvc", &error);
     let claim = apis.claims.get(name).await.map_err(failed)?;
     match selected_node(&claim) {
         Some(selected) if selected == node_name => {}
         _ if pending => return Ok(false),
         None if claim.metadata.annotations.is_none() => {
-            return Err(format!("selectedNode annotation reset for PVC {name:?}"));
+            return Err(format!("selectedNode annotation reset for PVC {name:?}").into());
         }
         // A provisioner that can't provide takes the annotation away: another node is to be found.
-        _ => return Err(format!("provisioning failed for PVC {name:?}")),
+        _ => return Err(format!("provisioning failed for PVC {name:?}").into()),
     }
     if let Some(volume) = volume_of(&claim) {
-        let failed = |error: Error| format!("failed to get pv {volume:?}: {error}");
+        let failed = |error: Error| trouble(&format!("failed to get pv {volume:?}"), &error);
         match apis.volumes.get_opt(volume).await.map_err(failed)? {
             Some(volume) => check_affinity(&VolumeInfo::new(volume), task, node)?,
             None => return Ok(false),

@@ -1,0 +1,180 @@
+//! The engine where pods go, plugins say no, and evictions fail.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use rk_sched::{
+    Profile, Registration, SchedulerConfig,
+    engine::{Decision, Engine},
+    framework::{CycleState, Filter, Permit, PermitAnswer, Plugin, Reserve, Status},
+    model::{NodeInfo, PodInfo},
+};
+use serde_json::json;
+use tokio::time::Instant;
+
+fn node(name: &str, cpu: &str) -> Arc<Node> {
+    let node =
+        json!({"metadata": {"name": name}, "status": {"allocatable": {"cpu": cpu, "memory": "8Gi", "pods": "9"}}});
+    Arc::new(serde_json::from_value(node).unwrap())
+}
+
+fn pod(name: &str, cpu: &str, priority: i32) -> Arc<Pod> {
+    let pod = json!({
+        "metadata": {"name": name, "namespace": "default", "uid": name},
+        "spec": {"priority": priority, "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]},
+    });
+    Arc::new(serde_json::from_value(pod).unwrap())
+}
+
+fn on(pod: &Arc<Pod>, node: &str) -> Arc<Pod> {
+    let mut pod = Pod::clone(pod);
+    pod.spec.as_mut().unwrap().node_name = Some(node.to_owned());
+    Arc::new(pod)
+}
+
+fn engine(profile: Profile, now: Instant) -> Engine {
+    Engine::new(&SchedulerConfig { profiles: vec![profile], seed: Some(1), ..SchedulerConfig::default() }, now).unwrap()
+}
+
+/// Gives a thing to one pod at a time.
+#[derive(Clone, Default)]
+struct Holder(Arc<AtomicBool>);
+
+impl Plugin for Holder {
+    fn name(&self) -> &'static str {
+        "Holder"
+    }
+}
+
+impl Filter for Holder {
+    fn filter(&self, _: &CycleState, _: &PodInfo, _: &NodeInfo) -> Status {
+        if self.0.load(Ordering::SeqCst) { Status::unschedulable("taken") } else { Status::success() }
+    }
+}
+
+impl Reserve for Holder {
+    fn reserve(&self, _: &mut CycleState, _: &PodInfo, _: &str) -> Status {
+        self.0.store(true, Ordering::SeqCst);
+        Status::success()
+    }
+
+    fn unreserve(&self, _: &CycleState, _: &PodInfo, _: &str) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn what_a_deleted_pod_held_is_offered_once_it_is_free() {
+    let mut now = Instant::now();
+    let holder = Registration::new(Holder::default()).filter().reserve();
+    let mut engine = engine(Profile::kubernetes("default-scheduler").with(holder), now);
+    engine.set_node(node("n", "8"), now);
+    engine.set_pod(pod("a", "1", 0), now);
+    let Some(Decision::Place(placement)) = engine.next(now) else { panic!("the node would do") };
+    engine.set_pod(pod("b", "1", 0), now);
+    assert!(matches!(engine.next(now), Some(Decision::Refused(_))), "a holds it");
+    engine.remove_pod("a", now);
+    now += Duration::from_secs(2);
+    assert!(matches!(engine.next(now), Some(Decision::Refused(_))), "it still does: its binding has not ended");
+    placement.unreserve();
+    engine.bound("a", Status::unschedulable("the pod was deleted"), now);
+    now += Duration::from_secs(5);
+    let Some(Decision::Place(placement)) = engine.next(now) else { panic!("nobody holds it") };
+    assert_eq!(&*placement.pod.name, "b");
+}
+
+/// Denies all, and counts them.
+#[derive(Clone, Default)]
+struct Denies(Arc<AtomicU32>);
+
+impl Plugin for Denies {
+    fn name(&self) -> &'static str {
+        "Denies"
+    }
+}
+
+impl Permit for Denies {
+    fn permit(&self, _: &CycleState, _: &PodInfo, _: &str) -> PermitAnswer {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        PermitAnswer::Deny(Status::unschedulable("no"))
+    }
+}
+
+#[test]
+fn pods_that_are_denied_do_not_wake_each_other() {
+    let now = Instant::now();
+    let denies = Denies::default();
+    let profile = Profile::kubernetes("default-scheduler").with(Registration::new(denies.clone()).permit());
+    let mut engine = engine(profile, now);
+    engine.set_node(node("n", "8"), now);
+    engine.set_pod(pod("a", "1", 0), now);
+    engine.set_pod(pod("b", "1", 0), now);
+    for _ in 0..10 {
+        engine.next(now);
+    }
+    assert_eq!(denies.0.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn a_preemptor_waits_for_its_victims_and_looks_for_others_where_they_can_not_go() {
+    let mut now = Instant::now();
+    let mut engine = engine(Profile::kubernetes("default-scheduler"), now);
+    let low = pod("low", "4", 0);
+    for name in ["one", "two"] {
+        engine.set_node(node(name, "4"), now);
+    }
+    engine.set_pod(on(&low, "one"), now);
+    engine.set_pod(on(&pod("other", "4", 1), "two"), now);
+    engine.set_pod(pod("high", "4", 9), now);
+    let Some(Decision::Refused(refusal)) = engine.next(now) else { panic!("all is full") };
+    let eviction = refusal.eviction.expect("somebody can go");
+    assert_eq!((&*eviction.node, eviction.victims.len()), ("one", 1));
+
+    // Another pod's end wakes it while its victim has not begun to go.
+    engine.set_pod(on(&pod("gone", "0", 0), "two"), now);
+    engine.remove_pod("gone", now);
+    now += Duration::from_secs(2);
+    let Some(Decision::Refused(refusal)) = engine.next(now) else { panic!("all is still full") };
+    assert!(refusal.eviction.is_none(), "nobody else has to go");
+    assert_eq!(refusal.nominated.as_deref(), Some("one"));
+
+    engine.not_evicted("high", "low", now);
+    now += Duration::from_secs(10);
+    let Some(Decision::Refused(refusal)) = engine.next(now) else { panic!("it is tried again") };
+    assert!(refusal.eviction.is_some());
+    engine.remove_pod("low", now);
+    now += Duration::from_secs(10);
+    let Some(Decision::Place(placement)) = engine.next(now) else { panic!("there is room") };
+    assert_eq!(&*placement.node, "one");
+}
+
+#[test]
+fn a_promise_goes_with_the_word_of_the_api() {
+    let now = Instant::now();
+    let mut engine = engine(Profile::kubernetes("default-scheduler"), now);
+    engine.set_node(node("n", "4"), now);
+    let promised = |node: Option<&str>| {
+        let mut pod = Pod::clone(&pod("promised", "8", 5));
+        pod.status = node.map(|node| serde_json::from_value(json!({"nominatedNodeName": node})).unwrap());
+        Arc::new(pod)
+    };
+    let fits = |engine: &mut Engine, name: &str| {
+        engine.set_pod(pod(name, "1", 0), now);
+        let fits = matches!(engine.next(now), Some(Decision::Place(_)));
+        engine.remove_pod(name, now);
+        fits
+    };
+    engine.set_pod(promised(None), now);
+    assert!(matches!(engine.next(now), Some(Decision::Refused(_))), "it asks for too much");
+    assert!(fits(&mut engine, "a"));
+    engine.set_pod(promised(Some("n")), now);
+    assert!(!fits(&mut engine, "b"), "the room is promised");
+    engine.set_pod(promised(None), now);
+    assert!(fits(&mut engine, "c"), "it is no more");
+}
