@@ -317,7 +317,7 @@ impl Engine {
     pub fn not_evicted(&mut self, preemptor: &str, victim: &str, now: Instant) {
         if let Some(evicting) = self.evicting.get_mut(preemptor) {
             evicting.victims.remove(victim);
-            self.queue.try_again(preemptor, now);
+            self.queue.try_again(preemptor, &self.snapshot, now);
         }
     }
 

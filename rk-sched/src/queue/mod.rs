@@ -233,11 +233,11 @@ impl Queue {
     }
 
     /// A pod that waits for an event is tried again without one.
-    pub(crate) fn try_again(&mut self, uid: &str, now: Instant) {
+    pub(crate) fn try_again(&mut self, uid: &str, snapshot: &Snapshot, now: Instant) {
         if let Some(Place::Unschedulable(number)) = self.places.get(uid)
             && let Some(queued) = self.unschedulable.remove(number)
         {
-            self.requeue(queued, now);
+            self.requeue(queued, snapshot, now);
         }
     }
 
