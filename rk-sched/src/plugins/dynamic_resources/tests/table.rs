@@ -45,11 +45,14 @@ fn allocate(devices: Value, claim: Value) -> Result<Vec<String>, String> {
 
 const NONE: &str = "cannot allocate all claims";
 
+/// The devices by request, or why there are none.
+type Expected = Result<&'static [&'static str], &'static str>;
+
 #[test]
 fn requests_get_the_first_devices_that_satisfy_all() {
     let nic = json!({"selectors": [{"cel": {"expression": format!("device.attributes['{DRIVER}'].type == 'nic'")}}]});
     let numa = json!([{"matchAttribute": "example.com/numa"}]);
-    let cases: Vec<(&str, Value, Result<&[&str], &str>)> = vec![
+    let cases: Vec<(&str, Value, Expected)> = vec![
         ("a class selects", json!({"requests": [exactly("r", "gpu", json!({}))]}), Ok(&["r=gpu-0"])),
         ("a request's selector narrows", json!({"requests": [exactly("r", "any", nic.clone())]}), Ok(&["r=nic-0"])),
         ("class and request must both select", json!({"requests": [exactly("r", "gpu", nic.clone())]}), Err(NONE)),
