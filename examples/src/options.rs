@@ -56,6 +56,11 @@ pub struct Options {
     #[arg(long, default_value = "process")]
     pub runtime: Runtime,
 
+    /// Configures the scheduler with this KubeSchedulerConfiguration (kubescheduler.config.k8s.io/v1), which kube-scheduler's --config takes.
+    /// Its leaderElection and clientConnection are the cluster's own business.
+    #[arg(long, value_name = "FILE")]
+    pub scheduler_config: Option<PathBuf>,
+
     /// Writes the admin's kubeconfig here, besides DIR/kubeconfig.
     #[arg(long, value_name = "FILE")]
     pub write_kubeconfig: Option<PathBuf>,

@@ -24,11 +24,10 @@ use rk_proxy::{
     ingress::{IngressConfig, IngressController},
     userspace::{Userspace, UserspaceConfig},
 };
-use rk_sched::{Scheduler, SchedulerConfig};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Addresses, ClusterError, nodes, servers::Servers};
+use super::{Addresses, ClusterError, nodes, scheduling, servers::Servers};
 use crate::options::Options;
 
 /// How long a node may be silent during the demo, which shows a node's death and would not wait a minute for it.
@@ -58,12 +57,13 @@ impl Components {
         let mut running = Vec::new();
         let authority = Authority::new(servers.pki.ca(), servers.pki.ca_key());
         let authority = authority.map_err(|e| ClusterError::part("certificate authority", &e))?;
+        let scheduling = scheduling::config(options.scheduler_config.as_deref())?;
         for (name, server) in servers.iter() {
             let elect = servers.are_several().then_some(name);
             let controllers =
                 controllers(options, server, elect, (&servers.pki, authority.clone()), addresses, shutdown.clone());
             running.push(("controllers", controllers));
-            running.push(("scheduler", scheduler(server, elect, shutdown.clone())?));
+            running.push(("scheduler", scheduling::start(server, &scheduling, elect, shutdown.clone())?));
         }
 
         let node_addresses = (0..nodes::count(options)).map(|i| IpAddr::V4(addresses.node(i)));
@@ -122,7 +122,7 @@ impl Components {
     }
 }
 
-fn client(server: &Server, name: &str, group: &str) -> Arc<dyn Client> {
+pub(super) fn client(server: &Server, name: &str, group: &str) -> Arc<dyn Client> {
     server.client(UserInfo::new(name, [group, "system:authenticated"]))
 }
 
@@ -154,32 +154,11 @@ fn controllers(
     tokio::spawn(lead(elector, "kube-controller-manager", elect.map(str::to_owned), shutdown, work))
 }
 
-fn scheduler(
-    server: &Server,
-    elect: Option<&str>,
-    shutdown: CancellationToken,
-) -> Result<JoinHandle<()>, ClusterError> {
-    let client = client(server, "system:kube-scheduler", "");
-    let new = |client: &Arc<dyn Client>| Scheduler::new(Arc::clone(client), SchedulerConfig::default());
-    new(&client).map_err(|e| ClusterError::part("scheduler", &e))?;
-    let elector = Arc::clone(&client);
-    let work = move |stop: CancellationToken| {
-        let scheduler = new(&client);
-        async move {
-            match scheduler {
-                Ok(scheduler) => scheduler.run(stop).await,
-                Err(error) => tracing::error!(%error, "the scheduler can't start"),
-            }
-        }
-    };
-    Ok(tokio::spawn(lead(elector, "kube-scheduler", elect.map(str::to_owned), shutdown, work)))
-}
-
 /// Does `work` until `shutdown`: at once, or, as one of several, whenever the Lease is this one's.
 ///
 /// The identity is the server's name. Nobody else has it, for the server's data folder belongs to one process, and a server that was
 /// killed and comes back need not wait for its own Lease to end.
-async fn lead<F: Future<Output = ()>>(
+pub(super) async fn lead<F: Future<Output = ()>>(
     client: Arc<dyn Client>,
     lease: &str,
     identity: Option<String>,

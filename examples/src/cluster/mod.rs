@@ -15,6 +15,7 @@ mod front;
 mod join;
 mod manifests;
 mod nodes;
+mod scheduling;
 mod servers;
 mod store;
 
