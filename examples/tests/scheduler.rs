@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use k8s_openapi::api::{
     coordination::v1::Lease,
-    core::v1::{Node, Pod},
+    core::v1::{Node, Pod, ServiceAccount},
 };
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use rk_api::{
@@ -56,6 +56,9 @@ impl Cluster {
         let stop = CancellationToken::new();
         tokio::spawn(serve(listener, server.service(), Some(tls), stop.clone()));
         let admin = client(&write_kubeconfig(&directory, &pki, &url, "admin", &Wanted::admin())).await;
+        // What the controllers of a cluster would make.
+        let accounts = Api::<ServiceAccount>::namespaced(Arc::clone(&admin), "default");
+        accounts.create(&object(json!({"metadata": {"name": "default"}}))).await.unwrap();
         Self { directory, pki, url, admin, _stop: stop.drop_guard() }
     }
 
@@ -86,6 +89,8 @@ impl Cluster {
         let nodes = Api::<Node>::all(Arc::clone(&self.admin));
         nodes.create(&object(json!({"metadata": {"name": name}}))).await.unwrap();
         nodes.patch_status(name, rk_api::Patch::merge(json!({"status": status}))).await.unwrap();
+        // New nodes are tainted until they say that they are ready.
+        nodes.patch(name, rk_api::Patch::merge(json!({"spec": {"taints": null}}))).await.unwrap();
     }
 
     async fn pod(&self, name: &str, scheduler: &str) {
@@ -159,7 +164,12 @@ async fn compete(configuration: KubeSchedulerConfiguration, config: SchedulerCon
 }
 
 /// Holds pods back for ever before they are bound, while it is told to.
-struct Stuck(Arc<AtomicBool>);
+#[derive(Clone, Default)]
+struct Stuck {
+    on: Arc<AtomicBool>,
+    /// Whether it holds one.
+    holds: Arc<AtomicBool>,
+}
 
 impl Plugin for Stuck {
     fn name(&self) -> &'static str {
@@ -170,7 +180,8 @@ impl Plugin for Stuck {
 #[async_trait]
 impl PreBind for Stuck {
     async fn pre_bind(&self, _: &BindContext<'_>) -> Status {
-        if self.0.load(Ordering::SeqCst) {
+        if self.on.load(Ordering::SeqCst) {
+            self.holds.store(true, Ordering::SeqCst);
             std::future::pending::<()>().await;
         }
         Status::success()
@@ -184,30 +195,28 @@ async fn another_takes_over_from_a_leader_that_is_lost_mid_bind() {
         "leaderElection:\n  leaseDuration: 3s\n  renewDeadline: 2s\n  retryPeriod: 500ms\n\
          profiles:\n- plugins:\n    preBind:\n      enabled:\n      - name: Stuck\n",
     );
-    let stuck = Arc::new(AtomicBool::new(false));
-    let (first, second) = (Arc::clone(&stuck), Arc::new(AtomicBool::new(false)));
-    let settings = |flag: Arc<AtomicBool>| {
-        let registry =
-            Registry::kubernetes().with("Stuck", move |_| Ok(Registration::new(Stuck(Arc::clone(&flag))).pre_bind()));
+    let stuck = Stuck::default();
+    let settings = |stuck: Stuck| {
+        let registry = Registry::kubernetes().with("Stuck", move |_| Ok(Registration::new(stuck.clone()).pre_bind()));
         SchedulerConfig::from_json(&value, &registry).unwrap()
     };
-    let leader = compete(configuration.clone(), settings(first), "first").await;
+    let leader = compete(configuration.clone(), settings(stuck.clone()), "first").await;
     let leases = Api::<Lease>::namespaced(Arc::clone(&cluster.admin), "kube-system");
     let holder = async || {
         let lease = leases.get_opt("kube-scheduler").await.unwrap();
         lease.and_then(|lease| lease.spec.as_ref()?.holder_identity.clone())
     };
     until("the first leads", async || holder().await.as_deref() == Some("first")).await;
-    let other = compete(configuration, settings(second), "second").await;
+    let other = compete(configuration, settings(Stuck::default()), "second").await;
 
     // Each node has room for one pod.
     cluster.node("n1", "1").await;
     cluster.node("n2", "1").await;
     cluster.pod("before", "default-scheduler").await;
     let taken = cluster.bound("before").await;
-    stuck.store(true, Ordering::SeqCst);
+    stuck.on.store(true, Ordering::SeqCst);
     cluster.pod("between", "default-scheduler").await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    until("the binding is under way", async || stuck.holds.load(Ordering::SeqCst)).await;
     assert_eq!(cluster.node_of("between").await, None);
     // It is lost without a word: its Lease stays as it is.
     leader.abort();
@@ -256,6 +265,7 @@ async fn a_second_scheduler_serves_its_name_beside_the_first() {
     assert_eq!(cluster.bound("packed-3").await, "big");
     // Nobody's pods wait.
     cluster.pod("nobodys", "nobody").await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    cluster.pod("later", "default-scheduler").await;
+    cluster.bound("later").await;
     assert_eq!(cluster.node_of("nobodys").await, None);
 }
