@@ -100,7 +100,7 @@ impl Engine {
 
     /// Finds a node for one of the gang's pods, and assumes it there.
     fn try_member(&mut self, queued: QueuedPod, profile: &Arc<Profile>) -> Tried {
-        let percent = profile.percentage_of_nodes_to_score.unwrap_or(self.percentage_of_nodes_to_score);
+        let percent = self.percent(profile);
         let cluster = Cluster { profile, snapshot: &self.snapshot, nominated: &self.nominated };
         match cluster.schedule(&queued.pod, percent, &mut self.start, &mut self.random) {
             Ok(chosen) => {
