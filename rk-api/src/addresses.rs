@@ -1,6 +1,76 @@
-//! What IP addresses are for, in the words of Go's package `net`.
+//! What IP addresses are for, in the words of Go's package `net`, and networks of them.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    str::FromStr,
+};
+
+/// A network of IP addresses, such as `10.96.0.0/12`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Network {
+    /// Its first address, if nothing beyond the prefix is set.
+    pub address: IpAddr,
+    /// The bits of its prefix.
+    pub bits: u8,
+}
+
+impl Network {
+    /// Whether an address is in the network.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        is_within(ip, (self.address, self.bits))
+    }
+
+    /// Whether all addresses of another network are in this one.
+    pub fn covers(&self, other: &Self) -> bool {
+        self.bits <= other.bits && self.contains(other.address)
+    }
+
+    /// Whether a Service may have an address: it is in the network, and neither the network's own nor, with IPv4, the one for all of its
+    /// machines (KEP-1880).
+    pub fn is_assignable(&self, ip: IpAddr) -> bool {
+        let last = self.size().checked_sub(1).and_then(|last| self.nth(last));
+        self.contains(ip) && ip != self.address && !(ip.is_ipv4() && Some(ip) == last)
+    }
+
+    /// How many addresses it has; of all of IPv6 one is left out.
+    pub fn size(&self) -> u128 {
+        let width: u8 = if self.address.is_ipv4() { 32 } else { 128 };
+        1_u128.checked_shl(u32::from(width.saturating_sub(self.bits))).unwrap_or(u128::MAX)
+    }
+
+    /// The address of this number, of which the network's own is 0; `None` beyond the last address of the family.
+    pub fn nth(&self, number: u128) -> Option<IpAddr> {
+        Some(match self.address {
+            IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits().checked_add(u32::try_from(number).ok()?)?).into(),
+            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits().checked_add(number)?).into(),
+        })
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
+impl FromStr for Network {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
+        let network = || {
+            let (address, bits) = text.split_once('/')?;
+            let (address, bits) = (address.parse::<IpAddr>().ok()?, bits.parse().ok()?);
+            (bits <= if address.is_ipv4() { 32 } else { 128 }).then_some(Self { address, bits })
+        };
+        network().ok_or_else(|| NetworkError(text.to_owned()))
+    }
+}
+
+/// A text is no network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no network such as 10.96.0.0/12")]
+pub struct NetworkError(String);
 
 /// Whether an address is one of a link, which no router passes on.
 pub(crate) fn is_link_local(ip: IpAddr) -> bool {
@@ -52,6 +122,31 @@ mod tests {
         ] {
             assert!(!is_global_unicast(text.parse().unwrap()), "{text}");
         }
+    }
+
+    #[test]
+    fn services_may_have_all_but_the_outer_addresses_of_a_network() {
+        for (network, ip, may) in [
+            ("10.0.0.0/28", "10.0.0.0", false),
+            ("10.0.0.0/28", "10.0.0.1", true),
+            ("10.0.0.0/28", "10.0.0.14", true),
+            ("10.0.0.0/28", "10.0.0.15", false),
+            ("10.0.0.0/28", "10.0.0.16", false),
+            ("fd00::/124", "fd00::", false),
+            ("fd00::/124", "fd00::f", true),
+            ("0.0.0.0/0", "255.255.255.255", false),
+            ("::/0", "ffff::1", true),
+        ] {
+            assert_eq!(network.parse::<Network>().unwrap().is_assignable(ip.parse().unwrap()), may, "{ip} {network}");
+        }
+        for text in ["10.0.0.0", "10.0.0.0/33", "10.0.0/8", "::/129", "/8", ""] {
+            assert!(text.parse::<Network>().is_err(), "{text}");
+        }
+        let network = |text: &str| text.parse::<Network>().unwrap();
+        assert!(network("10.0.0.0/8").covers(&network("10.1.0.0/16")));
+        assert!(network("10.0.0.0/8").covers(&network("10.0.0.0/8")));
+        assert!(!network("10.1.0.0/16").covers(&network("10.0.0.0/8")));
+        assert_eq!(network("10.1.0.0/16").to_string(), "10.1.0.0/16");
     }
 
     #[test]

@@ -39,7 +39,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-#[cfg(feature = "cel")]
+#[cfg_attr(not(feature = "cel"), allow(dead_code))]
 mod addresses;
 #[cfg(feature = "cel")]
 #[cfg_attr(not(feature = "server"), allow(dead_code))]
@@ -64,6 +64,7 @@ pub mod server;
 pub mod testing;
 mod tree;
 
+pub use addresses::{Network, NetworkError};
 pub use client::*;
 pub use clock::{Clock, now};
 pub use error::{Error, StatusExt, status};

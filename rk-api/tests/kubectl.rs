@@ -176,3 +176,35 @@ async fn custom_resources_have_schemas() {
         "crontab.stable.example.com/a patched"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cluster_ips_are_objects() {
+    let Some(cluster) = Cluster::start().await else { return };
+    cluster.ok("create service clusterip s --tcp=80:8080", "").await;
+    let ip = cluster.ok("get svc s -o jsonpath={.spec.clusterIP}", "").await;
+    let table = cluster.ok("get ipaddresses", "").await;
+    assert!(table.starts_with("NAME") && table.contains("PARENTREF") && table.contains(&ip), "{table}");
+    assert!(table.contains("services/default/s"), "{table}");
+
+    let wanted = |name: &str, ip: &str| {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{clusterIP: {ip}, ports: [{{port: 80}}]}}"
+        )
+    };
+    let (made, refused) = cluster.run("create -f -", &wanted("far", "192.168.77.3")).await;
+    assert!(!made && refused.contains("the provided network does not match the current range"), "{refused}");
+    let range =
+        "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: more}\nspec: {cidrs: [192.168.77.0/28]}";
+    cluster.ok("create -f -", range).await;
+    assert!(cluster.ok("get servicecidrs", "").await.contains("192.168.77.0/28"));
+    cluster.ok("create -f -", &wanted("far", "192.168.77.3")).await;
+    let (made, refused) = cluster.run("create -f -", &wanted("twice", "192.168.77.3")).await;
+    assert!(!made && refused.contains("provided IP is already allocated"), "{refused}");
+    let parent = "get ipaddress 192.168.77.3 -o jsonpath={.spec.parentRef.name}";
+    assert_eq!(cluster.ok(parent, "").await, "far");
+    let moved = range.replace("192.168.77.0", "192.168.78.0");
+    let (changed, refused) = cluster.run("apply -f -", &moved).await;
+    assert!(!changed && refused.contains("field is immutable"), "{refused}");
+    cluster.ok("delete svc s far", "").await;
+    assert!(cluster.ok("get ipaddresses", "").await.contains("No resources found"));
+}

@@ -14,7 +14,7 @@ use crate::{
         account_token, bootstrap_token, cluster_role, cron_job, daemon_set, deployment, disruption, endpoints, garbage,
         job, namespace, node,
         node::{NodeCidrs, NodeLifecycleConfig},
-        protection, replicaset, resource_quota, service_account, stateful_set,
+        protection, replicaset, resource_quota, service_account, service_cidr, stateful_set,
     },
     resources,
 };
@@ -126,6 +126,7 @@ const TABLE: &[(&str, Run)] = &[
     }),
     ("serviceaccount-controller", |i, _, s| async move { service_account::run(&i, s).await }.boxed()),
     ("serviceaccount-token-controller", |i, c, s| async move { account_token::run(&i, c.root_ca, s).await }.boxed()),
+    ("service-cidr-controller", |i, _, s| async move { service_cidr::run(&i, s).await }.boxed()),
     ("statefulset-controller", |i, _, s| async move { stateful_set::run(&i, s).await }.boxed()),
     ("token-cleaner-controller", |i, _, s| async move { bootstrap_token::run(&i, s).await }.boxed()),
     ("taint-eviction-controller", |i, _, s| async move { node::run_taint_eviction(&i, s).await }.boxed()),

@@ -229,6 +229,7 @@ impl ServerBuilder {
         if let Some(aggregator) = aggregator {
             core.serve_aggregated(&aggregator, tasks.clone());
         }
+        core.keep_addresses(tasks.clone());
         core.serve_definitions(tasks);
         Ok(Server { core })
     }

@@ -4,6 +4,7 @@
 //! ([`FlowControl`]), authorize ([`Authorizer`]), decode, mutating admission ([`Admit::mutate`]), default, validate,
 //! validating admission ([`Admit::validate`]), store, encode.
 
+mod address_repair;
 mod admission;
 #[cfg(feature = "serve")]
 mod aggregation;

@@ -140,9 +140,15 @@ pub trait Strategy: Send + Sync + 'static {
         Ok(())
     }
 
-    /// What this object holds and no other object of the store may hold: `ips/10.96.0.10`, say. It is written with the object in
+    /// What this object holds and no other object of the store may hold: `ports/30080`, say. It is written with the object in
     /// one step, so that no two servers give the same to two objects.
     fn claims(&self, _object: &Value) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Objects that come and go with this one, in one step, each in the version that is stored: the IPAddresses of a Service. Where one
+    /// of that name is there already, the write is tried anew, beginning with [`allocate`](Self::allocate).
+    fn companions(&self, _object: &Value) -> Vec<(Resource, Value)> {
         Vec::new()
     }
 

@@ -17,6 +17,7 @@ pub mod protection;
 pub mod replicaset;
 pub mod resource_quota;
 pub mod service_account;
+pub mod service_cidr;
 pub(crate) use deployment::template_hash;
 pub mod daemon_set;
 pub mod stateful_set;

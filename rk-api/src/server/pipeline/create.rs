@@ -7,7 +7,7 @@ use crate::{
     Error, Status, WriteOptions,
     server::{
         Operation, WriteContext,
-        storage::{Claims, Write, encode, store_error},
+        storage::{Write, encode, store_error},
     },
     status,
 };
@@ -122,7 +122,7 @@ impl Core {
                 return Ok(Outcome::created(crate::Object::from_value(&object)?.into()));
             }
             let json = encode(&*call.served.stored(&object).await?);
-            let claims = Claims::change(Vec::new(), row.strategy.claims(&object)).with(reserved.changes());
+            let claims = self.claims(call, None, Some(&object)).await?.with(reserved.changes());
             let written = match self.lease_for(call).await {
                 Ok(lease) => self.cache.put(collection, &item, json, 0, lease, claims).await,
                 Err(error) => Err(error),

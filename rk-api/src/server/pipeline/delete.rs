@@ -117,7 +117,7 @@ impl Core {
         }
         let collection = &call.served.collection;
         if is_done(&object) {
-            let claims = Claims::change(strategy.claims(&object), Vec::new());
+            let claims = self.claims(call, Some(&object), None).await?;
             return match self.cache.remove(collection, &call.item(), stored.json(), stored.revision(), claims).await? {
                 Write::Done(last) => {
                     strategy.release(&object);

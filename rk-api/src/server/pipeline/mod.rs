@@ -8,6 +8,7 @@
 mod admit;
 mod authorize;
 mod collection;
+mod companions;
 mod create;
 mod delete;
 mod keep;

@@ -15,7 +15,7 @@ use crate::{
         catalog::ScalePaths,
         patch,
         schema::Schema,
-        storage::{Claims, Write, encode, is_same},
+        storage::{Write, encode, is_same},
     },
     status,
 };
@@ -187,8 +187,7 @@ impl Core {
             self.cache.sync().await?;
             return if call.served.collection.last() > shown { Ok(Try::Again) } else { Err(refused.into()) };
         }
-        let held = row.strategy.claims(&old);
-        let outcome = self.write(call, new, (held, reserved), stored, options.dry_run).await?;
+        let outcome = self.write(call, new, (&old, reserved), stored, options.dry_run).await?;
         match outcome {
             Some(object) if call.subresource == "scale" => match &call.served.scale {
                 Some(paths) => {
@@ -229,13 +228,12 @@ impl Core {
         call.served.collection.get(&call.item()).is_none_or(|item| item.object.revision() != seen.revision())
     }
 
-    /// Stores the new version; `None` if somebody was faster. `held` is what the object claims so far, and beside it is what is to be written
-    /// with it. Nothing is written where nothing changed, and the object goes if this took the last finalizer from what is being deleted.
+    /// Stores the new version; `None` if somebody was faster. Beside the old one is what is to be written with the new. Nothing is written where nothing changed, and the object goes if this took the last finalizer from what is being deleted.
     async fn write(
         &self,
         call: &Call,
         new: Value,
-        (held, reserved): (Vec<String>, Reservation),
+        (old, reserved): (&Value, Reservation),
         stored: &Arc<Object>,
         dry_run: bool,
     ) -> Result<Option<Arc<Object>>, Error> {
@@ -247,7 +245,7 @@ impl Core {
         let collection = &call.served.collection;
         let gone = super::delete::is_done(&new);
         let written = if gone {
-            let claims = Claims::change(held, Vec::new());
+            let claims = self.claims(call, Some(old), None).await?;
             self.cache.remove(collection, &call.item(), &json, stored.revision(), claims).await
         } else if is_same(&json, stored) && !self.cache.is_stale(collection, &call.item()) {
             // Nothing changes, if this still is what is stored: another server may have changed it just now.
@@ -256,7 +254,7 @@ impl Core {
             return if same { Ok(Some(call.served.read(stored).await?)) } else { Ok(None) };
         } else {
             let lease = self.lease_for(call).await?;
-            let claims = Claims::change(held, strategy.claims(&new)).with(reserved.changes());
+            let claims = self.claims(call, Some(old), Some(&new)).await?.with(reserved.changes());
             self.cache.put(collection, &call.item(), json, stored.revision(), lease, claims).await
         };
         if gone || !matches!(written, Ok(Write::Done(_))) {

@@ -27,6 +27,8 @@ pub(crate) struct Claims {
     taken: Vec<String>,
     given_back: Vec<String>,
     beside: Vec<Beside>,
+    /// Other objects that go, by collection and item.
+    gone: Vec<(String, String)>,
 }
 
 /// Another object that is written with one, if it still is at the revision at which it was read.
@@ -45,13 +47,21 @@ impl Claims {
         wanted.dedup();
         let given_back = held.iter().filter(|claim| !wanted.contains(claim)).cloned().collect();
         wanted.retain(|claim| !held.contains(claim));
-        Self { taken: wanted, given_back, beside: Vec::new() }
+        Self { taken: wanted, given_back, ..Self::default() }
     }
 
     /// And changes these objects too.
     #[must_use]
-    pub(crate) fn with(self, beside: Vec<Beside>) -> Self {
-        Self { beside, ..self }
+    pub(crate) fn with(mut self, beside: Vec<Beside>) -> Self {
+        self.beside.extend(beside);
+        self
+    }
+
+    /// And removes these, named by their collections and items.
+    #[must_use]
+    pub(crate) fn without(mut self, gone: Vec<(String, String)>) -> Self {
+        self.gone.extend(gone);
+        self
     }
 }
 
@@ -144,6 +154,11 @@ impl Cache {
             compare.push(is_at(key.clone(), other.expected));
             let value = self.encryption.seal(&other.collection, &key, other.json)?;
             success.push(Op::Put(PutRequest::new(key.clone(), value)));
+            beside.push(key);
+        }
+        for (collection, item) in &claims.gone {
+            let key = key::full(collection, item);
+            success.push(delete(key.clone()));
             beside.push(key);
         }
         // Which of the guards failed: the object's own, or that of a claim?

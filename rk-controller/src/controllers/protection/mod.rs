@@ -49,13 +49,18 @@ impl<U: Users> Reconcile for Protection<U> {
 }
 
 /// Whether an object has the finalizer, and whether it is being deleted.
-fn state<K: ResourceType>(object: &K, finalizer: &str) -> (bool, bool) {
+pub(super) fn state<K: ResourceType>(object: &K, finalizer: &str) -> (bool, bool) {
     let meta = object.meta();
     (meta.finalizers.iter().flatten().any(|one| one == finalizer), meta::is_deleting(meta))
 }
 
 /// Gives an object the finalizer, or takes it off.
-async fn hold<K: ResourceType>(object: &K, finalizer: &str, held: bool, context: &Context) -> Result<Action, Error> {
+pub(super) async fn hold<K: ResourceType>(
+    object: &K,
+    finalizer: &str,
+    held: bool,
+    context: &Context,
+) -> Result<Action, Error> {
     let mut changed = object.clone();
     let finalizers = changed.meta_mut().finalizers.get_or_insert_default();
     if held {

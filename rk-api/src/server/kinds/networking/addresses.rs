@@ -25,7 +25,7 @@ pub const SERVICE_CIDR: Rules = Rules {
     validate_new: validate_ranges,
     validate_change: |new, old, subresource, errors| {
         if subresource.is_empty() {
-            errors.immutable(&Path::Root.child("spec.cidrs"), new.at("spec.cidrs"), old.at("spec.cidrs"));
+            validate_change(new, old, errors);
         }
     },
     has_status: true,
@@ -48,6 +48,23 @@ fn validate_address(address: &Value, errors: &mut Errors) {
             "" => {}
             text => errors.invalid_all(&path.child(field), text, names::path_segment(text)),
         }
+    }
+}
+
+/// A ServiceCIDR may become one of both families; else its ranges stay.
+fn validate_change(new: &Value, old: &Value, errors: &mut Errors) {
+    let path = Path::Root.child("spec.cidrs");
+    let (after, before) = (new.list("spec.cidrs"), old.list("spec.cidrs"));
+    let widened = before.len() == 1 && after.len() == 2;
+    if before.len() != after.len() && !widened {
+        errors.immutable(&path, new.at("spec.cidrs"), old.at("spec.cidrs"));
+        return;
+    }
+    for (i, (after, before)) in after.iter().zip(before).enumerate() {
+        errors.immutable(&path.index(i), after, before);
+    }
+    if widened {
+        validate_ranges(new, errors);
     }
 }
 

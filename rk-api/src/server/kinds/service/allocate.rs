@@ -1,13 +1,13 @@
 //! Cluster IPs and node ports: what is free, and who holds what.
 //!
 //! What Services hold is read from the server's current objects whenever one asks for something; only what was given out to a write
-//! that those do not show yet is remembered here. So nothing is lost with the process, and nothing has to be repaired. Several servers
-//! on one store choose each for itself; what they chose is written as [`claims`] with the Service, which fail where another server was
-//! faster, and then the choice is made anew.
+//! that those do not show yet is remembered here. So nothing is lost with the process. Several servers on one store choose each for
+//! itself; what they chose is written with the Service: ports as [`claims`], addresses as IPAddresses. That fails where another server
+//! was faster, and then the choice is made anew.
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
 };
 
 use k8s_openapi::api::core::v1::Service;
@@ -16,14 +16,14 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
 use super::{
-    Ranges,
+    Ranges, addresses,
     defaults::{has_cluster_ip, has_node_ports},
+    pool,
 };
 use crate::{
-    LabelSelector, Status,
+    LabelSelector, Network, Status,
     server::{
         WriteContext,
-        addresses::is_within,
         kinds::{
             field::{self, Errors, Path},
             value::{Peek, at_mut, fill, object_mut, set},
@@ -80,10 +80,12 @@ impl Allocator {
         old: Option<&Value>,
         context: &WriteContext<'_>,
     ) -> Result<(), Status> {
-        let mut objects = Vec::new();
+        let (mut objects, mut networks, mut reserved) = (Vec::new(), Vec::new(), Vec::new());
         if wants(new, old) {
             let all = context.reader.list("", "services", "", &LabelSelector::everything()).await;
             objects = all.map_err(status::internal)?;
+            networks = addresses::networks(context.reader, self.ranges.network()).await?;
+            reserved = addresses::reserved(context.reader).await?;
         }
         let key = key(new);
         let own = (new.text("metadata.namespace"), new.text("metadata.name"));
@@ -105,10 +107,11 @@ impl Allocator {
             taken.ips.extend(&held.ips);
             taken.ports.extend(&held.ports);
         }
+        taken.ips.extend(reserved);
         let mut errors = Errors::default();
         let mut given = Held::default();
         let failed = self
-            .ips(new, old, &taken, &mut state, &mut given, &mut errors)
+            .ips(new, old, (&networks, &taken), &mut state, &mut given, &mut errors)
             .and_then(|()| self.ports(new, &mut taken, &mut state, &mut given, &mut errors));
         failed?;
         let errors = errors.into_inner();
@@ -132,7 +135,7 @@ impl Allocator {
         &self,
         new: &mut Value,
         old: Option<&Value>,
-        taken: &Held,
+        (networks, taken): (&[Network], &Held),
         state: &mut State,
         given: &mut Held,
         errors: &mut Errors,
@@ -146,7 +149,13 @@ impl Allocator {
         match spec.text("clusterIP") {
             "None" => set(spec, "clusterIPs", json!(["None"])),
             "" => {
-                let ip = if is_kubernetes { self.address(1) } else { self.free_ip(taken, state) };
+                let own = self.ranges.network();
+                // The first of the cluster's own range is kept for the API.
+                let free = |network: &Network| {
+                    let first = if *network == own { 2 } else { 1 };
+                    pool::free(network, first, &taken.ips, &mut state.random)
+                };
+                let ip = if is_kubernetes { own.nth(1) } else { networks.iter().find_map(free) };
                 let ip = ip.ok_or_else(|| status::internal("failed to allocate a serviceIP: range is full"))?;
                 given.ips.insert(ip);
                 set(spec, "clusterIP", ip.to_string());
@@ -160,12 +169,9 @@ impl Allocator {
                     && !before
                 {
                     let failed = |why: &str| format!("failed to allocate IP {text}: {why}");
-                    if !self.contains(ip) {
-                        let (network, bits) = self.ranges.cluster_ips;
-                        let why = format!(
-                            "the provided IP ({ip}) is not in the valid range. The range of valid IPs is {network}/{bits}"
-                        );
-                        errors.invalid(&path, &json!([text]), &failed(&why));
+                    if !networks.iter().any(|network| network.is_assignable(ip)) {
+                        let why = "the provided network does not match the current range";
+                        errors.invalid(&path, &json!([text]), &failed(why));
                     } else if taken.ips.contains(&ip) {
                         errors.invalid(&path, &json!([text]), &failed("provided IP is already allocated"));
                     } else {
@@ -251,52 +257,12 @@ impl Allocator {
         let number = |i: u32| u16::try_from(u32::from(*range.start()) + (start + i) % count).ok();
         (0..count).filter_map(number).find(|port| !taken.ports.contains(port))
     }
-
-    /// A free address, of the upper part of the range first: people choose from the lower (KEP 3070).
-    fn free_ip(&self, taken: &Held, state: &mut State) -> Option<IpAddr> {
-        let count = self.count();
-        let band = if count < 16 { 0 } else { (count / 16).clamp(16, 256) };
-        // Number 0 is the network's own, 1 that of `default/kubernetes`.
-        let lower = 2..band.max(2);
-        let upper = lower.end..count.max(lower.end);
-        let mut pick = |range: std::ops::Range<u64>| {
-            let size = range.end.checked_sub(range.start).filter(|size| *size > 0)?;
-            let start = state.random.random_range(0..size);
-            (0..size).filter_map(|i| self.address(range.start + (start + i) % size)).find(|ip| !taken.ips.contains(ip))
-        };
-        pick(upper).or_else(|| pick(lower))
-    }
-
-    /// How many addresses may be given out, the network's own included; the broadcast address is not one. Of a large network it is the
-    /// first 2^20: more than a cluster has Services.
-    fn count(&self) -> u64 {
-        let (network, bits) = self.ranges.cluster_ips;
-        let width = if network.is_ipv4() { 32 } else { 128 };
-        let free = u32::from(width - bits.min(width)).min(20);
-        let all = 1_u64 << free;
-        if network.is_ipv4() { all.saturating_sub(1) } else { all }
-    }
-
-    fn address(&self, number: u64) -> Option<IpAddr> {
-        if number >= self.count() {
-            return None;
-        }
-        Some(match self.ranges.cluster_ips.0 {
-            IpAddr::V4(ip) => Ipv4Addr::from_bits(ip.to_bits().checked_add(u32::try_from(number).ok()?)?).into(),
-            IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits().checked_add(u128::from(number))?).into(),
-        })
-    }
-
-    fn contains(&self, ip: IpAddr) -> bool {
-        is_within(ip, self.ranges.cluster_ips)
-    }
 }
 
-/// The cluster IPs and node ports of a Service, as what no other Service may have.
+/// The node ports of a Service, as what no other Service may have.
 pub(super) fn claims(service: &Value) -> Vec<String> {
-    let ips = service.list("spec.clusterIPs").iter().filter_map(Value::as_str).filter(|ip| !matches!(*ip, "" | "None"));
     let ports = service.list("spec.ports").iter().filter_map(|port| port.int("nodePort").filter(|port| *port != 0));
-    ips.map(|ip| format!("ips/{ip}")).chain(ports.map(|port| format!("ports/{port}"))).collect()
+    ports.map(|port| format!("ports/{port}")).collect()
 }
 
 fn key(service: &Value) -> String {

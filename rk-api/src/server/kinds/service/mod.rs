@@ -1,8 +1,10 @@
 //! Services: their defaults, their rules, and the cluster IPs and node ports they hold.
 
+pub(crate) mod addresses;
 mod allocate;
 mod columns;
 mod defaults;
+mod pool;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -16,7 +18,7 @@ use self::allocate::Allocator;
 pub use self::columns::columns;
 use super::{field::Errors, value, warn::Warnings};
 use crate::{
-    Status,
+    Network, Resource, Status,
     server::{FieldErrors, Strategy, WriteContext},
 };
 
@@ -24,7 +26,8 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Ranges {
     /// The network of cluster IPs: its address and the bits of its prefix. Its first and last addresses are not given out, and the first
-    /// after the network's own belongs to the Service `default/kubernetes`.
+    /// after the network's own belongs to the Service `default/kubernetes`. Those of the ready ServiceCIDRs of its family are given out
+    /// too.
     pub cluster_ips: (IpAddr, u8),
     /// Ports that every node opens.
     pub node_ports: RangeInclusive<u16>,
@@ -36,6 +39,13 @@ impl Default for Ranges {
     /// `10.96.0.0/12` and 30000 to 32767, as kubeadm sets up clusters.
     fn default() -> Self {
         Self { cluster_ips: (IpAddr::from([10, 96, 0, 0]), 12), node_ports: 30_000..=32_767, seed: rand::random() }
+    }
+}
+
+impl Ranges {
+    /// The network of cluster IPs.
+    fn network(&self) -> Network {
+        Network { address: self.cluster_ips.0, bits: self.cluster_ips.1 }
     }
 }
 
@@ -94,6 +104,12 @@ impl Strategy for Services {
 
     fn claims(&self, object: &Value) -> Vec<String> {
         allocate::claims(object)
+    }
+
+    fn companions(&self, object: &Value) -> Vec<(Resource, Value)> {
+        addresses::cluster_ips(object)
+            .map(|ip| (addresses::ip_addresses(), addresses::ip_address(ip, object)))
+            .collect()
     }
 
     fn release(&self, object: &Value) {

@@ -125,8 +125,8 @@ async fn addresses_and_ports_out_of_range_are_refused() {
     assert_eq!((error.code, error.reason.as_deref()), (Some(422), Some("Invalid")));
     assert_eq!(
         cause(&error),
-        "spec.clusterIPs: Invalid value: [\"10.1.0.1\"]: failed to allocate IP 10.1.0.1: the provided IP (10.1.0.1) is not in the \
-         valid range. The range of valid IPs is 10.0.0.0/24"
+        "spec.clusterIPs: Invalid value: [\"10.1.0.1\"]: failed to allocate IP 10.1.0.1: the provided network does not match the \
+         current range"
     );
     let spec = json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]});
     let error = cluster.create("a", spec).await.unwrap_err();
@@ -175,4 +175,58 @@ async fn a_change_takes_and_checks_only_what_is_new() {
     // The write of the other came to nothing.
     cluster.services.release(&opened);
     assert_eq!(cluster.change(&first, port(30_001)).await.unwrap()["spec"]["clusterIP"], first["spec"]["clusterIP"]);
+}
+
+fn range(name: &str, cidrs: Value, conditions: Value) -> Value {
+    json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": name},
+        "spec": {"cidrs": cidrs}, "status": {"conditions": conditions}})
+}
+
+fn condition(status: &str) -> Value {
+    json!([{"type": "Ready", "status": status, "reason": "", "message": ""}])
+}
+
+#[tokio::test]
+async fn addresses_are_of_every_range_that_is_ready() {
+    let cluster = Cluster::new(30, 30_000..=32_767);
+    cluster.objects.put("servicecidrs", range("kubernetes", json!(["10.0.0.0/30"]), condition("True")));
+    assert_eq!(cluster.create("a", plain()).await.unwrap()["spec"]["clusterIP"], "10.0.0.2");
+    let full = cluster.create("b", plain()).await.unwrap_err();
+    assert!(full.message.unwrap().contains("range is full"));
+    // Nobody has to have said that a range is ready; of another family it is of no use.
+    cluster.objects.put("servicecidrs", range("more", json!(["10.0.1.4/30"]), json!([])));
+    cluster.objects.put("servicecidrs", range("six", json!(["fd00::/112"]), condition("True")));
+    cluster.objects.put("servicecidrs", range("no", json!(["10.0.2.0/24"]), condition("False")));
+    let mut ips = Vec::new();
+    for name in ["b", "c"] {
+        ips.push(cluster.create(name, plain()).await.unwrap()["spec"]["clusterIP"].clone());
+    }
+    ips.sort_by_key(Value::to_string);
+    assert_eq!(ips, ["10.0.1.5", "10.0.1.6"]);
+    assert!(cluster.create("d", plain()).await.unwrap_err().message.unwrap().contains("range is full"));
+    for ip in ["10.0.2.9", "10.0.1.4", "10.0.1.7", "fd00::9"] {
+        let refused = cluster.create("d", json!({"clusterIP": ip, "ports": [{"port": 80}]})).await.unwrap_err();
+        assert!(cause(&refused).ends_with("the provided network does not match the current range"), "{refused:?}");
+    }
+    // One that is being deleted gives nothing.
+    let mut leaving = range("no", json!(["10.0.2.0/24"]), condition("True"));
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+    cluster.objects.put("servicecidrs", leaving);
+    assert!(cluster.create("d", plain()).await.is_err());
+    cluster.objects.put("servicecidrs", range("no", json!(["10.0.2.0/24"]), condition("True")));
+    cluster.create("d", json!({"clusterIP": "10.0.2.9", "ports": [{"port": 80}]})).await.unwrap();
+}
+
+#[tokio::test]
+async fn addresses_that_others_have_reserved_are_not_given_out() {
+    let cluster = Cluster::new(29, 30_000..=32_767);
+    let gateway = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IPAddress", "metadata": {"name": "10.0.0.2"},
+        "spec": {"parentRef": {"group": "gateway.networking.k8s.io", "resource": "gateways", "name": "g"}}});
+    cluster.objects.put("ipaddresses", gateway);
+    let taken = cluster.create("a", json!({"clusterIP": "10.0.0.2", "ports": [{"port": 80}]})).await.unwrap_err();
+    assert!(cause(&taken).ends_with("provided IP is already allocated"), "{taken:?}");
+    for name in ["a", "b", "c", "d"] {
+        assert_ne!(cluster.create(name, plain()).await.unwrap()["spec"]["clusterIP"], "10.0.0.2");
+    }
+    assert!(cluster.create("e", plain()).await.is_err());
 }

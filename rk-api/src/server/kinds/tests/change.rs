@@ -335,8 +335,14 @@ fn addresses_and_storage_drivers_hardly_change() {
     let parent = r#"Invalid spec.parentRef: Invalid value: {"name":"b","namespace":"default","resource":"services"}: field is immutable"#;
     check("IPAddress", "/spec/parentRef/name", json!("b"), &[parent]);
     check("IPAddress", "/metadata/labels", json!({"a": "b"}), &[]);
-    let ranges = r#"Invalid spec.cidrs: Invalid value: ["10.0.1.0/24"]: field is immutable"#;
-    check("ServiceCIDR", "/spec/cidrs", json!(["10.0.1.0/24"]), &[ranges]);
+    let range = r#"Invalid spec.cidrs[0]: Invalid value: "10.0.1.0/24": field is immutable"#;
+    check("ServiceCIDR", "/spec/cidrs", json!(["10.0.1.0/24"]), &[range]);
+    check("ServiceCIDR", "/spec/cidrs", json!(["10.0.0.0/24", "2001:db8::/64"]), &[]);
+    check("ServiceCIDR", "/spec/cidrs", json!(["10.0.1.0/24", "2001:db8::/64"]), &[range]);
+    let both = r#"Invalid spec.cidrs: Invalid value: {"cidrs":["10.0.0.0/24","10.0.1.0/24"]}: may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/64"#;
+    check("ServiceCIDR", "/spec/cidrs", json!(["10.0.0.0/24", "10.0.1.0/24"]), &[both]);
+    let none = "Invalid spec.cidrs: Invalid value: []: field is immutable";
+    check("ServiceCIDR", "/spec/cidrs", json!([]), &[none]);
     let attach = "Invalid spec.attachedRequired: Invalid value: false: field is immutable";
     check("CSIDriver", "/spec/attachRequired", json!(false), &[attach]);
     let modes = r#"Invalid spec.volumeLifecycleModes: Invalid value: ["Ephemeral"]: field is immutable"#;
