@@ -171,6 +171,11 @@ fn workloads_of_scheduler_perf_run_as_they_are() {
     assert!(update.wait.max > 0.03 && update.wait.max < 0.1, "{update:?}");
     let sets = run_of("Sets/only");
     assert_eq!((sets.pods, sets.scheduled, sets.stalled), (6, 6, None));
+    let devices = run_of("Devices/only");
+    assert_eq!((devices.pods, devices.scheduled, devices.stalled), (5, 5, None));
+    // As many as can be scheduled within two seconds, of a millisecond each.
+    let steady = run_of("Steady/only");
+    assert!(steady.scheduled > 20 && steady.pods <= steady.scheduled + 3 && steady.stalled.is_none(), "{steady:?}");
 }
 
 #[test]
@@ -198,6 +203,10 @@ fn wrong_workload_files_are_refused_with_their_path() {
     assert!(error.contains("none.yaml: "), "{error}");
     let error = with("{opcode: sleep, duration: long}");
     assert!(error.ends_with("sleep: \"long\" is no duration"), "{error}");
+    let error = with("{opcode: createNodes, count: 1, colour: red}");
+    assert!(error.ends_with("createNodes: colour is not supported"), "{error}");
+    let error = with("{opcode: createResourceDriver, driverName: d, nodes: 'x-*'}");
+    assert!(error.ends_with("createResourceDriver: no node is named \"x-*\""), "{error}");
 }
 
 fn trace_of(nodes: &str, pods: &str, units: trace::Units) -> Result<Workload, trace::TraceError> {

@@ -149,9 +149,12 @@ pub struct Lab {
     /// How long the scheduler is busy with one pod.
     #[arg(long, default_value = "1ms", value_parser = duration, value_name = "TIME", help_heading = "Cluster")]
     cycle: Duration,
-    /// How long a binding takes on average.
+    /// How long a binding, or another write of a plugin, takes on average.
     #[arg(long, default_value = "5ms", value_parser = duration, value_name = "TIME", help_heading = "Cluster")]
     binding: Duration,
+    /// How long a volume takes to be provided on average.
+    #[arg(long, default_value = "2s", value_parser = duration, value_name = "TIME", help_heading = "Cluster")]
+    provisioning: Duration,
     /// The part of the bindings that fail.
     #[arg(long, default_value_t = 0.0, value_name = "PART", help_heading = "Cluster")]
     binding_failures: f64,
@@ -189,7 +192,8 @@ pub struct Lab {
     /// Tell, by the values of this label of nodes, which part of the work lies on nodes that have them.
     #[arg(long, value_name = "LABEL", help_heading = "Output")]
     share_by: Option<String>,
-    /// Tell the history of a pod (`namespace/name`): each attempt, and why it was refused; may be repeated.
+    /// Tell the history of a pod (`namespace/name`): each attempt with what every plugin says of the nodes, and its way through the queue; may be
+    /// repeated.
     #[arg(long, value_name = "POD", help_heading = "Output")]
     explain: Vec<String>,
     /// No progress.
@@ -202,6 +206,7 @@ impl Lab {
         Options {
             cycle: self.cycle,
             binding: self.binding,
+            provisioning: self.provisioning,
             binding_failures: self.binding_failures,
             pod_failures: self.pod_failures,
             retries: self.retries,

@@ -36,6 +36,8 @@ enum Failure {
     Output(#[from] OutputError),
     #[error("not finished: {}", .0.join("; "))]
     Stalled(Vec<String>),
+    #[error("not run: {}", .0.join("; "))]
+    Refused(Vec<String>),
 }
 
 fn main() -> ExitCode {
@@ -54,13 +56,18 @@ fn run(flags: &Flags) -> Result<(), Failure> {
             if *list {
                 return Ok(output::list(&inputs::perf(files, workload)?)?);
             }
-            let mut stalls = Vec::new();
+            let (mut stalls, mut refused) = (Vec::new(), Vec::new());
             for case in inputs::perf(files, workload)? {
                 let name = case.name();
-                let stalled = experiment(case.workload().map_err(InputError::from)?, lab, case.threshold())?;
-                stalls.extend(stalled.into_iter().map(|stall| format!("{name}: {stall}")));
+                match case.workload() {
+                    Ok(workload) => {
+                        let stalled = experiment(workload, lab, case.threshold())?;
+                        stalls.extend(stalled.into_iter().map(|stall| format!("{name}: {stall}")));
+                    }
+                    Err(error) => refused.push(format!("{name}: {error}")),
+                }
             }
-            finished(stalls)
+            if refused.is_empty() { finished(stalls) } else { Err(Failure::Refused([refused, stalls].concat())) }
         }
         Command::Manifests { files, replay, lab } => {
             finished(experiment(inputs::manifests(files, *replay)?, lab, None)?)

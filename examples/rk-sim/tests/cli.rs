@@ -2,8 +2,14 @@
 
 use std::{
     fs,
+    io::{Read, Write},
+    net::TcpListener,
     path::Path,
     process::{Command, Output},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 fn rk_sim(folder: &Path, arguments: &[&str]) -> Output {
@@ -75,6 +81,57 @@ fn configuration_files_are_compared() {
     assert!(said.contains("default") && said.contains("plain"), "{said}");
     let error = refused(&inputs, &["manifests", "dump.yaml", "-c", &file("wrong.yaml", "[{plugin: 1}]")]);
     assert!(error.contains("wrong.yaml: ") && error.contains("profiles[0].plugin"), "{error}");
+}
+
+/// An HTTP extender that takes one node, and how often it was asked.
+fn extender(node: &'static str) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, asked) = (listener.local_addr().unwrap().port(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let (mut question, mut buffer) = (Vec::new(), [0; 4096]);
+            let whole = |question: &[u8]| {
+                let text = String::from_utf8_lossy(question).to_lowercase();
+                let (head, body) = text.split_once("\r\n\r\n")?;
+                let length: usize = head.split_once("content-length: ")?.1.split("\r\n").next()?.parse().ok()?;
+                (body.len() >= length).then_some(())
+            };
+            while whole(&question).is_none() {
+                let read = stream.read(&mut buffer).unwrap();
+                question.extend_from_slice(&buffer[..read]);
+            }
+            assert!(question.starts_with(b"POST /filter "));
+            count.fetch_add(1, Ordering::Relaxed);
+            let body = format!(r#"{{"NodeNames": ["{node}"], "FailedNodes": {{}}}}"#);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+            stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        }
+    });
+    (port, asked)
+}
+
+#[test]
+fn extenders_of_a_configuration_are_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let node = |name: &str| {
+        format!("kind: Node\nmetadata: {{name: {name}}}\nstatus: {{capacity: {{cpu: 4, memory: 8Gi, pods: 10}}}}")
+    };
+    let pod = "kind: Pod\nmetadata: {name: p, namespace: default}\nspec: {containers: [{name: c}]}";
+    fs::write(here.join("dump.yaml"), format!("{}\n---\n{}\n---\n{pod}\n", node("one"), node("two"))).unwrap();
+    for chosen in ["one", "two"] {
+        let (port, asked) = extender(chosen);
+        let config = format!(
+            "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\nextenders:\n\
+             - {{urlPrefix: 'http://127.0.0.1:{port}', filterVerb: filter, nodeCacheCapable: true, weight: 1}}\n"
+        );
+        fs::write(here.join("config.yaml"), config).unwrap();
+        let text =
+            said(here, &["manifests", "dump.yaml", "-c", "config.yaml", "--seeds", "2", "--explain", "default/p"]);
+        assert_eq!(text.matches(&format!("default/p  bound to {chosen}")).count(), 2, "{text}");
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+    }
 }
 
 #[test]

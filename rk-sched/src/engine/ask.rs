@@ -88,14 +88,6 @@ impl Question {
         Answer(answer.unwrap_or_else(Kind::Failed))
     }
 
-    /// The answer of extenders that have nothing to say, for who can't ask any.
-    pub fn unasked(&self) -> Answer {
-        Answer(match &self.about {
-            About::Nodes(nodes) => Kind::Nodes(Nodes { fit: names(nodes), ..Nodes::default() }),
-            About::Victims(proposals) => Kind::Victims(proposals.iter().map(ids).collect()),
-        })
-    }
-
     async fn nodes(&self, all: &[Arc<Node>]) -> Result<Nodes, Status> {
         let mut nodes: Vec<Arc<Node>> = all.to_vec();
         let mut answer = Nodes::default();

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, fmt, sync::Arc};
 
 use parking_lot::Mutex;
 
-use crate::cycle::Explanation;
+use crate::{cycle::Explanation, model::PodInfo};
 
 /// The newest decisions of a scheduler in full. Clones are one; give one to [`SchedulerConfig`](crate::SchedulerConfig) and ask the
 /// other.
@@ -15,6 +15,8 @@ use crate::cycle::Explanation;
 pub struct Explanations {
     kept: Arc<Mutex<VecDeque<Arc<Explanation>>>>,
     most: usize,
+    /// The pods that it is about; `None` for all.
+    about: Option<Arc<dyn Fn(&PodInfo) -> bool + Send + Sync>>,
 }
 
 impl fmt::Debug for Explanations {
@@ -26,7 +28,12 @@ impl fmt::Debug for Explanations {
 impl Explanations {
     /// Keeps so many decisions; the oldest go first.
     pub fn keep(most: usize) -> Self {
-        Self { kept: Arc::default(), most }
+        Self { kept: Arc::default(), most, about: None }
+    }
+
+    /// Keeps so many decisions on certain pods; cycles of others cost no more than they do without.
+    pub fn about(most: usize, pods: impl Fn(&PodInfo) -> bool + Send + Sync + 'static) -> Self {
+        Self { about: Some(Arc::new(pods)), ..Self::keep(most) }
     }
 
     /// The newest decision on a pod that is kept.
@@ -40,8 +47,13 @@ impl Explanations {
         self.kept.lock().iter().cloned().collect()
     }
 
-    pub(super) fn are_wanted(&self) -> bool {
+    /// Whether any are kept.
+    pub fn are_kept(&self) -> bool {
         self.most > 0
+    }
+
+    pub(super) fn want(&self, pod: &PodInfo) -> bool {
+        self.are_kept() && self.about.as_ref().is_none_or(|about| about(pod))
     }
 
     pub(super) fn note(&self, explanation: Explanation) {

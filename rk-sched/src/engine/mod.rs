@@ -28,6 +28,7 @@
 //! ```
 
 mod ask;
+mod binding;
 mod changes;
 mod decision;
 mod explanations;
@@ -170,7 +171,7 @@ impl Engine {
                         self.ready = decisions.into();
                         return self.ready.pop_front();
                     }
-                    None if self.explanations.are_wanted() => {
+                    None if self.explanations.want(&queued.pod) => {
                         return Some(self.schedule_explained(queued, &profile, now));
                     }
                     None => return Some(self.schedule(queued, &profile, now)),

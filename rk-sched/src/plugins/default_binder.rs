@@ -5,9 +5,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use rk_api::{Api, Error};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::framework::{Bind, BindContext, Plugin, Status};
+use crate::{
+    framework::{Bind, BindContext, Plugin, Status},
+    model::PodInfo,
+};
 
 /// Binds a pod by its `binding` subresource.
 ///
@@ -26,12 +29,7 @@ impl Plugin for DefaultBinder {
 impl Bind for DefaultBinder {
     async fn bind(&self, context: &BindContext<'_>) -> Status {
         let pod = context.pod;
-        let body = json!({
-            "apiVersion": "v1",
-            "kind": "Binding",
-            "metadata": {"namespace": pod.namespace.as_ref(), "name": pod.name.as_ref(), "uid": pod.uid.as_ref()},
-            "target": {"kind": "Node", "name": context.node},
-        });
+        let body = binding_of(pod, context.node);
         let api = Api::<Pod>::namespaced(context.client.clone(), &pod.namespace);
         let mut wait = FIRST_WAIT;
         let mut open = false;
@@ -54,6 +52,16 @@ impl Bind for DefaultBinder {
             wait = (wait * 2).min(LONGEST_WAIT);
         }
     }
+}
+
+/// The binding of a pod to a node, as the API takes it.
+pub(crate) fn binding_of(pod: &PodInfo, node: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"namespace": pod.namespace.as_ref(), "name": pod.name.as_ref(), "uid": pod.uid.as_ref()},
+        "target": {"kind": "Node", "name": node},
+    })
 }
 
 /// The first wait before a request is made again.

@@ -21,6 +21,8 @@ mod volume_zone;
 
 pub use balanced_allocation::NodeResourcesBalancedAllocation;
 pub use default_binder::DefaultBinder;
+#[cfg(feature = "simulate")]
+pub(crate) use default_binder::binding_of;
 pub use dynamic_resources::DynamicResources;
 pub use fit::{NodeResourcesFit, ResourceSpec, ScoringStrategy};
 pub use gang_scheduling::GangScheduling;

@@ -6,8 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::{api::core::v1::Node, apimachinery::pkg::apis::meta::v1::Time};
 use tokio::time::Instant;
 
-use super::workload::Job;
-use crate::engine::Placement;
+use super::{virtual_time::Asked, workload::Job};
 
 /// Something that is due at a time.
 pub(super) enum Event {
@@ -17,10 +16,16 @@ pub(super) enum Event {
     Delete(usize),
     /// A turn of a step that churns.
     Churn(usize, u64),
+    /// A pod makes place for the next one of a steady stream.
+    Next(usize),
     /// A step has slept enough.
     Awake,
-    /// The API answers a binding.
-    Bound(Box<Placement>),
+    /// The API answers a plugin.
+    Answer(Box<Asked>),
+    /// A volume is bound to the claim that it was given to.
+    BindVolume(String),
+    /// A volume is provided for a claim.
+    Provide(String, String),
     /// A pod has run to its end, or fails.
     Ended { pod: usize, failed: bool },
     /// A pod that was being deleted is gone.
@@ -39,6 +44,9 @@ impl Event {
         !matches!(self, Self::Churn(..) | Self::NodeDown(..))
     }
 }
+
+/// Later than all that is simulated: a century.
+const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 struct Due {
     at: Duration,
@@ -88,7 +96,12 @@ impl Clock {
 
     /// The time for an engine.
     pub(super) fn instant(&self) -> Instant {
-        self.base + self.now
+        self.at(self.now)
+    }
+
+    /// A time since the start as one for tasks.
+    pub(super) fn at(&self, time: Duration) -> Instant {
+        self.base.checked_add(time).unwrap_or(self.base + FAR)
     }
 
     /// A time of an engine as one since the start.

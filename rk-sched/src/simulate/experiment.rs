@@ -85,7 +85,7 @@ impl Experiment {
                 Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|job| Some((job, jobs.get(job)?)))
             {
                 let config = (self.variants[*variant].config)();
-                let mut tell = |told| progress(*variant, *seed, told);
+                let mut tell = |told: Progress| progress(*variant, *seed, told);
                 let run = simulate(&self.workload, &config, &self.options, self.seeds[*seed], &mut tell);
                 if let Ok(mut slot) = done[job].lock() {
                     *slot = Some(run);

@@ -1,21 +1,37 @@
 //! The history of pods that somebody wants explained.
 
-use std::{fmt::Write, time::Duration};
+use std::{collections::HashMap, fmt::Write, time::Duration};
 
 use k8s_openapi::api::core::v1::Pod;
+use serde::Serialize;
 
 use super::pods::uid;
-use crate::engine::{Placement, Refusal};
+use crate::engine::{Explanation, NodeExplanation, Placement, Refusal};
+
+/// A decision on a pod.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Explained {
+    /// Seconds since the start.
+    pub seconds: f64,
+    /// What every plugin said of every node, and what the pod went through in the queue.
+    pub decision: Explanation,
+}
+
+/// Of so many nodes that would do, the best ones, the scores are told in lines, and of so many others why they would not.
+const NODES: usize = 8;
 
 /// Lines of what happened, in order.
 pub(super) struct History {
     pods: Vec<String>,
     lines: Vec<String>,
+    decisions: Vec<Explained>,
+    /// By pod: the time in the queue up to which its steps were told.
+    told: HashMap<String, Duration>,
 }
 
 impl History {
     pub(super) fn new(pods: &[String]) -> Self {
-        Self { pods: pods.to_vec(), lines: Vec::new() }
+        Self { pods: pods.to_vec(), lines: Vec::new(), decisions: Vec::new(), told: HashMap::new() }
     }
 
     /// Whether a pod is one of those, or in the place of one.
@@ -53,9 +69,45 @@ impl History {
         self.lines.push(format!("{:.3} s  {pod}  {what}", now.as_secs_f64()));
     }
 
-    pub(super) fn lines(self) -> Vec<String> {
-        self.lines
+    /// A decision in full: what has happened in the queue since the last one, and what the plugins say of the nodes.
+    pub(super) fn decided(&mut self, now: Duration, decision: &Explanation) {
+        let pod = uid(&decision.namespace, &decision.name);
+        let told = self.told.insert(pod, decision.history.last().map(|step| step.after).unwrap_or_default());
+        let new = decision.history.iter().filter(|step| told.is_none_or(|told| step.after > told));
+        self.lines.extend(new.map(|step| format!("{INDENT}in the queue {step}")));
+        if let Some(refusal) = &decision.refusal {
+            self.lines.push(format!("{INDENT}all nodes: {refusal}"));
+        }
+        let (fit, unfit): (Vec<_>, Vec<_>) = decision.nodes.iter().partition(|node| node.refusal.is_none());
+        for nodes in [fit, unfit] {
+            self.lines.extend(nodes.iter().take(NODES).map(|node| format!("{INDENT}{}", of_node(node))));
+            if let Some(more @ 1..) = nodes.len().checked_sub(NODES) {
+                let what = if nodes[0].refusal.is_none() { "would do" } else { "would not" };
+                self.lines.push(format!("{INDENT}{more} more nodes {what}"));
+            }
+        }
+        self.decisions.push(Explained { seconds: now.as_secs_f64(), decision: decision.clone() });
     }
+
+    /// The lines, and the decisions in full.
+    pub(super) fn finish(self) -> (Vec<String>, Vec<Explained>) {
+        (self.lines, self.decisions)
+    }
+}
+
+/// Before what belongs to the line above.
+const INDENT: &str = "    ";
+
+/// What the plugins say of a node: `n1: 265 = NodeResourcesFit 65 (raw 65, 65 × 1) + ...`.
+fn of_node(node: &NodeExplanation) -> String {
+    if let Some(refusal) = &node.refusal {
+        return format!("{}: {refusal}", node.node);
+    }
+    let score = |of: &crate::engine::PluginScore| {
+        format!("{} {} (raw {}, {} × {})", of.plugin, of.score * of.weight, of.raw, of.score, of.weight)
+    };
+    let scores: Vec<String> = node.scores.iter().map(score).collect();
+    format!("{}: {} = {}", node.node, node.total, scores.join(" + "))
 }
 
 fn of(pod: &Pod) -> String {

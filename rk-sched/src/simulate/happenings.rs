@@ -2,22 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Node, Pod};
 use rand::RngExt;
-use rk_api::Change;
 
 use super::{
     clock::Event,
     options::{Chance, chance, exponential},
     pods::{Life, Phase, uid},
     simulation::Simulation,
-    workload::{Action, Job, Step},
+    workload::{Action, Job, Steady, Step},
 };
-use crate::{
-    engine::Placement,
-    framework::Status,
-    model::{PodInfo, Resources},
-};
+use crate::model::{PodInfo, Resources};
 
 /// The first wait before a failed pod is replaced; it doubles each time, as that of a Job.
 const FIRST_RETRY: Duration = Duration::from_secs(10);
@@ -39,8 +34,11 @@ impl Simulation<'_> {
             Event::Play(step) => self.play(step),
             Event::Delete(step) => self.delete_next(step),
             Event::Churn(step, turn) => self.churn(step, turn),
+            Event::Next(pod) => self.next_steadily(pod),
             Event::Awake => self.awake(),
-            Event::Bound(placement) => self.bound(*placement),
+            Event::Answer(asked) => self.answer(*asked),
+            Event::BindVolume(name) => self.bind_volume(&name),
+            Event::Provide(namespace, claim) => self.provide(&namespace, &claim),
             Event::Ended { pod, failed } => self.pod_ended(pod, failed),
             Event::Stopped(pod) => self.pod_gone(pod),
             Event::Replace { job, restarts, failures } => self.create(job, restarts, failures),
@@ -84,6 +82,28 @@ impl Simulation<'_> {
         }
     }
 
+    /// Whether a pod is one that another comes for.
+    fn is_steady(&self, pod: usize) -> bool {
+        let step = self.steady.and_then(|(step, _)| self.workload.steps.get(step));
+        matches!(step, Some(Step::Steady(steady)) if steady.scope.contains(&self.pods.get(pod).pod))
+    }
+
+    pub(super) fn create_steadily(&mut self, steady: &Steady, number: u64) {
+        if let Some(action) = (steady.make)(number) {
+            self.act(&action);
+        }
+    }
+
+    /// A pod was scheduled: another one takes its place.
+    fn next_steadily(&mut self, pod: usize) {
+        let workload = self.workload;
+        let Some((step, created)) = self.steady else { return };
+        let Some(Step::Steady(steady)) = workload.steps.get(step) else { return };
+        self.steady = Some((step, created + 1));
+        self.delete(pod);
+        self.create_steadily(steady, created);
+    }
+
     fn churn(&mut self, step: usize, turn: u64) {
         let workload = self.workload;
         let Some(Step::Churn(churn)) = workload.steps.get(step) else { return };
@@ -114,8 +134,8 @@ impl Simulation<'_> {
                     self.delete(pod);
                 }
             }
-            Action::Apply(object) => self.engine.apply(&Change::Added(Arc::clone(object)), self.clock.instant()),
-            Action::Delete(object) => self.engine.apply(&Change::Deleted(Arc::clone(object)), self.clock.instant()),
+            Action::Apply(object) => self.put(Arc::clone(object)),
+            Action::Delete(object) => self.take_away(object),
         }
     }
 
@@ -207,6 +227,7 @@ impl Simulation<'_> {
             let changed = Arc::make_mut(&mut pod);
             (changed.metadata.uid, changed.metadata.name) = (Some(identity), Some(name));
         }
+        self.make_claims(&mut pod);
         let measured = self.measures_all || self.measuring.as_ref().is_some_and(|scope| scope.contains(&pod));
         let now = self.clock.now();
         if measured {
@@ -223,6 +244,7 @@ impl Simulation<'_> {
             phase: Phase::Waiting,
             created: now,
             attempted: false,
+            attempts: 0,
             restarts,
             failures,
             measured,
@@ -238,45 +260,8 @@ impl Simulation<'_> {
         }
     }
 
-    /// The API answers a binding.
-    fn bound(&mut self, placement: Placement) {
-        let Some(number) = self.pods.find(&placement.pod.uid) else { return };
-        let life = self.pods.get(number);
-        if life.phase != Phase::Placed {
-            return self.unbound(&placement, Status::error("the pod was deleted"));
-        }
-        let mut random = chance(self.seed, Chance::Binding, number as u64 + (1 << 40), u64::from(placement.attempts));
-        let failed = if self.engine.snapshot().find(&placement.node).is_none() {
-            Some(format!("nodes {:?} not found", placement.node))
-        } else if life.pod.metadata.deletion_timestamp.is_some() {
-            Some("pod is being deleted, cannot be assigned to a host".to_owned())
-        } else if random.random_bool(self.options.binding_failures) {
-            Some("binding rejected: the API server did not answer".to_owned())
-        } else {
-            None
-        };
-        if let Some(reason) = failed {
-            self.summary.failed_bindings += 1;
-            return self.unbound(&placement, Status::error(reason).from_plugin("DefaultBinder"));
-        }
-        let mut pod = Pod::clone(&life.pod);
-        pod.spec.get_or_insert_default().node_name = Some(placement.node.to_string());
-        pod.status = Some(PodStatus {
-            phase: Some("Running".to_owned()),
-            start_time: Some(self.clock.timestamp()),
-            ..PodStatus::default()
-        });
-        let pod = Arc::new(pod);
-        self.pods.get_mut(number).pod = Arc::clone(&pod);
-        self.explain(number, || format!("bound to {}", placement.node));
-        let now = self.clock.instant();
-        self.engine.bound(&placement.pod.uid, Status::success(), now);
-        self.engine.set_pod(pod, now);
-        self.runs(number);
-    }
-
     /// A pod runs from now on.
-    fn runs(&mut self, number: usize) {
+    pub(super) fn runs(&mut self, number: usize) {
         let now = self.clock.now();
         self.recorder.pending = self.recorder.pending.saturating_sub(1);
         let life = self.pods.get_mut(number);
@@ -286,6 +271,10 @@ impl Simulation<'_> {
             self.last_bound = self.last_bound.max(now);
             self.last = self.last.max(now);
         }
+        if self.is_steady(number) {
+            self.clock.add(Duration::ZERO, Event::Next(number));
+        }
+        let life = self.pods.get(number);
         let Some(duration) = life.job.duration else { return };
         let mut random = chance(self.seed, Chance::PodFailure, number as u64, u64::from(life.restarts));
         let failed = random.random_bool(self.options.pod_failures);
@@ -383,7 +372,9 @@ impl Simulation<'_> {
                 None => self.recorder.pod(&PodInfo::new(Arc::clone(&life.pod)), false),
             }
         }
+        let pod = Arc::clone(&life.pod);
         self.engine.remove_pod(&uid, self.clock.instant());
+        self.release_claims(&pod);
     }
 
     /// A pod gets new labels and a new spec.
@@ -410,7 +401,7 @@ impl Simulation<'_> {
     }
 
     /// Notes what happened to a pod whose history is kept.
-    fn explain(&mut self, number: usize, what: impl FnOnce() -> String) {
+    pub(super) fn explain(&mut self, number: usize, what: impl FnOnce() -> String) {
         let life = self.pods.get(number);
         if life.explained {
             self.history.note(self.clock.now(), &life.pod, &what());

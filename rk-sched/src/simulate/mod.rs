@@ -4,10 +4,14 @@
 //!
 //! The rest, with the feature `simulate`, is a laboratory: [`simulate`] runs a [`Workload`] on virtual nodes in virtual time, around the same
 //! [`Engine`](crate::engine::Engine) that schedules in a cluster. Pods arrive, run, fail and are replaced; nodes leave and come
-//! back; bindings take their time and may fail. The same seed gives the same run.
+//! back; plugins bind pods through an API whose answers take their time and may be a no. The same seed gives the same run.
 
 #[cfg(feature = "simulate")]
+mod api;
+#[cfg(feature = "simulate")]
 mod clock;
+#[cfg(feature = "simulate")]
+mod controllers;
 #[cfg(feature = "simulate")]
 mod experiment;
 #[cfg(feature = "simulate")]
@@ -20,6 +24,8 @@ pub mod manifests;
 pub mod objects;
 #[cfg(feature = "simulate")]
 mod options;
+#[cfg(feature = "simulate")]
+mod outside;
 #[cfg(feature = "simulate")]
 pub mod perf;
 #[cfg(feature = "simulate")]
@@ -34,9 +40,13 @@ mod simulator;
 #[cfg(feature = "simulate")]
 pub mod statistics;
 #[cfg(feature = "simulate")]
+mod store;
+#[cfg(feature = "simulate")]
 mod template;
 #[cfg(feature = "simulate")]
 pub mod trace;
+#[cfg(feature = "simulate")]
+mod virtual_time;
 #[cfg(feature = "simulate")]
 pub mod workload;
 
@@ -44,6 +54,7 @@ pub use self::simulator::{Simulator, Unplaced};
 #[cfg(feature = "simulate")]
 pub use self::{
     experiment::{Comparison, Experiment, Outcome, Variant},
+    explain::Explained,
     options::{NodeChurn, Options, OptionsError},
     record::{Sample, Summary},
     simulation::{Progress, Run, SimulationError, simulate},

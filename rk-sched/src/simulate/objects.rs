@@ -115,7 +115,7 @@ pub fn node(mut value: Value, name: &str) -> Result<Node, BadObject> {
     Ok(node)
 }
 
-/// An object of another kind.
+/// An object of another kind, with an identity and a version, and a volume with the phase that its controller would give it.
 ///
 /// # Errors
 /// Its metadata is none, or it has no kind.
@@ -128,8 +128,16 @@ pub fn other(mut value: Value, name: &str, namespace: Option<&str>) -> Result<Ar
         quantities(spec.get_mut("capacity"));
         quantities(spec.pointer_mut("/resources/requests"));
     }
-    if text(&value, "/kind").is_empty() {
+    let kind = text(&value, "/kind").to_owned();
+    if kind.is_empty() {
         return Err(bad(&value, "it has no kind"));
+    }
+    let uid = [&kind, text(&value, "/metadata/namespace"), text(&value, "/metadata/name")].join("/");
+    default_meta(&mut value, "uid", &uid);
+    default_meta(&mut value, "resourceVersion", "1");
+    if kind == "PersistentVolume" && text(&value, "/status/phase").is_empty() {
+        let phase = if value["spec"]["claimRef"].is_object() { "Bound" } else { "Available" };
+        value["status"]["phase"] = phase.into();
     }
     Object::from_value(&value).map(Arc::new).map_err(|error| bad(&value, error))
 }

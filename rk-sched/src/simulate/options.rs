@@ -9,8 +9,10 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 pub struct Options {
     /// How long the scheduler is busy with one pod.
     pub cycle: Duration,
-    /// How long a binding takes on average; each takes half to one and a half of it.
+    /// How long a binding, or another write of a plugin, takes on average; each takes half to one and a half of it.
     pub binding: Duration,
+    /// How long a volume takes to be provided on average, the same way.
+    pub provisioning: Duration,
     /// The part of the bindings that fail, from 0 to less than 1.
     pub binding_failures: f64,
     /// The part of the runs of pods that fail before their time, from 0 to less than 1.
@@ -45,6 +47,7 @@ impl Default for Options {
         Self {
             cycle: Duration::from_millis(1),
             binding: Duration::from_millis(5),
+            provisioning: Duration::from_secs(2),
             binding_failures: 0.0,
             pod_failures: 0.0,
             retries: 6,
@@ -99,6 +102,8 @@ pub(super) enum Chance {
     PodFailure = 2,
     NodeFailure = 3,
     Outage = 4,
+    Write = 5,
+    Provisioning = 6,
 }
 
 /// The source of one decision. It depends on what is decided and not on what was decided before, so that two schedulers meet the

@@ -28,6 +28,8 @@ pub(super) struct Life {
     pub(super) phase: Phase,
     pub(super) created: Duration,
     pub(super) attempted: bool,
+    /// How often it was tried until it had a node.
+    pub(super) attempts: u32,
     /// How many pods were in its place before, and how many of those failed.
     pub(super) restarts: u32,
     pub(super) failures: u32,
@@ -79,6 +81,10 @@ impl Pods {
 
     pub(super) fn get_mut(&mut self, number: usize) -> &mut Life {
         &mut self.lives[number]
+    }
+
+    pub(super) fn attempts(&self, number: usize) -> u64 {
+        self.lives.get(number).map_or(0, |life| u64::from(life.attempts))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Life)> {

@@ -6,19 +6,27 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
+use rk_api::{Client, EventRecorder};
+use tokio::runtime::{Handle, Runtime};
+
 use super::{
     clock::{Clock, Event},
-    explain::History,
-    options::{Chance, Options, OptionsError, chance},
+    explain::{Explained, History},
+    options::{Options, OptionsError},
+    outside::outside,
     pods::{Life, Phase, Pods},
     record::{Recorder, Sample, Summary},
     statistics::Distribution,
+    store::Objects,
+    virtual_time::{self, Tasks},
     workload::{Scope, Stage, Step, Workload},
 };
 use crate::{
     ConfigError, SchedulerConfig,
-    engine::{Decision, Engine, Placement, Refusal},
+    engine::{Decision, Engine, Explanations, Placement, Refusal},
     framework::{Status, WaitingPods},
+    model::PodInfo,
 };
 
 /// A simulation that can't begin.
@@ -31,6 +39,9 @@ pub enum SimulationError {
     /// An option makes no sense.
     #[error(transparent)]
     Options(#[from] OptionsError),
+    /// The operating system gives no more threads or files.
+    #[error("no runtime: {0}")]
+    Runtime(#[from] std::io::Error),
 }
 
 /// What came of a run.
@@ -46,6 +57,8 @@ pub struct Run {
     pub waits: Vec<f64>,
     /// What happened to the pods that were to be explained.
     pub history: Vec<String>,
+    /// The decisions on them in full.
+    pub explanations: Vec<Explained>,
 }
 
 /// How far a simulation is.
@@ -85,6 +98,8 @@ pub(super) struct Simulation<'a> {
     pub(super) seed: u64,
     pub(super) clock: Clock,
     pub(super) engine: Engine,
+    pub(super) tasks: Tasks<'a>,
+    pub(super) objects: Objects,
     pub(super) pods: Pods,
     pub(super) recorder: Recorder,
     pub(super) summary: Summary,
@@ -93,12 +108,18 @@ pub(super) struct Simulation<'a> {
     /// By step: what is left of it.
     pub(super) playing: Vec<Option<Playing>>,
     pub(super) deleting: Vec<VecDeque<usize>>,
+    /// The step that replaces scheduled pods, and how many it has created.
+    pub(super) steady: Option<(usize, u64)>,
     pub(super) measuring: Option<Scope>,
     pub(super) measures_all: bool,
     pub(super) node_numbers: HashMap<String, u64>,
     /// Placed pods that a Permit plugin holds back.
     held: Vec<Placement>,
     permits: WaitingPods,
+    client: Arc<dyn Client>,
+    /// By scheduler's name.
+    recorders: HashMap<String, EventRecorder>,
+    explanations: Explanations,
     step: usize,
     waiting: Waiting,
     /// Until when the scheduler is busy.
@@ -113,25 +134,63 @@ pub(super) struct Simulation<'a> {
 
 /// Runs a workload under a scheduler of this configuration. `progress` hears of it now and then.
 ///
-/// The plugins run as in a cluster, up to Permit. PreBind, Bind and PostBind, which talk to an API, don't: a binding takes
-/// [`Options::binding`].
+/// The plugins run as in a cluster. What PreBind, Bind and PostBind plugins ask of the API is answered by a simulated one: it has the objects of the
+/// workload, binds pods, and takes writes of volumes, of claims on volumes and of claims on devices; the rest is refused
+/// (`MethodNotAllowed`). A write takes [`Options::binding`]. Tokio's time (`tokio::time`) is the cluster's for plugins.
+///
+/// Extenders are asked as they are; the cluster's time stands still meanwhile.
 ///
 /// # Errors
-/// The configuration or the options make no sense.
+/// The configuration or the options make no sense, or the system has no room for one more runtime.
 pub fn simulate(
+    workload: &Workload,
+    config: &SchedulerConfig,
+    options: &Options,
+    seed: u64,
+    progress: &mut (dyn FnMut(Progress) + Send),
+) -> Result<Run, SimulationError> {
+    options.check()?;
+    let mut run = || {
+        let runtime = virtual_time::runtime()?;
+        in_runtime(&runtime, workload, config, options, seed, progress)
+    };
+    if Handle::try_current().is_err() {
+        return run();
+    }
+    // No runtime can be entered from within another one, but in a thread of its own.
+    let ended = std::thread::scope(|scope| scope.spawn(run).join());
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+fn in_runtime(
+    runtime: &Runtime,
     workload: &Workload,
     config: &SchedulerConfig,
     options: &Options,
     seed: u64,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Run, SimulationError> {
-    options.check()?;
+    let _entered = runtime.enter();
     let clock = Clock::new();
-    let config = SchedulerConfig { seed: Some(seed), ..config.clone() };
+    let tasks = Tasks::new(runtime);
+    let client = tasks.client();
+    let mut config = SchedulerConfig { seed: Some(seed), ..config.clone() };
+    config.extenders = outside(&config.extenders, &client)?;
+    if !config.explanations.are_kept() && !options.explain.is_empty() {
+        let pods = History::new(&options.explain);
+        config.explanations = Explanations::about(1, move |pod: &PodInfo| pods.is_about(&pod.pod));
+    }
+    let names = config.profiles.iter().map(|profile| profile.scheduler_name().to_owned());
+    let recorder = |name: String| (name.clone(), EventRecorder::new(Arc::clone(&client), &name, ""));
     let measures = |step: &Step| matches!(step, Step::StartMeasuring(_));
     let mut simulation = Simulation {
         engine: Engine::new(&config, clock.instant())?,
         permits: config.waiting.clone(),
+        recorders: names.map(recorder).collect(),
+        explanations: config.explanations.clone(),
+        client,
+        tasks,
+        objects: Objects::default(),
         measures_all: !workload.steps.iter().any(measures),
         recorder: Recorder::new(workload, options.share_by.as_deref()),
         history: History::new(&options.explain),
@@ -144,6 +203,7 @@ pub fn simulate(
         clock,
         pods: Pods::default(),
         waits: Vec::new(),
+        steady: None,
         measuring: None,
         node_numbers: HashMap::new(),
         held: Vec::new(),
@@ -173,6 +233,9 @@ impl Simulation<'_> {
                 self.on_event(event);
                 self.idle = false;
             }
+            if self.carry_on() {
+                self.idle = false;
+            }
             while !self.ended && self.go_on() {
                 self.idle = false;
             }
@@ -193,19 +256,34 @@ impl Simulation<'_> {
             let engine = if self.idle { self.wake_at() } else { Some(self.busy) };
             let held = self.held.iter().filter_map(|placement| placement.waited.as_ref()?.until()).min();
             let held = held.map(|until| self.clock.since_start(until));
-            let Some(next) = [self.clock.next(), engine, held, self.deadline()].into_iter().flatten().min() else {
-                return;
-            };
-            if self.options.horizon.is_some_and(|horizon| next > horizon) {
+            let next = [self.clock.next(), engine, held, self.deadline()].into_iter().flatten().min();
+            if !self.pass(next) {
                 return;
             }
-            self.recorder.advance(next, self.engine.snapshot());
-            self.clock.advance(next);
-            if self.wake_at().is_some_and(|wake| wake <= next) {
+            if self.wake_at().is_some_and(|wake| wake <= self.clock.now()) {
                 self.idle = false;
             }
             self.look_at_held();
         }
+    }
+
+    /// Lets time pass until the next event, or until a plugin has something to say before that; `false` if there is nothing to wait for.
+    fn pass(&mut self, next: Option<Duration>) -> bool {
+        let now = self.clock.now();
+        let until = match next {
+            Some(next) => next,
+            // Only plugins can have something to wait for, and may not come to an end.
+            None if !self.tasks.is_empty() => now.saturating_add(self.options.patience),
+            None => return false,
+        };
+        let last = self.options.horizon.filter(|horizon| until > *horizon);
+        let until = last.map_or(until, |horizon| horizon.max(now));
+        self.tasks.pass(self.clock.at(until));
+        let news = self.tasks.has_news();
+        let reached = if news { self.clock.since_start(self.tasks.now()).clamp(now, until) } else { until };
+        self.recorder.advance(reached, self.engine.snapshot());
+        self.clock.advance(reached);
+        news || (next.is_some() && last.is_none())
     }
 
     fn wake_at(&self) -> Option<Duration> {
@@ -223,7 +301,7 @@ impl Simulation<'_> {
     /// Whether anything can still happen to the pods that there are.
     fn has_work(&self) -> bool {
         let (active, backoff, _) = self.engine.counts();
-        self.clock.has_work() || active + backoff > 0 || !self.held.is_empty()
+        self.clock.has_work() || active + backoff > 0 || !self.held.is_empty() || !self.tasks.is_empty()
     }
 
     /// Begins the next step if nothing is waited for any more; `false` if the program has to wait.
@@ -290,6 +368,14 @@ impl Simulation<'_> {
                     }
                 }
             }
+            Step::Steady(steady) => {
+                self.clock.add(steady.duration, Event::Awake);
+                self.waiting = Waiting::Sleep;
+                self.steady = Some((number, steady.count));
+                for pod in 0..steady.count {
+                    self.create_steadily(steady, pod);
+                }
+            }
             Step::Churn(churn) => self.clock.add(churn.interval, Event::Churn(number, 0)),
             Step::StartMeasuring(scope) => self.measuring = Some(scope.clone()),
             Step::StopMeasuring => self.measuring = None,
@@ -300,12 +386,13 @@ impl Simulation<'_> {
     /// The program has slept enough.
     pub(super) fn awake(&mut self) {
         self.waiting = Waiting::Nothing;
+        self.steady = None;
     }
 
     fn decided(&mut self, mut decision: Decision) {
-        // Extenders are outside of the virtual cluster, and have no say in it.
         while let Decision::Ask(question) = decision {
-            let answer = question.unasked();
+            // Extenders answer at once, as far as virtual time goes.
+            let Some(answer) = question.ask().now_or_never() else { return };
             decision = self.engine.answer(*question, answer, self.clock.instant());
         }
         self.summary.attempts += 1;
@@ -316,18 +403,30 @@ impl Simulation<'_> {
                 }
             }
             Decision::Ask(_) => {}
-            Decision::Refused(refusal) => self.refused(&refusal),
+            Decision::Refused(refusal) => {
+                self.refused(&refusal);
+                self.decided_in_full(&refusal.pod);
+            }
             Decision::Place(placement) => {
                 if let Some(number) = self.pods.find(&placement.pod.uid) {
                     let life = self.pods.get_mut(number);
-                    (life.attempted, life.phase) = (true, Phase::Placed);
+                    (life.attempted, life.phase, life.attempts) = (true, Phase::Placed, placement.attempts);
                     if life.explained {
                         self.history.placed(self.clock.now(), &placement);
                     }
+                    self.decided_in_full(&placement.pod);
                 }
                 self.recorder.pod(&placement.pod, true);
                 if placement.waited.is_some() { self.held.push(placement) } else { self.bind(placement) }
             }
+        }
+    }
+
+    /// Notes a decision in full, for a pod whose history is kept.
+    fn decided_in_full(&mut self, pod: &PodInfo) {
+        let explained = self.pods.find(&pod.uid).is_some_and(|number| self.pods.get(number).explained);
+        if explained && let Some(decision) = self.explanations.of(&pod.namespace, &pod.name) {
+            self.history.decided(self.clock.now(), &decision);
         }
     }
 
@@ -342,6 +441,9 @@ impl Simulation<'_> {
         if life.explained {
             self.history.refused(self.clock.now(), refusal);
         }
+        if let Some(claim) = &refusal.deallocation {
+            self.deallocate(claim);
+        }
         if let Some(eviction) = &refusal.eviction {
             for victim in &eviction.victims {
                 self.preempted(victim);
@@ -349,12 +451,17 @@ impl Simulation<'_> {
         }
     }
 
-    /// The API gets the binding, and answers after a while.
+    /// The plugins bind the pod, beside the next cycles.
     fn bind(&mut self, placement: Placement) {
-        let number = self.pods.find(&placement.pod.uid).unwrap_or_default() as u64;
-        let mut random = chance(self.seed, Chance::Binding, number, u64::from(placement.attempts));
-        let late = self.options.binding.mul_f64(rand::RngExt::random_range(&mut random, 0.5..1.5));
-        self.clock.add(late, Event::Bound(Box::new(placement)));
+        let client = Arc::clone(&self.client);
+        let events = self.recorders[placement.pod.scheduler_name()].clone();
+        self.tasks.spawn(async move {
+            let status = placement.bind(&client, &events).await;
+            if status.is_success() {
+                placement.post_bind(&client, &events).await;
+            }
+            (placement, status)
+        });
     }
 
     /// Goes on with held pods that were decided on.
@@ -382,9 +489,7 @@ impl Simulation<'_> {
     pub(super) fn unbound(&mut self, placement: &Placement, status: Status) {
         placement.unreserve();
         // One that was deleted meanwhile has left its node already.
-        let placed =
-            self.pods.find(&placement.pod.uid).is_some_and(|number| self.pods.get(number).phase == Phase::Placed);
-        if placed {
+        if self.is_placed(&placement.pod) {
             self.recorder.pod(&placement.pod, false);
         }
         if let Some(refusal) = self.engine.bound(&placement.pod.uid, status, self.clock.instant()) {
@@ -404,12 +509,14 @@ impl Simulation<'_> {
         summary.throughput = if binding > 0.0 { waits.len() as f64 / binding } else { 0.0 };
         summary.wait = Distribution::of(waits);
         self.recorder.finish(&mut summary);
+        let (history, explanations) = self.history.finish();
         Run {
             summary,
             samples: self.recorder.samples,
             resources: self.recorder.names,
             waits: self.waits,
-            history: self.history.lines(),
+            history,
+            explanations,
         }
     }
 }

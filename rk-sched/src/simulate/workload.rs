@@ -58,6 +58,8 @@ pub enum Step {
     },
     /// Creates objects again and again beside the next steps, until the program ends.
     Churn(Churn),
+    /// Creates pods, deletes each that is scheduled and creates another one, for a time.
+    Steady(Steady),
     /// The pods of this scope that are created or scheduled from now on are those that are measured, in place of all.
     StartMeasuring(Scope),
     /// Ends what [`Step::StartMeasuring`] began.
@@ -132,6 +134,25 @@ impl Scope {
                 Some(labels) => self.labels.matches(labels),
                 None => self.labels.matches(&std::collections::BTreeMap::new()),
             }
+    }
+}
+
+/// Pods that come as fast as others are scheduled.
+#[derive(Clone)]
+pub struct Steady {
+    /// The pods: each of them that is scheduled is deleted.
+    pub scope: Scope,
+    /// How many there are at a time.
+    pub count: u64,
+    /// How long that goes on.
+    pub duration: Duration,
+    /// Creates the pod of this number.
+    pub make: Arc<dyn Fn(u64) -> Option<Action> + Send + Sync>,
+}
+
+impl std::fmt::Debug for Steady {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Steady").field("count", &self.count).field("duration", &self.duration).finish_non_exhaustive()
     }
 }
 

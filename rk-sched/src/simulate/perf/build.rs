@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
-    rc::Rc,
     sync::Arc,
     time::Duration,
 };
@@ -30,23 +29,23 @@ use super::{
 pub(super) struct Builder<'a> {
     path: &'a Path,
     case: &'a TestCase,
-    spec: &'a WorkloadSpec,
-    templates: HashMap<PathBuf, Rc<Template>>,
+    pub(super) spec: &'a WorkloadSpec,
+    templates: HashMap<PathBuf, Arc<Template>>,
     namespaces: BTreeSet<String>,
-    nodes: u64,
-    steps: Vec<Step>,
+    pub(super) nodes: Vec<String>,
+    pub(super) steps: Vec<Step>,
 }
 
 /// A template's text, and its objects where all are alike.
 #[derive(Clone)]
-struct Template {
-    path: PathBuf,
+pub(super) struct Template {
+    pub(super) path: PathBuf,
     text: String,
     fixed: Option<Value>,
 }
 
 impl Template {
-    fn object(&self, values: &Values<'_>) -> Result<Value, PerfError> {
+    pub(super) fn object(&self, values: &Values<'_>) -> Result<Value, PerfError> {
         let wrong = |error: String| PerfError::new(&self.path, error);
         match &self.fixed {
             Some(value) => Ok(value.clone()),
@@ -56,7 +55,7 @@ impl Template {
 }
 
 /// The name that an object of a template gets: its own, or one made of its prefix, the operation and its number there.
-fn name_of(value: &Value, operation: usize, index: u64) -> String {
+pub(super) fn name_of(value: &Value, operation: usize, index: u64) -> String {
     let meta = |field: &str| value["metadata"][field].as_str().unwrap_or_default();
     match meta("name") {
         "" => format!("{}{operation}-{index}", meta("generateName")),
@@ -80,11 +79,23 @@ fn interval(per_second: u32) -> Duration {
 
 impl<'a> Builder<'a> {
     pub(super) fn new(path: &'a Path, case: &'a TestCase, spec: &'a WorkloadSpec) -> Self {
-        Self { path, case, spec, templates: HashMap::new(), namespaces: BTreeSet::new(), nodes: 0, steps: Vec::new() }
+        Self {
+            path,
+            case,
+            spec,
+            templates: HashMap::new(),
+            namespaces: BTreeSet::new(),
+            nodes: Vec::new(),
+            steps: Vec::new(),
+        }
     }
 
     pub(super) fn build(mut self, name: String) -> Result<Workload, PerfError> {
         for (number, op) in self.case.workload_template.iter().enumerate() {
+            let (name, unknown) = op.unknown();
+            if let Some(field) = unknown.into_iter().flat_map(BTreeMap::keys).next() {
+                return Err(self.wrong(format!("{name}: {field} is not supported")));
+            }
             match op {
                 Op::CreateNodes(op) => self.create_nodes(number, op)?,
                 Op::CreateNamespaces(op) => self.create_namespaces(op)?,
@@ -104,23 +115,25 @@ impl<'a> Builder<'a> {
                 Op::StartCollectingMetrics(op) => {
                     self.steps.push(Step::StartMeasuring(scope(&op.namespaces, &op.label_selector)));
                 }
-                Op::StopCollectingMetrics => self.steps.push(Step::StopMeasuring),
+                Op::CreateResourceClaims(op) => self.create_resource_claims(number, op)?,
+                Op::CreateResourceDriver(op) => self.create_resource_driver(op)?,
+                Op::StopCollectingMetrics(_) => self.steps.push(Step::StopMeasuring),
             }
         }
         Ok(Workload { name, steps: self.steps })
     }
 
-    fn wrong(&self, reason: impl ToString) -> PerfError {
+    pub(super) fn wrong(&self, reason: impl ToString) -> PerfError {
         PerfError::new(self.path, reason)
     }
 
-    fn parameter(&self, name: &str) -> Result<&'a Value, PerfError> {
+    pub(super) fn parameter(&self, name: &str) -> Result<&'a Value, PerfError> {
         let value = name.strip_prefix('$').and_then(|name| self.spec.params.get(name));
         value.ok_or_else(|| self.wrong(format!("workload {:?} has no parameter {name:?}", self.spec.name)))
     }
 
     /// How many; 1 where nothing is said.
-    fn count(&self, count: &Count) -> Result<u64, PerfError> {
+    pub(super) fn count(&self, count: &Count) -> Result<u64, PerfError> {
         let Some(name) = &count.count_param else { return Ok(count.count.unwrap_or(1)) };
         self.parameter(name)?.as_u64().ok_or_else(|| self.wrong(format!("parameter {name:?} is no number")))
     }
@@ -134,22 +147,22 @@ impl<'a> Builder<'a> {
         all.collect()
     }
 
-    fn template(&mut self, path: &Path) -> Result<Rc<Template>, PerfError> {
+    pub(super) fn template(&mut self, path: &Path) -> Result<Arc<Template>, PerfError> {
         let path = self.path.parent().unwrap_or(Path::new(".")).join(path);
         if let Some(known) = self.templates.get(&path) {
-            return Ok(Rc::clone(known));
+            return Ok(Arc::clone(known));
         }
         let text = super::read(&path)?;
         let fixed = match has_placeholders(&text) {
             false => Some(objects::yaml(&text).map_err(|error| PerfError::new(&path, error))?),
             true => None,
         };
-        let template = Rc::new(Template { path: path.clone(), text, fixed });
-        self.templates.insert(path, Rc::clone(&template));
+        let template = Arc::new(Template { path: path.clone(), text, fixed });
+        self.templates.insert(path, Arc::clone(&template));
         Ok(template)
     }
 
-    fn at_once(&mut self, actions: Vec<Action>) {
+    pub(super) fn at_once(&mut self, actions: Vec<Action>) {
         let actions = actions.into_iter().map(|action| (Duration::ZERO, action)).collect();
         self.steps.push(Step::Play { actions, background: false });
     }
@@ -172,7 +185,7 @@ impl<'a> Builder<'a> {
             let labels = node.metadata.labels.get_or_insert_default();
             if let Some(LabelNodes { label_key, label_values }) = &op.label_node_prepare_strategy {
                 let values = label_values.len().max(1) as u64;
-                let value = label_values.get((self.nodes % values) as usize).cloned().unwrap_or_default();
+                let value = label_values.get((self.nodes.len() as u64 % values) as usize).cloned().unwrap_or_default();
                 labels.insert(label_key.clone(), value);
             }
             if let Some(unique) = &op.unique_node_label_strategy {
@@ -199,7 +212,7 @@ impl<'a> Builder<'a> {
                 actions.push(Action::Apply(csi_node));
             }
             actions.push(Action::SetNode(Arc::new(node)));
-            self.nodes += 1;
+            self.nodes.push(name);
         }
         self.at_once(actions);
         Ok(())
@@ -223,7 +236,7 @@ impl<'a> Builder<'a> {
     }
 
     /// A namespace that is only named is made without labels.
-    fn ensure_namespace(&mut self, name: &str) -> Result<(), PerfError> {
+    pub(super) fn ensure_namespace(&mut self, name: &str) -> Result<(), PerfError> {
         if self.namespaces.insert(name.to_owned()) {
             let action = namespace(name, &json!({})).map_err(|error| self.wrong(error))?;
             self.at_once(vec![action]);
@@ -232,17 +245,17 @@ impl<'a> Builder<'a> {
     }
 
     fn create_pods(&mut self, number: usize, op: &CreatePods, within: Option<String>) -> Result<(), PerfError> {
-        if op.steady_state || op.steady_state_param.is_some() {
-            return Err(self.wrong("createPods: steadyState is not supported"));
-        }
         let namespace = within.or_else(|| op.namespace.clone()).unwrap_or_else(|| format!("namespace-{number}"));
         self.ensure_namespace(&namespace)?;
         let count = self.count(&op.count)?;
         let others = self.parameters(&op.template_params)?;
         let template = match op.pod_template_path.as_ref().or(self.case.default_pod_template_path.as_ref()) {
             Some(path) => self.template(path)?,
-            None => Rc::new(base_pod()),
+            None => Arc::new(base_pod()),
         };
+        if self.is_steady(op)? {
+            return self.create_pods_steadily(number, op, &namespace, (count, others), template);
+        }
         let mut actions = self.volumes(&namespace, count, op)?;
         let with_claims = op.persistent_volume_claim_template_path.is_some();
         let alike = template.fixed.as_ref().is_some_and(|fixed| !fixed["metadata"]["name"].is_string());
@@ -334,10 +347,11 @@ impl<'a> Builder<'a> {
 
     fn update_any(&mut self, number: usize, op: &UpdateAny) -> Result<(), PerfError> {
         let count = self.count(&op.count)?;
+        let others = self.parameters(&op.template_params)?;
         let template = self.template(&op.template_path)?;
         let mut actions = Vec::new();
         for index in 0..count {
-            let value = template.object(&Values { index, count, others: &[] })?;
+            let value = template.object(&Values { index, count, others: &others })?;
             let name = name_of(&value, number, index);
             let action = action(value, &name, &op.namespace).map_err(|error| PerfError::new(&template.path, error))?;
             let action = match action {
@@ -396,13 +410,23 @@ impl<'a> Builder<'a> {
         self.steps.push(Step::Await { stage, scope: scope(&op.namespaces, &op.label_selector) });
     }
 
-    fn sleep(&mut self, op: &Sleep) -> Result<(), PerfError> {
-        let text = match (&op.duration, &op.duration_param) {
+    /// A duration, or the parameter that has it; `what` wants it.
+    pub(super) fn duration(
+        &self,
+        what: &str,
+        text: Option<&str>,
+        parameter: Option<&str>,
+    ) -> Result<Duration, PerfError> {
+        let text = match (text, parameter) {
             (_, Some(name)) => self.parameter(name)?.as_str().unwrap_or_default(),
             (Some(text), None) => text,
             (None, None) => "",
         };
-        let time = duration(text).ok_or_else(|| self.wrong(format!("sleep: {text:?} is no duration")))?;
+        duration(text).ok_or_else(|| self.wrong(format!("{what}: {text:?} is no duration")))
+    }
+
+    fn sleep(&mut self, op: &Sleep) -> Result<(), PerfError> {
+        let time = self.duration("sleep", op.duration.as_deref(), op.duration_param.as_deref())?;
         self.steps.push(Step::Sleep(time));
         Ok(())
     }

@@ -16,7 +16,7 @@ pub(super) struct TestCase {
     pub(super) scheduler_config_path: Option<PathBuf>,
     pub(super) workload_template: Vec<Op>,
     pub(super) workloads: Vec<WorkloadSpec>,
-    /// What kube-scheduler's measurements are made of means nothing here.
+    /// What kube-scheduler's own switches and measurements are means nothing here.
     #[serde(default, rename = "featureGates")]
     pub(super) _feature_gates: Value,
     #[serde(default, rename = "metricsCollectorConfig")]
@@ -65,7 +65,19 @@ pub(super) enum Op {
     Barrier(Barrier),
     Sleep(Sleep),
     StartCollectingMetrics(StartCollectingMetrics),
-    StopCollectingMetrics,
+    StopCollectingMetrics(Unknown),
+    CreateResourceClaims(CreateResourceClaims),
+    CreateResourceDriver(CreateResourceDriver),
+}
+
+/// Fields that nothing is known of: a workload that has any is refused by their names.
+pub(super) type Rest = BTreeMap<String, Value>;
+
+/// What an operation without fields has.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Unknown {
+    #[serde(flatten)]
+    pub(super) rest: Rest,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -79,6 +91,8 @@ pub(super) struct CreateNodes {
     pub(super) unique_node_label_strategy: Option<UniqueLabel>,
     #[serde(default)]
     pub(super) template_params: BTreeMap<String, Value>,
+    #[serde(flatten)]
+    pub(super) rest: Rest,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -113,6 +127,8 @@ pub(super) struct CreateNamespaces {
     #[serde(flatten)]
     pub(super) count: Count,
     pub(super) namespace_template_path: Option<PathBuf>,
+    #[serde(flatten)]
+    pub(super) rest: Rest,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -133,6 +149,13 @@ pub(super) struct CreatePods {
     #[serde(default)]
     pub(super) steady_state: bool,
     pub(super) steady_state_param: Option<String>,
+    pub(super) duration: Option<String>,
+    pub(super) duration_param: Option<String>,
+    /// The operation's own name, where it is within another one.
+    #[serde(default, rename = "opcode")]
+    pub(super) _opcode: Value,
+    #[serde(flatten)]
+    pub(super) rest: Rest,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -142,6 +165,8 @@ pub(super) struct CreatePodSets {
     pub(super) count: Count,
     pub(super) namespace_prefix: String,
     pub(super) create_pods_op: CreatePods,
+    #[serde(flatten)]
+    pub(super) rest: Rest,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -154,6 +179,8 @@ pub(super) struct CreateAny {
     pub(super) count: Count,
     #[serde(default)]
     pub(super) template_params: BTreeMap<String, Value>,
+    #[serde(flatten)]
+    pub(super) rest: Rest,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -165,7 +192,14 @@ pub(super) struct UpdateAny {
     #[serde(flatten)]
     pub(super) count: Count,
     #[serde(default)]
+    pub(super) template_params: BTreeMap<String, Value>,
+    #[serde(default)]
     pub(super) update_per_second: u32,
+    /// Through which subresources it is written: what comes of it is the same.
+    #[serde(default, rename = "subresources")]
+    pub(super) _subresources: Value,
+    #[serde(flatten)]
+    pub(super) rest: Rest,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -178,6 +212,8 @@ pub(super) struct DeletePods {
     pub(super) delete_pods_per_second: u32,
     #[serde(default)]
     pub(super) skip_wait_to_completion: bool,
+    #[serde(flatten)]
+    pub(super) rest: Rest,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -189,6 +225,8 @@ pub(super) struct ChurnOp {
     pub(super) interval_milliseconds: Option<u64>,
     pub(super) namespace: Option<String>,
     pub(super) template_paths: Vec<PathBuf>,
+    #[serde(flatten)]
+    pub(super) rest: Rest,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -207,6 +245,8 @@ pub(super) struct Barrier {
     pub(super) label_selector: BTreeMap<String, String>,
     #[serde(default)]
     pub(super) stage_requirement: Stage,
+    #[serde(flatten)]
+    pub(super) rest: Rest,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -221,13 +261,66 @@ pub(super) enum Stage {
 pub(super) struct Sleep {
     pub(super) duration: Option<String>,
     pub(super) duration_param: Option<String>,
+    #[serde(flatten)]
+    pub(super) rest: Rest,
 }
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct StartCollectingMetrics {
+    /// What the figures are called by.
+    #[serde(default, rename = "name")]
+    pub(super) _name: Value,
     #[serde(default)]
     pub(super) namespaces: Vec<String>,
     #[serde(default)]
     pub(super) label_selector: BTreeMap<String, String>,
+    #[serde(flatten)]
+    pub(super) rest: Rest,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CreateResourceClaims {
+    #[serde(flatten)]
+    pub(super) count: Count,
+    pub(super) namespace: String,
+    pub(super) template_path: PathBuf,
+    #[serde(flatten)]
+    pub(super) rest: Rest,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct CreateResourceDriver {
+    pub(super) driver_name: String,
+    /// The names of its nodes, with `*` and `?` in the place of any.
+    #[serde(default)]
+    pub(super) nodes: String,
+    pub(super) max_claims_per_node: Option<u64>,
+    pub(super) max_claims_per_node_param: Option<String>,
+    #[serde(flatten)]
+    pub(super) rest: Rest,
+}
+
+impl Op {
+    /// Its name, and the fields that nothing is known of.
+    pub(super) fn unknown(&self) -> (&'static str, Vec<&Rest>) {
+        match self {
+            Self::CreateNodes(op) => ("createNodes", vec![&op.rest]),
+            Self::CreateNamespaces(op) => ("createNamespaces", vec![&op.rest]),
+            Self::CreatePods(op) => ("createPods", vec![&op.rest]),
+            Self::CreatePodSets(op) => ("createPodSets", vec![&op.rest, &op.create_pods_op.rest]),
+            Self::CreateAny(op) => ("createAny", vec![&op.rest]),
+            Self::UpdateAny(op) => ("updateAny", vec![&op.rest]),
+            Self::DeletePods(op) => ("deletePods", vec![&op.rest]),
+            Self::Churn(op) => ("churn", vec![&op.rest]),
+            Self::Barrier(op) => ("barrier", vec![&op.rest]),
+            Self::Sleep(op) => ("sleep", vec![&op.rest]),
+            Self::StartCollectingMetrics(op) => ("startCollectingMetrics", vec![&op.rest]),
+            Self::StopCollectingMetrics(op) => ("stopCollectingMetrics", vec![&op.rest]),
+            Self::CreateResourceClaims(op) => ("createResourceClaims", vec![&op.rest]),
+            Self::CreateResourceDriver(op) => ("createResourceDriver", vec![&op.rest]),
+        }
+    }
 }

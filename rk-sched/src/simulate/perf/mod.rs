@@ -4,7 +4,9 @@
 //! replaces them, as in scheduler_perf, where neither kubelets nor controllers run.
 
 mod build;
+mod devices;
 mod format;
+mod steady;
 
 use std::path::{Path, PathBuf};
 

@@ -189,8 +189,10 @@ pub fn json(comparison: &Comparison) -> Value {
                 .iter()
                 .map(|run| {
                     let resources: Vec<&str> = run.resources.iter().map(AsRef::as_ref).collect();
-                    let (samples, history) = (&run.samples, &run.history);
-                    json!({"summary": run.summary, "resources": resources, "samples": samples, "history": history})
+                    json!({
+                        "summary": run.summary, "resources": resources, "samples": run.samples,
+                        "history": run.history, "explanations": run.explanations,
+                    })
                 })
                 .collect();
             json!({"name": outcome.name, "metrics": metrics, "runs": runs})
@@ -210,6 +212,7 @@ mod tests {
             resources: Vec::new(),
             waits: vec![1.0],
             history: Vec::new(),
+            explanations: Vec::new(),
         };
         let outcome = |name: &str, by| Outcome {
             name: name.to_owned(),
