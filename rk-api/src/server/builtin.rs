@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::{Row, Subresource, kinds};
 use crate::Resource;
 
-/// A line of `data/discovery.json`.
+/// A line of `data/discovery.json` or `data/discovery-optional.json`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Line {
@@ -43,9 +43,16 @@ fn lines() -> &'static [Line] {
     })
 }
 
-/// The rows of every built-in resource, in discovery's order.
+/// The rows of every built-in resource that is served by default, in discovery's order.
 pub fn rows() -> Vec<Row> {
     lines().iter().map(row).collect()
+}
+
+/// The rows of those that are served if they are asked for.
+pub fn optional_rows() -> Vec<Row> {
+    let lines: Vec<Line> = serde_json::from_str(include_str!("../../data/discovery-optional.json"))
+        .expect("the built-in discovery data is well-formed");
+    lines.iter().map(row).collect()
 }
 
 fn row(line: &Line) -> Row {

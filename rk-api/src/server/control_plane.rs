@@ -7,7 +7,7 @@ use std::{
 
 use rk_store::MemoryStore;
 
-use super::{LateReader, Security, Server, ServerBuilder, UserInfo, bootstrap, storage::key};
+use super::{LateReader, RuntimeConfig, Security, Server, ServerBuilder, UserInfo, bootstrap, storage::key};
 use crate::{Clock, Error};
 
 /// Where a control plane of one's own begins. Everything is pluggable, and nothing is needed: the store is in memory if none is
@@ -65,6 +65,7 @@ impl ControlPlane {
 #[derive(Default)]
 pub(super) struct Options {
     groups: Option<BTreeSet<String>>,
+    versions: RuntimeConfig,
     security: Option<Security>,
     first: First,
     /// Bytes by collection.
@@ -82,9 +83,9 @@ enum First {
 }
 
 impl Options {
-    /// Whether a built-in group is served.
-    pub(super) fn serves(&self, group: &str) -> bool {
-        self.groups.as_ref().is_none_or(|groups| groups.contains(group))
+    /// Whether a version of a built-in group is served.
+    pub(super) fn serves(&self, group: &str, version: &str) -> bool {
+        self.groups.as_ref().is_none_or(|groups| groups.contains(group)) && self.versions.serves(group, version)
     }
 }
 
@@ -93,6 +94,13 @@ impl ServerBuilder {
     /// [`Server::define`] bring. Custom resources need `apiextensions.k8s.io`.
     pub fn groups<'a>(mut self, groups: impl IntoIterator<Item = &'a str>) -> Self {
         self.options.groups = Some(groups.into_iter().map(str::to_owned).collect());
+        self
+    }
+
+    /// Serves these versions of the built-in groups, kube-apiserver's `--runtime-config`. `scheduling.k8s.io/v1alpha2` turns on what
+    /// belongs to it too, as the feature gate GenericWorkload does in Kubernetes: pods keep `spec.schedulingGroup`, which is dropped otherwise.
+    pub fn runtime_config(mut self, versions: RuntimeConfig) -> Self {
+        self.options.versions = versions;
         self
     }
 

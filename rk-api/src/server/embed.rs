@@ -183,7 +183,8 @@ impl ServerBuilder {
         let admission = self.admission.ordered()?;
         let cache = Cache::start(self.store, self.encryption, self.options.budgets.clone()).await?;
         let mut catalog = Catalog::default();
-        let builtin = builtin::rows().into_iter().filter(|row| self.options.serves(&row.resource.group));
+        let builtin = builtin::rows().into_iter().chain(builtin::optional_rows());
+        let builtin = builtin.filter(|row| self.options.serves(&row.resource.group, &row.resource.version));
         for mut row in builtin.chain(self.rows) {
             let own =
                 |(group, kind, _): &&(String, String, _)| *group == row.resource.group && *kind == row.resource.kind;

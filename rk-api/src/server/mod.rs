@@ -45,6 +45,7 @@ mod reinvocation;
 mod remembered;
 mod reserve;
 pub mod reviews;
+mod runtime_config;
 pub mod schema;
 mod security;
 mod storage;
@@ -61,6 +62,7 @@ pub use late_reader::LateReader;
 pub use registry::{Changes, Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};
 pub use reinvocation::Reinvocation;
 pub use reserve::{Reservation, Reserve};
+pub use runtime_config::{RuntimeConfig, RuntimeConfigError};
 pub use security::{Security, ServiceAccountIssuer};
 
 pub use control_plane::ControlPlane;

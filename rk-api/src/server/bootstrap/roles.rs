@@ -226,6 +226,9 @@ pub(super) const CLUSTER_ROLES: &[(&str, &str, &[Rule])] = &[
             on("resource.k8s.io", "deviceclasses resourceslices", READ),
             on("resource.k8s.io", "resourceclaims", "get list patch update watch"),
             on("resource.k8s.io", "resourceclaims/status resourceclaims/binding", "patch update"),
+            // Of use where `scheduling.k8s.io/v1alpha2` is served; Kubernetes has them only there.
+            on("scheduling.k8s.io", "podgroups workloads", READ),
+            on("scheduling.k8s.io", "podgroups/status", "patch update"),
             TOKEN_REVIEWS,
             ACCESS_REVIEWS,
         ],

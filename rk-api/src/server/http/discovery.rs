@@ -217,7 +217,9 @@ fn resources(catalog: &Catalog, group: &str, version: &str) -> Option<Value> {
         }
         // What can't be made is not stored either (ComponentStatus).
         if row.stored && served.allows("", "create") {
-            value["storageVersionHash"] = storage_version_hash(&served.stored_as, &resource.kind).into();
+            let kubernetes = STORED_IN_KUBERNETES.iter().find(|(kind, _)| *kind == resource.kind && !served.custom);
+            let stored_as = kubernetes.map_or(&*served.stored_as, |(_, version)| *version);
+            value["storageVersionHash"] = storage_version_hash(stored_as, &resource.kind).into();
         }
         list.push(value);
         for sub in &row.subresources {
@@ -235,6 +237,14 @@ fn resources(catalog: &Catalog, group: &str, version: &str) -> Option<Value> {
     let name = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
     Some(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": name, "resources": list}))
 }
+
+/// Kinds that kube-apiserver 1.36 stores in an older version than the one that is served. This server stores what is served; but a hash says
+/// nothing else to clients than that it is another one than before, so these have the hash that clients know.
+const STORED_IN_KUBERNETES: [(&str, &str); 3] = [
+    ("CustomResourceDefinition", "apiextensions.k8s.io/v1beta1"),
+    ("MutatingAdmissionPolicy", "admissionregistration.k8s.io/v1beta1"),
+    ("MutatingAdmissionPolicyBinding", "admissionregistration.k8s.io/v1beta1"),
+];
 
 /// What tells clients that a resource's storage version changed: a hash of its group, version and kind, of which the core group is
 /// the empty one (apiserver's `discovery.StorageVersionHash`).

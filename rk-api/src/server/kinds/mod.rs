@@ -26,6 +26,7 @@ mod namespace;
 mod networking;
 mod node;
 mod pod;
+mod pod_group;
 mod rbac;
 mod rules;
 mod scheduling;
@@ -97,6 +98,8 @@ pub fn strategy(group: &str, kind: &str) -> Arc<dyn Strategy> {
         ("storage.k8s.io", "VolumeAttachment") => csi::ATTACHMENT,
         ("storage.k8s.io", "VolumeAttributesClass") => csi::ATTRIBUTES_CLASS,
         ("scheduling.k8s.io", "PriorityClass") => scheduling::PRIORITY_CLASS,
+        (pod_group::GROUP, "PodGroup") => pod_group::POD_GROUP,
+        (pod_group::GROUP, "Workload") => pod_group::WORKLOAD,
         ("node.k8s.io", "RuntimeClass") => scheduling::RUNTIME_CLASS,
         ("coordination.k8s.io", "Lease") => scheduling::LEASE,
         ("certificates.k8s.io", "CertificateSigningRequest") => certificates::SIGNING_REQUEST,

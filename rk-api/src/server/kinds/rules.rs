@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{field::Errors, value, warn::Warnings};
+use super::{field::Errors, pod_group, value, warn::Warnings};
 use crate::server::{FieldErrors, Reader, Strategy, UserInfo, WriteContext};
 
 /// The rules of a kind. What is not given does nothing.
@@ -28,6 +28,8 @@ pub struct Rules {
     pub grace_period: fn(&Value, Option<i64>) -> i64,
     /// Whether dependents stay if a delete does not say what becomes of them.
     pub orphans: bool,
+    /// Where objects have a pod's spec; empty for nowhere.
+    pub pod_spec: &'static str,
     /// Whether the kind has a status, which a create does not take from the client.
     pub has_status: bool,
 }
@@ -45,6 +47,7 @@ impl Rules {
         warn: |_, _, _| {},
         grace_period: |_, _| 0,
         orphans: false,
+        pod_spec: "",
         has_status: false,
     };
 }
@@ -58,11 +61,13 @@ impl Strategy for Rules {
         if self.has_status {
             value::set(object, "status", Map::new());
         }
+        pod_group::drop_disabled(object, None, self.pod_spec, context.reader);
         (self.create)(object, context.user);
         (self.observe)(object, None, context.reader);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value, context: &WriteContext<'_>) {
+        pod_group::drop_disabled(new, Some(old), self.pod_spec, context.reader);
         (self.update)(new, old, context.subresource);
         if context.subresource.is_empty() {
             (self.observe)(new, Some(old), context.reader);

@@ -21,6 +21,7 @@ pub const DAEMON_SET: Rules = Rules {
     validate_change,
     warn: |object, old, warnings| warnings::workload(object, old, "spec.template", warnings),
     has_status: true,
+    pod_spec: "spec.template.spec",
     ..Rules::NONE
 };
 

@@ -21,6 +21,7 @@ pub const REPLICA_SET: Rules = Rules {
     validate_change,
     warn: |object, old, warnings| warnings::named_workload(object, old, "spec.template", warnings),
     has_status: true,
+    pod_spec: "spec.template.spec",
     ..Rules::NONE
 };
 

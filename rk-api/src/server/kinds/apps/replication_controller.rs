@@ -23,6 +23,7 @@ pub const REPLICATION_CONTROLLER: Rules = Rules {
     warn: |object, old, warnings| warnings::named_workload(object, old, "spec.template", warnings),
     has_status: true,
     orphans: true,
+    pod_spec: "spec.template.spec",
     ..Rules::NONE
 };
 

@@ -17,7 +17,7 @@ use crate::server::{
 
 /// The rules of StatefulSets.
 pub const STATEFUL_SET: Rules =
-    Rules { default, create, validate, validate_change, warn, has_status: true, ..Rules::NONE };
+    Rules { default, create, validate, validate_change, warn, has_status: true, pod_spec: "spec.template.spec", ..Rules::NONE };
 
 fn warn(set: &Value, old: Option<&Value>, warnings: &mut Warnings) {
     warnings::workload(set, old, "spec.template", warnings);

@@ -23,6 +23,7 @@ pub const CRON_JOB: Rules = Rules {
         warnings::named_workload(object, old, "spec.jobTemplate.spec.template", warnings);
     },
     has_status: true,
+    pod_spec: "spec.jobTemplate.spec.template.spec",
     ..Rules::NONE
 };
 

@@ -7,6 +7,7 @@ mod columns;
 mod containers;
 mod defaults;
 mod env;
+mod overlaps;
 mod probes;
 mod qos;
 mod resources;
@@ -40,6 +41,7 @@ pub const RULES: Rules = Rules {
     grace_period,
     warn: warnings::pod,
     has_status: true,
+    pod_spec: "spec",
     ..Rules::NONE
 };
 

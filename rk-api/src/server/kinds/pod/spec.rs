@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{affinity, containers, volumes};
 use crate::server::kinds::{
     field::{Errors, Path},
-    meta, names,
+    meta, names, pod_group,
     value::Peek,
 };
 
@@ -43,6 +43,7 @@ pub fn validate(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     host_aliases(spec.list("hostAliases"), &path.child("hostAliases"), errors);
     dns_config(spec, path, errors);
     gates(spec, path, errors);
+    pod_group::validate_reference(spec, path, errors);
     if spec.has("os") {
         errors.required_one_of(&path.child("os.name"), spec.text("os.name"), &["linux", "windows"]);
     }

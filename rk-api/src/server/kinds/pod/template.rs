@@ -17,6 +17,7 @@ pub const POD_TEMPLATE: Rules = Rules {
     default: |object| default(object, "template"),
     validate: |object, errors| validate(object.at("template"), &Path::Root.child("template"), errors),
     warn: |object, old, warnings| warnings::workload(object, old, "template", warnings),
+    pod_spec: "template.spec",
     ..Rules::NONE
 };
 

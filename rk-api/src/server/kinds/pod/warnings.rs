@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
+use super::overlaps;
 use crate::server::kinds::{
     field::Path,
     storage,
@@ -167,6 +168,7 @@ pub fn volume_source(source: &Value, path: &Path<'_>, warnings: &mut Warnings) {
 fn volumes(spec: &Value, path: &Path<'_>, warnings: &mut Warnings) {
     let path = path.child("volumes");
     for (i, volume) in spec.list("volumes").iter().enumerate() {
+        overlaps::volume(volume, warnings);
         let path = path.index(i);
         volume_source(volume, &path, warnings);
         let claim = volume.at("ephemeral.volumeClaimTemplate.spec");

@@ -155,3 +155,39 @@ fn services_volumes_and_others() {
         assert_eq!(said(kind, pointer, value), [wanted], "{kind}");
     }
 }
+
+#[test]
+fn volumes_with_files_in_each_others_way() {
+    let item = |path: &str| json!({"key": "k", "path": path});
+    let field = |path: &str| json!({"path": path, "fieldRef": {"apiVersion": "v1", "fieldPath": "metadata.name"}});
+    let volume = |source: &str, content: Value| json!([{"name": "v", source: content}]);
+    let projected = |sources: Value| volume("projected", json!({"sources": sources, "defaultMode": 420}));
+    for (volumes, wanted) in [
+        (volume("configMap", json!({"name": "c", "items": [item("a"), item("ab"), item("b/c")]})), vec![]),
+        (
+            volume("configMap", json!({"name": "c", "items": [item("a"), item("a/b"), item("a/")]})),
+            vec![
+                r#"volume "v" (ConfigMap "c"): overlapping paths: "a/b" with "a""#,
+                r#"volume "v" (ConfigMap "c"): overlapping paths: "a" with "a""#,
+                r#"volume "v" (ConfigMap "c"): overlapping paths: "a" with "a/b""#,
+            ],
+        ),
+        (
+            volume("secret", json!({"secretName": "s", "items": [item("a/b"), item("a")]})),
+            vec![r#"volume "v" (Secret "s"): overlapping paths: "a" with "a/b""#],
+        ),
+        (
+            volume("downwardAPI", json!({"items": [field("a"), field("a")]})),
+            vec![r#"volume "v" (DownwardAPI): overlapping paths: "a" with "a""#],
+        ),
+        (
+            projected(json!([{"configMap": {"name": "c", "items": [item("a")]}}, {"serviceAccountToken": {"path": "a"}}, {}])),
+            vec![
+                r#"volume "v" (Projected): overlapping paths: "a" (ServiceAccountToken) with "a" (ConfigMap "c")"#,
+                r#"volume "v" (Projected) has no sources provided"#,
+            ],
+        ),
+    ] {
+        assert_eq!(said("Pod", "/spec/volumes", volumes.clone()), wanted, "{volumes}");
+    }
+}
