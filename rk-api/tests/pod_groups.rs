@@ -50,7 +50,11 @@ fn gang(count: i64) -> Value {
 fn causes(error: &Error) -> Vec<String> {
     let Error::Api(status) = error else { panic!("{error} is none of the API") };
     let causes = status.details.as_ref().and_then(|details| details.causes.as_ref()).into_iter().flatten();
-    causes.map(|cause| format!("{} {}", cause.field.as_deref().unwrap_or_default(), cause.reason.as_deref().unwrap_or_default())).collect()
+    causes
+        .map(|cause| {
+            format!("{} {}", cause.field.as_deref().unwrap_or_default(), cause.reason.as_deref().unwrap_or_default())
+        })
+        .collect()
 }
 
 #[tokio::test]
@@ -69,8 +73,19 @@ async fn groups_and_their_pods_are_kept_where_they_are_asked_for() {
     let client = client(ON).await;
     let made = create::<PodGroup>(&client, group(json!({"schedulingPolicy": gang(3)}))).await.unwrap();
     assert_eq!(made.spec.disruption_mode.as_deref(), Some("Pod"));
-    for made in [create::<Pod>(&client, pod("a")).await.unwrap().spec.clone().unwrap(),
-        create::<Deployment>(&client, deployment()).await.unwrap().spec.as_ref().unwrap().template.spec.clone().unwrap()] {
+    for made in [
+        create::<Pod>(&client, pod("a")).await.unwrap().spec.clone().unwrap(),
+        create::<Deployment>(&client, deployment())
+            .await
+            .unwrap()
+            .spec
+            .as_ref()
+            .unwrap()
+            .template
+            .spec
+            .clone()
+            .unwrap(),
+    ] {
         assert_eq!(made.scheduling_group.unwrap().pod_group_name.as_deref(), Some("training"));
     }
     let groups = Api::<PodGroup>::namespaced(client.clone(), "default");
@@ -82,7 +97,8 @@ async fn groups_and_their_pods_are_kept_where_they_are_asked_for() {
     assert!(same.status.as_ref().is_none_or(|status| status.conditions.is_none()));
     let told = groups.patch_status("training", Patch::merge(status)).await.unwrap();
     assert_eq!(told.status.as_ref().unwrap().conditions.as_ref().unwrap()[0].type_, "PodGroupScheduled");
-    let fixed = groups.patch("training", Patch::merge(json!({"spec": {"schedulingPolicy": gang(4)}}))).await.unwrap_err();
+    let fixed =
+        groups.patch("training", Patch::merge(json!({"spec": {"schedulingPolicy": gang(4)}}))).await.unwrap_err();
     assert_eq!(causes(&fixed), ["spec.schedulingPolicy FieldValueInvalid"]);
     groups.delete("training", DeleteOptions::default()).await.unwrap();
     assert!(groups.list(ListOptions::default()).await.unwrap().items.is_empty());

@@ -86,7 +86,13 @@ mod tests {
     #[test]
     fn what_is_closer_to_a_version_counts_first() {
         let alpha = |text: &str| text.parse::<RuntimeConfig>().unwrap().serves("scheduling.k8s.io", "v1alpha2");
-        for text in ["scheduling.k8s.io/v1alpha2", "api/all=true", "api/alpha=true", "api/all=false, api/alpha", "apps/v1=false,api/all"] {
+        for text in [
+            "scheduling.k8s.io/v1alpha2",
+            "api/all=true",
+            "api/alpha=true",
+            "api/all=false, api/alpha",
+            "apps/v1=false,api/all",
+        ] {
             assert!(alpha(text), "{text}");
         }
         for text in ["", "api/beta=true", "api/all=true,api/alpha=false", "api/all,scheduling.k8s.io/v1alpha2=false"] {

@@ -342,6 +342,51 @@ async fn impersonation_is_a_permission() {
 }
 
 #[tokio::test]
+async fn constrained_impersonation_is_a_permission_for_single_actions() {
+    let api = Api::start(|_, security| security).await;
+    let (rbac, meta) = ("/apis/rbac.authorization.k8s.io/v1", |name: &str| json!({"name": name}));
+    let identity = |resource: &str, name: &str, mode: &str| {
+        json!({"apiGroups": ["authentication.k8s.io"], "resources": [resource], "resourceNames": [name],
+            "verbs": [format!("impersonate:{mode}")]})
+    };
+    let action = |resource: &str, verb: &str| json!({"apiGroups": [""], "resources": [resource], "verbs": [verb]});
+    let of_jane = json!([
+        identity("users", "joe", "user-info"),
+        identity("groups", "ops", "user-info"),
+        action("configmaps", "impersonate-on:user-info:list"),
+        identity("nodes", "n1", "arbitrary-node"),
+        action("nodes", "impersonate-on:arbitrary-node:get"),
+    ]);
+    for (who, rules) in [("jane", of_jane), ("joe", json!([action("configmaps", "list"), action("configmaps", "get")]))]
+    {
+        api.create(&format!("{rbac}/clusterroles"), json!({"metadata": meta(who), "rules": rules})).await;
+        let subject = json!({"kind": "User", "name": who, "apiGroup": "rbac.authorization.k8s.io"});
+        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": who});
+        let binding = json!({"metadata": meta(who), "subjects": [subject], "roleRef": role});
+        api.create(&format!("{rbac}/clusterrolebindings"), binding).await;
+    }
+    let all = "/api/v1/namespaces/default/configmaps";
+    let one = format!("{all}/none");
+    let one = one.as_str();
+    let (joe, ops) = (("Impersonate-User", "joe"), ("Impersonate-Group", "ops"));
+    for (headers, path, code) in [
+        (&[joe][..], all, 200),
+        (&[joe, ops], all, 200),
+        (&[joe], one, 403),
+        (&[joe, ("Impersonate-Group", "other")], all, 403),
+        (&[joe, ("Impersonate-Uid", "1")], all, 403),
+        (&[("Impersonate-User", "root")], all, 403),
+        // The node may see itself, and there is none.
+        (&[("Impersonate-User", "system:node:n1")], "/api/v1/nodes/n1", 404),
+        (&[("Impersonate-User", "system:node:n2")], "/api/v1/nodes/n2", 403),
+        (&[("Impersonate-User", "system:node:n1"), ops], "/api/v1/nodes/n1", 403),
+        (&[], all, 403),
+    ] {
+        assert_eq!(api.get(&with("jane", headers), path).await.code, code, "{headers:?} {path}");
+    }
+}
+
+#[tokio::test]
 async fn certificates_are_renewed_without_a_restart() {
     let api = Api::start(|_, security| security).await;
     let admin = api.pki.identity("admin", &Wanted::admin()).unwrap();

@@ -37,7 +37,8 @@ pub(crate) struct Audit {
 #[derive(Default)]
 pub(crate) struct Notes {
     annotations: Mutex<BTreeMap<String, String>>,
-    impersonated: Mutex<Option<Arc<UserInfo>>>,
+    /// As whom the request is made, and by which verb if that is one of constrained impersonation.
+    impersonated: Mutex<Option<(Arc<UserInfo>, Option<String>)>>,
 }
 
 tokio::task_local! {
@@ -64,7 +65,7 @@ pub(crate) fn undecide(key: &str) {
     let _ = NOTES.try_with(|notes| notes.annotations.lock().remove(key));
 }
 
-/// Notes as whom the request is made.
-pub(crate) fn impersonated(user: &Arc<UserInfo>) {
-    let _ = NOTES.try_with(|notes| *notes.impersonated.lock() = Some(Arc::clone(user)));
+/// Notes as whom the request is made, and by which verb of constrained impersonation, if by one.
+pub(crate) fn impersonated(user: &Arc<UserInfo>, constraint: Option<String>) {
+    let _ = NOTES.try_with(|notes| *notes.impersonated.lock() = Some((Arc::clone(user), constraint)));
 }

@@ -161,8 +161,11 @@ impl Trail {
             "stage": stage, "requestURI": uri, "verb": attributes.verb, "user": user(&attributes.user),
         });
         let mut set = |field: &str, value: Value| event[field] = value;
-        if let Some(acting) = self.notes.impersonated.lock().as_ref() {
+        if let Some((acting, constraint)) = self.notes.impersonated.lock().as_ref() {
             set("impersonatedUser", user(acting));
+            if let Some(constraint) = constraint {
+                set("authenticationMetadata", json!({"impersonationConstraint": constraint}));
+            }
         }
         if !sources.is_empty() {
             set("sourceIPs", json!(sources));

@@ -1,4 +1,4 @@
-//! Who asks: authentication and impersonation.
+//! Who asks: authentication.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use http::{HeaderMap, header, request::Parts};
 use super::deadline::Deadline;
 use crate::{
     Error,
-    server::{Attributes, Authenticator, Credentials, UserInfo, audit, authn::ANONYMOUS, pipeline::Core},
+    server::{Authenticator, Credentials, UserInfo, authn::ANONYMOUS, pipeline::Core},
     status,
 };
 
@@ -72,74 +72,4 @@ pub(super) async fn authenticate(core: &Core, parts: &mut Parts, deadline: Deadl
             Err(status::unauthorized().into())
         }
     }
-}
-
-/// Lets a caller act as somebody else, where they are allowed to (the verb `impersonate` on `users`, `groups`,
-/// `serviceaccounts`, `uids` and `userextras`).
-///
-/// # Errors
-/// 403 if they are not allowed to.
-pub(super) async fn impersonate(core: &Core, user: Arc<UserInfo>, headers: &HeaderMap) -> Result<Arc<UserInfo>, Error> {
-    const EXTRA: &str = "impersonate-extra-";
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let name = text("impersonate-user");
-    let wanted = headers.keys().any(|key| key.as_str().starts_with("impersonate-"));
-    if !wanted {
-        return Ok(user);
-    }
-    if name.is_empty() {
-        let asked = "requested impersonation without impersonating a user";
-        return Err(status::internal(asked).into());
-    }
-    let mut acting = UserInfo::new(name, []);
-    acting.uid = text("impersonate-uid").to_owned();
-    let groups = headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok());
-    acting.groups = groups.map(str::to_owned).collect();
-    let mut checks = Vec::new();
-    let check =
-        |group: &'static str, resource: &'static str, subresource: &str, namespace: &str, name: &str| Attributes {
-            user: Arc::clone(&user),
-            verb: "impersonate".into(),
-            group: group.into(),
-            version: "v1".into(),
-            resource: resource.into(),
-            subresource: subresource.to_owned(),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            ..Attributes::default()
-        };
-    let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
-    match account {
-        Some((namespace, account)) => {
-            checks.push(check("", "serviceaccounts", "", namespace, account));
-            if acting.groups.is_empty() {
-                acting.groups =
-                    vec!["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
-            }
-        }
-        None => checks.push(check("", "users", "", "", name)),
-    }
-    for value in headers.get_all("impersonate-group").iter().filter_map(|value| value.to_str().ok()) {
-        checks.push(check("", "groups", "", "", value));
-    }
-    if !acting.uid.is_empty() {
-        checks.push(check("authentication.k8s.io", "uids", "", "", &acting.uid));
-    }
-    for (key, value) in headers {
-        let Some(extra) = key.as_str().strip_prefix(EXTRA).and_then(super::path::unescape) else { continue };
-        let value = value.to_str().unwrap_or_default();
-        checks.push(check("authentication.k8s.io", "userextras", &extra, "", value));
-        acting.extra.entry(extra).or_default().push(value.to_owned());
-    }
-    for attributes in &checks {
-        core.authorize_attributes(attributes).await?;
-    }
-    let anonymous = acting.name == "system:anonymous";
-    let class = if anonymous { "system:unauthenticated" } else { "system:authenticated" };
-    if !acting.in_group("system:authenticated") && !acting.in_group("system:unauthenticated") {
-        acting.groups.push(class.to_owned());
-    }
-    let acting = Arc::new(acting);
-    audit::impersonated(&acting);
-    Ok(acting)
 }

@@ -16,6 +16,7 @@ mod deadline;
 mod discovery;
 mod health;
 mod identity;
+mod impersonation;
 mod list;
 mod metrics;
 mod negotiate;

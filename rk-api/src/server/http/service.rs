@@ -17,7 +17,7 @@ use super::{
     audited,
     body::{self, Body},
     deadline::Deadline,
-    health, identity,
+    health, identity, impersonation,
     metrics::Labels,
     negotiate, panicking,
     path::ResourcePath,
@@ -167,8 +167,12 @@ impl HttpService {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: std::fmt::Display,
     {
-        let user =
-            if self.user.is_some() { user } else { identity::impersonate(&self.core, user, &parts.headers).await? };
+        let user = if self.user.is_some() {
+            user
+        } else {
+            let asked = || audited::attributes(&user, parts, path.as_ref(), query);
+            impersonation::impersonate(&self.core, Arc::clone(&user), &parts.headers, asked).await?
+        };
         let gate = &self.core.gate;
         // What lasts takes no seat, but that of a watch until what is there is sent.
         let watches = || path.as_ref().and_then(|path| resource::verb(&parts.method, path, query)) == Some("watch");

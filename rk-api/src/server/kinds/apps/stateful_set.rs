@@ -16,8 +16,16 @@ use crate::server::{
 };
 
 /// The rules of StatefulSets.
-pub const STATEFUL_SET: Rules =
-    Rules { default, create, validate, validate_change, warn, has_status: true, pod_spec: "spec.template.spec", ..Rules::NONE };
+pub const STATEFUL_SET: Rules = Rules {
+    default,
+    create,
+    validate,
+    validate_change,
+    warn,
+    has_status: true,
+    pod_spec: "spec.template.spec",
+    ..Rules::NONE
+};
 
 fn warn(set: &Value, old: Option<&Value>, warnings: &mut Warnings) {
     warnings::workload(set, old, "spec.template", warnings);

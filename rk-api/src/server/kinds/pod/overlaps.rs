@@ -63,7 +63,9 @@ fn add<'a>(known: &mut Vec<File<'a>>, file: File<'a>, label: &str, warnings: &mu
     if file.0.is_empty() {
         return;
     }
-    let is_within = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let is_within = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
     for other in known.iter().filter(|other| is_within(other.0, file.0) || is_within(file.0, other.0)) {
         warnings.say(format!("{label}: overlapping paths: {} with {}", shown(&file), shown(other)));
     }

@@ -181,7 +181,9 @@ fn volumes_with_files_in_each_others_way() {
             vec![r#"volume "v" (DownwardAPI): overlapping paths: "a" with "a""#],
         ),
         (
-            projected(json!([{"configMap": {"name": "c", "items": [item("a")]}}, {"serviceAccountToken": {"path": "a"}}, {}])),
+            projected(
+                json!([{"configMap": {"name": "c", "items": [item("a")]}}, {"serviceAccountToken": {"path": "a"}}, {}]),
+            ),
             vec![
                 r#"volume "v" (Projected): overlapping paths: "a" (ServiceAccountToken) with "a" (ConfigMap "c")"#,
                 r#"volume "v" (Projected) has no sources provided"#,
