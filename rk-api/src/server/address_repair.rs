@@ -26,6 +26,15 @@ const COMPONENT: &str = "ipallocator-repair-controller";
 /// Pause before a watch that broke starts anew.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// A cluster IP whose IPAddress is not there, or says something else.
+struct Wrong {
+    service: Arc<Object>,
+    /// The IPAddress as it should be.
+    wanted: Value,
+    /// The IPAddress as it is.
+    found: Option<Arc<Object>>,
+}
+
 impl Core {
     /// Follows Services and IPAddresses until `stop`, if Services are served.
     pub(crate) fn keep_addresses(self: &Arc<Self>, stop: CancellationToken) {
@@ -75,7 +84,7 @@ impl Core {
         }
         // Another server may have written both, or have mended it, since.
         self.cache.sync().await?;
-        while let Some((service, wanted, found)) = self.wrong_address(item)? {
+        while let Some(Wrong { service, wanted, found }) = self.wrong_address(item)? {
             let address = wanted["metadata"]["name"].as_str().unwrap_or_default().to_owned();
             let expected = found.as_ref().map_or(0, |found| found.revision());
             let holder = found.as_ref().map(|found| self.holder(found)).transpose()?.flatten();
@@ -100,9 +109,8 @@ impl Core {
         Ok(())
     }
 
-    /// The first cluster IP of a Service without a proper IPAddress: the Service, the IPAddress as it should be and as it is.
-    #[expect(clippy::type_complexity, reason = "three things, each plain")]
-    fn wrong_address(&self, item: &str) -> Result<Option<(Arc<Object>, Value, Option<Arc<Object>>)>, Error> {
+    /// The first cluster IP of a Service without a proper IPAddress.
+    fn wrong_address(&self, item: &str) -> Result<Option<Wrong>, Error> {
         let Some(service) = self.services().get(item).map(|item| Arc::clone(&item.object)) else { return Ok(None) };
         let tree = service.value()?;
         for ip in cluster_ips(&tree) {
@@ -113,7 +121,7 @@ impl Core {
                 None => false,
             };
             if !is_right {
-                return Ok(Some((service, wanted, found)));
+                return Ok(Some(Wrong { service, wanted, found }));
             }
         }
         Ok(None)

@@ -83,8 +83,7 @@ impl ServiceCidrController {
         }
         // The informer might not show the last that was given out.
         let managed = MANAGED.parse::<LabelSelector>()?;
-        let addresses =
-            context.api_all::<IPAddress>().list(ListOptions::labels(managed)).await?;
+        let addresses = context.api_all::<IPAddress>().list(ListOptions::labels(managed)).await?;
         let ips = addresses.items.iter().filter_map(|address| meta::name(&address.metadata).parse::<IpAddr>().ok());
         let is_in = |networks: &[Network], ip| networks.iter().any(|network| network.is_assignable(ip));
         Ok(ips.into_iter().any(|ip| is_in(&own, ip) && !is_in(&others, ip)))
