@@ -244,10 +244,16 @@ async fn a_pod_is_bound_once() {
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
     let options = WriteOptions::default;
     send::<Pod>(&client, "default", "", "", Verb::Create(pod, options())).await.unwrap();
-    let binding = json!({"target": {"kind": "Node", "name": "n1"}});
+    let mut binding = json!({"metadata": {"labels": {"a b": ""}}, "target": {"kind": "Node", "name": "n1"}});
+    let wrong = send::<Pod>(&client, "default", "p", "binding", Verb::Create(binding.clone(), options())).await;
+    let wrong = wrong.unwrap_err();
+    assert!(wrong.is_invalid() && wrong.to_string().contains("metadata.labels"), "{wrong}");
+    binding["metadata"]["labels"] = json!({"a": "b"});
     send::<Pod>(&client, "default", "p", "binding", Verb::Create(binding.clone(), options())).await.unwrap();
     let pod = send::<Pod>(&client, "default", "p", "", Verb::Get).await.unwrap();
-    assert_eq!(pod["spec"]["nodeName"], "n1");
+    assert_eq!((&pod["spec"]["nodeName"], &pod["metadata"]["labels"]["a"]), (&json!("n1"), &json!("b")));
+    // No manager owns what a binding sets.
+    assert_eq!(owners(&pod, "/f:spec/f:nodeName"), Vec::<String>::new());
     assert_eq!(pod["status"]["conditions"][0]["type"], "PodScheduled");
     let again = send::<Pod>(&client, "default", "p", "binding", Verb::Create(binding, options())).await.unwrap_err();
     assert!(again.is_conflict());

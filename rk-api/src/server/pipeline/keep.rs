@@ -21,9 +21,8 @@ pub(super) fn keep(new: &mut Value, old: &Value, call: &Call) -> Result<(), Erro
     metadata.remove("selfLink");
     if !matches!(call.subresource.as_str(), "" | "scale") {
         restore(metadata, &["finalizers", "ownerReferences"]);
-        // Kubelets set annotations and labels through the status of their own objects, and a binding brings annotations.
-        let theirs = matches!(call.subresource.as_str(), "status" | "binding");
-        if !(theirs && matches!(call.resource().kind.as_ref(), "Pod" | "Node")) {
+        // Kubelets set annotations and labels through the status of their own objects.
+        if !(call.subresource == "status" && matches!(call.resource().kind.as_ref(), "Pod" | "Node")) {
             restore(metadata, &["labels", "annotations"]);
         }
     }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::{Value, json};
 
-use super::{Call, Change, Core, Outcome, admit, delete::check_preconditions, meta};
+use super::{Call, Change, Core, Outcome, admit, delete::check_preconditions, invalid, meta};
 use crate::{
     DeleteOptions, Error, Object, Preconditions, StatusExt, WriteOptions,
-    server::{Operation, UserInfo, WriteContext},
+    server::{Operation, UserInfo, WriteContext, kinds},
     status,
 };
 
@@ -110,10 +110,14 @@ impl Core {
                     pod["metadata"][field][key] = value.clone();
                 }
             }
+            let errors = kinds::validate_meta(&pod, call.resource());
+            if !errors.is_empty() {
+                return Err(invalid(call.resource(), &call.name, errors));
+            }
             set_condition(&mut pod, "PodScheduled", "", "");
             Ok(pod)
         };
-        self.update(call, Change::Admitted(&change), options).await?;
+        self.set(call, &change, options).await?;
         success()
     }
 
@@ -172,9 +176,9 @@ impl Core {
             };
             let status =
                 Call { user: Arc::new(UserInfo::loopback()), ..call.about(&call.namespace, &call.name, "status") };
-            let outcome = self.update(&status, Change::Admitted(&evicted), &WriteOptions::default()).await?;
+            let written = self.set(&status, &evicted, &WriteOptions::default()).await?;
             if let Some(version) = &mut delete.preconditions.resource_version {
-                version.clone_from(&outcome.object.meta().resource_version);
+                version.clone_from(&written.meta().resource_version);
             }
         }
         // Of a deletion nobody is asked once more: an eviction was admitted as such.

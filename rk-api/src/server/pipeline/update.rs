@@ -31,8 +31,6 @@ pub(crate) enum Change<'a> {
     Patch(Patch),
     /// It becomes what the function makes of it.
     With(&'a (dyn Fn(&Value) -> Result<Value, Error> + Sync)),
-    /// The same, of which the admission plugins are not asked: they were asked about what it is done for.
-    Admitted(&'a (dyn Fn(&Value) -> Result<Value, Error> + Sync)),
 }
 
 /// What a try came to.
@@ -53,19 +51,50 @@ impl Core {
         options: &WriteOptions,
     ) -> Result<Outcome, Error> {
         for _ in 0..TRIES {
-            let Some(current) = call.served.collection.get(&call.item()) else {
-                // Another server on the same store may have made it just now.
-                self.cache.sync().await?;
-                if call.served.collection.get(&call.item()).is_some() {
-                    continue;
-                }
+            let Some(current) = self.current(call).await? else {
                 return self.create_by_update(call, change, options).await;
             };
-            if let Try::Done(outcome) = self.try_update(call, &change, options, &current.object).await? {
+            if let Try::Done(outcome) = self.try_update(call, &change, options, &current).await? {
                 return Ok(outcome);
             }
         }
         Err(status::conflict(call.resource(), &call.name, status::MODIFIED).into())
+    }
+
+    /// Writes the server's own part of what a request that was admitted asks for, such as the node of a pod that is bound.
+    ///
+    /// It is written as the function leaves it: as in Kubernetes, where such a part goes to the registry's store at once
+    /// (`BindingREST.assignPod`), nobody is asked again, and its fields have no manager.
+    ///
+    /// # Errors
+    /// 404, 409 (others were faster too often), and whatever the function and the store say.
+    pub(super) async fn set(
+        &self,
+        call: &Call,
+        change: &(dyn Fn(&Value) -> Result<Value, Error> + Sync),
+        options: &WriteOptions,
+    ) -> Result<Arc<Object>, Error> {
+        for _ in 0..TRIES {
+            let stored = self.current(call).await?.ok_or_else(|| call.not_found())?;
+            let old = call.served.read(&stored).await?.value()?;
+            let written =
+                self.write(call, change(&old)?, (&old, Reservation::default()), &stored, options.dry_run).await?;
+            if let Some(object) = written {
+                return Ok(object);
+            }
+        }
+        Err(status::conflict(call.resource(), &call.name, status::MODIFIED).into())
+    }
+
+    /// The object as it is stored.
+    async fn current(&self, call: &Call) -> Result<Option<Arc<Object>>, Error> {
+        let shown = || call.served.collection.get(&call.item()).map(|item| item.object.clone());
+        if let Some(shown) = shown() {
+            return Ok(Some(shown));
+        }
+        // Another server on the same store may have made it just now.
+        self.cache.sync().await?;
+        Ok(shown())
     }
 
     /// An apply, and for some kinds an update, of what is not there makes it.
@@ -140,7 +169,7 @@ impl Core {
         keep(&mut new, &old, call)?;
         self.default(call, &mut new);
         // A scale was admitted as the scale that it is.
-        let admits = asked.is_none() && !matches!(change, Change::Admitted(_));
+        let admits = asked.is_none();
         let old_object = OldObject::with_tree(Arc::clone(&current), Arc::clone(&old));
         let mut request = asked.unwrap_or_else(|| asks(call, change, options, Value::Null, old_object));
         if admits {
@@ -155,10 +184,7 @@ impl Core {
         let context =
             WriteContext { user: &call.user, subresource: &call.subresource, dry_run: options.dry_run, reader: self };
         row.strategy.prepare_update(&mut new, &old, &context);
-        if meta::counts_generation(call)
-            && !matches!(call.subresource.as_str(), "status" | "binding")
-            && meta::spec_differs(&new, &old)
-        {
+        if meta::counts_generation(call) && call.subresource != "status" && meta::spec_differs(&new, &old) {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
             meta::fields(&mut new)?.insert("generation".to_owned(), generation.into());
         }
@@ -228,7 +254,8 @@ impl Core {
         call.served.collection.get(&call.item()).is_none_or(|item| item.object.revision() != seen.revision())
     }
 
-    /// Stores the new version; `None` if somebody was faster. Beside the old one is what is to be written with the new. Nothing is written where nothing changed, and the object goes if this took the last finalizer from what is being deleted.
+    /// Stores the new version; `None` if somebody was faster. Beside the old one is what is to be written with the new. Nothing
+    /// is written where nothing changed, and the object goes if this took the last finalizer from what is being deleted.
     async fn write(
         &self,
         call: &Call,
@@ -277,7 +304,7 @@ impl Core {
         let scale = call.subresource == "scale";
         match change {
             Change::Replace(new) => Ok(new.clone()),
-            Change::With(change) | Change::Admitted(change) => change(old),
+            Change::With(change) => change(old),
             Change::Patch(change) if change.kind == PatchKind::Apply => {
                 Box::pin(self.apply(call, Some(old), change, options)).await
             }
