@@ -3,6 +3,7 @@
 use std::{net::Ipv4Addr, path::PathBuf, str::FromStr};
 
 use clap::Parser;
+use rk_api::server::RuntimeConfig;
 
 /// A miniature Kubernetes-compatible cluster, in one process or in several on one machine.
 #[derive(Debug, Clone, Parser)]
@@ -61,6 +62,11 @@ pub struct Options {
     #[arg(long, value_name = "FILE")]
     pub scheduler_config: Option<PathBuf>,
 
+    /// Serves these versions of the API too, as kube-apiserver's --runtime-config. scheduling.k8s.io/v1alpha2 brings PodGroups, whose pods
+    /// the scheduler places all or none, if no --scheduler-config says otherwise.
+    #[arg(long, value_name = "GROUP/VERSION=true,...", default_value = "")]
+    pub runtime_config: RuntimeConfig,
+
     /// Writes the admin's kubeconfig here, besides DIR/kubeconfig.
     #[arg(long, value_name = "FILE")]
     pub write_kubeconfig: Option<PathBuf>,
@@ -93,6 +99,13 @@ pub struct PublishedPort {
     pub host: u16,
     /// Whether it is the load balancer's HTTPS port (443) instead of the HTTP one (80).
     pub tls: bool,
+}
+
+impl Options {
+    /// Whether PodGroups are served.
+    pub fn has_pod_groups(&self) -> bool {
+        self.runtime_config.serves("scheduling.k8s.io", "v1alpha2")
+    }
 }
 
 impl FromStr for PublishedPort {

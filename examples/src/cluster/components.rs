@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
+use k8s_openapi::api::scheduling::v1alpha2::{PodGroup, Workload};
 use rk_api::{
-    Client,
+    Client, Resource,
     server::{Server, UserInfo, pki::Pki},
 };
 use rk_controller::{
@@ -57,7 +58,7 @@ impl Components {
         let mut running = Vec::new();
         let authority = Authority::new(servers.pki.ca(), servers.pki.ca_key());
         let authority = authority.map_err(|e| ClusterError::part("certificate authority", &e))?;
-        let scheduling = scheduling::config(options.scheduler_config.as_deref())?;
+        let scheduling = scheduling::config(options.scheduler_config.as_deref(), options.has_pod_groups())?;
         for (name, server) in servers.iter() {
             let elect = servers.are_several().then_some(name);
             let controllers =
@@ -139,6 +140,9 @@ fn controllers(
         ManagerConfig { root_ca: Some(pki.ca().to_owned()), authority: Some(authority), ..ManagerConfig::default() };
     if options.demo {
         config.node_lifecycle.grace = DEMO_GRACE;
+    }
+    if options.has_pod_groups() {
+        config.resources.extend([Resource::of::<PodGroup>(), Resource::of::<Workload>()]);
     }
     let own = client(server, "system:kube-controller-manager", "system:masters");
     let cloud = client(server, "system:cloud-controller-manager", "system:masters");

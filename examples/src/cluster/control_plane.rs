@@ -6,7 +6,8 @@ use std::{
 };
 
 use rk_api::server::{
-    Aggregation, FlowControl, KubeletClient, Security, Server, ServiceAccountIssuer, Tls, UserInfo, bootstrap, kinds,
+    Aggregation, FlowControl, KubeletClient, RuntimeConfig, Security, Server, ServiceAccountIssuer, Tls, UserInfo,
+    bootstrap, kinds,
     pki::{Pki, Wanted},
     serve, tls_config,
 };
@@ -45,13 +46,13 @@ impl ControlPlane {
     pub(super) async fn start(
         socket: TcpListener,
         tls: Tls,
-        store: Arc<dyn Store>,
+        (store, versions): (Arc<dyn Store>, RuntimeConfig),
         (pki, proxies): (&Pki, &Pki),
         addresses: &Addresses,
         one_of_several: bool,
     ) -> Result<Self, ClusterError> {
         let address = socket.local_addr().map_err(|e| ClusterError::part("API server", &e))?;
-        let server = Self::build(store, pki, proxies, addresses, address).await?;
+        let server = Self::build(store, pki, proxies, addresses, address, versions).await?;
         let own = bootstrap::ApiServer {
             addresses: vec![address.ip()],
             port: address.port(),
@@ -84,6 +85,7 @@ impl ControlPlane {
         proxies: &Pki,
         addresses: &Addresses,
         address: SocketAddr,
+        versions: RuntimeConfig,
     ) -> Result<Server, ClusterError> {
         let services = kinds::service::Ranges {
             cluster_ips: (IpAddr::V4(addresses.services.base), addresses.services.prefix),
@@ -94,6 +96,7 @@ impl ControlPlane {
             .map_err(|error| ClusterError::part("certificate for kubelets", &error))?;
         let shown = proxies.identity("front-proxy-client", &Wanted::front_proxy())?;
         let builder = Server::builder(store)
+            .runtime_config(versions)
             .strategy("", "Service", kinds::service::strategy(services))
             .kubelets(kubelets)
             // Of 127/8, unless they were asked to be elsewhere.

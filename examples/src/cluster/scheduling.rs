@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use rk_api::{Client, server::Server};
 use rk_sched::{
-    Scheduler, SchedulerConfig,
+    Profile, Scheduler, SchedulerConfig,
     config::{KubeSchedulerConfiguration, Registry},
 };
 use tokio::task::JoinHandle;
@@ -15,9 +15,16 @@ use super::{
     components::{client, lead},
 };
 
-/// The settings of a `KubeSchedulerConfiguration` file, in YAML or JSON; without one Kubernetes' own.
-pub(super) fn config(file: Option<&Path>) -> Result<SchedulerConfig, ClusterError> {
-    let Some(path) = file else { return Ok(SchedulerConfig::default()) };
+/// The settings of a `KubeSchedulerConfiguration` file, in YAML or JSON; without one Kubernetes' own, and the placement of gangs where
+/// there are PodGroups.
+pub(super) fn config(file: Option<&Path>, gangs: bool) -> Result<SchedulerConfig, ClusterError> {
+    let Some(path) = file else {
+        let mut config = SchedulerConfig::default();
+        if gangs {
+            config.profiles = config.profiles.into_iter().map(Profile::with_gangs).collect();
+        }
+        return Ok(config);
+    };
     let wrong =
         |error: &dyn std::fmt::Display| ClusterError::part("scheduler", &format!("{}: {error}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;

@@ -80,7 +80,10 @@ impl Servers {
         };
         let mut all = Vec::new();
         for ((name, socket), store) in names.iter().zip(sockets).zip(stores.all()) {
-            let server = ControlPlane::start(socket, tls.clone(), store, (&pki, &proxies), addresses, several).await?;
+            let versions = options.runtime_config.clone();
+            let server =
+                ControlPlane::start(socket, tls.clone(), (store, versions), (&pki, &proxies), addresses, several)
+                    .await?;
             all.push((name.clone(), server));
         }
 
