@@ -1,6 +1,13 @@
 //! One version of one object, encoded once and decoded at most once.
 
-use std::{any::Any, collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    any::Any,
+    borrow::Cow,
+    cell::RefCell,
+    collections::{BTreeMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -82,21 +89,40 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>, T: Default + Deserialize<'de>
 /// and informers all hold the same one.
 pub struct Object {
     json: Bytes,
-    api_version: String,
-    kind: String,
+    api_version: Arc<str>,
+    kind: Arc<str>,
     meta: Meta,
     typed: Mutex<Vec<Arc<dyn Any + Send + Sync>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Head {
-    #[serde(default)]
-    api_version: String,
-    #[serde(default)]
-    kind: String,
+struct Head<'a> {
+    #[serde(default, borrow)]
+    api_version: Cow<'a, str>,
+    #[serde(default, borrow)]
+    kind: Cow<'a, str>,
     #[serde(default)]
     metadata: Meta,
+}
+
+/// A version's or kind's name, which all objects that a thread has read share: there are few, of very many objects.
+fn shared(name: &str) -> Arc<str> {
+    /// Where there are more than these, not all are known.
+    const MOST: usize = 1024;
+    thread_local! {
+        static KNOWN: RefCell<HashSet<Arc<str>>> = RefCell::default();
+    }
+    KNOWN.with_borrow_mut(|known| {
+        if let Some(found) = known.get(name) {
+            return Arc::clone(found);
+        }
+        let new = Arc::<str>::from(name);
+        if known.len() < MOST {
+            known.insert(Arc::clone(&new));
+        }
+        new
+    })
 }
 
 impl Object {
@@ -110,8 +136,9 @@ impl Object {
         if json.trim_ascii_start().first() != Some(&b'{') {
             return Err(Error::decode("object", &"expected a JSON object"));
         }
-        let head: Head = serde_json::from_slice(&json).map_err(|e| Error::decode("object", &e))?;
-        Ok(Self { json, api_version: head.api_version, kind: head.kind, meta: head.metadata, typed: Mutex::default() })
+        let head: Head<'_> = serde_json::from_slice(&json).map_err(|e| Error::decode("object", &e))?;
+        let (api_version, kind, meta) = (shared(&head.api_version), shared(&head.kind), head.metadata);
+        Ok(Self { json, api_version, kind, meta, typed: Mutex::default() })
     }
 
     /// Encodes an object.

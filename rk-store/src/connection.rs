@@ -5,6 +5,7 @@
 //! shared a sync or the events of many watches, go out with one system call, and a request needs no task of its own.
 
 mod cork;
+mod valve;
 
 use std::{
     panic::AssertUnwindSafe,
@@ -22,6 +23,7 @@ use parking_lot::Mutex;
 use tokio::{io::AsyncWrite, task::unconstrained};
 
 pub use cork::Corked;
+pub use valve::{Handle as ValveHandle, Valve};
 
 /// The executor of a connection, to which the HTTP library gives requests. Clones are handles of one.
 #[derive(Clone, Default)]

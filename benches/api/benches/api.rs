@@ -6,6 +6,10 @@ use std::path::Path;
 use clap::Parser;
 use rk_benches_api::{options::Options, plan};
 
+/// That of `rk-apiserver`, for the server in this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> std::process::ExitCode {
     let options = Options::parse();
     // Where cargo keeps what benches leave: on the same disk as the builds.

@@ -87,6 +87,11 @@ impl Served {
         self.converter.is_none() || stored.api_version() == self.api_version
     }
 
+    /// Whether a stored object is read just as it is.
+    pub(crate) fn reads_as_stored(&self, stored: &Object) -> bool {
+        self.shape.is_none() && stored.api_version() == self.api_version
+    }
+
     /// A stored object in the version of this row, if that takes nobody else.
     ///
     /// # Errors
@@ -135,6 +140,9 @@ impl Served {
         const AT_ONCE: usize = 500;
         let mut others = Vec::new();
         for object in objects {
+            if self.reads_as_stored(object) {
+                continue;
+            }
             if object.api_version() == self.api_version {
                 *object = self.shaped(Arc::clone(object))?;
             } else {

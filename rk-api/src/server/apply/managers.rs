@@ -39,6 +39,11 @@ impl Entry {
             && (applies || self.api_version == manager.api_version)
     }
 
+    /// What the order of entries goes by.
+    fn place(&self) -> (bool, &str, &str, &str, &str) {
+        (!self.applies, &self.time, &self.name, &self.api_version, &self.subresource)
+    }
+
     /// As conflicts name it: `"kubectl" using apps/v1`.
     pub(super) fn describe(&self) -> String {
         let mut text = format!("{:?}", self.name);
@@ -80,13 +85,7 @@ fn decode_entry(entry: &Value) -> Option<Entry> {
 pub(super) fn encode(mut entries: Vec<Entry>) -> Option<Value> {
     entries.retain(|entry| !entry.fields.is_empty());
     cap_updaters(&mut entries);
-    entries.sort_by(|a, b| {
-        let key = |entry: &Entry| {
-            let Entry { name, subresource, api_version, applies, time, .. } = entry.clone();
-            (!applies, time, name, api_version, subresource)
-        };
-        key(a).cmp(&key(b))
-    });
+    entries.sort_by(|a, b| a.place().cmp(&b.place()));
     let encoded: Vec<_> = entries.iter().map(encode_entry).collect();
     (!encoded.is_empty()).then_some(Value::Array(encoded))
 }
@@ -97,8 +96,8 @@ fn encode_entry(entry: &Entry) -> Value {
         "operation": if entry.applies { "Apply" } else { "Update" },
         "apiVersion": entry.api_version,
         "fieldsType": "FieldsV1",
-        "fieldsV1": entry.fields.encode(),
     });
+    value["fieldsV1"] = entry.fields.encode();
     for (key, text) in [("time", &entry.time), ("subresource", &entry.subresource)] {
         if !text.is_empty() {
             value[key] = text.as_str().into();

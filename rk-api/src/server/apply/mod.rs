@@ -18,6 +18,8 @@ pub(crate) mod scale;
 mod typed;
 mod versions;
 
+use std::borrow::Cow;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::{Value, json};
 
@@ -158,9 +160,9 @@ pub async fn track_update(
     }
     let usable = |entries: &Value| entries.as_array().is_some_and(|list| !list.is_empty());
     let current = if manager.subresource.is_empty() && usable(&given) && managers::decode(&given).is_some() {
-        given
+        Cow::Owned(given)
     } else {
-        live.clone()
+        Cow::Borrowed(live)
     };
     if old.is_some() && !usable(&current) {
         return;
@@ -171,7 +173,7 @@ pub async fn track_update(
         None => difference(schema, &zero(schema), new, manager),
     };
     if comparison.is_same() {
-        set_managed_fields(new, usable(&current).then_some(current));
+        set_managed_fields(new, usable(&current).then(|| current.into_owned()));
         return;
     }
     let mut entries = managers::decode(&current).unwrap_or_default();

@@ -30,10 +30,10 @@ const LEAVE: Duration = Duration::from_secs(3);
 /// gone. `own` names the address of this server alone; all servers have the same port.
 pub async fn keep_endpoints(server: &Server, own: &ApiServer, shutdown: CancellationToken) {
     let cache = &server.core.cache;
-    let mut changes = cache.collection(LEASES).grown();
+    let mut changes = cache.collection(LEASES).waiter();
     let mut lease = None;
     loop {
-        changes.borrow_and_update();
+        changes.see_all();
         let renewed = async {
             lease = Some(renew(&*cache.store, lease, own).await.map_err(|error| error.to_string())?);
             follow(server, own).await
@@ -48,8 +48,7 @@ pub async fn keep_endpoints(server: &Server, own: &ApiServer, shutdown: Cancella
         tokio::select! {
             () = shutdown.cancelled() => break,
             () = tokio::time::sleep(pause) => {}
-            // The collection, and with it the sender, lives as long as the server.
-            _ = changes.changed() => {}
+            () = changes.changed() => {}
         }
     }
     let Some(lease) = lease else { return };

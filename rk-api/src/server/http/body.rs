@@ -7,7 +7,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use flate2::{Compression, write::GzEncoder};
-use futures::{Stream, StreamExt, stream};
+use futures::stream;
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 
@@ -27,11 +27,6 @@ pub(super) fn full(bytes: impl Into<Bytes>) -> Body {
 
 pub(super) fn empty() -> Body {
     full(Bytes::new())
-}
-
-/// A body of pieces as they come.
-pub(super) fn streamed(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Body {
-    StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
 }
 
 /// What is put together piece by piece.

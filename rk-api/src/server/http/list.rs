@@ -26,8 +26,29 @@ use crate::{
     status,
 };
 
-/// Objects in the version that is asked for, one after the other.
-type Objects = Box<dyn Iterator<Item = Result<Arc<Object>, Error>> + Send>;
+/// Objects, one after the other.
+enum Objects {
+    /// As they are stored, which the row converts as they are taken.
+    Stored(Listed, Arc<Served>),
+    /// In the version that is asked for.
+    Read(std::vec::IntoIter<Arc<Object>>),
+}
+
+impl Objects {
+    /// Does something with the next one in the version that is asked for.
+    fn next<T>(&mut self, with: impl FnOnce(&Object) -> Result<T, Error>) -> Option<Result<T, Error>> {
+        Some(match self {
+            Self::Stored(listed, served) => {
+                listed.touch_ahead();
+                match listed.next_ref()? {
+                    object if served.reads_as_stored(object) => with(object),
+                    object => served.read_alone(object).and_then(|object| with(&object)),
+                }
+            }
+            Self::Read(objects) => with(&*objects.next()?),
+        })
+    }
+}
 
 /// A page of a collection whose objects are taken as they are sent.
 pub(super) struct Page {
@@ -51,13 +72,13 @@ impl Page {
     pub(super) fn of(listed: Listed, served: &Arc<Served>) -> Self {
         let (version, token, served) = (listed.revision.to_string(), listed.continue_token.clone(), Arc::clone(served));
         let remaining = listed.remaining;
-        Self::new(&version, &token, remaining, Box::new(listed.map(move |object| served.read_alone(&object))))
+        Self::new(&version, &token, remaining, Objects::Stored(listed, served))
     }
 }
 
 impl From<List> for Page {
     fn from(list: List) -> Self {
-        let items = Box::new(list.items.into_iter().map(Ok));
+        let items = Objects::Read(list.items.into_iter());
         Self::new(&list.resource_version, &list.continue_token, list.remaining, items)
     }
 }
@@ -67,7 +88,7 @@ impl From<List> for Page {
 /// # Errors
 /// An object can't be read before the answer begins; later the answer breaks off.
 pub(super) fn answer(page: Page, served: &Arc<Served>, style: Style) -> Result<Response<Body>, Error> {
-    let Page { metadata, items } = page;
+    let Page { metadata, mut items } = page;
     let resource = served.resource();
     let shape = style.accepted.shape;
     let (api_version, kind) = match shape {
@@ -75,7 +96,8 @@ pub(super) fn answer(page: Page, served: &Arc<Served>, style: Style) -> Result<R
         _ => (resource.api_version(), format!("{}List", resource.kind)),
     };
     if style.accepted.format == Format::Protobuf && shape != Shape::Table {
-        let forms = items.map(|object| protobuf_form(&*object?, shape)).collect::<Result<Vec<_>, Error>>()?;
+        let forms = std::iter::from_fn(|| items.next(|object| protobuf_form(object, shape)));
+        let forms = forms.collect::<Result<Vec<_>, Error>>()?;
         let lengths = forms.iter().map(|form| form.message().len());
         let head = protobuf::list_head(&api_version, &kind, &metadata, lengths)
             .ok_or_else(|| status::internal(format!("{kind} has no protobuf form")))?;
@@ -142,17 +164,16 @@ where
         if let Some(head) = self.head.take() {
             into.extend_from_slice(&head);
         }
-        match self.items.next() {
-            Some(object) => {
-                into.extend_from_slice(self.syntax.before(std::mem::replace(&mut self.any, true)));
-                (self.write)(&*object?, into)?;
-                Ok(true)
-            }
-            None => {
-                into.extend_from_slice(self.syntax.end(self.any));
-                Ok(false)
-            }
+        let before = self.syntax.before(self.any);
+        let written = self.items.next(|object| {
+            into.extend_from_slice(before);
+            (self.write)(object, into)
+        });
+        self.any |= written.is_some();
+        if written.is_none() {
+            into.extend_from_slice(self.syntax.end(self.any));
         }
+        written.map_or(Ok(false), |written| written.map(|()| true))
     }
 }
 

@@ -19,7 +19,7 @@ use tokio_util::{
 };
 use tower::Service;
 
-use rk_store::connection::{Corked, Driver};
+use rk_store::connection::{Corked, Driver, Valve};
 
 use super::{
     Body, HttpService, answer,
@@ -71,20 +71,24 @@ pub async fn serve(
         let (service, tls, closing) = (service.clone(), tls.clone(), closing.clone());
         connections.spawn(async move {
             let peer = stream.peer_addr().ok().map(Peer);
-            let Some(tls) = tls else { return connection(stream, service, (None, peer), closing).await };
+            let Some(tls) = tls else { return connection(Corked::new(stream), service, (None, peer), closing).await };
             let acceptor = TlsAcceptor::from(tls.config());
             let handshake = async {
                 if speaks_http(&stream).await {
                     refuse_http(stream).await.map(|()| None)
                 } else {
-                    acceptor.accept(stream).await.map(Some)
+                    let (stream, valve) = Valve::new(stream);
+                    let mut stream = acceptor.accept(stream).await?;
+                    // How much waits to be sent is limited above it.
+                    stream.get_mut().1.set_buffer_limit(None);
+                    Ok(Some((stream, valve)))
                 }
             };
             match tokio::time::timeout(PATIENCE, handshake).await {
                 Ok(Ok(None)) => tracing::debug!("a request without TLS"),
-                Ok(Ok(Some(stream))) => {
+                Ok(Ok(Some((stream, valve)))) => {
                     let shown = tls.shown(stream.get_ref().1.peer_certificates());
-                    connection(stream, service, (shown, peer), closing).await;
+                    connection(Corked::over_tls(stream, valve), service, (shown, peer), closing).await;
                 }
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake took too long"),
@@ -117,6 +121,9 @@ async fn refuse_http(mut stream: TcpStream) -> io::Result<()> {
 /// Bytes that a client may send ahead on one stream and on one connection: the largest body at once.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Bytes of one answer that are put together before they are sent: as much as leaves at once. With more they would not stay in a core's cache
+/// until then.
+const SEND_BUFFER: usize = 128 << 10;
 
 /// Whether an answer may be much work: of what reads or deletes all but what is about one object, which a path of the right length is.
 fn takes_long<B>(request: &http::Request<B>) -> bool {
@@ -162,7 +169,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Handler {
 
 /// Serves one connection to its end.
 async fn connection<S>(
-    stream: S,
+    stream: Corked<S>,
     service: HttpService,
     (shown, peer): (Option<Shown>, Option<Peer>),
     closing: CancellationToken,
@@ -180,8 +187,8 @@ async fn connection<S>(
         .adaptive_window(false)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
         .max_concurrent_streams(250);
-    let stream = Corked::new(stream);
     let mut served = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream.clone()), handler));
     let result = tokio::select! {
         result = driver.drive(&stream, served.as_mut()) => result,

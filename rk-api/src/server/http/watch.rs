@@ -1,12 +1,19 @@
 //! Watches over HTTP: one frame per event, in JSON or protobuf.
 
-use std::sync::Arc;
+use std::{
+    cell::RefCell,
+    io,
+    pin::Pin,
+    sync::{Arc, Weak},
+    task::{Context, Poll},
+};
 
 use bytes::Bytes;
 use futures::StreamExt;
 use http::Response;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{
     answer::{Style, protobuf_form, respond, status_of},
@@ -27,6 +34,22 @@ fn frame(out: &mut Vec<u8>, kind: &str, object: &[u8]) {
     out.extend_from_slice(b"\",\"object\":");
     out.extend_from_slice(object);
     out.extend_from_slice(b"}\n");
+}
+
+/// The frame of an object as it is. Many watch the same, and are told in a row: so the last one of a thread is kept for the next.
+fn shared_frame(kind: &'static str, object: &Arc<Object>) -> Bytes {
+    thread_local! {
+        static LAST: RefCell<(Weak<Object>, &'static str, Bytes)> = const { RefCell::new((Weak::new(), "", Bytes::new())) };
+    }
+    LAST.with_borrow_mut(|(of, as_kind, bytes)| {
+        // While it is known weakly no other object comes to lie where it is.
+        if !std::ptr::eq(of.as_ptr(), Arc::as_ptr(object)) || *as_kind != kind {
+            let mut out = Vec::new();
+            frame(&mut out, kind, object.json());
+            (*of, *as_kind, *bytes) = (Arc::downgrade(object), kind, out.into());
+        }
+        bytes.clone()
+    })
 }
 
 /// A frame around a tree.
@@ -70,6 +93,20 @@ struct Frames {
 impl Frames {
     fn format(&self) -> Format {
         self.style.accepted.format
+    }
+
+    /// An event in one piece, where others may be told the same.
+    fn shared(&self, event: &WatchEvent) -> Option<Bytes> {
+        let accepted = self.style.accepted;
+        if accepted.format == Format::Protobuf || accepted.shape != Shape::Object {
+            return None;
+        }
+        match event {
+            WatchEvent::Added(object) => Some(shared_frame("ADDED", object)),
+            WatchEvent::Modified(object) => Some(shared_frame("MODIFIED", object)),
+            WatchEvent::Deleted(object) => Some(shared_frame("DELETED", object)),
+            WatchEvent::Bookmark { .. } => None,
+        }
     }
 
     fn object(&mut self, out: &mut Vec<u8>, kind: &str, object: &Object) -> Result<(), Error> {
@@ -117,6 +154,76 @@ impl Frames {
     }
 }
 
+/// Events that leave in one piece, at most.
+const TOGETHER: usize = 64;
+
+/// A watch as it is told.
+struct Told {
+    events: EventStream,
+    frames: Frames,
+    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
+    ended: bool,
+}
+
+impl Told {
+    /// The events that are ready, in one piece; empty if there are none.
+    fn piece(&mut self, cx: &mut Context<'_>) -> Bytes {
+        let (mut alone, mut piece) = (None, Vec::new());
+        for _ in 0..TOGETHER {
+            let event = match self.events.poll_next_unpin(cx) {
+                Poll::Ready(Some(event)) => event,
+                Poll::Ready(None) => {
+                    self.ended = true;
+                    break;
+                }
+                Poll::Pending => break,
+            };
+            if piece.is_empty()
+                && alone.is_none()
+                && let Ok(event) = &event
+            {
+                alone = self.frames.shared(event);
+                if alone.is_some() {
+                    continue;
+                }
+            }
+            if let Some(first) = alone.take() {
+                piece.extend_from_slice(&first);
+            }
+            // After an error nothing follows.
+            self.ended = event.is_err();
+            if let Err(error) = event.and_then(|event| self.frames.event(&mut piece, &event)) {
+                error_frame(&mut piece, &error, self.frames.format());
+            }
+            if self.ended {
+                break;
+            }
+        }
+        alone.unwrap_or_else(|| piece.into())
+    }
+}
+
+/// By hand, for it is what each event costs each who watches.
+impl http_body::Body for Told {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, io::Error>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let piece = self.piece(cx);
+        if !piece.is_empty() {
+            return Poll::Ready(Some(Ok(http_body::Frame::data(piece))));
+        }
+        self.ended |= self.stopping.as_mut().poll(cx).is_ready();
+        if self.ended { Poll::Ready(None) } else { Poll::Pending }
+    }
+}
+
 /// The answer to a watch.
 pub(super) fn answer(
     events: EventStream,
@@ -124,26 +231,10 @@ pub(super) fn answer(
     style: Style,
     stopping: CancellationToken,
 ) -> Response<Body> {
-    let format = style.accepted.format;
-    let mut frames = Frames { served, style, headed: false };
-    // After an error nothing follows.
-    let stopped = events.scan(false, |failed, event| {
-        let item = (!*failed).then_some(event);
-        *failed |= matches!(item, Some(Err(_)));
-        std::future::ready(item)
-    });
-    // Events that are ready together leave in one piece.
-    let pieces = stopped.ready_chunks(64).map(move |events| {
-        let mut piece = Vec::new();
-        for event in events {
-            if let Err(error) = event.and_then(|event| frames.event(&mut piece, &event)) {
-                error_frame(&mut piece, &error, format);
-            }
-        }
-        Bytes::from(piece)
-    });
-    let until = async move { stopping.cancelled().await };
-    respond(200, content_type(format), body::streamed(pieces.take_until(Box::pin(until))))
+    let kind = content_type(style.accepted.format);
+    let frames = Frames { served, style, headed: false };
+    let told = Told { events, frames, stopping: Box::pin(stopping.cancelled_owned()), ended: false };
+    respond(200, kind, told.boxed_unsync())
 }
 
 /// A watch that fails before it begins answers as Kubernetes does: an expired version is an event, all else a failure.

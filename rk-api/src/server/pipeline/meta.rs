@@ -1,5 +1,7 @@
 //! The rules of metadata that hold for every kind (apiserver's `registry/rest` and `api/validation`).
 
+use std::cell::RefCell;
+
 use rand::RngExt;
 use serde_json::{Map, Value};
 
@@ -11,9 +13,18 @@ const NAME_CHARS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// Longest `generateName` that is not cut, so that with its suffix it still is a label.
 const GENERATE_MAX: usize = 58;
 
-/// Now, as RFC 3339 in whole seconds.
+/// Now, as RFC 3339 in whole seconds, written once a second.
 pub(crate) fn now() -> String {
-    crate::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    thread_local! {
+        static LAST: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
+    }
+    let now = crate::now();
+    LAST.with_borrow_mut(|(second, text)| {
+        if *second != now.as_second() {
+            (*second, *text) = (now.as_second(), now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+        }
+        text.clone()
+    })
 }
 
 /// A name from `metadata.generateName`, or one like it.

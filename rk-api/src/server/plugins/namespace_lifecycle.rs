@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::{forbid, is, text};
 use crate::{
-    Resource, Status, StatusExt,
+    Error, Object, Resource, Status, StatusExt,
     server::{AdmissionRequest, Admit, Operation, Reader},
     status,
 };
@@ -19,6 +19,16 @@ const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 /// Questions about a namespace may be asked before it is there.
 fn is_access_review(resource: &Resource) -> bool {
     is(resource, "authorization.k8s.io", "localsubjectaccessreviews")
+}
+
+/// What the phase of a namespace says, read once of each version.
+struct Terminating(bool);
+
+/// Whether a namespace is about to go. Its deletion timestamp is there a moment before the phase is in all copies; the phase is what
+/// Kubernetes looks at.
+fn is_ending(namespace: &Object) -> Result<bool, Error> {
+    let phase = || Ok(Terminating(text(&namespace.value()?["status"]["phase"]) == "Terminating"));
+    Ok(namespace.meta().deletion_timestamp.is_some() || namespace.cached(phase)?.0)
 }
 
 #[async_trait]
@@ -48,10 +58,7 @@ impl Admit for NamespaceLifecycle {
         let Some(namespace) = reader.get("", "namespaces", "", name).await.map_err(status::internal)? else {
             return Err(status::not_found(&Resource::new("", "v1", "Namespace", "namespaces", false), name));
         };
-        // A deletion timestamp is there a moment before the phase is in all copies; the phase is what Kubernetes looks at.
-        let ending = namespace.meta().deletion_timestamp.is_some()
-            || text(&namespace.value().map_err(status::internal)?["status"]["phase"]) == "Terminating";
-        if request.operation == Operation::Create && ending {
+        if request.operation == Operation::Create && is_ending(&namespace).map_err(status::internal)? {
             let why = format!("unable to create new content in namespace {name} because it is being terminated");
             let cause = format!("namespace {name} is being terminated");
             return Err(forbid(request, &why).cause("NamespaceTerminating", "metadata.namespace", &cause));

@@ -4,10 +4,11 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 use rk_store::Revision;
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     Selection,
+    growth::{Growth, Waiter},
     index::{Indexes, Key},
     item::Item,
     items::Items,
@@ -129,7 +130,7 @@ pub(crate) struct Collection {
     pub(crate) version: Version,
     /// Bytes that changes may hold.
     budget: usize,
-    grown: watch::Sender<u64>,
+    growth: Arc<Growth>,
     pub(crate) watches: Arc<Watches>,
 }
 
@@ -138,8 +139,8 @@ impl Collection {
     pub(super) fn new(name: &str, revision: Revision, budget: usize) -> Self {
         let state = State { complete_after: revision, ..State::default() };
         let version = Version::new(revision);
-        let (name, state, grown) = (name.to_owned(), RwLock::new(state), watch::channel(0).0);
-        Self { name, state, version, budget, grown, watches: Arc::default() }
+        let (name, state) = (name.to_owned(), RwLock::new(state));
+        Self { name, state, version, budget, growth: Arc::default(), watches: Arc::default() }
     }
 
     /// Replaces the content by that of a revision, at the start or after the feed was interrupted: who watches has to list
@@ -151,7 +152,7 @@ impl Collection {
         *state = State { items, complete_after: revision, dropped, object_bytes, ..State::default() };
         self.version.set(revision);
         drop(state);
-        self.grown.send_modify(|grown| *grown += 1);
+        self.growth.grow();
     }
 
     /// Takes changes over, all of whole revisions.
@@ -178,7 +179,7 @@ impl Collection {
         }
         state.trim(self.budget, new);
         drop(state);
-        self.grown.send_modify(|grown| *grown += 1);
+        self.growth.grow();
     }
 
     /// The object of this name now.
@@ -217,9 +218,9 @@ impl Collection {
         self.state.read().items.len()
     }
 
-    /// Told whenever there are new changes.
-    pub(crate) fn grown(&self) -> watch::Receiver<u64> {
-        self.grown.subscribe()
+    /// What waits for new changes.
+    pub(crate) fn waiter(&self) -> Waiter {
+        self.growth.waiter()
     }
 
     /// Current objects behind a name, among which are all of a selection, and the version of this snapshot: `reached` is the revision that

@@ -1,6 +1,6 @@
 //! Lists: snapshots of a collection, page by page.
 
-use std::sync::Arc;
+use std::{hint::black_box, sync::Arc};
 
 use base64::Engine as _;
 use rk_store::{KeyRange, RangeRequest, Revision};
@@ -32,7 +32,7 @@ impl Selection {
 
     /// Whether an object of the namespace matches.
     pub(super) fn matches(&self, item: &Item) -> bool {
-        item.matches(&self.labels, &self.fields)
+        !self.selects() || item.matches(&self.labels, &self.fields)
     }
 
     /// Whether an object is in the namespace and matches.
@@ -252,18 +252,44 @@ impl Listed {
     }
 }
 
+impl Listed {
+    /// Reads a little of what comes soon, for who reads all of each object. They lie anywhere, and mostly in no cache: so the processor
+    /// fetches several at once, where it would wait for each.
+    pub(crate) fn touch_ahead(&self) {
+        let coming = self.items.coming();
+        if let Some(item) = coming.get(12) {
+            black_box(Arc::as_ptr(&item.object));
+        }
+        if let Some(item) = coming.get(8) {
+            black_box(item.object.json().len());
+        }
+        if let Some(item) = coming.get(4) {
+            black_box(item.object.json().iter().step_by(256).fold(0, |all, byte| all | byte));
+        }
+    }
+
+    /// The next object, without taking it out of its snapshot: to count its users would cost more than to look at it.
+    pub(crate) fn next_ref(&mut self) -> Option<&Arc<Object>> {
+        self.left = self.left.checked_sub(1)?;
+        loop {
+            match self.items.next_ref() {
+                Some(item) if self.selection.matches(item) => break,
+                Some(_) => {}
+                None => {
+                    self.left = 0;
+                    return None;
+                }
+            }
+        }
+        self.items.last_ref().map(|item| &item.object)
+    }
+}
+
 impl Iterator for Listed {
     type Item = Arc<Object>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.left = self.left.checked_sub(1)?;
-        while let Some(item) = self.items.next_ref() {
-            if self.selection.matches(item) {
-                return Some(Arc::clone(&item.object));
-            }
-        }
-        self.left = 0;
-        None
+        self.next_ref().map(Arc::clone)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

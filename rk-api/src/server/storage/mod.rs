@@ -9,6 +9,7 @@ mod cache;
 mod collection;
 mod encode;
 mod encryption;
+mod growth;
 mod index;
 mod item;
 mod items;

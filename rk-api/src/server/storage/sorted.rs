@@ -122,6 +122,16 @@ impl Snapshot {
         }
     }
 
+    /// The item that was next before.
+    pub(super) fn last_ref(&self) -> Option<&Arc<Item>> {
+        self.chunks.get(self.chunk)?.get(self.next.checked_sub(1)?)
+    }
+
+    /// The next items, but no more than lie together.
+    pub(super) fn coming(&self) -> &[Arc<Item>] {
+        self.chunks.get(self.chunk).and_then(|chunk| chunk.get(self.next..)).unwrap_or_default()
+    }
+
     /// How many are left.
     pub(crate) fn left(&self) -> usize {
         let rest = self.chunks.get(self.chunk..).unwrap_or_default();

@@ -1,8 +1,14 @@
 //! Watches: a collection's changes from a version on, as one selection sees them.
 
-use std::{collections::VecDeque, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use rand::RngExt;
 use rk_store::{KeyRange, Revision, WatchRequest, WatchStream};
 use tokio::time::{Instant, Sleep};
@@ -10,7 +16,9 @@ use tokio::time::{Instant, Sleep};
 use super::{
     Cache, Collection, Selection,
     collection::{Change, Cursor},
-    encode, key, store_error,
+    encode,
+    growth::Waiter,
+    key, store_error,
     watches::Counted,
 };
 use crate::{Error, EventStream, WatchEvent, status};
@@ -48,7 +56,7 @@ struct Watcher {
     collection: Arc<Collection>,
     selection: Selection,
     source: Source,
-    grown: tokio::sync::watch::Receiver<u64>,
+    waiter: Waiter,
     _counted: Counted,
     ready: VecDeque<WatchEvent>,
     /// Everything up to here was delivered (or does not concern this watch).
@@ -56,6 +64,8 @@ struct Watcher {
     bookmarks: bool,
     next_bookmark: Instant,
     ends: Instant,
+    /// Set anew only when it went off: most waits end before.
+    alarm: Pin<Box<Sleep>>,
     failed: bool,
 }
 
@@ -78,8 +88,6 @@ pub(crate) async fn start(
         0 => TIMEOUT.mul_f64(rand::rng().random_range(1.0..2.0)),
         seconds => Duration::from_secs(seconds),
     };
-    // Before the snapshot, so that no change is missed between the two.
-    let grown = collection.grown();
     let mut ready = VecDeque::new();
     let (source, reached) = if spec.send_initial_events.unwrap_or(asked == 0) {
         if spec.resource_version.is_empty() {
@@ -117,64 +125,64 @@ pub(crate) async fn start(
         }
     };
     let now = Instant::now();
+    let (next_bookmark, ends) = (now + BOOKMARK, now + timeout);
     let watcher = Watcher {
         cache: Arc::clone(cache),
         collection: Arc::clone(collection),
         _counted: collection.watches.count(&spec.selection),
         selection: spec.selection,
         source,
-        grown,
+        waiter: collection.waiter(),
         ready,
         reached,
         bookmarks: spec.bookmarks,
-        next_bookmark: now + BOOKMARK,
-        ends: now + timeout,
+        next_bookmark,
+        ends,
+        alarm: Box::pin(tokio::time::sleep_until(if spec.bookmarks { next_bookmark.min(ends) } else { ends })),
         failed: false,
     };
-    // Set anew only when it went off: most waits end before.
-    let alarm = Box::pin(tokio::time::sleep_until(watcher.wakes()));
-    let events = futures::stream::unfold((watcher, alarm), |(mut watcher, mut alarm)| async move {
-        let event = watcher.next(alarm.as_mut()).await?;
-        Some((event, (watcher, alarm)))
-    });
-    Ok(events.boxed())
+    Ok(watcher.boxed())
+}
+
+/// By hand, for it is what each change costs each who watches.
+impl Stream for Watcher {
+    type Item = Result<WatchEvent, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let watcher = self.get_mut();
+        loop {
+            if watcher.failed {
+                return Poll::Ready(None);
+            }
+            if let Some(event) = watcher.ready.pop_front() {
+                return Poll::Ready(Some(Ok(event)));
+            }
+            match watcher.poll_fill(cx) {
+                Poll::Ready(Ok(())) => continue,
+                Poll::Ready(Err(error)) => {
+                    watcher.failed = true;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                Poll::Pending => ready!(watcher.alarm.as_mut().poll(cx)),
+            }
+            let now = watcher.wakes();
+            if now == watcher.ends {
+                return Poll::Ready(None);
+            }
+            watcher.next_bookmark = now + BOOKMARK;
+            let next = watcher.wakes();
+            watcher.alarm.as_mut().reset(next);
+            if let Some(bookmark) = watcher.bookmark() {
+                return Poll::Ready(Some(Ok(bookmark)));
+            }
+        }
+    }
 }
 
 impl Watcher {
     /// When it has something to do by itself.
     fn wakes(&self) -> Instant {
         if self.bookmarks { self.next_bookmark.min(self.ends) } else { self.ends }
-    }
-
-    async fn next(&mut self, mut alarm: Pin<&mut Sleep>) -> Option<Result<WatchEvent, Error>> {
-        loop {
-            if self.failed {
-                return None;
-            }
-            if let Some(event) = self.ready.pop_front() {
-                return Some(Ok(event));
-            }
-            let filled = tokio::select! {
-                biased;
-                filled = self.fill() => filled,
-                () = alarm.as_mut() => {
-                    let now = self.wakes();
-                    if now == self.ends {
-                        return None;
-                    }
-                    self.next_bookmark = now + BOOKMARK;
-                    alarm.as_mut().reset(self.wakes());
-                    if let Some(bookmark) = self.bookmark() {
-                        return Some(Ok(bookmark));
-                    }
-                    continue;
-                }
-            };
-            if let Err(error) = filled {
-                self.failed = true;
-                return Some(Err(error));
-            }
-        }
     }
 
     /// The version reached; `None` while there are changes to deliver first.
@@ -190,22 +198,21 @@ impl Watcher {
         Some(WatchEvent::Bookmark { resource_version: self.reached.to_string(), initial_end: false })
     }
 
-    /// Waits for changes and makes the events of them. Dropped in between it loses nothing.
-    async fn fill(&mut self) -> Result<(), Error> {
+    /// Makes the events of the next changes, when there are some.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         match &mut self.source {
             Source::Ring(cursor) => {
-                self.grown.borrow_and_update();
+                ready!(self.waiter.poll_unseen(cx));
+                let count = self.waiter.count();
                 let Some(changes) = self.collection.read(cursor, BATCH) else {
-                    return Err(status::expired(format!(
+                    return Poll::Ready(Err(status::expired(format!(
                         "too old resource version: {}: the watch was too slow and the changes it lacks are gone",
                         self.reached
                     ))
-                    .into());
+                    .into()));
                 };
-                if changes.is_empty() {
-                    // The collection, and with it the sender, lives as long as this watcher.
-                    let _ = self.grown.changed().await;
-                    return Ok(());
+                if changes.len() < BATCH {
+                    self.waiter.see(count);
                 }
                 for change in changes {
                     self.reached = self.reached.max(change.revision);
@@ -213,16 +220,16 @@ impl Watcher {
                 }
             }
             Source::History(batches) => {
-                let batch = match batches.next().await {
+                let batch = match ready!(batches.poll_next_unpin(cx)) {
                     Some(batch) => batch.map_err(store_error)?,
-                    None => return Err(status::unavailable("the store ended the watch").into()),
+                    None => return Poll::Ready(Err(status::unavailable("the store ended the watch").into())),
                 };
                 for event in batch.events.iter() {
                     // Of a change at the compact revision the store has no state before: what it is to this watch, nobody knows.
                     if event.prev_kv.is_none() && event.kv.version != 1 {
                         let revision = event.kv.mod_revision;
                         let message = format!("too old resource version: the state before {revision} is compacted");
-                        return Err(status::expired(message).into());
+                        return Poll::Ready(Err(status::expired(message).into()));
                     }
                     let previous = event.prev_kv.as_ref().map(|kv| self.cache.item(kv)).transpose()?;
                     if let Some(change) = self.cache.change_of(event, previous)? {
@@ -235,7 +242,7 @@ impl Watcher {
                 }
             }
         }
-        Ok(())
+        Poll::Ready(Ok(()))
     }
 }
 
