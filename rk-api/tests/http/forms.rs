@@ -56,6 +56,17 @@ async fn lines_at_the_end_of_a_text_are_part_of_it() {
     assert_eq!(yaml(&told.body), api.get(path, &[]).await.is(200));
 }
 
+/// A table of ConfigMaps but for how old they are, in seconds, one of which may end while they are told.
+fn without_ages(table: &[u8]) -> Value {
+    let mut table: Value = serde_json::from_slice(table).unwrap();
+    for row in table["rows"].as_array_mut().unwrap() {
+        let cells = row["cells"].as_array_mut().unwrap();
+        assert_eq!(cells.len(), 3);
+        cells.pop();
+    }
+    table
+}
+
 #[tokio::test]
 async fn long_answers_are_compressed() {
     let api = Api::start().await;
@@ -65,11 +76,13 @@ async fn long_answers_are_compressed() {
         let path = if accept.contains("Table") { &format!("{CONFIG_MAPS}?includeObject=Object") } else { CONFIG_MAPS };
         let plain = api.get(path, &[("accept", accept)]).await;
         let told = api.get(path, &[("accept", accept), gzip]).await;
-        // A table tells how old objects are, in seconds, one of which may end between two answers.
-        let later = api.get(path, &[("accept", accept)]).await;
         assert_eq!(plain.header("content-encoding"), "");
-        let unzipped = told.unzipped();
-        assert!(unzipped == plain.body || unzipped == later.body, "{accept}");
+        let (unzipped, body) = (told.unzipped(), plain.body.to_vec());
+        if accept.contains("Table") {
+            assert_eq!(without_ages(&unzipped), without_ages(&body));
+        } else {
+            assert!(unzipped == body, "{accept}");
+        }
         assert!(told.body.len() * 10 < plain.body.len(), "{accept}");
         assert_eq!(told.header("content-type"), plain.header("content-type"));
     }
