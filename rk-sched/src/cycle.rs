@@ -3,7 +3,7 @@
 mod explain;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -68,6 +68,8 @@ pub(crate) fn enough(nodes: usize, percent: u8) -> usize {
 pub(crate) struct Nominated {
     by_node: HashMap<Arc<str>, Vec<Arc<PodInfo>>>,
     nodes: HashMap<Arc<str>, Arc<str>>,
+    /// How many of the pods have each priority.
+    priorities: BTreeMap<i32, usize>,
 }
 
 impl Nominated {
@@ -75,18 +77,25 @@ impl Nominated {
     pub(crate) fn insert(&mut self, pod: Arc<PodInfo>, node: Arc<str>) {
         self.remove(&pod.uid);
         self.nodes.insert(Arc::clone(&pod.uid), Arc::clone(&node));
+        *self.priorities.entry(pod.priority).or_default() += 1;
         self.by_node.entry(node).or_default().push(pod);
     }
 
-    /// The pod is placed or gone.
-    pub(crate) fn remove(&mut self, uid: &str) {
-        let Some(node) = self.nodes.remove(uid) else { return };
-        if let Some(pods) = self.by_node.get_mut(&node) {
-            pods.retain(|pod| pod.uid.as_ref() != uid);
-            if pods.is_empty() {
-                self.by_node.remove(&node);
+    /// The pod is placed or gone, or has no promise any more; answers the pod if it had one.
+    pub(crate) fn remove(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
+        let node = self.nodes.remove(uid)?;
+        let pods = self.by_node.get_mut(&node)?;
+        let pod = pods.remove(pods.iter().position(|pod| pod.uid.as_ref() == uid)?);
+        if pods.is_empty() {
+            self.by_node.remove(&node);
+        }
+        if let Some(count) = self.priorities.get_mut(&pod.priority) {
+            *count -= 1;
+            if *count == 0 {
+                self.priorities.remove(&pod.priority);
             }
         }
+        Some(pod)
     }
 
     /// The node promised to a pod.
@@ -94,10 +103,19 @@ impl Nominated {
         self.nodes.get(uid)
     }
 
-    /// The nodes where room is promised to other pods that matter as much as this one.
-    fn contested(&self, pod: &PodInfo, snapshot: &Snapshot) -> BTreeSet<NodeIndex> {
-        let matter = self.by_node.iter().filter(|(_, pods)| pods.iter().any(|other| matters(other, pod)));
-        matter.filter_map(|(name, _)| snapshot.find(name)).collect()
+    /// Whether room is promised, anywhere, to other pods that matter as much as this one.
+    fn any_matters(&self, pod: &PodInfo) -> bool {
+        let own = usize::from(self.nodes.contains_key(&pod.uid));
+        let mut matter = 0;
+        self.priorities.range(pod.priority..).any(|(_, count)| {
+            matter += count;
+            matter > own
+        })
+    }
+
+    /// Whether room on a node is promised to other pods that matter as much as this one.
+    fn is_contested(&self, node: &str, pod: &PodInfo) -> bool {
+        self.on(node).iter().any(|other| matters(other, pod))
     }
 
     /// Pods promised room on a node.
@@ -117,11 +135,6 @@ pub(crate) struct Cluster<'a> {
     pub(crate) profile: &'a Profile,
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) nominated: &'a Nominated,
-}
-
-/// Bit of a plugin in the skip sets.
-fn bit(plugin: usize) -> u64 {
-    1_u64.checked_shl(u32::try_from(plugin).unwrap_or(u32::MAX)).unwrap_or(0)
 }
 
 impl Cluster<'_> {
@@ -204,7 +217,7 @@ impl Cluster<'_> {
                     }
                     only = Some(both);
                 }
-                Err(status) if status.is_skip() => state.skip_filter |= bit(index),
+                Err(status) if status.is_skip() => state.skip_filter.insert(index),
                 Err(status) if status.is_rejected() => {
                     let status = status.from_plugin(plugin.name());
                     diagnosis.blame(&status);
@@ -213,7 +226,7 @@ impl Cluster<'_> {
                     return Err(None);
                 }
                 Err(status) => {
-                    return Err(Some(status.from_plugin(plugin.name())));
+                    return Err(Some(status.failed_at("PreFilter", plugin.name())));
                 }
             }
         }
@@ -241,8 +254,8 @@ impl Cluster<'_> {
         diagnosis: &mut Diagnosis,
     ) -> Result<Vec<NodeIndex>, Status> {
         let filters = self.filters(state);
-        let contested = self.nominated.contested(pod, self.snapshot);
-        let mut try_nodes = |nodes| self.try_nodes(&filters, state, pod, nodes, &contested, &mut diagnosis.tried);
+        let contested = self.nominated.any_matters(pod);
+        let mut try_nodes = |nodes| self.try_nodes(&filters, state, pod, nodes, contested, &mut diagnosis.tried);
         // A promised node goes before all others, so that the room made is used.
         let promised = promised.filter(|index| only.as_ref().is_none_or(|only| only.contains(index)));
         if let Some(index) = promised {
@@ -265,10 +278,11 @@ impl Cluster<'_> {
             let most = (wanted - feasible.len()).min(order.len() - tried);
             let nodes = &order[from..order.len().min(from + most)];
             tried += nodes.len();
+            if only.is_none() {
+                // Where a plugin fails too, so that the next try begins with other nodes.
+                *start = (first + tried) % order.len();
+            }
             feasible.extend(try_nodes(nodes.iter().copied().filter(|index| Some(*index) != promised).collect())?);
-        }
-        if only.is_none() {
-            *start = (first + tried) % order.len();
         }
         Ok(feasible)
     }
@@ -280,13 +294,13 @@ impl Cluster<'_> {
         state: &CycleState,
         pod: &PodInfo,
         mut nodes: Vec<NodeIndex>,
-        contested: &BTreeSet<NodeIndex>,
+        contested: bool,
         refusals: &mut Refusals,
     ) -> Result<Vec<NodeIndex>, Status> {
         let mut apart = Vec::new();
-        if !contested.is_empty() {
+        if contested {
             nodes.retain(|index| {
-                let alone = !contested.contains(index);
+                let alone = !self.nominated.is_contested(&self.snapshot.node(*index).name, pod);
                 if !alone {
                     apart.push(*index);
                 }
@@ -321,7 +335,7 @@ impl Cluster<'_> {
     pub(crate) fn filters(&self, state: &CycleState) -> Vec<&dyn Filter> {
         let enabled = self.profile.enabled().iter().enumerate();
         enabled
-            .filter(|(index, _)| state.skip_filter & bit(*index) == 0)
+            .filter(|(index, _)| !state.skip_filter.contains(*index))
             .filter_map(|(_, enabled)| enabled.points.filter.as_deref())
             .collect()
     }
@@ -389,9 +403,9 @@ impl Cluster<'_> {
             let Some(plugin) = &enabled.points.pre_score else { continue };
             let status = plugin.pre_score(state, pod, self.snapshot, feasible);
             if status.is_skip() {
-                state.skip_score |= bit(index);
+                state.skip_score.insert(index);
             } else if !status.is_success() {
-                return Err(status.from_plugin(plugin.name()));
+                return Err(status.failed_at("PreScore", plugin.name()));
             }
         }
         Ok(())
@@ -409,19 +423,22 @@ impl Cluster<'_> {
         let mut scores = totals.clone();
         for (index, enabled) in self.profile.enabled().iter().enumerate() {
             let Some((plugin, weight)) = &enabled.points.score else { continue };
-            if state.skip_score & bit(index) != 0 {
+            if state.skip_score.contains(index) {
                 continue;
             }
-            let named = |status: Status| status.from_plugin(plugin.name());
+            let named = |status: Status| status.failed_at("Score", plugin.name());
             plugin.score_batch(state, pod, self.snapshot, &mut scores).map_err(named)?;
-            plugin.normalize(state, pod, &mut scores).map_err(named)?;
+            let normalized = plugin.normalize(state, pod, &mut scores);
+            normalized.map_err(|status| status.failed_at("NormalizeScore", plugin.name()))?;
             for (total, score) in totals.iter_mut().zip(&scores) {
                 if !(crate::framework::MIN_SCORE..=crate::framework::MAX_SCORE).contains(&score.score) {
                     let reason = format!(
-                        "returned an invalid score {}, it should be in the range of [0, 100] after normalizing",
+                        "applying score defaultWeights on Score plugins: plugin {:?} returns an invalid score {}, it \
+                         should in the range of [0, 100] after normalizing",
+                        plugin.name(),
                         score.score
                     );
-                    return Err(named(Status::error(reason)));
+                    return Err(Status::error(reason).from_plugin(plugin.name()));
                 }
                 total.score += score.score * weight;
             }
@@ -446,7 +463,7 @@ fn run(filters: &[&dyn Filter], state: &CycleState, pod: &PodInfo, node: &NodeIn
     for filter in filters {
         let status = filter.filter(state, pod, node);
         if !status.is_success() {
-            return status.from_plugin(filter.name());
+            return status.failed_at("Filter", filter.name());
         }
     }
     Status::success()

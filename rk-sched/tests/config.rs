@@ -265,6 +265,10 @@ fn other_kinds_and_values_of_wrong_types_are_refused() {
             "profiles[1].plugins.score.enabled[0].name: invalid type: integer `5`, expected a string",
         ),
         (
+            json!({"leaderElection": {"renewDeadline": "6s", "retryPeriod": "5s"}}),
+            "leaderElection.renewDeadline: Invalid value: \"6s\": renewDeadline must be greater than retryPeriod*JitterFactor",
+        ),
+        (
             json!({"leaderElection": {"leaseDuration": "15 seconds"}}),
             "leaderElection.leaseDuration: time: invalid duration \"15 seconds\"",
         ),
@@ -309,11 +313,15 @@ fn plugins_that_are_not_known_or_have_no_part_are_refused() {
             "plugins": {"multiPoint": {"enabled": [{"name": "Labels"}]}},
             "pluginConfig": [{"name": "Labels", "args": {"filter": "a"}}, {"name": "Nobody"}, {"name": "NodeName", "args": {"a": 1}}],
         }]})),
-        [
-            "profiles[0].pluginConfig[1].name: Not found: \"Nobody\"",
-            "profiles[0].pluginConfig[2].args: Forbidden: the plugin has no arguments",
-            "profiles[0].pluginConfig[0].args.score: a label is wanted",
-        ]
+        ["profiles[0].pluginConfig[0].args.score: a label is wanted",]
+    );
+    // Arguments for plugins that are not known, or that have none, are none of a scheduler's business.
+    load(json!({"profiles": [{"pluginConfig": [{"name": "Nobody"}, {"name": "NodeName", "args": {"a": 1}}]}]}))
+        .unwrap();
+    let removed = wrong(json!({"profiles": [{"pluginConfig": [{"name": "EBSLimits"}]}]}));
+    assert!(
+        removed[0].starts_with("profiles[0].pluginConfig[0]: Invalid value: \"EBSLimits\": was invalid"),
+        "{removed:?}"
     );
     // What is disabled need not be known: files are shared between versions.
     load(json!({"profiles": [{"plugins": {"multiPoint": {"disabled": [{"name": "Nobody"}]}}}]})).unwrap();
@@ -577,6 +585,41 @@ fn added_affinity_is_all_pods() {
         {"weight": 10, "preference": term("In", "c")},
     ]});
     assert_eq!(placed(added(preferred), &nodes, pod("p", json!({}))).unwrap(), "c");
+}
+
+#[test]
+fn values_of_labels_are_checked() {
+    let terms = json!([
+        {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["", "a_b", "-a"]}]},
+        {"matchExpressions": [{"key": "zone", "operator": "NotIn", "values": ["x".repeat(64)]}]},
+    ]);
+    let args =
+        json!({"addedAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
+    let told = wrong_args("NodeAffinity", args);
+    let path = ".addedAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
+    assert_eq!(told.len(), 2, "{told:?}");
+    let start = format!("{path}[0].matchExpressions[0].values[2][zone]: Invalid value: \"-a\": a valid label must be");
+    assert!(told[0].starts_with(&start), "{told:?}");
+    let end = "must be no more than 63 bytes";
+    assert!(told[1].starts_with(&format!("{path}[1].matchExpressions[0].values[0][zone]: ")) && told[1].ends_with(end));
+}
+
+#[test]
+fn a_weight_below_zero_makes_the_best_the_worst() {
+    let nodes = [node("a", json!({"metadata": {"labels": {"zone": "a"}}})), node("b", json!({}))];
+    let pod = || {
+        let term = json!({"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]});
+        pod(
+            "p",
+            json!({"spec": {"affinity": {"nodeAffinity": {
+                "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "preference": term}],
+            }}}}),
+        )
+    };
+    for (weight, node) in [(50, "a"), (0, "a"), (-50, "b")] {
+        let score = json!({"disabled": [{"name": "*"}], "enabled": [{"name": "NodeAffinity", "weight": weight}]});
+        assert_eq!(placed(profile(json!({"plugins": {"score": score}})), &nodes, pod()).unwrap(), node, "{weight}");
+    }
 }
 
 #[test]

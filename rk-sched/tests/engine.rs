@@ -12,8 +12,10 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use rk_sched::{
     Profile, Registration, SchedulerConfig,
     engine::{Decision, Engine},
-    framework::{CycleState, Filter, Permit, PermitAnswer, Plugin, Reserve, Status},
-    model::{NodeInfo, PodInfo},
+    framework::{
+        CycleState, Extender, ExtenderParts, Filter, Permit, PermitAnswer, Plugin, PreFilter, Reserve, Status,
+    },
+    model::{NodeInfo, PodInfo, Snapshot},
 };
 use serde_json::json;
 use tokio::time::Instant;
@@ -177,4 +179,158 @@ fn a_promise_goes_with_the_word_of_the_api() {
     assert!(!fits(&mut engine, "b"), "the room is promised");
     engine.set_pod(promised(None), now);
     assert!(fits(&mut engine, "c"), "it is no more");
+}
+
+/// An extender that takes every node.
+struct Agreeable;
+
+#[async_trait::async_trait]
+impl Extender for Agreeable {
+    fn name(&self) -> &str {
+        "Agreeable"
+    }
+
+    fn parts(&self) -> ExtenderParts {
+        ExtenderParts { filter: true, ..ExtenderParts::default() }
+    }
+}
+
+fn asked(decision: Option<Decision>) -> rk_sched::engine::Question {
+    match decision {
+        Some(Decision::Ask(question)) => *question,
+        other => panic!("extenders are to be asked: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_changes_while_extenders_are_asked_does_no_harm() {
+    let now = Instant::now();
+    let config = SchedulerConfig { seed: Some(1), extenders: vec![Arc::new(Agreeable)], ..SchedulerConfig::default() };
+    let mut engine = Engine::new(&config, now).unwrap();
+    engine.set_node(node("a", "4"), now);
+    engine.set_node(node("b", "2"), now);
+    engine.set_pod(pod("p", "3", 0), now);
+    let question = asked(engine.next(now));
+    // The node is gone, and another one has its place.
+    engine.remove_node("a", now);
+    engine.set_node(node("c", "2"), now);
+    let answer = question.ask().await;
+    let decision = engine.answer(question, answer, now);
+    let Decision::Refused(refusal) = decision else { panic!("{decision:?}") };
+    assert!(refusal.message().starts_with("0/2 nodes are available: 2 Insufficient cpu."), "{}", refusal.message());
+
+    // With nodes that are there still it is asked anew.
+    engine.set_node(node("d", "4"), now);
+    let question = asked(engine.next(now + Duration::from_secs(10)));
+    engine.remove_node("d", now);
+    engine.set_node(node("e", "8"), now);
+    let answer = question.ask().await;
+    let question = asked(Some(engine.answer(question, answer, now)));
+    let answer = question.ask().await;
+    let decision = engine.answer(question, answer, now);
+    let Decision::Place(placement) = decision else { panic!("{decision:?}") };
+    assert_eq!(&*placement.node, "e");
+
+    // The pod is gone.
+    engine.set_pod(pod("q", "1", 0), now);
+    let question = asked(engine.next(now));
+    engine.remove_pod("q", now);
+    let answer = question.ask().await;
+    assert!(matches!(engine.answer(question, answer, now), Decision::Skip(_)));
+    assert!(!engine.is_assumed("q"));
+}
+
+#[tokio::test]
+async fn a_pod_that_changes_while_extenders_are_asked_comes_back_as_it_is_then() {
+    let now = Instant::now();
+    let config = SchedulerConfig { seed: Some(1), extenders: vec![Arc::new(Agreeable)], ..SchedulerConfig::default() };
+    let mut engine = Engine::new(&config, now).unwrap();
+    engine.set_node(node("a", "4"), now);
+    engine.set_pod(pod("p", "3", 0), now);
+    let question = asked(engine.next(now));
+    engine.set_pod(pod("p", "1", 7), now);
+    engine.set_node(node("a", "2"), now);
+    // Asked anew of the old version, it fits nowhere; the new one is tried once its back-off is over.
+    engine.set_node(
+        {
+            let mut node = Node::clone(&node("b", "1"));
+            node.spec = None;
+            Arc::new(node)
+        },
+        now,
+    );
+    let answer = question.ask().await;
+    assert!(matches!(engine.answer(question, answer, now), Decision::Refused(_)));
+    let question = asked(engine.next(now + Duration::from_secs(2)));
+    assert_eq!(question.pod().priority, 7);
+}
+
+/// Skips its Filter for all pods, which would refuse them.
+struct Idle(&'static str);
+
+impl Plugin for Idle {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+}
+
+impl PreFilter for Idle {
+    fn pre_filter(&self, _: &mut CycleState, _: &PodInfo, _: &Snapshot) -> Result<Option<Vec<Arc<str>>>, Status> {
+        Err(Status::skip())
+    }
+}
+
+impl Filter for Idle {
+    fn filter(&self, _: &CycleState, _: &PodInfo, _: &NodeInfo) -> Status {
+        Status::unschedulable("it was to be skipped")
+    }
+}
+
+#[test]
+fn a_profile_may_have_many_plugins() {
+    let names = (0..200).map(|number| &*Box::leak(format!("Idle{number}").into_boxed_str()));
+    let profile = names.fold(Profile::empty("default-scheduler"), |profile, name| {
+        profile.with(Registration::new(Idle(name)).pre_filter().filter())
+    });
+    let now = Instant::now();
+    let mut engine = engine(profile, now);
+    engine.set_node(node("n", "4"), now);
+    engine.set_pod(pod("p", "1", 0), now);
+    assert!(matches!(engine.next(now), Some(Decision::Place(_))));
+}
+
+/// Fails on a node, once.
+struct FailsOnce(AtomicU32);
+
+impl Plugin for FailsOnce {
+    fn name(&self) -> &'static str {
+        "FailsOnce"
+    }
+}
+
+impl Filter for FailsOnce {
+    fn filter(&self, _: &CycleState, _: &PodInfo, _: &NodeInfo) -> Status {
+        if self.0.fetch_add(1, Ordering::SeqCst) == 0 { Status::error("no luck") } else { Status::success() }
+    }
+}
+
+#[test]
+fn errors_and_refusals_have_back_offs_of_their_own() {
+    let mut now = Instant::now();
+    let failing = Registration::new(FailsOnce(AtomicU32::new(0))).filter();
+    let mut engine = engine(Profile::kubernetes("default-scheduler").with(failing), now);
+    engine.set_node(node("n", "1"), now);
+    engine.set_pod(pod("p", "1", 0), now);
+    let Some(Decision::Refused(refusal)) = engine.next(now) else { panic!("the plugin fails") };
+    assert_eq!(
+        (refusal.reason(), &*refusal.message()),
+        ("SchedulerError", "running \"FailsOnce\" filter plugin: no luck")
+    );
+    // The first error: a second. Then it is refused for the first time: a second too, not two.
+    engine.set_pod(on(&pod("other", "1", 9), "n"), now);
+    now += Duration::from_secs(1);
+    let Some(Decision::Refused(refusal)) = engine.next(now) else { panic!("there is no room") };
+    assert_eq!(refusal.reason(), "Unschedulable");
+    engine.remove_pod("other", now);
+    assert_eq!(engine.wake_at(), Some(now + Duration::from_secs(1)));
 }

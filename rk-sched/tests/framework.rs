@@ -95,7 +95,7 @@ async fn a_failed_binding_gives_the_node_back_and_is_tried_again_after_its_back_
     let began = tokio::time::Instant::now();
     cluster.pod("p", "1", json!({})).await;
     assert_eq!(cluster.node_of("p").await, "n");
-    assert_eq!(cluster.event("p", "FailedScheduling").await, "running plugin \"Witness\": not yet");
+    assert_eq!(cluster.event("p", "FailedScheduling").await, "running PreBind plugin \"Witness\": not yet");
     cluster.event("p", "Scheduled").await;
     // Back-offs of one second and of two.
     assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
@@ -144,7 +144,10 @@ async fn permit_holds_a_pod_back_until_it_is_allowed_or_time_is_over() {
     tokio::time::sleep(Duration::from_secs(59)).await;
     let pod = cluster.pod_until("three", |pod| unscheduled(pod).is_some()).await;
     let (reason, message) = unscheduled(&pod).unwrap();
-    assert_eq!((reason.as_str(), message.as_str()), ("Unschedulable", "timeout waiting for permit of Pairs"));
+    assert_eq!(
+        (reason.as_str(), message.as_str()),
+        ("Unschedulable", "0/1 nodes are available: 1 rejected due to timeout after waiting 1m0s at plugin Pairs.")
+    );
     let now = DeleteOptions { grace_period_seconds: Some(0), ..DeleteOptions::default() };
     cluster.pods.delete("three", now).await.unwrap();
 }

@@ -202,7 +202,13 @@ async fn a_panic_fails_the_pods_cycle_and_is_told() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         cluster.pod("victim", "1", json!({})).await;
         let told = cluster.event("victim", "FailedScheduling").await;
-        assert_eq!(told, format!("running plugin \"Panicking\": panicked in {point}: no luck with victim"));
+        let running = match point {
+            "Filter" => "running \"Panicking\" filter plugin".to_owned(),
+            "Score" => "running Score plugins: plugin \"Panicking\" failed with".to_owned(),
+            "NormalizeScore" => "running Normalize on Score plugins: plugin \"Panicking\" failed with".to_owned(),
+            _ => format!("running {point} plugin \"Panicking\""),
+        };
+        assert_eq!(told, format!("{running}: panicked in {point}: no luck with victim"));
         cluster.pod("other", "1", json!({})).await;
         cluster.node_of("other").await;
         let began = tokio::time::Instant::now();

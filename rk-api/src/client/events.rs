@@ -4,7 +4,14 @@
 //! [`EventRecorder::record`] hands the event to a background task by a bounded channel. The task correlates it
 //! (`correlate`), then creates an `Event` or patches the count of one that it made before.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -71,20 +78,35 @@ impl Object {
 #[derive(Clone, Debug)]
 pub struct EventRecorder {
     queue: mpsc::Sender<Note>,
+    dropped: Arc<AtomicU64>,
 }
 
 /// Events that wait for the API; more are dropped, as client-go's broadcaster does.
 const QUEUE: usize = 1000;
+/// No queue is longer than this, which no component fills.
+const MOST: usize = 1 << 20;
 
 impl EventRecorder {
     /// A recorder for a component (`deployment-controller`, `kubelet`) on a host (empty if that says nothing).
     /// Must be called in a tokio runtime.
     pub fn new(client: Arc<dyn Client>, component: &str, host: &str) -> Self {
-        let (queue, notes) = mpsc::channel(QUEUE);
+        Self::with_queue(client, component, host, QUEUE)
+    }
+
+    /// A recorder for a component that has much to tell at once: so many events (1 at least) may wait for the API before more are dropped.
+    /// Must be called in a tokio runtime.
+    pub fn with_queue(client: Arc<dyn Client>, component: &str, host: &str, waiting: usize) -> Self {
+        let (queue, notes) = mpsc::channel(waiting.clamp(1, MOST));
         let source =
             EventSource { component: Some(component.to_owned()), host: (!host.is_empty()).then(|| host.to_owned()) };
         tokio::spawn(Writer { client, source, correlator: Correlator::default(), last_name: 0 }.run(notes));
-        Self { queue }
+        Self { queue, dropped: Arc::default() }
+    }
+
+    /// How many events were dropped so far because too many waited. Those of a flood about one object, which client-go's limits leave out, are not
+    /// counted.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
     /// Records that something happened to an object. `reason` is one CamelCase word for programs, `message` is for people.
@@ -92,7 +114,8 @@ impl EventRecorder {
     pub fn record(&self, about: &ObjectReference, kind: EventType, reason: &str, message: impl Into<String>) {
         let note = Note { about: about.clone(), kind, reason: reason.to_owned(), message: message.into(), at: now() };
         if let Err(error) = self.queue.try_send(note) {
-            tracing::warn!(%error, reason, object = about.name.as_deref().unwrap_or_default(), "event dropped");
+            let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+            tracing::warn!(%error, reason, object = about.name.as_deref().unwrap_or_default(), dropped, "event dropped");
         }
     }
 
@@ -387,6 +410,20 @@ mod tests {
         while !done(&events.0.lock()) {
             tokio::task::yield_now().await;
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_fit_the_queue_is_counted() {
+        let events = Arc::new(Events::default());
+        let recorder = EventRecorder::with_queue(events.clone(), "scheduler", "", 10);
+        let about = |number: usize| ObjectReference { name: Some(format!("pod-{number}")), ..ObjectReference::default() };
+        // Nothing is written before this task waits.
+        (0..25).for_each(|number| recorder.normal(&about(number), "Scheduled", "assigned"));
+        assert_eq!(recorder.clone().dropped(), 15);
+        until(&events, |events| events.len() == 10).await;
+        recorder.normal(&about(25), "Scheduled", "assigned");
+        until(&events, |events| events.len() == 11).await;
+        assert_eq!(recorder.dropped(), 15);
     }
 
     #[tokio::test(start_paused = true)]

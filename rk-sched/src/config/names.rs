@@ -32,6 +32,21 @@ pub(super) fn qualified_name(name: &str, path: &str, errors: &mut Vec<FieldError
     }
 }
 
+/// A label's value (`validation.IsValidLabelValue`).
+pub(super) fn label_value(value: &str, path: &str, errors: &mut Vec<FieldError>) {
+    if value.len() > 63 {
+        errors.push(FieldError::invalid(path, value, "must be no more than 63 bytes"));
+    }
+    if !value.is_empty() && !is_name(value, usize::MAX, "-_.") {
+        errors.push(FieldError::invalid(
+            path,
+            value,
+            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and \
+             end with an alphanumeric character (e.g. 'MyValue')",
+        ));
+    }
+}
+
 /// Whether a name is of an extended resource: not one of Kubernetes' own, nor a quota's (`IsExtendedResourceName`).
 pub(super) fn is_extended_resource(name: &str) -> bool {
     let native = !name.contains('/') || name.contains("kubernetes.io/");

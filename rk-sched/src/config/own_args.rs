@@ -66,7 +66,8 @@ pub(super) fn configure(name: &str, args: &Value, path: &str, plugins: &mut Defa
             let _: Option<DynamicResourcesArgs> = read(name, args, path, validate::dynamic_resources, errors);
         }
         _ if args.is_null() || args.as_object().is_some_and(serde_json::Map::is_empty) => {}
-        _ => errors.push(FieldError::forbidden(path, "the plugin has no arguments")),
+        // As in kube-scheduler, which has no type for them.
+        _ => tracing::warn!(plugin = name, field = path, "the plugin has no arguments: they are left out"),
     }
 }
 

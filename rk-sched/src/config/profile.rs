@@ -37,8 +37,11 @@ pub(super) fn build(
         }
         if is_own(&config.name) {
             own_args::configure(&config.name, &config.args, &format!("{path}.args"), &mut own, errors);
-        } else {
-            errors.push(unknown(&config.name, format!("{path}.name")));
+        } else if REMOVED.contains(&config.name.as_str()) {
+            errors.push(unknown(&config.name, path));
+        } else if config.name != GangScheduling::NAME {
+            // kube-scheduler takes it for the arguments of a plugin that another program has.
+            tracing::warn!(plugin = config.name, field = path, "arguments of an unknown plugin are left out");
         }
     }
     let managed = configuration.extenders.iter().flat_map(|extender| &extender.managed_resources);

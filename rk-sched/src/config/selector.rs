@@ -3,7 +3,10 @@
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, NodeSelectorTerm};
 use serde_json::json;
 
-use super::{FieldError, names::qualified_name};
+use super::{
+    FieldError,
+    names::{label_value, qualified_name},
+};
 
 /// A term; an empty one matches nothing and is no error.
 pub(super) fn term(term: &NodeSelectorTerm, path: &str, errors: &mut Vec<FieldError>) {
@@ -19,6 +22,9 @@ fn label(expression: &NodeSelectorRequirement, path: &str, errors: &mut Vec<Fiel
     qualified_name(&expression.key, &format!("{path}.key"), errors);
     let values = expression.values.as_deref().unwrap_or_default();
     let values_path = format!("{path}.values");
+    for (index, value) in values.iter().enumerate() {
+        label_value(value, &format!("{values_path}[{index}][{}]", expression.key), errors);
+    }
     let mut wrong = |detail: &str| errors.push(FieldError::invalid(&values_path, json!(values), detail));
     match expression.operator.as_str() {
         "In" | "NotIn" if values.is_empty() => wrong("for 'in', 'notin' operators, values set can't be empty"),

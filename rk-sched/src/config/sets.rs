@@ -10,7 +10,7 @@ use crate::framework::{Enabled, Point};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Use {
     pub(super) name: String,
-    /// At least 1.
+    /// Not 0; less than 0 for the worse the better, which kube-scheduler takes too.
     pub(super) weight: i64,
     /// The field that says so; empty for a default plugin.
     pub(super) path: String,
@@ -38,7 +38,7 @@ pub(super) fn uses(set: &PluginSet, path: &str) -> Vec<Use> {
     enabled
         .map(|(index, plugin)| Use {
             name: plugin.name.clone(),
-            weight: plugin.weight.map_or(1, i64::from).max(1),
+            weight: plugin.weight.filter(|weight| *weight != 0).map_or(1, i64::from),
             path: format!("{path}.enabled[{index}]"),
         })
         .collect()

@@ -44,6 +44,9 @@ fn client_connection(connection: &ClientConnection, errors: &mut Errors) {
     }
 }
 
+/// By so much a wait for the next try is longer at the most (`leaderelection.JitterFactor`).
+const JITTER_FACTOR: f64 = 1.2;
+
 fn leader_election(election: &LeaderElection, errors: &mut Errors) {
     if !election.leader_elect {
         return;
@@ -62,6 +65,9 @@ fn leader_election(election: &LeaderElection, errors: &mut Errors) {
     }
     if renew <= retry {
         wrong("renewDeadline", retry, "RenewDeadline must be greater than RetryPeriod");
+    } else if renew.as_secs_f64() <= JITTER_FACTOR * retry.as_secs_f64() {
+        // client-go's elector refuses it.
+        wrong("renewDeadline", renew, "renewDeadline must be greater than retryPeriod*JitterFactor");
     }
     if election.resource_lock != "leases" {
         errors.push(FieldError::invalid(

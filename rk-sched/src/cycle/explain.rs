@@ -4,7 +4,7 @@ use std::{cmp::Reverse, fmt};
 
 use serde::Serialize;
 
-use super::{Cluster, bit};
+use super::Cluster;
 use crate::{
     framework::{Code, CycleState, Diagnosis, Filter, NodeScore, Status},
     model::{NodeIndex, PodInfo},
@@ -154,7 +154,7 @@ impl Cluster<'_> {
         self.pre_score(state, pod, feasible)?;
         for (at, enabled) in self.profile.enabled().iter().enumerate() {
             let Some((plugin, weight)) = &enabled.points.score else { continue };
-            if state.skip_score & bit(at) != 0 {
+            if state.skip_score.contains(at) {
                 continue;
             }
             let mut scores = Vec::with_capacity(feasible.len());

@@ -25,7 +25,8 @@ use crate::{
     queue::QueuedPod,
 };
 
-/// What extenders have to be asked about a pod. The engine must not be changed before it has the [`Answer`](super::Engine::answer).
+/// What extenders have to be asked about a pod. Where nodes change before the engine has the [`Answer`](super::Engine::answer), they are
+/// asked anew.
 pub struct Question {
     pub(super) pod: Arc<PodInfo>,
     pub(super) extenders: Vec<Arc<dyn Extender>>,
@@ -35,6 +36,8 @@ pub struct Question {
     pub(super) found: Box<Found>,
     /// Whether the node is one that was promised to the pod; others were not tried yet.
     pub(super) promised: bool,
+    /// What the nodes were like ([`Snapshot::layout`](crate::model::Snapshot::layout)).
+    pub(super) layout: u64,
 }
 
 /// What is asked.
@@ -212,8 +215,8 @@ impl Engine {
                 let nodes = found.nodes.iter().map(|index| Arc::clone(&self.snapshot.node(*index).node)).collect();
                 let promised = alone.is_some_and(|node| found.nodes == [node]);
                 let (about, profile) = (About::Nodes(nodes), Arc::clone(profile));
-                let found = Box::new(found);
-                Decision::Ask(Box::new(Question { pod, extenders, about, queued, profile, found, promised }))
+                let (found, layout) = (Box::new(found), self.snapshot.layout());
+                Decision::Ask(Box::new(Question { pod, extenders, about, queued, profile, found, promised, layout }))
             }
             Err(Failure::Unfit(diagnosis, state)) => {
                 self.put_victims_to(extenders, queued, profile, diagnosis, state, now)
@@ -241,13 +244,21 @@ impl Engine {
             let eviction = self.promise(&pod, room, now);
             return Decision::Refused(self.refuse(queued, Cause::Unfit(diagnosis), eviction, now));
         }
-        let found = Box::new(Found { nodes: Vec::new(), state, diagnosis });
+        let (found, layout) = (Box::new(Found { nodes: Vec::new(), state, diagnosis }), self.snapshot.layout());
         let (about, profile) = (About::Victims(proposals), Arc::clone(profile));
-        Decision::Ask(Box::new(Question { pod, extenders, about, queued, profile, found, promised: false }))
+        Decision::Ask(Box::new(Question { pod, extenders, about, queued, profile, found, promised: false, layout }))
     }
 
-    /// The second half of a cycle, with what the extenders answered.
+    /// The second half of a cycle, with what the extenders answered. A pod that is gone or bound meanwhile is left out.
     pub fn answer(&mut self, question: Question, answer: Answer, now: Instant) -> Decision {
+        if !self.queue.is_in_flight(&question.pod.uid) {
+            return Decision::Skip(question.pod);
+        }
+        if question.layout != self.snapshot.layout() && matches!(question.about, About::Nodes(_)) {
+            // What was found is of nodes that may be gone.
+            let Question { extenders, queued, profile, .. } = question;
+            return self.put_to(extenders, queued, &profile, true, now);
+        }
         match (question.about, answer.0) {
             (About::Nodes(_), Kind::Nodes(nodes)) => {
                 let Question { extenders, queued, profile, found, promised, .. } = question;

@@ -19,7 +19,7 @@ impl Placement {
         for plugin in self.profile.enabled().iter().filter_map(|enabled| enabled.points.pre_bind.as_ref()) {
             let status = plugin.pre_bind(&context).await;
             if !status.is_success() && !status.is_skip() {
-                return status.from_plugin(plugin.name());
+                return status.failed_at("PreBind", plugin.name());
             }
         }
         match self.by_extender().await {
@@ -56,7 +56,7 @@ impl Placement {
         for plugin in self.profile.enabled().iter().filter_map(|enabled| enabled.points.bind.as_ref()) {
             bound = plugin.bind(context).await;
             if !bound.is_skip() {
-                return bound.from_plugin(plugin.name());
+                return bound.failed_at("Bind", plugin.name());
             }
         }
         bound

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::Engine;
 use crate::{
     framework::ClusterEvent,
-    model::{Budget, PodInfo},
+    model::{Budget, NodeInfo, PodInfo},
 };
 
 /// The object as its type. One that does not fit is said aloud and left out: it can't be scheduled or scheduled on.
@@ -86,10 +86,12 @@ impl Engine {
         let known = node.metadata.name.as_deref().and_then(|name| self.snapshot.find(name));
         let old = known.map(|index| Arc::clone(&self.snapshot.node(index).node));
         self.snapshot.set_node(Arc::clone(&node));
+        // Read once, for all the pods that wait.
+        let info = |node: Arc<Node>| Arc::new(NodeInfo::new(node));
         let event = match old {
             Some(old) if !node_changed(&old, &node) => return,
-            Some(old) => ClusterEvent::NodeUpdate { old, new: node },
-            None => ClusterEvent::NodeAdd(node),
+            Some(old) => ClusterEvent::NodeUpdate { old: info(old), new: info(node) },
+            None => ClusterEvent::NodeAdd(info(node)),
         };
         self.queue.on_event(&event, &self.snapshot, now);
     }
@@ -99,11 +101,18 @@ impl Engine {
         let Some(index) = self.snapshot.find(name) else { return };
         let node = Arc::clone(&self.snapshot.node(index).node);
         self.snapshot.remove_node(name);
-        self.queue.on_event(&ClusterEvent::NodeDelete(node), &self.snapshot, now);
+        let event = ClusterEvent::NodeDelete(Arc::new(NodeInfo::new(node)));
+        self.queue.on_event(&event, &self.snapshot, now);
     }
 
     /// A change of an object that is neither a node nor a pod.
     fn on_other(&mut self, change: &Change, now: Instant) {
+        if let Change::Updated { old, new } = change
+            && old.meta().uid != new.meta().uid
+        {
+            self.on_other(&Change::Deleted(Arc::clone(old)), now);
+            return self.on_other(&Change::Added(Arc::clone(new)), now);
+        }
         let object = change.object();
         let meta = object.meta();
         let (namespace, name) = (meta.namespace.as_str(), meta.name.as_str());
@@ -114,7 +123,7 @@ impl Engine {
                 let labels = there.then(|| meta.labels.clone());
                 if labels.as_ref() != self.snapshot.namespaces().get(name) {
                     self.snapshot.set_namespace(name, labels);
-                    self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), &self.snapshot, now);
+                    self.queue.on_event(&ClusterEvent::Object(change.clone()), &self.snapshot, now);
                 }
             }
             "Service" => {
@@ -134,16 +143,16 @@ impl Engine {
             | "CSIStorageCapacity"
             | "VolumeAttachment" => {
                 self.set_volume_object(object, there);
-                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), &self.snapshot, now);
+                self.queue.on_event(&ClusterEvent::Object(change.clone()), &self.snapshot, now);
             }
             "ResourceClaim" => self.set_claim(namespace, name, typed(object).filter(|_| there), now),
             "DeviceClass" => {
                 self.snapshot.devices.set_class(name, typed(object).filter(|_| there));
-                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), &self.snapshot, now);
+                self.queue.on_event(&ClusterEvent::Object(change.clone()), &self.snapshot, now);
             }
             "ResourceSlice" => {
                 self.snapshot.devices.set_slice(name, typed(object).filter(|_| there));
-                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), &self.snapshot, now);
+                self.queue.on_event(&ClusterEvent::Object(change.clone()), &self.snapshot, now);
             }
             "PodGroup" => self.set_group(namespace, name, typed(object).filter(|_| there), now),
             kind @ ("ReplicaSet" | "StatefulSet" | "ReplicationController") => {
@@ -220,7 +229,7 @@ impl Engine {
     /// Removes a pod, wherever it is.
     pub fn remove_pod(&mut self, uid: &str, now: Instant) {
         self.queue.remove(uid);
-        self.nominated.remove(uid);
+        self.take_promise(uid, now);
         self.evicting.remove(uid);
         if let Some(queued) = self.assumed.remove(uid) {
             self.leaving.insert(Arc::clone(&queued.pod.uid), queued.pod);
@@ -235,7 +244,10 @@ impl Engine {
     fn pod_on_node(&mut self, pod: Arc<PodInfo>, now: Instant) {
         let Some(node) = pod.node_name() else { return };
         self.queue.remove(&pod.uid);
-        self.nominated.remove(&pod.uid);
+        match self.nominated.node_of(&pod.uid).is_some_and(|promised| **promised != *node) {
+            true => self.take_promise(&pod.uid, now),
+            false => drop(self.nominated.remove(&pod.uid)),
+        }
         let confirmed = self.assumed.remove(&pod.uid).is_some();
         let known = self.snapshot.pod(&pod.uid).map(Arc::clone);
         self.snapshot.set_pod(Arc::clone(&pod), node);
@@ -271,9 +283,9 @@ impl Engine {
         match new {
             // The API tells of a promise that is new to it.
             Some(node) if old.as_ref().is_none_or(|old| old.as_ref() != Some(&node)) => {
-                self.nominated.insert(Arc::clone(&pod), node);
+                self.give_promise(Arc::clone(&pod), node, now);
             }
-            None if old.is_some_and(|old| old.is_some()) => self.nominated.remove(&pod.uid),
+            None if old.is_some_and(|old| old.is_some()) => self.take_promise(&pod.uid, now),
             _ => {
                 if let Some(node) = self.nominated.node_of(&pod.uid).map(Arc::clone) {
                     self.nominated.insert(Arc::clone(&pod), node);

@@ -19,7 +19,7 @@ pub enum Decision {
     Place(Placement),
     /// It has none; it is back in the queue.
     Refused(Refusal),
-    /// It is being deleted and was left out; it is no more in the queue.
+    /// It is being deleted, or gone while extenders were asked, and was left out; it is no more in the queue.
     Skip(Arc<PodInfo>),
     /// Extenders have to be asked first ([`Question::ask`]); the answer leads to another decision ([`Engine::answer`](super::Engine::answer)). Only
     /// with [`SchedulerConfig::extenders`](crate::SchedulerConfig::extenders).
@@ -91,9 +91,9 @@ pub struct Eviction {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Cause {
-    /// No node would do.
+    /// No node would do; or there was one, and a Reserve, Permit, PreBind or Bind plugin said no.
     Unfit(Box<Diagnosis>),
-    /// There was a node, and a Reserve, Permit, PreBind or Bind plugin said no.
+    /// The pod was refused as one of its group.
     Rejected(Status),
     /// A plugin failed, or the API did.
     Failed(Status),
@@ -112,9 +112,6 @@ impl Refusal {
     pub fn message(&self) -> String {
         match &self.cause {
             Cause::Unfit(diagnosis) => diagnosis.to_string(),
-            Cause::Failed(status) if !status.plugin().is_empty() => {
-                format!("running plugin {:?}: {}", status.plugin(), status.message())
-            }
             Cause::Rejected(status) | Cause::Failed(status) => status.message(),
         }
     }

@@ -85,6 +85,8 @@ pub struct Engine {
     queue: Queue,
     snapshot: Snapshot,
     nominated: Nominated,
+    /// Pods that were just placed elsewhere than promised, and of which that is still to be told.
+    vacated: Vec<Arc<PodInfo>>,
     /// Pods that were placed and that the cluster does not show on their nodes yet.
     assumed: HashMap<Arc<str>, QueuedPod>,
     /// Pods that went while they were being bound: what Reserve plugins hold for them is free once that has ended.
@@ -127,6 +129,7 @@ impl Engine {
             explanations: config.explanations.clone(),
             snapshot: Snapshot::default(),
             nominated: Nominated::default(),
+            vacated: Vec::new(),
             assumed: HashMap::new(),
             leaving: HashMap::new(),
             evicting: HashMap::new(),
@@ -285,7 +288,7 @@ impl Engine {
     fn promise(&mut self, pod: &Arc<PodInfo>, room: Option<Room>, now: Instant) -> Option<Eviction> {
         match room {
             Some((node, mut victims)) => {
-                self.nominated.insert(Arc::clone(pod), Arc::clone(&node));
+                self.give_promise(Arc::clone(pod), Arc::clone(&node), now);
                 let uids = victims.iter().map(|victim| Arc::clone(&victim.uid)).collect();
                 self.evicting.insert(Arc::clone(&pod.uid), Evicting { victims: uids, since: now });
                 // One that is held back by a Permit plugin never ran: it goes back to the queue.
@@ -294,9 +297,31 @@ impl Engine {
             }
             // The promise stands for as long as pods that had to go for it are on their way.
             None if self.awaits_victims(&pod.uid, now) || self.room_is_being_made(pod) => {}
-            None => self.nominated.remove(&pod.uid),
+            None => self.take_promise(&pod.uid, now),
         }
         None
+    }
+
+    /// Promises room on a node to a pod; an earlier promise on another one is void.
+    fn give_promise(&mut self, pod: Arc<PodInfo>, node: Arc<str>, now: Instant) {
+        if self.nominated.node_of(&pod.uid).is_some_and(|known| *known != node) {
+            self.take_promise(&pod.uid, now);
+        }
+        self.nominated.insert(pod, node);
+    }
+
+    /// The promise to a pod, if there is one, is void: for those that it matters to it is as if the pod had left the node.
+    fn take_promise(&mut self, uid: &str, now: Instant) {
+        if let Some(pod) = self.nominated.remove(uid) {
+            self.queue.on_event(&ClusterEvent::AssignedPodDelete(pod), &self.snapshot, now);
+        }
+    }
+
+    /// Tells of the room that was promised to pods that have another node now.
+    fn vacate(&mut self, now: Instant) {
+        for pod in std::mem::take(&mut self.vacated) {
+            self.queue.on_event(&ClusterEvent::AssignedPodDelete(pod), &self.snapshot, now);
+        }
     }
 
     /// Whether pods are leaving the node that was promised to this one.
@@ -356,7 +381,8 @@ impl Engine {
     ) -> Result<Placement, Status> {
         let (pod, attempts, since) = (Arc::clone(&queued.pod), queued.attempts, queued.since);
         self.snapshot.set_pod(Arc::clone(&pod), &node);
-        self.nominated.remove(&pod.uid);
+        let promised = self.nominated.node_of(&pod.uid).is_some_and(|promised| *promised != node);
+        self.vacated.extend(self.nominated.remove(&pod.uid).filter(|_| promised));
         self.evicting.remove(&pod.uid);
         let binders = self.binders(&pod);
         let own = Arc::clone(profile);
@@ -365,7 +391,7 @@ impl Engine {
             let status = plugin.reserve(&mut placement.state, &placement.pod, &placement.node);
             if !status.is_success() {
                 placement.unreserve();
-                return Err(status.from_plugin(plugin.name()));
+                return Err(status.failed_at("Reserve", plugin.name()));
             }
         }
         Ok(placement)
@@ -373,6 +399,7 @@ impl Engine {
 
     /// Runs Permit for a pod that has its node.
     fn permit(&mut self, queued: QueuedPod, mut placement: Placement, now: Instant) -> Decision {
+        self.vacate(now);
         let profile = Arc::clone(&placement.profile);
         let mut waits = Vec::new();
         for plugin in profile.enabled().iter().filter_map(|enabled| enabled.points.permit.as_ref()) {
@@ -381,7 +408,8 @@ impl Engine {
                 PermitAnswer::Wait(patience) => waits.push((plugin.name(), patience)),
                 PermitAnswer::Deny(status) => {
                     placement.unreserve();
-                    return Decision::Refused(self.turned_away(queued, status.from_plugin(plugin.name()), now));
+                    let status = status.failed_at("Permit", plugin.name());
+                    return Decision::Refused(self.turned_away(queued, status, now));
                 }
             }
         }
@@ -417,12 +445,16 @@ impl Engine {
 
     /// A placed pod does not get to its node.
     fn refuse_placed(&mut self, queued: QueuedPod, status: Status, now: Instant) -> Refusal {
-        let cause = if status.is_rejected() { Cause::Rejected(status) } else { Cause::Failed(status) };
+        let cause = match status.is_rejected() {
+            true => Cause::Unfit(Box::new(Diagnosis::of_chosen(status))),
+            false => Cause::Failed(status),
+        };
         self.refuse(queued, cause, None, now)
     }
 
     /// Puts a pod back into the queue.
     fn refuse(&mut self, mut queued: QueuedPod, cause: Cause, eviction: Option<Eviction>, now: Instant) -> Refusal {
+        self.vacate(now);
         let pod = Arc::clone(&queued.pod);
         let attempts = queued.attempts;
         match &cause {

@@ -48,7 +48,7 @@ impl<'a> Candidates<'a> {
             if status.is_rejected() {
                 refusals.push(*index, status.from_plugin(plugin));
             } else {
-                *failure = Some(status.from_plugin(plugin));
+                *failure = Some(status.failed_at("Filter", plugin));
             }
             false
         });
@@ -79,7 +79,7 @@ impl<'a> Candidates<'a> {
 
     /// Notes that the plugin failed; no node is left.
     pub(crate) fn fail(&mut self, status: Status) {
-        self.failure.get_or_insert(status);
+        self.failure.get_or_insert(status.failed_at("Filter", self.plugin));
         self.nodes.clear();
     }
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::{core::v1::Node, resource::v1::ResourceClaim, scheduling::v1alpha2::PodGroup};
-use rk_api::Object;
+use k8s_openapi::api::{resource::v1::ResourceClaim, scheduling::v1alpha2::PodGroup};
+use rk_api::Change;
 
-use crate::model::PodInfo;
+use crate::model::{NodeInfo, PodInfo};
 
 /// A change of the cluster that unschedulable pods may have waited for.
 #[derive(Debug, Clone)]
@@ -31,17 +31,17 @@ pub enum ClusterEvent {
     },
     /// A pod that is in a group waits for a node now. Of others it is not told.
     UnscheduledPodAdd(Arc<PodInfo>),
-    /// A node is new.
-    NodeAdd(Arc<Node>),
+    /// A node is new. Of nodes events tell all but the pods on them.
+    NodeAdd(Arc<NodeInfo>),
     /// A node changed: allocatable resources, labels, taints or whether it is cordoned. Mere heartbeats are no event.
     NodeUpdate {
         /// Before.
-        old: Arc<Node>,
+        old: Arc<NodeInfo>,
         /// Now.
-        new: Arc<Node>,
+        new: Arc<NodeInfo>,
     },
     /// A node is gone.
-    NodeDelete(Arc<Node>),
+    NodeDelete(Arc<NodeInfo>),
     /// A ResourceClaim is new, changed or gone.
     ClaimUpdate {
         /// Before; `None` for a new one.
@@ -56,8 +56,9 @@ pub enum ClusterEvent {
         /// Now; `None` for one that is gone.
         new: Option<Arc<PodGroup>>,
     },
-    /// An object of another watched kind (a Namespace, a volume, a claim) is new, changed or gone: its newest version.
-    Object(Arc<Object>),
+    /// An object of another watched kind (a Namespace, a volume, a claim) is new, changed or gone. One of the same name that was made in the
+    /// place of another is told as two events.
+    Object(Change),
 }
 
 impl ClusterEvent {

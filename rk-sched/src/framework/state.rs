@@ -10,11 +10,43 @@ use super::Status;
 pub struct CycleState {
     // A handful of entries: a scan beats a hash.
     slots: Vec<Entry>,
-    /// Bits of the plugins whose Filter, or Score, has nothing to do for this pod.
-    pub(crate) skip_filter: u64,
-    pub(crate) skip_score: u64,
+    /// The places in the profile of the plugins whose Filter, or Score, has nothing to do for this pod.
+    pub(crate) skip_filter: PluginSet,
+    pub(crate) skip_score: PluginSet,
     /// A plugin that failed where it could not say so; what it keeps here is not to be trusted any more.
     failure: Option<Status>,
+}
+
+/// Plugins of a profile by their places in it. The first 64 take no memory of their own.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct PluginSet {
+    first: u64,
+    more: Vec<u64>,
+}
+
+impl PluginSet {
+    const WORD: usize = 64;
+
+    /// Adds the plugin at a place.
+    pub(crate) fn insert(&mut self, place: usize) {
+        let (word, bit) = (place / Self::WORD, 1 << (place % Self::WORD));
+        match word.checked_sub(1) {
+            None => self.first |= bit,
+            Some(at) => {
+                self.more.resize(self.more.len().max(at + 1), 0);
+                self.more[at] |= bit;
+            }
+        }
+    }
+
+    /// Whether the plugin at a place is in it.
+    pub(crate) fn contains(&self, place: usize) -> bool {
+        let word = match (place / Self::WORD).checked_sub(1) {
+            None => self.first,
+            Some(at) => self.more.get(at).copied().unwrap_or(0),
+        };
+        word & (1 << (place % Self::WORD)) != 0
+    }
 }
 
 #[derive(Clone)]
@@ -123,6 +155,15 @@ mod tests {
         assert_eq!((state.get::<u32>(), state.get::<&str>()), (Some(&5), Some(&"text")));
         assert_eq!((other.get::<u32>(), other.get::<&str>()), (Some(&6), Some(&"another")));
         assert_eq!(state.get::<i8>(), None);
+    }
+
+    #[test]
+    fn sets_of_plugins_have_any_size() {
+        let places = [0, 1, 63, 64, 127, 128, 1000];
+        let mut set = PluginSet::default();
+        places.iter().for_each(|place| set.insert(*place));
+        let known: Vec<usize> = (0..2000).filter(|place| set.contains(*place)).collect();
+        assert_eq!(known, places);
     }
 
     #[test]

@@ -94,6 +94,24 @@ impl Status {
         self
     }
 
+    /// Names the plugin that answers, and where it failed says so in Kubernetes' words (those of `Run...Plugins` of
+    /// `frameworkImpl`).
+    #[must_use]
+    pub(crate) fn failed_at(self, point: &str, plugin: &'static str) -> Self {
+        let status = self.from_plugin(plugin);
+        if status.code != Code::Error {
+            return status;
+        }
+        let (plugin, text) = (status.plugin, status.message());
+        let text = match point {
+            "Filter" => format!("running {plugin:?} filter plugin: {text}"),
+            "Score" => format!("running Score plugins: plugin {plugin:?} failed with: {text}"),
+            "NormalizeScore" => format!("running Normalize on Score plugins: plugin {plugin:?} failed with: {text}"),
+            point => format!("running {point} plugin {plugin:?}: {text}"),
+        };
+        Self::error(text).from_plugin(plugin)
+    }
+
     /// The kind.
     pub fn code(&self) -> Code {
         self.code
@@ -227,6 +245,15 @@ impl Diagnosis {
             pre_filter: String::new(),
             post_filter: String::new(),
         }
+    }
+
+    /// Of a pod that had a node, and that a Reserve, Permit or PreBind plugin refused there: the node is all that was tried
+    /// (kube-scheduler's `FitError` with one node).
+    pub(crate) fn of_chosen(status: Status) -> Self {
+        let mut diagnosis = Self::new(1);
+        diagnosis.blame(&status);
+        diagnosis.others = status;
+        diagnosis
     }
 
     /// Notes the plugins that refused the nodes that were tried.

@@ -7,7 +7,10 @@ use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::Status;
-use crate::{model::PodInfo, time::after};
+use crate::{
+    model::PodInfo,
+    time::{after, go_duration},
+};
 
 /// The pods that have a node and wait for a permit. Clones are one; give one to the plugin that permits and the same to
 /// [`SchedulerConfig::waiting`](crate::SchedulerConfig::waiting).
@@ -20,8 +23,15 @@ struct Waiting {
     pod: Arc<PodInfo>,
     node: Arc<str>,
     /// Plugins that have not allowed it yet, with the end of their patience.
-    plugins: BTreeMap<&'static str, Instant>,
+    plugins: BTreeMap<&'static str, Patience>,
     decide: oneshot::Sender<Status>,
+}
+
+/// How long a plugin lets a pod wait, and until when that is.
+#[derive(Clone, Copy)]
+struct Patience {
+    time: Duration,
+    until: Instant,
 }
 
 impl WaitingPods {
@@ -70,8 +80,8 @@ impl WaitingPods {
         plugins: impl IntoIterator<Item = (&'static str, Duration)>,
         now: Instant,
     ) -> Waited {
-        let plugins: BTreeMap<_, _> =
-            plugins.into_iter().map(|(name, patience)| (name, after(now, patience))).collect();
+        let patience = |(name, time)| (name, Patience { time, until: after(now, time) });
+        let plugins: BTreeMap<_, _> = plugins.into_iter().map(patience).collect();
         let (decide, decided) = oneshot::channel();
         let uid = Arc::clone(&pod.uid);
         self.pods.lock().insert(Arc::clone(&uid), Waiting { pod, node, plugins, decide });
@@ -81,8 +91,8 @@ impl WaitingPods {
     /// The plugin whose patience ends first.
     fn next(&self, uid: &str) -> Option<(&'static str, Instant)> {
         let pods = self.pods.lock();
-        let first = pods.get(uid)?.plugins.iter().min_by_key(|(_, until)| **until);
-        first.map(|(plugin, until)| (*plugin, *until))
+        let first = pods.get(uid)?.plugins.iter().min_by_key(|(_, patience)| patience.until);
+        first.map(|(plugin, patience)| (*plugin, patience.until))
     }
 }
 
@@ -130,9 +140,9 @@ impl Waited {
     /// A plugin's patience is over: that decides, unless the plugin has allowed the pod.
     fn over(&self, plugin: &'static str) -> Option<Status> {
         let mut pods = self.waiting.pods.lock();
-        pods.get(&self.uid).filter(|waiting| waiting.plugins.contains_key(plugin))?;
+        let time = pods.get(&self.uid)?.plugins.get(plugin)?.time;
         pods.shift_remove(&self.uid);
-        let reason = format!("timeout waiting for permit of {plugin}");
+        let reason = format!("rejected due to timeout after waiting {} at plugin {plugin}", go_duration(time));
         Some(Status::unschedulable(reason).from_plugin(plugin))
     }
 }

@@ -50,12 +50,22 @@ impl NodeTerm {
         topologies.iter().filter_map(term).collect()
     }
 
+    /// A label and values of which the term asks a node to have one, besides what else it asks for; the first such.
+    pub(crate) fn label(&self) -> Option<(&str, &[String])> {
+        self.labels.iter().find_map(|requirement| match requirement {
+            Requirement::In(label, values) => Some((label.as_str(), values.as_slice())),
+            _ => None,
+        })
+    }
+
+    /// Names of which the term asks a node to have one.
+    pub(crate) fn name(&self) -> Option<&[String]> {
+        self.names.iter().find(|(wanted, _)| *wanted).map(|(_, names)| names.as_slice())
+    }
+
     /// The label and its values, if all that the term asks for is that a node has one of them.
     pub(crate) fn one_label(&self) -> Option<(&str, &[String])> {
-        match &self.labels[..] {
-            [Requirement::In(label, values)] if self.names.is_empty() => Some((label, values)),
-            _ => None,
-        }
+        self.label().filter(|_| self.labels.len() == 1 && self.names.is_empty())
     }
 
     /// Whether a node of this name and these labels matches.

@@ -5,7 +5,8 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec, Toleration};
+use k8s_openapi::api::core::v1::{Container, Pod, PodCondition, PodSpec, Toleration, TopologySpreadConstraint};
+use rk_api::{LabelSelector, Requirement};
 
 use super::{NodeAffinity, PodAffinity, Resources, pod_requests, pod_requests_nonzero};
 
@@ -55,6 +56,8 @@ pub struct PodInfo {
     pub node_affinity: NodeAffinity,
     /// What it wants of pods nearby.
     pub pod_affinity: Arc<PodAffinity>,
+    /// The selectors of its `topologySpreadConstraints`, in their order, `matchLabelKeys` included.
+    pub spread_selectors: Vec<LabelSelector>,
 }
 
 /// The spec of a pod, or an empty one in its place.
@@ -75,6 +78,22 @@ fn affinity_of(spec: &PodSpec, namespace: &str, labels: &BTreeMap<String, String
     if affinity.is_empty() { Arc::clone(&NONE) } else { Arc::new(affinity) }
 }
 
+fn spread_selectors(spec: &PodSpec, labels: &BTreeMap<String, String>) -> Vec<LabelSelector> {
+    // One that can't be read would match nothing; the API server lets none pass. An absent one matches nothing.
+    let nothing = || LabelSelector { requirements: vec![Requirement::In(String::new(), Vec::new())] };
+    let selector = |constraint: &TopologySpreadConstraint| {
+        let spread = constraint.label_selector.as_ref().and_then(|selector| LabelSelector::from_spec(selector).ok());
+        let mut selector = spread.unwrap_or_else(nothing);
+        for key in constraint.match_label_keys.iter().flatten() {
+            if let Some(value) = labels.get(key) {
+                selector.requirements.push(Requirement::In(key.clone(), vec![value.clone()]));
+            }
+        }
+        selector
+    };
+    spec.topology_spread_constraints.iter().flatten().map(selector).collect()
+}
+
 impl PodInfo {
     /// Reads a pod.
     pub fn new(pod: Arc<Pod>) -> Self {
@@ -92,6 +111,7 @@ impl PodInfo {
             priority: spec.priority.unwrap_or(0),
             node_affinity: NodeAffinity::new(spec),
             pod_affinity: affinity_of(spec, &namespace, labels_of(&pod)),
+            spread_selectors: spread_selectors(spec, labels_of(&pod)),
             namespace,
             pod,
         }

@@ -189,6 +189,11 @@ impl Snapshot {
         self.memos.lock().recall(self.layout, &self.placements, is, key, build, follow)
     }
 
+    /// Changes with what nodes and namespaces are, as opposed to the pods that are there.
+    pub(crate) fn layout(&self) -> u64 {
+        self.layout
+    }
+
     /// Labels of the namespaces.
     pub fn namespaces(&self) -> &Arc<NamespaceLabels> {
         &self.namespaces

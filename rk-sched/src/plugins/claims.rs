@@ -1,7 +1,9 @@
 //! What the plugins for volumes have in common.
 
-use k8s_openapi::api::storage::v1::StorageClass;
-use rk_api::Object;
+use std::sync::Arc;
+
+use k8s_openapi::api::{core::v1::PersistentVolume, storage::v1::StorageClass};
+use rk_api::{Change, Object, ResourceType};
 
 use crate::{
     framework::Status,
@@ -13,6 +15,25 @@ pub(super) fn is_claim_of(pod: &PodInfo, object: &Object) -> bool {
     object.kind() == "PersistentVolumeClaim"
         && object.meta().namespace == pod.namespace.as_ref()
         && claims_of(pod).any(|claim| claim.name == object.meta().name.as_str())
+}
+
+/// Whether a volume is kept for a claim that a pod uses, or bound to it.
+pub(super) fn is_kept_for(pod: &PodInfo, volume: &PersistentVolume) -> bool {
+    let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+    reference.is_some_and(|reference| {
+        reference.namespace.as_deref() == Some(&pod.namespace)
+            && claims_of(pod).any(|claim| reference.name.as_deref() == Some(&claim.name))
+    })
+}
+
+/// The versions of an object before and after a change, as their type.
+pub(super) fn versions<K: ResourceType>(change: &Change) -> (Option<Arc<K>>, Option<Arc<K>>) {
+    let typed = |object: &Arc<Object>| object.typed::<K>().ok();
+    match change {
+        Change::Added(new) => (None, typed(new)),
+        Change::Updated { old, new } => (typed(old), typed(new)),
+        Change::Deleted(old) => (typed(old), None),
+    }
 }
 
 /// The answer where a claim is not there.

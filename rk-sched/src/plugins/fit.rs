@@ -1,6 +1,6 @@
 //! NodeResourcesFit.
 
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
 use crate::{
     framework::{
@@ -101,12 +101,6 @@ fn any_less(pod: &PodInfo, one: &Resources, other: &Resources) -> bool {
     names.any(|name| pod.requests.get(name) > 0 && one.get(name) < other.get(name))
 }
 
-/// The resources that a status lists.
-fn allocatable(node: &k8s_openapi::api::core::v1::Node) -> Resources {
-    let list = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
-    list.map(Resources::from_list).unwrap_or_default()
-}
-
 impl Plugin for NodeResourcesFit {
     fn name(&self) -> &'static str {
         "NodeResourcesFit"
@@ -114,12 +108,10 @@ impl Plugin for NodeResourcesFit {
 
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent) -> Hint {
         Hint::queue_if(match event {
-            ClusterEvent::NodeAdd(node) => self.could_fit(pod, &allocatable(node)),
+            ClusterEvent::NodeAdd(node) => self.could_fit(pod, &node.allocatable),
             ClusterEvent::NodeUpdate { old, new } => {
-                let (before, now) = (NodeInfo::new(Arc::clone(old)), NodeInfo::new(Arc::clone(new)));
-                let more =
-                    now.allowed_pods > before.allowed_pods || any_less(pod, &before.allocatable, &now.allocatable);
-                more && self.could_fit(pod, &now.allocatable)
+                let more = new.allowed_pods > old.allowed_pods || any_less(pod, &old.allocatable, &new.allocatable);
+                more && self.could_fit(pod, &new.allocatable)
             }
             // Any pod that goes makes room for one more.
             ClusterEvent::AssignedPodDelete(_) => true,

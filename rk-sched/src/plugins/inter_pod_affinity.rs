@@ -4,7 +4,7 @@ mod counts;
 
 use std::{iter, sync::Arc};
 
-use self::counts::{FITS, Preferred, Required, Shown, asks, explain};
+use self::counts::{FITS, Preferred, Required, Seen, Shown, asks, explain};
 use crate::{
     framework::{
         Candidates, ClusterEvent, CycleState, Filter, Hint, MAX_SCORE, NodeScore, Plugin, PreFilter, PreScore, Score,
@@ -51,8 +51,8 @@ impl Plugin for InterPodAffinity {
             ClusterEvent::AssignedPodUpdate { old, new } => (came(new) && !came(old)) || (went(old) && !went(new)),
             ClusterEvent::AssignedPodDelete(other) => went(other) || came(other),
             ClusterEvent::UnscheduledPodUpdate { .. } | ClusterEvent::NodeAdd(_) => true,
-            ClusterEvent::NodeUpdate { old, new } => old.metadata.labels != new.metadata.labels,
-            ClusterEvent::Object(object) => object.kind() == "Namespace",
+            ClusterEvent::NodeUpdate { old, new } => old.labels() != new.labels(),
+            ClusterEvent::Object(change) => change.object().kind() == "Namespace",
             _ => false,
         })
     }
@@ -65,8 +65,10 @@ impl PreFilter for InterPodAffinity {
         pod: &PodInfo,
         snapshot: &Snapshot,
     ) -> Result<Option<Vec<Arc<str>>>, Status> {
+        // Never skipped: what is promised to other pods may bring up terms that mean this one.
         if !asks(pod) && snapshot.classes_with_required_anti_affinity().next().is_none() {
-            return Err(Status::skip());
+            state.insert_brief(Arc::new(Required::of_nobody(snapshot)));
+            return Ok(None);
         }
         let required = snapshot.recall(
             |class: &ClassKey| class.is_of(pod),
@@ -74,12 +76,9 @@ impl PreFilter for InterPodAffinity {
             || Required::new(pod, snapshot),
             |required, placement| {
                 let nodes = iter::once((placement.node, placement.by));
-                required.count(pod, Shown::class(&placement.class), nodes, Some(snapshot));
+                required.count(pod, Shown::class(&placement.class), nodes, Seen::Cluster(snapshot));
             },
         );
-        if !asks(pod) && required.unwelcoming.is_empty() {
-            return Err(Status::skip());
-        }
         state.insert_brief(required);
         Ok(None)
     }
@@ -94,21 +93,22 @@ impl PreFilter for InterPodAffinity {
 }
 
 fn change(state: &mut CycleState, pod: &PodInfo, other: &PodInfo, node: &NodeInfo, by: i64) {
-    if let Some(required) = state.get_mut::<Arc<Required>>() {
-        Arc::make_mut(required).count(pod, Shown::pod(other), iter::once((node.index, by)), None);
+    let Some(required) = state.get_mut::<Arc<Required>>() else { return };
+    if !required.is_idle() || !other.pod_affinity.required_anti.is_empty() {
+        Arc::make_mut(required).count(pod, Shown::pod(other), iter::once((node.index, by)), Seen::Node(node));
     }
 }
 
 impl Filter for InterPodAffinity {
     fn filter(&self, state: &CycleState, _pod: &PodInfo, node: &NodeInfo) -> Status {
-        let code = state.get::<Arc<Required>>().map_or(FITS, |required| required.code(node.index));
+        let code = state.get::<Arc<Required>>().map_or(FITS, |required| required.code_of(node));
         if code == FITS { Status::success() } else { explain(code) }
     }
 
     fn filter_batch(&self, state: &CycleState, _pod: &PodInfo, nodes: &mut Candidates<'_>) {
-        if let Some(required) = state.get::<Arc<Required>>() {
-            nodes.keep_coded(|node| required.code(node), explain);
-        }
+        let Some(required) = state.get::<Arc<Required>>().filter(|required| !required.is_idle()) else { return };
+        let snapshot = nodes.snapshot();
+        nodes.keep_coded(|node| required.code_of(snapshot.node(node)), explain);
     }
 }
 

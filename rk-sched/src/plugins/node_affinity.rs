@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, NodeAffinity as NodeAffinitySpec};
+use k8s_openapi::api::core::v1::NodeAffinity as NodeAffinitySpec;
 
 use crate::{
     framework::{
@@ -61,12 +61,7 @@ impl Plugin for NodeAffinity {
     }
 
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent) -> Hint {
-        let allows = |node: &Node| {
-            let name = node.metadata.name.as_deref().unwrap_or_default();
-            let none = Default::default();
-            let labels = node.metadata.labels.as_ref().unwrap_or(&none);
-            self.added.allows(name, labels) && pod.node_affinity.allows(name, labels)
-        };
+        let allows = |node: &NodeInfo| allows(&self.added, node) && allows(&pod.node_affinity, node);
         Hint::queue_if(match event {
             ClusterEvent::NodeAdd(node) => allows(node),
             ClusterEvent::NodeUpdate { old, new } => !allows(old) && allows(new),

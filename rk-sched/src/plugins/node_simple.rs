@@ -19,7 +19,7 @@ impl Plugin for NodeName {
     }
 
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent) -> Hint {
-        Hint::queue_if(matches!(event, ClusterEvent::NodeAdd(node) if pod.node_name() == node.metadata.name.as_deref()))
+        Hint::queue_if(matches!(event, ClusterEvent::NodeAdd(node) if pod.node_name() == Some(&*node.name)))
     }
 }
 
@@ -50,11 +50,9 @@ impl Plugin for NodeUnschedulable {
     }
 
     fn hint(&self, _pod: &PodInfo, event: &ClusterEvent) -> Hint {
-        let cordoned =
-            |node: &k8s_openapi::api::core::v1::Node| node.spec.as_ref().and_then(|s| s.unschedulable) == Some(true);
         Hint::queue_if(match event {
-            ClusterEvent::NodeAdd(node) => !cordoned(node),
-            ClusterEvent::NodeUpdate { old, new } => cordoned(old) && !cordoned(new),
+            ClusterEvent::NodeAdd(node) => !node.unschedulable(),
+            ClusterEvent::NodeUpdate { old, new } => old.unschedulable() && !new.unschedulable(),
             ClusterEvent::UnscheduledPodUpdate { new, .. } => tolerates_cordon(new),
             _ => false,
         })

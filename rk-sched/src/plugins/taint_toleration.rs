@@ -1,6 +1,6 @@
 //! TaintToleration.
 
-use k8s_openapi::api::core::v1::{Node, Toleration};
+use k8s_openapi::api::core::v1::Toleration;
 
 use crate::{
     framework::{
@@ -27,10 +27,7 @@ impl Plugin for TaintToleration {
     }
 
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent) -> Hint {
-        let lets = |node: &Node| {
-            let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
-            untolerated(taints, pod.tolerations(), &REPELLING).is_none()
-        };
+        let lets = |node: &NodeInfo| !is_repelled(pod, node);
         Hint::queue_if(match event {
             ClusterEvent::NodeAdd(node) => lets(node),
             ClusterEvent::NodeUpdate { old, new } => !lets(old) && lets(new),

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use k8s_openapi::api::core::v1::Volume;
+use rk_api::Change;
 
 use super::claims;
 use crate::{
@@ -84,7 +85,8 @@ impl Plugin for VolumeRestrictions {
                 let shared = || claims_of(gone).any(|claim| claims_of(pod).any(|own| own.name == claim.name));
                 disks_conflict(pod, gone) || (gone.namespace == pod.namespace && shared())
             }
-            ClusterEvent::Object(object) => claims::is_claim_of(pod, object),
+            // Access modes never change.
+            ClusterEvent::Object(Change::Added(object)) => claims::is_claim_of(pod, object),
             _ => false,
         })
     }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::{core::v1::PersistentVolume, storage::v1::StorageClass};
+use rk_api::Change;
 
 use super::claims;
 use crate::{
@@ -29,11 +30,21 @@ impl Plugin for VolumeZone {
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent) -> Hint {
         Hint::queue_if(match event {
             ClusterEvent::NodeAdd(_) => true,
-            ClusterEvent::NodeUpdate { old, new } => old.metadata.labels != new.metadata.labels,
-            ClusterEvent::Object(object) => match object.kind() {
-                "PersistentVolume" => true,
-                "StorageClass" => object.typed::<StorageClass>().is_ok_and(|class| claims::waits_for_consumer(&class)),
-                _ => claims::is_claim_of(pod, object),
+            ClusterEvent::NodeUpdate { old, new } => old.labels() != new.labels(),
+            ClusterEvent::Object(change) => match change.object().kind() {
+                "PersistentVolume" => {
+                    let places = |volume: &PersistentVolume| volume.metadata.labels.as_ref().map(Place::all);
+                    match claims::versions::<PersistentVolume>(change) {
+                        (None, _) => true,
+                        (Some(old), Some(new)) => places(&old) != places(&new),
+                        (Some(_), None) => false,
+                    }
+                }
+                "StorageClass" => {
+                    let added = matches!(change, Change::Added(_)).then(|| change.object().typed::<StorageClass>());
+                    added.is_some_and(|class| class.is_ok_and(|class| claims::waits_for_consumer(&class)))
+                }
+                _ => !matches!(change, Change::Deleted(_)) && claims::is_claim_of(pod, change.object()),
             },
             _ => false,
         })

@@ -35,6 +35,11 @@ pub struct QueuedPod {
     pub since: Instant,
     /// How often it was tried.
     pub attempts: u32,
+    /// How often plugins refused it (`UnschedulableCount`): each time its back-off doubles.
+    pub refusals: u32,
+    /// How often in a row trying it has failed (`ConsecutiveErrorsCount`); the back-off goes by this while there are any, as it spares the API
+    /// and does not punish the pod.
+    pub failures: u32,
     /// The plugins that refused it last.
     pub plugins: BTreeSet<&'static str>,
     /// The plugins that refused it until something outside of the scheduler is done.
@@ -45,7 +50,7 @@ pub struct QueuedPod {
 impl QueuedPod {
     fn new(pod: Arc<PodInfo>, now: Instant) -> Self {
         let (plugins, pending) = (BTreeSet::new(), BTreeSet::new());
-        Self { pod, since: now, attempts: 0, plugins, pending, history: History::new(now) }
+        Self { pod, since: now, attempts: 0, refusals: 0, failures: 0, plugins, pending, history: History::new(now) }
     }
 
     /// What it went through in the queue, the oldest of the steps that are kept first.
@@ -65,7 +70,8 @@ enum Place {
     Backoff(BackoffKey),
     /// Under the number of its refusal.
     Unschedulable(u64),
-    InFlight(u64),
+    /// Since so many events, with the newest version of the pod.
+    InFlight(u64, Arc<PodInfo>),
     /// Tried, and no more in flight: it is being bound.
     Landed,
 }
@@ -167,7 +173,8 @@ impl Queue {
     }
 
     fn take_off(&mut self, mut queued: QueuedPod, now: Instant) -> QueuedPod {
-        self.places.insert(Arc::clone(&queued.pod.uid), Place::InFlight(self.flights.take_off()));
+        self.places
+            .insert(Arc::clone(&queued.pod.uid), Place::InFlight(self.flights.take_off(), Arc::clone(&queued.pod)));
         queued.attempts += 1;
         queued.history.note(now, What::Tried(queued.attempts));
         queued
@@ -198,10 +205,11 @@ impl Queue {
     }
 
     fn backoff_of(&self, queued: &QueuedPod) -> Duration {
-        if queued.attempts == 0 {
+        let count = if queued.failures > 0 { queued.failures } else { queued.refusals };
+        if count == 0 {
             return Duration::ZERO;
         }
-        let doubled = 1_u32.checked_shl(queued.attempts - 1).filter(|factor| *factor > 0).unwrap_or(u32::MAX);
+        let doubled = 1_u32.checked_shl(count - 1).filter(|factor| *factor > 0).unwrap_or(u32::MAX);
         self.waits.initial_backoff.saturating_mul(doubled).min(self.waits.max_backoff)
     }
 
@@ -221,8 +229,20 @@ impl Queue {
     /// A pod is in flight no more; answers what it missed if `wanted`.
     fn land(&mut self, uid: &str, wanted: bool) -> Vec<ClusterEvent> {
         match self.places.get(uid) {
-            Some(Place::InFlight(start)) => self.flights.land(*start, wanted),
+            Some(Place::InFlight(start, _)) => self.flights.land(*start, wanted),
             _ => Vec::new(),
+        }
+    }
+
+    /// Whether a pod was popped, and neither put back nor placed since.
+    pub(crate) fn is_in_flight(&self, uid: &str) -> bool {
+        matches!(self.places.get(uid), Some(Place::InFlight(..)))
+    }
+
+    /// A pod that comes back has the version that it was given while it was in flight.
+    fn renew(&self, queued: &mut QueuedPod) {
+        if let Some(Place::InFlight(_, newest)) = self.places.get(&queued.pod.uid) {
+            queued.pod = Arc::clone(newest);
         }
     }
 
@@ -243,7 +263,9 @@ impl Queue {
 
     /// A pod in flight failed for no fault of its own: again after its back-off.
     pub(crate) fn failed(&mut self, mut queued: QueuedPod, now: Instant) {
+        self.renew(&mut queued);
         self.land(&queued.pod.uid, false);
+        queued.failures += 1;
         queued.history.note(now, What::Failed);
         queued.since = now;
         let until = after(queued.since, self.backoff_of(&queued));
@@ -253,7 +275,13 @@ impl Queue {
     /// A pod in flight was refused by `queued.plugins` and `queued.pending`: it waits for an event, unless one that they
     /// want came while it was in flight.
     pub(crate) fn refused(&mut self, mut queued: QueuedPod, snapshot: &Snapshot, now: Instant) {
+        self.renew(&mut queued);
         queued.since = now;
+        if queued.plugins.is_empty() && queued.pending.is_empty() {
+            queued.failures += 1;
+        } else {
+            (queued.refusals, queued.failures) = (queued.refusals + 1, 0);
+        }
         queued.history.note(now, What::Refused(queued.plugins.union(&queued.pending).copied().collect()));
         if matches!(self.places.get(&queued.pod.uid), Some(Place::Landed)) {
             // What it missed is not known: it is tried again after its back-off.
@@ -274,7 +302,7 @@ impl Queue {
             Some(Place::Active) => drop(self.active.remove(uid)),
             Some(Place::Backoff(key)) => drop(self.backoff.remove(&key)),
             Some(Place::Unschedulable(number)) => drop(self.unschedulable.remove(&number)),
-            Some(Place::InFlight(_) | Place::Landed) | None => {}
+            Some(Place::InFlight(..) | Place::Landed) | None => {}
         }
     }
 
@@ -284,7 +312,7 @@ impl Queue {
             Place::Active => self.active.get(uid),
             Place::Backoff(key) => Some(&self.backoff.get(key)?.pod),
             Place::Unschedulable(number) => self.unschedulable.get(number),
-            Place::InFlight(_) | Place::Landed => None,
+            Place::InFlight(..) | Place::Landed => None,
         }
     }
 
@@ -294,7 +322,7 @@ impl Queue {
             Some(Place::Active) => self.active.get_mut(&pod.uid),
             Some(Place::Backoff(key)) => self.backoff.get_mut(key).map(|waiting| &mut waiting.pod),
             Some(Place::Unschedulable(number)) => self.unschedulable.get_mut(number),
-            Some(Place::InFlight(_) | Place::Landed) | None => None,
+            Some(Place::InFlight(..) | Place::Landed) | None => None,
         };
         if let Some(queued) = queued {
             queued.pod = pod;
@@ -303,9 +331,13 @@ impl Queue {
 
     /// A waiting pod has a new version.
     pub(crate) fn update(&mut self, pod: Arc<PodInfo>, snapshot: &Snapshot, now: Instant) {
-        match self.places.get(&pod.uid) {
+        match self.places.get_mut(&pod.uid) {
             None => self.add(pod, snapshot, now),
-            Some(Place::InFlight(_) | Place::Landed) => {}
+            Some(Place::Landed) => {}
+            Some(Place::InFlight(_, newest)) => {
+                let old = std::mem::replace(newest, Arc::clone(&pod));
+                self.flights.note(&ClusterEvent::UnscheduledPodUpdate { old, new: pod });
+            }
             Some(Place::Active) => {
                 if let Some(mut queued) = self.active.remove(&pod.uid) {
                     queued.pod = pod;
@@ -388,7 +420,7 @@ impl Queue {
                 Some(Place::Active) => self.active.remove(uid),
                 Some(Place::Backoff(key)) => self.backoff.remove(key).map(|waiting| waiting.pod),
                 Some(Place::Unschedulable(number)) => self.unschedulable.remove(number),
-                Some(Place::InFlight(_) | Place::Landed) | None => None,
+                Some(Place::InFlight(..) | Place::Landed) | None => None,
             };
             if let Some(queued) = queued {
                 taken.push(self.take_off(queued, now));

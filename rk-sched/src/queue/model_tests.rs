@@ -103,6 +103,8 @@ struct Known {
     priority: i32,
     gated: bool,
     attempts: u32,
+    refusals: u32,
+    failures: u32,
     since: Instant,
     /// The last that was put to its place comes last.
     order: u64,
@@ -139,7 +141,7 @@ impl Model {
 
     fn requeue(&mut self, number: usize, now: Instant) {
         let Some(pod) = self.find(number) else { return };
-        let until = pod.since + backoff(pod.attempts);
+        let until = pod.since + pod.backoff();
         if until > now { self.put(number, At::Backoff { until, failed: false }) } else { self.activate(number, now) }
     }
 
@@ -199,9 +201,12 @@ impl Model {
     }
 }
 
-fn backoff(attempts: u32) -> Duration {
-    let doubled = (1..attempts).fold(WAITS.initial_backoff, |wait, _| (wait * 2).min(WAITS.max_backoff));
-    if attempts == 0 { Duration::ZERO } else { doubled }
+impl Known {
+    fn backoff(&self) -> Duration {
+        let count = if self.failures > 0 { self.failures } else { self.refusals };
+        let doubled = (1..count).fold(WAITS.initial_backoff, |wait, _| (wait * 2).min(WAITS.max_backoff));
+        if count == 0 { Duration::ZERO } else { doubled }
+    }
 }
 
 struct Run {
@@ -237,8 +242,9 @@ impl Run {
             Op::Add { pod: number, priority, gated } => {
                 self.queue.add(pod(number, priority, gated), &Snapshot::default(), now);
                 if self.model.find(number).is_none() {
-                    let (attempts, order, at) = (0, 0, At::Active);
-                    let known = Known { number, priority, gated, attempts, since: now, order, at };
+                    let (order, at) = (0, At::Active);
+                    let (attempts, refusals, failures) = (0, 0, 0);
+                    let known = Known { number, priority, gated, attempts, refusals, failures, since: now, order, at };
                     self.model.pods.push(known);
                     self.model.activate(number, now);
                 }
@@ -280,6 +286,7 @@ impl Run {
                 let missed = self.model.find(number).is_some_and(|pod| pod.at == At::InFlight { missed: true });
                 if let Some(pod) = self.model.find(number) {
                     pod.since = now;
+                    (pod.refusals, pod.failures) = (pod.refusals + 1, 0);
                 }
                 if missed { self.model.requeue(number, now) } else { self.model.put(number, At::Unschedulable) }
             }
@@ -288,7 +295,8 @@ impl Run {
                 self.queue.failed(landed, now);
                 let Some(pod) = self.model.find(number) else { return Ok(()) };
                 pod.since = now;
-                let until = now + backoff(pod.attempts);
+                pod.failures += 1;
+                let until = now + pod.backoff();
                 self.model.put(number, At::Backoff { until, failed: true });
             }
             Op::Event(colour) => {
@@ -323,7 +331,7 @@ impl Run {
                 (At::Unschedulable, Some(Place::Unschedulable(number))) => {
                     self.queue.unschedulable.get(number).is_some_and(|waiting| *waiting.pod.uid == *uid)
                 }
-                (At::InFlight { .. }, Some(Place::InFlight(_))) => {
+                (At::InFlight { .. }, Some(Place::InFlight(..))) => {
                     self.flying.iter().any(|flying| *flying.pod.uid == *uid)
                 }
                 _ => false,

@@ -7,6 +7,7 @@
 mod binding;
 mod config;
 mod report;
+mod statuses;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -27,6 +28,7 @@ pub use config::{ConfigError, SchedulerConfig};
 use self::{
     binding::{Binding, Outcome},
     report::NotEvicted,
+    statuses::Statuses,
 };
 use crate::{
     engine::{Decision, Engine, Placement},
@@ -54,9 +56,11 @@ impl Scheduler {
 
     /// Schedules until `shutdown`. It keeps nothing that a later run could not rebuild from the API.
     pub async fn run(self, shutdown: CancellationToken) {
-        let recorder = |name: String| (name.clone(), EventRecorder::new(Arc::clone(&self.client), &name, ""));
+        let recorder =
+            |name: String| (name.clone(), EventRecorder::with_queue(Arc::clone(&self.client), &name, "", EVENTS));
         let mut running = Running {
             recorders: self.names.into_iter().map(recorder).collect(),
+            statuses: Statuses::new(Arc::clone(&self.client)),
             client: self.client,
             engine: self.engine,
             outcomes: mpsc::unbounded_channel(),
@@ -70,6 +74,9 @@ impl Scheduler {
     }
 }
 
+/// Events that may wait for the API: pods are placed faster than their events are written, thousands of them at once where a cluster starts.
+const EVENTS: usize = 100_000;
+
 /// Cycles before other tasks get their turn.
 const BATCH: u32 = 16;
 
@@ -77,6 +84,7 @@ struct Running {
     client: Arc<dyn Client>,
     engine: Engine,
     recorders: HashMap<String, EventRecorder>,
+    statuses: Statuses,
     outcomes: (mpsc::UnboundedSender<Outcome>, mpsc::UnboundedReceiver<Outcome>),
     failures: (mpsc::UnboundedSender<NotEvicted>, mpsc::UnboundedReceiver<NotEvicted>),
     shutdown: CancellationToken,
@@ -157,11 +165,17 @@ impl Running {
     }
 
     fn changed(&mut self, change: &Change) {
+        if let Change::Deleted(object) = change {
+            self.statuses.forget(&object.meta().uid);
+        }
         self.engine.apply(change, Instant::now());
     }
 
     /// A binding cycle ended.
     fn bound(&mut self, outcome: &Outcome) {
+        if outcome.status.is_success() {
+            self.statuses.forget(&outcome.uid);
+        }
         if let Some(refusal) = self.engine.bound(&outcome.uid, outcome.status.clone(), Instant::now()) {
             self.refused(&refusal);
         }

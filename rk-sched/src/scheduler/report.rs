@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::{core::v1::Pod, resource::v1::ResourceClaim};
 use rk_api::{Api, DeleteOptions, Patch, Preconditions, object_reference};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
 use super::Running;
@@ -17,6 +17,19 @@ use crate::{
 pub(super) struct NotEvicted {
     preemptor: Arc<str>,
     victim: Arc<str>,
+}
+
+/// Bytes of an event's message at the most (`validation.NoteLengthLimit`).
+const LONGEST_NOTE: usize = 1024;
+
+/// A message as an event has it: what is too much is cut off (`truncateMessage`).
+fn note(message: &str) -> String {
+    const SUFFIX: &str = " ...";
+    if message.len() <= LONGEST_NOTE {
+        return message.to_owned();
+    }
+    let end = (0..=LONGEST_NOTE - SUFFIX.len()).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
+    format!("{}{SUFFIX}", &message[..end])
 }
 
 impl Running {
@@ -40,19 +53,8 @@ impl Running {
         if let Some(claim) = &refusal.deallocation {
             self.deallocate(claim);
         }
-        self.recorder(pod).warning(&object_reference(&*pod.pod), "FailedScheduling", message.as_str());
-        let Some(patch) = status_patch(pod, refusal.nominated.as_ref(), refusal.reason(), &message) else { return };
-        let api = Api::<Pod>::namespaced(Arc::clone(&self.client), &pod.namespace);
-        let pod = Arc::clone(pod);
-        tokio::spawn(async move {
-            match api.patch_status(&pod.name, Patch::strategic(patch)).await {
-                Ok(_) => {}
-                Err(error) if error.is_not_found() => {}
-                Err(error) => {
-                    tracing::warn!(%error, pod = %pod.name, namespace = %pod.namespace, "condition not written");
-                }
-            }
-        });
+        self.recorder(pod).warning(&object_reference(&*pod.pod), "FailedScheduling", note(&message));
+        self.statuses.refused(refusal, message);
     }
 
     /// Takes back the allocation of a claim, unless somebody has come to use it.
@@ -116,33 +118,14 @@ impl Running {
     }
 }
 
-/// The change of the pod's status, `None` where it says all that already.
-fn status_patch(pod: &PodInfo, nominated: Option<&Arc<str>>, reason: &str, message: &str) -> Option<Value> {
-    let status = pod.pod.status.as_ref();
-    let condition = status
-        .and_then(|status| status.conditions.as_deref())
-        .unwrap_or_default()
-        .iter()
-        .find(|condition| condition.type_ == "PodScheduled");
-    let said = condition.is_some_and(|condition| {
-        condition.status == "False"
-            && condition.reason.as_deref() == Some(reason)
-            && condition.message.as_deref() == Some(message)
-    });
-    let same_node = pod.nominated_node_name() == nominated.map(AsRef::as_ref);
-    if said && same_node {
-        return None;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_messages_are_cut_at_a_character() {
+        assert_eq!(note("short"), "short");
+        let long = note(&"ä".repeat(1000));
+        assert!(long.len() <= LONGEST_NOTE && long.ends_with("ä ..."), "{long}");
     }
-    let since = condition.filter(|condition| condition.status == "False").and_then(|c| c.last_transition_time.clone());
-    let since = since.map_or_else(rk_api::now, |time| time.0);
-    // Another pod may have the name by now.
-    let mut patch = json!({"metadata": {"uid": pod.uid.as_ref()}, "status": {"conditions": [{
-        "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
-        "observedGeneration": pod.pod.metadata.generation,
-        "lastTransitionTime": k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(since),
-    }]}});
-    if !same_node {
-        patch["status"]["nominatedNodeName"] = nominated.map_or(Value::Null, |node| node.as_ref().into());
-    }
-    Some(patch)
 }

@@ -4,13 +4,16 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use super::{random_node, random_pod};
+use super::{
+    objects::{Objects, give_volumes},
+    random_node, random_pod,
+};
 use crate::{
     framework::{
         Candidates, ClusterEvent, Code, CycleState, Hint, MAX_SCORE, MIN_SCORE, NodeScore, PreFilter, Profile,
         Refusals, Score, Status,
     },
-    model::{NodeIndex, PodInfo, Snapshot},
+    model::{NodeIndex, NodeInfo, PodInfo, Snapshot},
 };
 
 /// A rule that a plugin broke.
@@ -26,6 +29,8 @@ pub struct Violation {
 }
 
 /// Tries every plugin of a profile on the random clusters of these seeds.
+///
+/// The clusters have nodes, pods, and claims and volumes with all that decides where they can be used.
 ///
 /// The rules: names are unique and not empty; Filter answers yes or no, gives a reason for a no, and gives
 /// the same answer to the same question; the batch forms of Filter and Score answer as those per node; PreFilter too is repeatable, and its `add_pod` and `remove_pod` undo each other;
@@ -220,6 +225,7 @@ struct Trial {
     nodes: usize,
     placed: Vec<Arc<str>>,
     pods: usize,
+    objects: Objects,
 }
 
 impl Trial {
@@ -231,9 +237,13 @@ impl Trial {
             nodes: 0,
             placed: Vec::new(),
             pods: 0,
+            objects: Objects::default(),
         };
         for _ in 0..trial.random.random_range(1..6) {
             trial.add_node();
+        }
+        for _ in 0..trial.random.random_range(0..40) {
+            trial.objects.change(&mut trial.random, &mut trial.snapshot);
         }
         for _ in 0..trial.random.random_range(0..12) {
             trial.place_pod();
@@ -245,12 +255,16 @@ impl Trial {
         let node = Arc::new(random_node(&mut self.random, self.nodes));
         self.nodes += 1;
         self.snapshot.set_node(Arc::clone(&node));
-        ClusterEvent::NodeAdd(node)
+        ClusterEvent::NodeAdd(Arc::new(NodeInfo::new(node)))
     }
 
     fn pod(&mut self) -> Arc<PodInfo> {
         self.pods += 1;
-        Arc::new(PodInfo::new(Arc::new(random_pod(&mut self.random, self.pods))))
+        let mut pod = random_pod(&mut self.random, self.pods);
+        if self.random.random_bool(0.4) {
+            give_volumes(&mut self.random, &mut pod);
+        }
+        Arc::new(PodInfo::new(Arc::new(pod)))
     }
 
     fn some_node(&mut self) -> NodeIndex {
@@ -267,7 +281,8 @@ impl Trial {
     }
 
     fn change(&mut self) -> ClusterEvent {
-        match self.random.random_range(0..4) {
+        match self.random.random_range(0..8) {
+            4.. => ClusterEvent::Object(self.objects.change(&mut self.random, &mut self.snapshot)),
             0 => self.add_node(),
             1 => self.place_pod(),
             2 => {
@@ -277,7 +292,8 @@ impl Trial {
                 new.metadata.name.clone_from(&old.metadata.name);
                 let new = Arc::new(new);
                 self.snapshot.set_node(Arc::clone(&new));
-                ClusterEvent::NodeUpdate { old, new }
+                let info = |node| Arc::new(NodeInfo::new(node));
+                ClusterEvent::NodeUpdate { old: info(old), new: info(new) }
             }
             _ if self.placed.is_empty() => self.place_pod(),
             _ => {
@@ -301,7 +317,7 @@ impl Trial {
                 asked.check_scores(pod, &self.snapshot)?;
             }
         }
-        for _ in 0..10 {
+        for _ in 0..20 {
             let mut before = Vec::new();
             for asked in &all {
                 for pod in &waiting {

@@ -10,6 +10,7 @@
 
 mod conformance;
 mod decisions;
+mod objects;
 mod random;
 
 pub use conformance::{Violation, conformance};

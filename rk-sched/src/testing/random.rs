@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use rand::{Rng, RngExt};
 use serde_json::{Value, json};
 
-fn one<'a, T: ?Sized>(random: &mut impl Rng, of: &[&'a T]) -> &'a T {
+pub(super) fn one<'a, T: ?Sized>(random: &mut impl Rng, of: &[&'a T]) -> &'a T {
     of[random.random_range(0..of.len())]
 }
 

@@ -16,7 +16,7 @@ use rk_sched::{
     Profile, SchedulerConfig,
     config::{self, Registry},
     framework::ClusterEvent,
-    model::{Budget, PodInfo, Snapshot},
+    model::{Budget, NodeInfo, PodInfo, Snapshot},
 };
 use serde_json::{Value, json};
 
@@ -124,7 +124,7 @@ pub fn profile(args: &BTreeMap<String, Value>) -> Profile {
 /// The event of a case.
 pub fn event(event: &Event) -> ClusterEvent {
     let pod = |pod: &Value| pod_info(pod, "other");
-    let node = |node: &Value| Arc::new(short::node("node", node));
+    let node = |node: &Value| Arc::new(NodeInfo::new(Arc::new(short::node("node", node))));
     match event {
         Event { assigned_add: Some(added), .. } => ClusterEvent::AssignedPodAdd(pod(added)),
         Event { assigned_update: Some((old, new)), .. } => {

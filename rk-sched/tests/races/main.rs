@@ -1,23 +1,27 @@
-//! Races: engines against an API in miniature whose answers get lost and whose news come late, in another order across kinds, or not at
-//! all before the next list; pods and nodes come, change and go meanwhile, leaders change in the middle of bindings, and two schedulers
-//! share a cluster. All of it is decided by a seed, in virtual time.
+//! Races: engines against an API in miniature whose answers get lost, that gets requests long after they were given up, and whose news come late,
+//! in another order across kinds, or not at all before the next list; pods, nodes, claims and volumes come, change and go meanwhile, pods wait
+//! for permits and for their gangs, leaders change in the middle of bindings, and two schedulers share a cluster. Pods are bound by the real
+//! VolumeBinding and DefaultBinder. All of it is decided by a seed, in virtual time.
 //!
 //! What holds at every step:
 //! - With one scheduler no node is ever given more than it has, neither in the API nor in the scheduler's own view.
 //! - With two, each is right by what it has seen: where both fill a node at once, the node's kubelet refuses the pod that came last, as
 //!   Kubernetes' does, and then the scheduler that placed it had not seen the other's pod yet.
 //! - No pod is bound twice, and no binding is tried of a pod that the scheduler knows to be bound or gone.
+//! - A pod is bound with its claims bound, to the node where its volume is; one that needs a permit has it; of a gang enough pods are placed at
+//!   once.
 //!
-//! And once the faults stop: no pod waits that fits somewhere (for longer than the queue's longest wait), the scheduler's view is
-//! that of the API, and with room for all every pod is bound.
+//! And once the faults stop: no pod waits that fits somewhere, though none is tried again for want of an event; the scheduler's view is that of
+//! the API, and with room for all every pod is bound, but for those whose volumes are on other nodes.
 //!
 //! 200 seeds run with the tests. `RK_SCHED_SEEDS=0..10000 cargo test --release -p rk-sched --features testing --test races` runs others;
 //! a failing seed says how to run it alone, which tells all that happened.
 #![cfg(feature = "testing")]
 
 mod api;
-mod licences;
+mod plugins;
 mod scheduler;
+mod wire;
 mod world;
 
 use std::ops::Range;

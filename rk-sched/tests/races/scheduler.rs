@@ -2,36 +2,54 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::Pin,
     sync::Arc,
+    time::Duration,
 };
 
-use rk_api::{Change, Object};
+use rk_api::{Change, Client, EventRecorder, Object, Request};
 use rk_sched::{
     Profile, Registration, SchedulerConfig,
     engine::{Engine, Placement},
+    framework::{Bind, BindContext, PreBind, Status, WaitingPods},
     model::PodInfo,
+    plugins::{DefaultBinder, VolumeBinding},
 };
 use tokio::time::Instant;
 
 use crate::{
-    api::{Api, Kind, Refused, ended, node_of},
-    licences::{Licences, needs_one},
+    api::{Api, Kind, ended, node_of},
+    plugins::{Gate, Licences, needs_one},
+    wire::Wire,
+    world::Bug,
 };
 
 /// How far a binding has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// On its way to the API.
-    Sent,
-    /// The API has answered.
-    Answered(Result<(), Refused>),
-    /// The answer, or the request, was lost: the pod has to be looked at.
-    Unknown,
+    /// At work.
+    Running(Pin<Box<dyn Future<Output = Status>>>),
+    /// It has ended, and the engine has not heard of it.
+    Ended(Status),
 }
 
 pub struct Binding {
-    pub placement: Placement,
+    pub placement: Arc<Placement>,
     pub stage: Stage,
+}
+
+/// What a client has given up, and what arrives all the same.
+pub enum Late {
+    Request(Request),
+    /// A pod's nominated node, by its name and uid.
+    Nominated(String, String, Option<String>),
+}
+
+/// A pod that is to leave for another.
+pub struct Eviction {
+    pub name: String,
+    pub uid: String,
+    pub preemptor: Arc<str>,
 }
 
 /// An informer's copy of a kind and how far it has read the log.
@@ -45,31 +63,51 @@ pub struct Scheduler {
     pub name: &'static str,
     pub engine: Engine,
     pub bindings: Vec<Binding>,
-    /// Pods that are to leave: name and uid.
-    pub evictions: Vec<(String, String)>,
+    pub wire: Wire,
+    pub late: Vec<Late>,
+    pub evictions: Vec<Eviction>,
     pub licences: Licences,
+    pub waiting: WaitingPods,
     copies: BTreeMap<Kind, Copy>,
     /// Pods that it knows to be bound or gone.
     pub done: BTreeSet<Arc<str>>,
 }
 
+/// So long that nothing is tried again for want of an event.
+const NEVER: Duration = Duration::from_secs(1_000_000);
+
 impl Scheduler {
-    /// A scheduler that has just become leader: it lists, nodes first, then starts.
-    pub fn start(name: &'static str, seed: u64, licences: Licences, api: &Api, now: Instant) -> Self {
-        let plugin = Registration::new(licences.clone()).filter().reserve();
-        let profile = Profile::kubernetes(name).with(plugin);
-        let config = SchedulerConfig { profiles: vec![profile], seed: Some(seed), ..SchedulerConfig::default() };
+    /// A scheduler that has just become leader: it lists, pods last, then starts.
+    pub fn start(name: &'static str, seed: u64, licences: Licences, bug: Option<Bug>, api: &Api, now: Instant) -> Self {
+        let mut profile = Profile::kubernetes(name)
+            .with(Registration::new(licences.clone()).filter().reserve())
+            .with(Registration::new(Gate).permit());
+        if bug != Some(Bug::NoGangs) {
+            profile = profile.with_gangs();
+        }
+        let waiting = WaitingPods::default();
+        let config = SchedulerConfig {
+            profiles: vec![profile],
+            seed: Some(seed),
+            waiting: waiting.clone(),
+            unschedulable_timeout: NEVER,
+            ..SchedulerConfig::default()
+        };
         let mut scheduler = Self {
             name,
             engine: Engine::new(&config, now).expect("the configuration is right"),
             bindings: Vec::new(),
+            wire: Wire::default(),
+            late: Vec::new(),
             evictions: Vec::new(),
             licences,
-            copies: BTreeMap::from([(Kind::Node, Copy::default()), (Kind::Pod, Copy::default())]),
+            waiting,
+            copies: Kind::ALL.into_iter().map(|kind| (kind, Copy::default())).collect(),
             done: BTreeSet::new(),
         };
-        scheduler.relist(Kind::Node, api, now, false);
-        scheduler.relist(Kind::Pod, api, now, false);
+        for kind in Kind::ALL {
+            scheduler.relist(kind, api, now, false);
+        }
         scheduler
     }
 
@@ -110,7 +148,7 @@ impl Scheduler {
 
     fn take(&mut self, kind: Kind, name: &str, object: Option<Arc<Object>>, now: Instant) {
         // Pods that have ended are left out by the informer's field selector.
-        let object = object.filter(|object| kind == Kind::Node || !ended(&object.value().expect("it is JSON")));
+        let object = object.filter(|object| kind != Kind::Pod || !ended(&object.value().expect("it is JSON")));
         let Some(copy) = self.copies.get_mut(&kind) else { return };
         let change = match (copy.objects.get(name).cloned(), object) {
             (None, None) => return,
@@ -151,5 +189,51 @@ impl Scheduler {
             }
             self.done.insert(pod.uid);
         }
+    }
+
+    /// Begins to bind a placed pod, as the binding cycle of the real scheduler does; or as a careless one would.
+    pub fn bind(&mut self, mut placement: Placement, events: &EventRecorder, bug: Option<Bug>) {
+        let waited = placement.waited.take();
+        let placement = Arc::new(placement);
+        let (of, client, events) = (Arc::clone(&placement), self.wire.clone(), events.clone());
+        let client: Arc<dyn Client> = Arc::new(client);
+        let work = async move {
+            if let Some(waited) = waited.filter(|_| bug != Some(Bug::NoWait)) {
+                let permitted = waited.decided().await;
+                if !permitted.is_success() {
+                    return permitted;
+                }
+            }
+            let context =
+                BindContext { client: &client, events: &events, state: &of.state, pod: &of.pod, node: &of.node };
+            let volumes = VolumeBinding { bind_timeout: Duration::from_secs(60) };
+            let ready = volumes.pre_bind(&context).await;
+            if !ready.is_success() && !ready.is_skip() {
+                return ready;
+            }
+            match bug {
+                Some(Bug::BelieveSilence) => once(&context, false).await,
+                Some(Bug::LookOnce) => once(&context, true).await,
+                _ => DefaultBinder.bind(&context).await,
+            }
+        };
+        self.bindings.push(Binding { placement, stage: Stage::Running(Box::pin(work)) });
+    }
+}
+
+/// Binds by one request; where no answer comes it looks once whether it was done, or thinks that it was not.
+async fn once(context: &BindContext<'_>, look: bool) -> Status {
+    let pods = rk_api::Api::<k8s_openapi::api::core::v1::Pod>::namespaced(context.client.clone(), "default");
+    let body = serde_json::json!({
+        "apiVersion": "v1", "kind": "Binding", "target": {"kind": "Node", "name": context.node},
+        "metadata": {"name": &*context.pod.name, "namespace": "default", "uid": &*context.pod.uid},
+    });
+    match pods.create_subresource(&context.pod.name, "binding", body).await {
+        Ok(_) => Status::success(),
+        Err(_) if look => {
+            let found = pods.get(&context.pod.name).await.ok().and_then(|pod| pod.spec.as_ref()?.node_name.clone());
+            if found.as_deref() == Some(context.node) { Status::success() } else { Status::error("it is not bound") }
+        }
+        Err(error) => Status::error(error.to_string()),
     }
 }

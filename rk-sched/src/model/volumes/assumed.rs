@@ -3,12 +3,16 @@
 //! A promise stands until its pod gives it back, or, once it is written, until the informers show what was written or something newer.
 //! So a volume is never promised twice, and a claim that pods share is bound once.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use k8s_openapi::{api::core::v1::PersistentVolumeClaim, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use parking_lot::Mutex;
 
-use super::{VolumeInfo, tables::Tables};
+use super::{
+    VolumeInfo,
+    tables::Tables,
+    watched::{Subject, Watched},
+};
 
 /// A claim, for sure: by namespace, name and uid.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,6 +30,11 @@ impl ClaimKey {
         Self { namespace: text(&meta.namespace), name: text(&meta.name), uid: text(&meta.uid) }
     }
 
+    /// Where it is told of in changes.
+    pub(crate) fn subject(&self) -> Subject {
+        Subject::Claim(self.namespace.clone(), self.name.clone())
+    }
+
     /// Whether the claim is there.
     fn is_there(&self, tables: &Tables) -> bool {
         tables.claim(&self.namespace, &self.name).is_some_and(|claim| Self::of(claim) == *self)
@@ -41,6 +50,13 @@ struct Promise<T> {
     written: Option<String>,
 }
 
+/// Where a promise is.
+#[derive(Debug)]
+enum Promised {
+    Volume(String),
+    Node(ClaimKey),
+}
+
 #[derive(Debug, Default)]
 struct Promises {
     /// Claims, by the volume that each will have.
@@ -49,13 +65,18 @@ struct Promises {
     of_claims: HashMap<ClaimKey, String>,
     /// Nodes for which volumes will be provided, by claim.
     nodes: HashMap<ClaimKey, Promise<String>>,
+    /// What was promised for each pod, by its uid; some of that may not stand any more.
+    of_pods: HashMap<String, Vec<Promised>>,
     /// With so many promises those that do not stand any more are looked for.
     sweep_at: usize,
 }
 
 /// What is promised in one scheduler, whatever its profiles.
 #[derive(Debug, Default)]
-pub(crate) struct Assumed(Mutex<Promises>);
+pub(crate) struct Assumed {
+    promises: Mutex<Promises>,
+    watched: Arc<Watched>,
+}
 
 /// Whether an object as it is shown is at least as new as what was written. Resource versions are numbers that grow
 /// (KEP-5504).
@@ -78,18 +99,35 @@ impl Promises {
         }
     }
 
+    /// Notes a promise for a pod.
+    fn note(&mut self, pod: &str, promised: Promised) {
+        self.of_pods.entry(pod.to_owned()).or_default().push(promised);
+    }
+
     fn remove_volume(&mut self, volume: &str) {
         if let Some(promise) = self.volumes.remove(volume) {
             self.of_claims.remove(&promise.what);
         }
     }
 
+    /// How many there are, or pods for which there were some.
+    fn len(&self) -> usize {
+        (self.volumes.len() + self.nodes.len()).max(self.of_pods.len())
+    }
+
     /// Forgets all promises that do not stand any more.
     fn sweep(&mut self, tables: &Tables) {
-        let Self { volumes, of_claims, nodes, sweep_at } = self;
+        let Self { volumes, of_claims, nodes, of_pods, sweep_at } = self;
         volumes.retain(|volume, promise| volume_stands(volume, promise, tables));
         of_claims.retain(|_, volume| volumes.contains_key(volume));
         nodes.retain(|claim, promise| node_stands(claim, promise, tables));
+        of_pods.retain(|pod, promised| {
+            promised.retain(|promised| match promised {
+                Promised::Volume(volume) => volumes.get(volume).is_some_and(|promise| promise.pod == *pod),
+                Promised::Node(claim) => nodes.get(claim).is_some_and(|promise| promise.pod == *pod),
+            });
+            !promised.is_empty()
+        });
         *sweep_at = 2 * (volumes.len() + nodes.len()).max(FEW);
     }
 }
@@ -109,17 +147,22 @@ fn node_stands(key: &ClaimKey, promise: &Promise<String>, tables: &Tables) -> bo
 }
 
 impl Assumed {
+    /// Who waits for what was promised to be done.
+    pub(crate) fn watched(&self) -> &Arc<Watched> {
+        &self.watched
+    }
+
     /// Looks for promises that do not stand any more, if it is time to.
     pub(super) fn tidy(&self, tables: &Tables) {
-        let mut promises = self.0.lock();
-        if promises.volumes.len() + promises.nodes.len() > promises.sweep_at {
+        let mut promises = self.promises.lock();
+        if promises.len() > promises.sweep_at {
             promises.sweep(tables);
         }
     }
 
     /// Whether a volume is promised to another claim.
     pub(crate) fn is_anothers(&self, volume: &VolumeInfo, claim: &ClaimKey, tables: &Tables) -> bool {
-        let mut promises = self.0.lock();
+        let mut promises = self.promises.lock();
         if promises.volumes.get(volume.name.as_ref()).is_none_or(|promise| promise.what == *claim) {
             return false;
         }
@@ -129,7 +172,7 @@ impl Assumed {
 
     /// The volume that is promised to a claim.
     pub(crate) fn volume_for(&self, claim: &ClaimKey, tables: &Tables) -> Option<String> {
-        let mut promises = self.0.lock();
+        let mut promises = self.promises.lock();
         let volume = promises.of_claims.get(claim)?.clone();
         promises.check_volume(&volume, tables);
         promises.volumes.contains_key(&volume).then_some(volume)
@@ -137,7 +180,7 @@ impl Assumed {
 
     /// The node for which a claim's volume will be provided.
     pub(crate) fn node_for(&self, claim: &ClaimKey, tables: &Tables) -> Option<String> {
-        let mut promises = self.0.lock();
+        let mut promises = self.promises.lock();
         let promise = promises.nodes.get(claim)?;
         if node_stands(claim, promise, tables) {
             return Some(promise.what.clone());
@@ -148,7 +191,7 @@ impl Assumed {
 
     /// Promises a volume to a claim, for a pod. What does not stand any more was forgotten when the volume was looked at.
     pub(crate) fn promise_volume(&self, volume: &str, claim: &ClaimKey, pod: &str) -> Given {
-        let mut promises = self.0.lock();
+        let mut promises = self.promises.lock();
         match promises.volumes.get(volume) {
             Some(promise) if promise.what == *claim => Given::Already,
             Some(_) => Given::Refused,
@@ -157,6 +200,7 @@ impl Assumed {
                 let promise = Promise { what: claim.clone(), pod: pod.to_owned(), written: None };
                 promises.volumes.insert(volume.to_owned(), promise);
                 promises.of_claims.insert(claim.clone(), volume.to_owned());
+                promises.note(pod, Promised::Volume(volume.to_owned()));
                 Given::Now
             }
         }
@@ -164,13 +208,14 @@ impl Assumed {
 
     /// Promises that a claim's volume will be provided for a node.
     pub(crate) fn promise_node(&self, claim: &ClaimKey, node: &str, pod: &str) -> Given {
-        let mut promises = self.0.lock();
+        let mut promises = self.promises.lock();
         match promises.nodes.get(claim) {
             Some(promise) if promise.what == node => Given::Already,
             Some(_) => Given::Refused,
             None => {
                 let promise = Promise { what: node.to_owned(), pod: pod.to_owned(), written: None };
                 promises.nodes.insert(claim.clone(), promise);
+                promises.note(pod, Promised::Node(claim.clone()));
                 Given::Now
             }
         }
@@ -178,36 +223,56 @@ impl Assumed {
 
     /// The promise of a volume was written.
     pub(crate) fn wrote_volume(&self, volume: &str, version: Option<&str>) {
-        if let Some(promise) = self.0.lock().volumes.get_mut(volume) {
+        if let Some(promise) = self.promises.lock().volumes.get_mut(volume) {
             promise.written = Some(version.unwrap_or_default().to_owned());
         }
     }
 
     /// The choice of a node was written.
     pub(crate) fn wrote_node(&self, claim: &ClaimKey, version: Option<&str>) {
-        if let Some(promise) = self.0.lock().nodes.get_mut(claim) {
+        if let Some(promise) = self.promises.lock().nodes.get_mut(claim) {
             promise.written = Some(version.unwrap_or_default().to_owned());
         }
     }
 
     /// Whether a volume is still to be written for a claim, by whomever.
     pub(crate) fn is_pending(&self, volume: &str, claim: &ClaimKey) -> bool {
-        let promises = self.0.lock();
+        let promises = self.promises.lock();
         promises.volumes.get(volume).is_some_and(|promise| promise.what == *claim && promise.written.is_none())
     }
 
     /// Whether a node is still to be written to a claim, by whomever.
     pub(crate) fn is_node_pending(&self, claim: &ClaimKey) -> bool {
-        self.0.lock().nodes.get(claim).is_some_and(|promise| promise.written.is_none())
+        self.promises.lock().nodes.get(claim).is_some_and(|promise| promise.written.is_none())
     }
 
     /// A pod gives back what was promised for it and is not written.
     pub(crate) fn give_back(&self, pod: &str) {
-        let mut promises = self.0.lock();
-        let Promises { volumes, of_claims, nodes, .. } = &mut *promises;
-        volumes.retain(|_, promise| promise.pod != pod || promise.written.is_some());
-        of_claims.retain(|_, volume| volumes.contains_key(volume));
-        nodes.retain(|_, promise| promise.pod != pod || promise.written.is_some());
+        let mut promises = self.promises.lock();
+        let Some(mut all) = promises.of_pods.remove(pod) else { return };
+        all.retain(|promised| match promised {
+            Promised::Volume(volume) => match promises.volumes.get(volume) {
+                Some(promise) if promise.pod != pod => false,
+                Some(promise) if promise.written.is_some() => true,
+                Some(_) => {
+                    promises.remove_volume(volume);
+                    false
+                }
+                None => false,
+            },
+            Promised::Node(claim) => match promises.nodes.get(claim) {
+                Some(promise) if promise.pod != pod => false,
+                Some(promise) if promise.written.is_some() => true,
+                Some(_) => {
+                    promises.nodes.remove(claim);
+                    false
+                }
+                None => false,
+            },
+        });
+        if !all.is_empty() {
+            promises.of_pods.insert(pod.to_owned(), all);
+        }
     }
 }
 

@@ -7,17 +7,20 @@ use std::{
 
 use super::VolumeInfo;
 
-/// The available volumes of a class. A volume whose affinity asks for values of one label is found by these, so that finding one for a
-/// node does not look through the volumes of other nodes.
+/// The available volumes of a class. A volume each of whose terms asks for values of some label, or for nodes by name, is found by these, so
+/// that finding one for a node does not look through the volumes of other nodes. Whether the rest of the term holds is still to be seen.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Available {
     /// Usable on all nodes.
     anywhere: BTreeSet<Key>,
-    /// Usable where a label has a value: by label, by value.
+    /// Usable at most where a label has a value: by label, by value. The label without a name is for names of nodes.
     by_label: BTreeMap<String, HashMap<String, BTreeSet<Key>>>,
     /// Usable where some other condition holds.
     elsewhere: BTreeSet<Key>,
 }
+
+/// In place of a label: the node's name. No label is called so.
+const NAME: &str = "";
 
 /// Size, then name: the smallest comes first.
 type Key = (i64, Arc<str>);
@@ -73,13 +76,15 @@ impl Available {
         at_least(&self.elsewhere, size)
     }
 
-    /// Names of those of at least this size that can be used on a node with these labels, by label, the smallest first.
+    /// Names of those of at least this size that may be usable on a node of this name and with these labels, by label, the smallest first.
     pub(crate) fn on<'a>(
         &'a self,
+        name: &'a str,
         labels: &'a BTreeMap<String, String>,
         size: i64,
     ) -> impl Iterator<Item = impl Iterator<Item = &'a Arc<str>>> {
-        let sets = self.by_label.iter().filter_map(|(label, values)| values.get(labels.get(label)?));
+        let value = move |label: &str| if label == NAME { Some(name) } else { labels.get(label).map(String::as_str) };
+        let sets = self.by_label.iter().filter_map(move |(label, values)| values.get(value(label)?));
         sets.map(move |set| at_least(set, size))
     }
 }
@@ -91,7 +96,7 @@ fn at_least(set: &BTreeSet<Key>, size: i64) -> impl Iterator<Item = &Arc<str>> {
 /// Where a volume can be used.
 enum Usable<'a> {
     Anywhere,
-    /// Where a label has a value: one of these.
+    /// At most where a label has a value: one of these.
     Labelled(Vec<(&'a str, &'a str)>),
     Elsewhere,
 }
@@ -100,8 +105,12 @@ impl<'a> Usable<'a> {
     fn of(volume: &'a VolumeInfo) -> Self {
         let Some(terms) = &volume.affinity else { return Self::Anywhere };
         let mut all = Vec::new();
-        for term in terms {
-            let Some((label, values)) = term.one_label() else { return Self::Elsewhere };
+        for term in terms.terms() {
+            let (label, values) = match (term.label(), term.name()) {
+                (Some((label, values)), _) => (label, values),
+                (None, Some(names)) => (NAME, names),
+                (None, None) => return Self::Elsewhere,
+            };
             all.extend(values.iter().map(|value| (label, value.as_str())));
         }
         Self::Labelled(all)

@@ -146,13 +146,18 @@ impl Tables {
 
     pub(super) fn set_capacity(&mut self, namespace: &str, name: &str, capacity: Option<&CSIStorageCapacity>) {
         let key = (namespace.to_owned(), name.to_owned());
-        self.capacities.retain(|_, capacities| {
+        if let Some(class) = self.capacity_classes.remove(&key)
+            && let Some(capacities) = self.capacities.get_mut(&class)
+        {
             capacities.remove(&key);
-            !capacities.is_empty()
-        });
+            if capacities.is_empty() {
+                self.capacities.remove(&class);
+            }
+        }
         if let Some(capacity) = capacity {
-            let class = self.capacities.entry(capacity.storage_class_name.clone()).or_default();
-            class.insert(key, Capacity::new(capacity));
+            let class = &capacity.storage_class_name;
+            self.capacities.entry(class.clone()).or_default().insert(key.clone(), Capacity::new(capacity));
+            self.capacity_classes.insert(key, class.clone());
         }
     }
 

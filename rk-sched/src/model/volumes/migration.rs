@@ -1,6 +1,7 @@
 //! In-tree volumes that a CSI driver serves in their plugin's place (KEP-625): under which names they count and where they can be used.
 //!
-//! A node's CSINode says in an annotation which plugins it has migrated; on other nodes these volumes are what they say.
+//! A node's CSINode says in an annotation which plugins it has migrated; on other nodes these volumes are what they say. Of the plugins that have
+//! a driver in their place kube-scheduler leaves out those for vSphere and Azure File (`isCSIMigrationOn`), and so does this.
 
 use std::collections::BTreeSet;
 

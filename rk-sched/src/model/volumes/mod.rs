@@ -5,10 +5,12 @@
 //!   `changes` keeps it true, and counts on the way what each node's pods use (`usage`), so that a cycle need not look at the
 //!   pods of nodes.
 //! - `assumed`: what was promised to claims and is not seen in the API yet.
-//! - `migration`, `csi`, `zones`: drivers in place of plugins, their limits and room, labels of places.
+//! - `migration`, `csi`, `capacity`, `zones`: drivers in place of plugins, their limits and room, labels of places.
+//! - `watched`: who waits until objects change.
 
 mod assumed;
 mod available;
+mod capacity;
 mod changes;
 mod claim;
 mod csi;
@@ -18,6 +20,7 @@ mod tables;
 mod tests;
 mod usage;
 mod volume;
+mod watched;
 mod zones;
 
 use std::sync::{Arc, Weak};
@@ -34,13 +37,15 @@ pub use volume::VolumeInfo;
 
 pub(crate) use assumed::{Assumed, ClaimKey, Given};
 pub(crate) use available::Available;
+pub(crate) use capacity::{Capacities, Capacity};
 pub(crate) use claim::{
     SELECTED_NODE, check_owner, class_of, is_bound, selected_node, selector_of, size_of, volume_of,
 };
-pub(crate) use csi::{Capacity, CsiNode};
+pub(crate) use csi::{CsiNode, MIGRATED};
 pub(crate) use tables::{Tables, UsedVolume, may_count};
 pub(crate) use usage::NodeVolumes;
 pub(crate) use volume::{Handle, VolumeId};
+pub(crate) use watched::Subject;
 pub(crate) use zones::Place;
 
 /// All that is known of volumes, and what is promised of them.
@@ -71,11 +76,13 @@ impl Volumes {
     /// Sets a claim; `None` when it is gone.
     pub fn set_claim(&mut self, namespace: &str, name: &str, claim: Option<Arc<PersistentVolumeClaim>>) {
         self.change().set_claim(namespace, name, claim);
+        self.assumed.watched().tell(|| Subject::Claim(namespace.to_owned(), name.to_owned()));
     }
 
     /// Sets a volume; `None` when it is gone.
     pub fn set_volume(&mut self, name: &str, volume: Option<Arc<PersistentVolume>>) {
         self.change().set_volume(name, volume.map(|volume| Arc::new(VolumeInfo::new(volume))));
+        self.assumed.watched().tell(|| Subject::Volume(name.to_owned()));
     }
 
     /// Sets a storage class; `None` when it is gone.
@@ -120,6 +127,7 @@ impl Volumes {
     pub(crate) fn take_off(&mut self, pod: &PodInfo) {
         if may_count(pod) {
             self.change().take_off(pod);
+            self.assumed.watched().tell(|| Subject::Pod(pod.uid.to_string()));
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 use k8s_openapi::api::{core::v1::PersistentVolumeClaim, storage::v1::StorageClass};
 
 use super::{
-    Available, Capacity, CsiNode, NodeVolumes, VolumeId, VolumeInfo,
+    Available, Capacities, CsiNode, NodeVolumes, VolumeId, VolumeInfo,
     claim::{self, ClaimUse},
     migration::InTreePlugin,
     usage::{ClaimUsers, Slack},
@@ -56,8 +56,10 @@ pub(crate) struct Tables {
     pub(super) csi_nodes: HashMap<String, CsiNode>,
     /// CSI drivers that tell how much room they have.
     pub(super) tracking: HashSet<String>,
-    /// By class, then by namespace and name.
-    pub(super) capacities: HashMap<String, BTreeMap<(String, String), Capacity>>,
+    /// By class.
+    pub(super) capacities: HashMap<String, Capacities>,
+    /// The classes of these, by namespace and name.
+    pub(super) capacity_classes: HashMap<(String, String), String>,
     pub(super) attachments: HashMap<String, Attachment>,
     /// Names of attachments, by volume.
     pub(super) attached: HashMap<String, BTreeSet<String>>,
@@ -105,7 +107,7 @@ impl Tables {
             return true;
         }
         let capacities = class.metadata.name.as_deref().and_then(|name| self.capacities.get(name));
-        capacities.is_some_and(|all| all.values().any(|capacity| capacity.holds(size, labels)))
+        capacities.is_some_and(|all| all.hold(size, labels))
     }
 
     /// What counts on a node.

@@ -1,6 +1,9 @@
 //! What scheduling asks of a PersistentVolume, read once per version.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use k8s_openapi::{
     api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec},
@@ -41,9 +44,47 @@ pub(crate) enum Source {
     /// A CSI driver.
     Csi(VolumeId),
     /// A plugin in whose place a CSI driver is on nodes that have migrated it; the driver's id, and the affinity in the driver's labels.
-    InTree(&'static InTreePlugin, VolumeId, Option<Vec<NodeTerm>>),
+    InTree(&'static InTreePlugin, VolumeId, Option<Affinity>),
     /// Anything else; it counts towards no limit.
     Other,
+}
+
+/// Where a volume can be used: terms of which one has to match. Those that ask for values of one label, as most do, are looked up and not
+/// tried one by one.
+#[derive(Debug)]
+pub(crate) struct Affinity {
+    terms: Vec<NodeTerm>,
+    /// The values of each label that terms ask for which ask for nothing else.
+    by_label: BTreeMap<String, HashSet<String>>,
+    /// The places of the other terms.
+    others: Vec<usize>,
+}
+
+impl Affinity {
+    pub(super) fn new(terms: Vec<NodeTerm>) -> Self {
+        let mut by_label: BTreeMap<String, HashSet<String>> = BTreeMap::new();
+        let mut others = Vec::new();
+        for (at, term) in terms.iter().enumerate() {
+            match term.one_label() {
+                Some((label, values)) => {
+                    by_label.entry(label.to_owned()).or_default().extend(values.iter().cloned());
+                }
+                None => others.push(at),
+            }
+        }
+        Self { terms, by_label, others }
+    }
+
+    /// The terms.
+    pub(super) fn terms(&self) -> &[NodeTerm] {
+        &self.terms
+    }
+
+    /// Whether a node of this name and these labels matches.
+    fn allows(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
+        let has = |(label, values): (&String, &HashSet<String>)| labels.get(label).is_some_and(|v| values.contains(v));
+        self.by_label.iter().any(has) || self.others.iter().any(|at| self.terms[*at].matches(name, labels))
+    }
 }
 
 /// A PersistentVolume with what plugins ask of it, computed once.
@@ -57,7 +98,7 @@ pub struct VolumeInfo {
     pub class: String,
     /// Bytes that it holds.
     pub capacity: i64,
-    pub(crate) affinity: Option<Vec<NodeTerm>>,
+    pub(crate) affinity: Option<Affinity>,
     pub(crate) source: Source,
     pub(crate) places: Vec<Place>,
 }
@@ -83,14 +124,18 @@ impl VolumeInfo {
             Some(csi) if csi.volume_handle.is_empty() => Source::Other,
             Some(csi) => Source::Csi(VolumeId::new(&csi.driver, &csi.volume_handle)),
             None => InTreePlugin::of_volume(&volume).map_or(Source::Other, |(plugin, handle)| {
-                Source::InTree(plugin, VolumeId::new(plugin.driver, &handle), plugin.affinity(&volume))
+                Source::InTree(
+                    plugin,
+                    VolumeId::new(plugin.driver, &handle),
+                    plugin.affinity(&volume).map(Affinity::new),
+                )
             }),
         };
         Self {
             name: Arc::from(volume.metadata.name.as_deref().unwrap_or_default()),
             class: class.to_owned(),
             capacity: storage(spec.and_then(|spec| spec.capacity.as_ref())).unwrap_or(0),
-            affinity: required.map(|required| NodeTerm::all(&required.node_selector_terms)),
+            affinity: required.map(|required| Affinity::new(NodeTerm::all(&required.node_selector_terms))),
             source,
             places: volume.metadata.labels.as_ref().map(Place::all).unwrap_or_default(),
             volume,
@@ -127,14 +172,14 @@ impl VolumeInfo {
 
     /// Whether it can be used on a node of this name and these labels, as its own affinity has it.
     pub(crate) fn is_usable_on(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
-        self.affinity.as_ref().is_none_or(|terms| terms.iter().any(|term| term.matches(name, labels)))
+        self.affinity.as_ref().is_none_or(|affinity| affinity.allows(name, labels))
     }
 
     /// The same, in the labels of the CSI driver where the node uses that in the plugin's place.
     pub(crate) fn is_usable_with(&self, csi: Option<&CsiNode>, name: &str, labels: &BTreeMap<String, String>) -> bool {
         match &self.source {
             Source::InTree(plugin, _, affinity) if csi.is_some_and(|csi| csi.migrates(plugin)) => {
-                affinity.as_ref().is_none_or(|terms| terms.iter().any(|term| term.matches(name, labels)))
+                affinity.as_ref().is_none_or(|affinity| affinity.allows(name, labels))
             }
             _ => self.is_usable_on(name, labels),
         }

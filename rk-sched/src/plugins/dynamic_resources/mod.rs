@@ -99,11 +99,11 @@ impl Plugin for DynamicResources {
                 // Devices became free; or it is about one of the pod's own.
                 (held(old) && !held(new)) || new.as_deref().is_some_and(|claim| concerns(pod, old.as_deref(), claim))
             }
-            ClusterEvent::Object(object) => matches!(object.kind(), "DeviceClass" | "ResourceSlice"),
+            ClusterEvent::Object(change) => matches!(change.object().kind(), "DeviceClass" | "ResourceSlice"),
             // A binding that failed gives its devices back.
             ClusterEvent::AssignedPodDelete(gone) => uses_claims(gone),
             ClusterEvent::UnscheduledPodUpdate { .. } | ClusterEvent::NodeAdd(_) => true,
-            ClusterEvent::NodeUpdate { old, new } => old.metadata.labels != new.metadata.labels,
+            ClusterEvent::NodeUpdate { old, new } => old.labels() != new.labels(),
             _ => false,
         })
     }

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     framework::Status,
-    model::{ClassKey, NamespaceLabels, NodeIndex, PodAffinity, PodClass, PodInfo, PodTerm, Snapshot, Topology},
+    model::{
+        ClassKey, NamespaceLabels, NodeIndex, NodeInfo, PodAffinity, PodClass, PodInfo, PodTerm, Snapshot, Topology,
+    },
 };
 
 /// Pods, or points, by place.
@@ -38,17 +40,21 @@ impl Counts {
 }
 
 /// The counts of a topology, among several.
-fn of<'a>(all: &'a mut Vec<Counts>, key: &str, snapshot: Option<&Snapshot>) -> Option<&'a mut Counts> {
+fn of<'a>(all: &'a mut Vec<Counts>, key: &str, snapshot: &Snapshot) -> Option<&'a mut Counts> {
     let known = all.iter().position(|counts| counts.topology.key.as_ref() == key);
-    let at = match (known, snapshot) {
-        (Some(at), _) => at,
-        (None, Some(snapshot)) => {
-            all.push(Counts::new(key, snapshot));
-            all.len() - 1
-        }
-        (None, None) => return None,
-    };
+    let at = known.unwrap_or_else(|| {
+        all.push(Counts::new(key, snapshot));
+        all.len() - 1
+    });
     all.get_mut(at)
+}
+
+/// What is seen of the cluster while pods are counted.
+#[derive(Clone, Copy)]
+pub(super) enum Seen<'a> {
+    Cluster(&'a Snapshot),
+    /// The node on which a pod is thought of as added or gone.
+    Node(&'a NodeInfo),
 }
 
 /// What a pod shows to other pods.
@@ -87,12 +93,31 @@ pub(super) struct Required {
     /// Pods that this one must not be near, a list per term.
     far: Vec<Counts>,
     /// Pods that must not be near this one, a list per topology.
-    pub(super) unwelcoming: Vec<Counts>,
+    unwelcoming: Vec<Counts>,
+    /// The same in topologies that only pods bring up which are thought of as added: by the label and its value.
+    beside: BTreeMap<(Arc<str>, String), i64>,
     /// Whether the pod is one of those that it must be near.
     own: bool,
 }
 
 impl Required {
+    /// Of a pod without terms, in a cluster where no pod's terms mean it.
+    pub(super) fn of_nobody(snapshot: &Snapshot) -> Self {
+        Self {
+            namespaces: Arc::clone(snapshot.namespaces()),
+            near: Vec::new(),
+            far: Vec::new(),
+            unwelcoming: Vec::new(),
+            beside: BTreeMap::new(),
+            own: false,
+        }
+    }
+
+    /// Whether no node can be refused.
+    pub(super) fn is_idle(&self) -> bool {
+        self.near.is_empty() && self.far.is_empty() && self.unwelcoming.is_empty() && self.beside.is_empty()
+    }
+
     pub(super) fn new(pod: &PodInfo, snapshot: &Snapshot) -> Self {
         let lists =
             |terms: &[PodTerm]| terms.iter().map(|term| Counts::new(&term.topology_key, snapshot)).collect::<Vec<_>>();
@@ -101,12 +126,13 @@ impl Required {
             near: lists(&affinity.required),
             far: lists(&affinity.required_anti),
             unwelcoming: Vec::new(),
+            beside: BTreeMap::new(),
             own: Shown::pod(pod).is_meant_by_all(&affinity.required, &namespaces),
             namespaces,
         };
         let mut count = |class: &PodClass| {
             let nodes = class.nodes.iter().map(|(node, count)| (*node, i64::from(*count)));
-            required.count(pod, Shown::class(&class.key), nodes, Some(snapshot));
+            required.count(pod, Shown::class(&class.key), nodes, Seen::Cluster(snapshot));
         };
         if asks(pod) {
             snapshot.classes().for_each(&mut count);
@@ -116,18 +142,27 @@ impl Required {
         required
     }
 
-    /// Counts pods that look like `other` on nodes. Without a snapshot only in topologies that are known.
+    /// Counts pods that look like `other` on nodes.
     pub(super) fn count(
         &mut self,
         pod: &PodInfo,
         other: Shown<'_>,
         nodes: impl Iterator<Item = (NodeIndex, i64)> + Clone,
-        snapshot: Option<&Snapshot>,
+        seen: Seen<'_>,
     ) {
         let (affinity, us) = (&pod.pod_affinity, Shown::pod(pod));
         for term in other.affinity.required_anti.iter().filter(|term| us.is_meant(term, &self.namespaces)) {
-            if let Some(counts) = of(&mut self.unwelcoming, &term.topology_key, snapshot) {
-                counts.add(nodes.clone(), 1);
+            let known = |counts: &&mut Counts| counts.topology.key == term.topology_key;
+            let counts = match seen {
+                Seen::Cluster(snapshot) => of(&mut self.unwelcoming, &term.topology_key, snapshot),
+                Seen::Node(_) => self.unwelcoming.iter_mut().find(known),
+            };
+            match (counts, seen) {
+                (Some(counts), _) => counts.add(nodes.clone(), 1),
+                (None, Seen::Node(node)) => {
+                    count_beside(&mut self.beside, &term.topology_key, node, nodes.clone().map(|(_, by)| by).sum());
+                }
+                (None, Seen::Cluster(_)) => {}
             }
         }
         if other.is_meant_by_all(&affinity.required, &self.namespaces) {
@@ -152,7 +187,16 @@ impl Required {
         there || (self.own && self.near.iter().all(|counts| counts.sum == 0))
     }
 
-    pub(super) fn code(&self, node: NodeIndex) -> u32 {
+    /// The answer for a node.
+    pub(super) fn code_of(&self, node: &NodeInfo) -> u32 {
+        let is_here = |(key, value): &(Arc<str>, String)| node.labels().get(key.as_ref()) == Some(value);
+        match self.code(node.index) {
+            FITS if self.beside.iter().any(|(place, count)| *count > 0 && is_here(place)) => UNWELCOME,
+            code => code,
+        }
+    }
+
+    fn code(&self, node: NodeIndex) -> u32 {
         let some = |lists: &[Counts]| lists.iter().any(|counts| counts.at(node).is_some_and(|count| count > 0));
         if !self.is_near(node) {
             NOT_NEAR
@@ -163,6 +207,17 @@ impl Required {
         } else {
             FITS
         }
+    }
+}
+
+/// Counts pods on a node in a topology whose places are not known.
+fn count_beside(beside: &mut BTreeMap<(Arc<str>, String), i64>, key: &Arc<str>, node: &NodeInfo, by: i64) {
+    let Some(value) = node.labels().get(key.as_ref()) else { return };
+    let place = (Arc::clone(key), value.clone());
+    let count = beside.entry(place.clone()).or_default();
+    *count += by;
+    if *count == 0 {
+        beside.remove(&place);
     }
 }
 
@@ -207,7 +262,7 @@ impl Preferred {
         let counted = ours.filter(|(_, term)| other.is_meant(term, namespaces));
         for (weight, term) in counted.chain(theirs.chain(hard).filter(|(_, term)| us.is_meant(term, namespaces))) {
             if weight != 0
-                && let Some(counts) = of(&mut self.0, &term.topology_key, Some(snapshot))
+                && let Some(counts) = of(&mut self.0, &term.topology_key, snapshot)
             {
                 counts.add(nodes.clone(), weight);
             }

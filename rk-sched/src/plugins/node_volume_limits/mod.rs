@@ -8,11 +8,14 @@ use std::{
     sync::Arc,
 };
 
+use k8s_openapi::api::storage::v1::{CSINode, VolumeAttachment};
+use rk_api::Change;
+
 use super::claims;
 use crate::{
     framework::{Candidates, ClusterEvent, CycleState, Filter, Hint, Plugin, PreFilter, Status},
     model::{
-        NodeInfo, PodInfo, Snapshot,
+        NodeInfo, PodInfo, Snapshot, claims_of,
         volumes::{ClaimUse, CsiNode, NodeVolumes, Tables, TablesView, UsedVolume, VolumeId, check_owner, may_count},
     },
 };
@@ -48,12 +51,37 @@ impl Plugin for NodeVolumeLimits {
         Hint::queue_if(match event {
             ClusterEvent::NodeAdd(_) => true,
             ClusterEvent::AssignedPodDelete(gone) => may_count(gone),
-            ClusterEvent::Object(object) => {
-                matches!(object.kind(), "CSINode" | "VolumeAttachment") || claims::is_claim_of(pod, object)
-            }
+            ClusterEvent::Object(change) => change_helps(pod, change),
             _ => false,
         })
     }
+}
+
+/// Whether the change of an object may make room for the pod's volumes.
+fn change_helps(pod: &PodInfo, change: &Change) -> bool {
+    let gone = matches!(change, Change::Deleted(_));
+    match change.object().kind() {
+        "CSINode" => {
+            let (old, new) = claims::versions::<CSINode>(change);
+            let limits = |node: Option<&CSINode>| node.map(CsiNode::new).unwrap_or_default();
+            limits(old.as_deref()).is_stricter_than(&limits(new.as_deref())) || old.is_none()
+        }
+        // Only those that are gone make room, and only for volumes of their driver.
+        "VolumeAttachment" => {
+            gone && claims::versions::<VolumeAttachment>(change).0.is_some_and(|old| attaches(pod, &old))
+        }
+        // With its class a claim without a volume loses its driver.
+        "StorageClass" => gone && claims_of(pod).next().is_some(),
+        // What is behind a volume never changes; that it is there or not may make another driver count.
+        "PersistentVolume" => !matches!(change, Change::Updated { .. }) && claims_of(pod).next().is_some(),
+        _ => !gone && claims::is_claim_of(pod, change.object()),
+    }
+}
+
+/// Whether a pod may have volumes of an attachment's driver.
+fn attaches(pod: &PodInfo, attachment: &VolumeAttachment) -> bool {
+    let inline = |volume| UsedVolume::inline(volume).is_some_and(|used| *used.id.driver == *attachment.spec.attacher);
+    claims_of(pod).next().is_some() || pod.spec().volumes.iter().flatten().any(inline)
 }
 
 /// The volumes of a pod that is to be placed.

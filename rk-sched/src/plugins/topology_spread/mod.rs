@@ -7,8 +7,8 @@ mod tally;
 
 use std::{collections::HashSet, sync::Arc};
 
-use k8s_openapi::api::core::v1::{Node, TopologySpreadConstraint};
-use rk_api::{LabelSelector, Requirement};
+use k8s_openapi::api::core::v1::TopologySpreadConstraint;
+use rk_api::LabelSelector;
 
 use crate::{
     framework::{ClusterEvent, Hint, Plugin},
@@ -71,27 +71,13 @@ fn topologies(constraints: &[Constraint]) -> Vec<Arc<Topology>> {
     constraints.iter().filter(new).map(|constraint| Arc::clone(&constraint.topology)).collect()
 }
 
-/// The selector of a pod's constraint, `matchLabelKeys` included.
-fn selector(spec: &TopologySpreadConstraint, pod: &PodInfo) -> LabelSelector {
-    // One that can't be read would match nothing; the API server lets none pass. An absent one matches nothing.
-    let nothing = || LabelSelector { requirements: vec![Requirement::In(String::new(), Vec::new())] };
-    let spread = spec.label_selector.as_ref().and_then(|selector| LabelSelector::from_spec(selector).ok());
-    let mut selector = spread.unwrap_or_else(nothing);
-    for key in spec.match_label_keys.iter().flatten() {
-        if let Some(value) = pod.labels().get(key) {
-            selector.requirements.push(Requirement::In(key.clone(), vec![value.clone()]));
-        }
-    }
-    selector
-}
-
 impl PodTopologySpread {
     /// The constraints for a pod that are of a kind, and whether only nodes with all of their labels count.
     fn constraints(&self, pod: &PodInfo, kind: &str, snapshot: &Snapshot) -> (Vec<Constraint>, bool) {
         let own = pod.spec().topology_spread_constraints.as_deref().unwrap_or_default();
         if !own.is_empty() {
-            let of_kind = own.iter().filter(|spec| spec.when_unsatisfiable == kind);
-            return (of_kind.map(|spec| Constraint::new(spec, selector(spec, pod), snapshot)).collect(), true);
+            let of_kind = own.iter().zip(&pod.spread_selectors).filter(|(spec, _)| spec.when_unsatisfiable == kind);
+            return (of_kind.map(|(spec, selector)| Constraint::new(spec, selector.clone(), snapshot)).collect(), true);
         }
         let built_in = || {
             [(HOSTNAME, 3), (ZONE, 5)].map(|(key, max_skew)| TopologySpreadConstraint {
@@ -121,11 +107,7 @@ impl Plugin for PodTopologySpread {
         let own = pod.spec().topology_spread_constraints.as_deref().unwrap_or_default();
         let about = |other: &PodInfo| {
             other.namespace == pod.namespace
-                && (own.is_empty() || own.iter().any(|spec| selector(spec, pod).matches(other.labels())))
-        };
-        let keys = |node: &Node| {
-            let labels = node.metadata.labels.clone().unwrap_or_default();
-            own.iter().map(|spec| labels.get(&spec.topology_key).cloned()).collect::<Vec<_>>()
+                && (own.is_empty() || pod.spread_selectors.iter().any(|selector| selector.matches(other.labels())))
         };
         Hint::queue_if(match event {
             ClusterEvent::AssignedPodAdd(other) | ClusterEvent::AssignedPodDelete(other) => about(other),
@@ -133,11 +115,10 @@ impl Plugin for PodTopologySpread {
                 about(old) != about(new) || old.terminating() != new.terminating()
             }
             ClusterEvent::UnscheduledPodUpdate { .. } => true,
-            ClusterEvent::NodeAdd(node) | ClusterEvent::NodeDelete(node) => keys(node).iter().all(Option::is_some),
-            ClusterEvent::NodeUpdate { old, new } => {
-                let taints = |node: &Node| node.spec.clone().unwrap_or_default().taints;
-                keys(old) != keys(new) || old.metadata.labels != new.metadata.labels || taints(old) != taints(new)
+            ClusterEvent::NodeAdd(node) | ClusterEvent::NodeDelete(node) => {
+                own.iter().all(|spec| node.labels().contains_key(&spec.topology_key))
             }
+            ClusterEvent::NodeUpdate { old, new } => old.labels() != new.labels() || old.taints() != new.taints(),
             _ => false,
         })
     }

@@ -11,15 +11,17 @@ use crate::{
     framework::BindContext,
     model::{
         VolumeInfo,
-        volumes::{Assumed, ClaimKey, CsiNode, SELECTED_NODE, is_bound, selected_node, volume_of},
+        volumes::{Assumed, ClaimKey, CsiNode, SELECTED_NODE, Subject, is_bound, selected_node, volume_of},
     },
 };
 
 /// The annotation of volumes whose claim was chosen for them, and not by who made them.
 const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
-/// How soon it is looked whether the claims are bound; then after twice as long, up to the longest.
+/// How soon it is looked whether the claims are bound though nothing was heard of them; then after twice as long, up to the longest.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
-const LONGEST_LOOK: Duration = Duration::from_secs(1);
+const LONGEST_LOOK: Duration = Duration::from_secs(10);
+/// Changes so soon after a look are looked at together.
+const BREATH: Duration = Duration::from_millis(20);
 
 /// What is to be done for a claim.
 pub(super) struct Task {
@@ -82,6 +84,10 @@ impl Apis {
 /// Why it failed; the pod is to be scheduled again then.
 pub(super) async fn bind(claims: &PodClaims, context: &BindContext<'_>, patience: Duration) -> Result<(), String> {
     let apis = Apis::new(context.client, &context.pod.namespace);
+    let subjects = claims.tasks.iter().map(|task| task.key.subject());
+    let volumes = claims.tasks.iter().filter_map(|task| Some(Subject::Volume(task.volume.as_ref()?.name.to_string())));
+    let pod = Subject::Pod(context.pod.uid.to_string());
+    let watch = claims.assumed.watched().watch(subjects.chain(volumes).chain([pod]).collect());
     let done = async {
         for task in claims.tasks.iter().filter(|task| task.write) {
             write(task, &apis, context.node, &claims.assumed).await.map_err(|error| error.to_string())?;
@@ -98,8 +104,11 @@ pub(super) async fn bind(claims: &PodClaims, context: &BindContext<'_>, patience
                 }
                 Err(Trouble::Failed(text)) => return Err(format!("binding volumes: {text}")),
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_LOOK);
+            tokio::time::sleep(BREATH).await;
+            // The scheduler's informers tell of the objects; should they be behind, it is looked all the same.
+            if tokio::time::timeout(pause, watch.changed()).await.is_err() {
+                pause = (pause * 2).min(LONGEST_LOOK);
+            }
         }
     };
     let ended = tokio::time::timeout(patience, done).await;
@@ -196,6 +205,10 @@ async fn is_task_bound(
     if !is_written(&volume, &task.claim) {
         // Another pod that shares the claim is about to write it.
         return if pending { Ok(false) } else { Err(format!("ClaimRef got reset for pv {:?}", volume.name).into()) };
+    }
+    // Who else chose for the claim may have been first: the volume controller will free this one.
+    if let Some(other) = volume_of(&claim).filter(|other| *other != &*volume.name) {
+        return Err(format!("PVC {:?} was bound to another pv, {other:?}", task.name()).into());
     }
     Ok(is_bound(&claim))
 }

@@ -87,9 +87,10 @@ fn pick(
     let anywhere = claim.anywhere.iter().find(free);
     let elsewhere = claim.elsewhere.iter().filter(free).find(usable);
     let available = tables.available(class_of(&claim.claim));
-    let labelled = available.into_iter().flat_map(|all| all.on(node.labels(), claim.size.unwrap_or(0)));
+    let labelled = available.into_iter().flat_map(|all| all.on(&node.name, node.labels(), claim.size.unwrap_or(0)));
     let labelled = labelled.filter_map(|mut names| {
-        names.find_map(|name| tables.volume(name).filter(free).filter(|volume| claim.takes(volume, tables)))
+        let takes = |volume: &&Arc<VolumeInfo>| usable(volume) && claim.takes(volume, tables);
+        names.find_map(|name| tables.volume(name).filter(free).filter(takes))
     });
     let best =
         labelled.chain(anywhere).chain(elsewhere).min_by_key(|volume| (volume.capacity, Arc::clone(&volume.name)));

@@ -11,6 +11,7 @@
 mod bind;
 mod claims;
 mod find;
+mod hints;
 #[cfg(test)]
 mod tests;
 
@@ -53,15 +54,9 @@ impl Plugin for VolumeBinding {
 
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent) -> Hint {
         Hint::queue_if(match event {
-            ClusterEvent::Object(object) => {
-                super::claims::is_claim_of(pod, object)
-                    || matches!(
-                        object.kind(),
-                        "PersistentVolume" | "StorageClass" | "CSINode" | "CSIDriver" | "CSIStorageCapacity"
-                    )
-            }
+            ClusterEvent::Object(change) => hints::change_helps(pod, change),
             ClusterEvent::NodeAdd(_) => true,
-            ClusterEvent::NodeUpdate { old, new } => old.metadata.labels != new.metadata.labels,
+            ClusterEvent::NodeUpdate { old, new } => old.labels() != new.labels(),
             // What was promised to it may be free again.
             ClusterEvent::AssignedPodDelete(gone) => claims_of(gone).next().is_some(),
             _ => false,

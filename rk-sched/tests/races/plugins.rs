@@ -1,4 +1,4 @@
-//! A plugin with an account of its own: some pods need one of a few licences, from Reserve until they are gone.
+//! Plugins of the user's: one with an account of its own, and one that holds pods back.
 
 use std::{
     collections::BTreeSet,
@@ -6,18 +6,22 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use rk_sched::{
-    framework::{CycleState, Filter, Plugin, Reserve, Status},
+    framework::{ClusterEvent, CycleState, Filter, Hint, Permit, PermitAnswer, Plugin, Reserve, Status},
     model::{NodeInfo, PodInfo},
 };
 
+/// Some pods need one of a few licences, from Reserve until they are gone.
 #[derive(Clone, Default)]
 pub struct Licences {
     pub held: Arc<Mutex<BTreeSet<Arc<str>>>>,
     pub limit: Arc<AtomicUsize>,
+    /// Whether no event is of any interest, which is wrong.
+    pub deaf: bool,
 }
 
 pub fn needs_one(pod: &PodInfo) -> bool {
@@ -34,6 +38,10 @@ impl Licences {
 impl Plugin for Licences {
     fn name(&self) -> &'static str {
         "Licences"
+    }
+
+    fn hint(&self, _: &PodInfo, _: &ClusterEvent) -> Hint {
+        Hint::queue_if(!self.deaf)
     }
 }
 
@@ -53,5 +61,23 @@ impl Reserve for Licences {
 
     fn unreserve(&self, _state: &CycleState, pod: &PodInfo, _node: &str) {
         self.held.lock().remove(&pod.uid);
+    }
+}
+
+/// Holds some pods back until somebody allows them.
+pub struct Gate;
+
+impl Plugin for Gate {
+    fn name(&self) -> &'static str {
+        "Gate"
+    }
+}
+
+impl Permit for Gate {
+    fn permit(&self, _state: &CycleState, pod: &PodInfo, _node: &str) -> PermitAnswer {
+        match pod.labels().contains_key("permit") {
+            true => PermitAnswer::Wait(Duration::from_secs(20)),
+            false => PermitAnswer::Allow,
+        }
     }
 }
