@@ -17,6 +17,11 @@ pub(super) fn is_claim_of(pod: &PodInfo, object: &Object) -> bool {
         && claims_of(pod).any(|claim| claim.name == object.meta().name.as_str())
 }
 
+/// Whether two pods use a claim both.
+pub(super) fn share(pod: &PodInfo, other: &PodInfo) -> bool {
+    other.namespace == pod.namespace && claims_of(other).any(|claim| claims_of(pod).any(|own| own.name == claim.name))
+}
+
 /// Whether a volume is kept for a claim that a pod uses, or bound to it.
 pub(super) fn is_kept_for(pod: &PodInfo, volume: &PersistentVolume) -> bool {
     let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());

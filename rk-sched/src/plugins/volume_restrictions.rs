@@ -81,10 +81,7 @@ impl Plugin for VolumeRestrictions {
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent) -> Hint {
         Hint::queue_if(match event {
             ClusterEvent::NodeAdd(_) => true,
-            ClusterEvent::AssignedPodDelete(gone) => {
-                let shared = || claims_of(gone).any(|claim| claims_of(pod).any(|own| own.name == claim.name));
-                disks_conflict(pod, gone) || (gone.namespace == pod.namespace && shared())
-            }
+            ClusterEvent::AssignedPodDelete(gone) => disks_conflict(pod, gone) || claims::share(pod, gone),
             // Access modes never change.
             ClusterEvent::Object(Change::Added(object)) => claims::is_claim_of(pod, object),
             _ => false,

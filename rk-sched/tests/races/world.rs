@@ -200,7 +200,7 @@ impl World {
 
     fn step(&mut self) {
         let which = self.random.random_range(0..self.schedulers.len());
-        match self.random.random_range(0..112) {
+        match self.random.random_range(0..116) {
             0..12 => self.add_pod(),
             12..17 => self.change_pod(),
             17..22 => self.delete_pod(),
@@ -226,8 +226,8 @@ impl World {
                 self.cycle(which);
             }
             89..107 => self.advance(which),
-            107..109 => self.late(which),
-            109..111 => self.permit(which),
+            107..113 => self.late(which),
+            113..115 => self.permit(which),
             _ => self.evict(which),
         }
     }

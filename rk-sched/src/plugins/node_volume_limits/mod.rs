@@ -51,6 +51,8 @@ impl Plugin for NodeVolumeLimits {
         Hint::queue_if(match event {
             ClusterEvent::NodeAdd(_) => true,
             ClusterEvent::AssignedPodDelete(gone) => may_count(gone),
+            // A volume that the node has already counts no more.
+            ClusterEvent::AssignedPodAdd(added) => claims::share(pod, added),
             ClusterEvent::Object(change) => change_helps(pod, change),
             _ => false,
         })

@@ -47,13 +47,15 @@ pub(super) fn change_helps(pod: &PodInfo, change: &Change) -> bool {
     }
 }
 
-/// A volume helps those that it is kept for, and if it is kept for nobody, anybody. One that is gone may have kept the pod's claim to its nodes.
+/// A new volume may help anybody; a changed one those that it is kept for, and if it is kept for nobody, anybody. One that is gone may have kept
+/// the pod's claim to its nodes.
 fn volume_helps(pod: &PodInfo, change: &Change) -> bool {
     let (old, new) = versions::<PersistentVolume>(change);
     let is_free = |volume: &PersistentVolume| volume.spec.as_ref().is_some_and(|spec| spec.claim_ref.is_none());
-    match new {
-        Some(new) => is_free(&new) || is_kept_for(pod, &new) || old.is_some_and(|old| is_kept_for(pod, &old)),
-        None => old.is_some_and(|old| is_kept_for(pod, &old)),
+    match (old, new) {
+        (Some(old), Some(new)) => is_free(&new) || is_kept_for(pod, &new) || is_kept_for(pod, &old),
+        (Some(old), None) => is_kept_for(pod, &old),
+        (None, _) => true,
     }
 }
 

@@ -227,7 +227,7 @@ impl World {
         let call = self.schedulers[which].wire.0.lock().remove(at);
         let answer = if self.fault(6) {
             Err(silence())
-        } else if self.fault(8) {
+        } else if self.fault(15) {
             // The client gives up; the request is on its way still.
             self.note(|| format!("nobody waits for the answer on {} any more", call.request.name));
             self.schedulers[which].late.push(Late::Request(call.request));

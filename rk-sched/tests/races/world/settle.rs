@@ -41,11 +41,16 @@ impl World {
     /// Goes on until nothing happens for a long time.
     fn rest(&mut self) -> Result<(), String> {
         let mut end = self.now + LONG;
+        let mut busy = false;
         for _ in 0..20_000 {
             let before = (self.history.len(), self.api.log.len());
-            self.kubelets();
-            self.volume_controller();
-            let mut busy = false;
+            // Kubelets and controllers have their turn once the schedulers have nothing to do.
+            let their_turn = !busy;
+            if their_turn {
+                self.kubelets();
+                self.volume_controller();
+            }
+            busy = false;
             for which in 0..self.schedulers.len() {
                 for kind in Kind::ALL {
                     while self.schedulers[which].behind(kind, &self.api) {
@@ -72,7 +77,7 @@ impl World {
                 busy |= self.cycle(which);
             }
             self.check()?;
-            if busy || before != (self.history.len(), self.api.log.len()) {
+            if busy || !their_turn || before != (self.history.len(), self.api.log.len()) {
                 end = self.now + LONG;
                 continue;
             }
