@@ -212,8 +212,7 @@ impl Scheduler {
                 return ready;
             }
             match bug {
-                Some(Bug::BelieveSilence) => once(&context, false).await,
-                Some(Bug::LookOnce) => once(&context, true).await,
+                Some(Bug::BelieveSilence) => once(&context).await,
                 _ => DefaultBinder.bind(&context).await,
             }
         };
@@ -221,8 +220,8 @@ impl Scheduler {
     }
 }
 
-/// Binds by one request; where no answer comes it looks once whether it was done, or thinks that it was not.
-async fn once(context: &BindContext<'_>, look: bool) -> Status {
+/// Binds by one request, and where no answer comes thinks that it was not done.
+async fn once(context: &BindContext<'_>) -> Status {
     let pods = rk_api::Api::<k8s_openapi::api::core::v1::Pod>::namespaced(context.client.clone(), "default");
     let body = serde_json::json!({
         "apiVersion": "v1", "kind": "Binding", "target": {"kind": "Node", "name": context.node},
@@ -230,10 +229,6 @@ async fn once(context: &BindContext<'_>, look: bool) -> Status {
     });
     match pods.create_subresource(&context.pod.name, "binding", body).await {
         Ok(_) => Status::success(),
-        Err(_) if look => {
-            let found = pods.get(&context.pod.name).await.ok().and_then(|pod| pod.spec.as_ref()?.node_name.clone());
-            if found.as_deref() == Some(context.node) { Status::success() } else { Status::error("it is not bound") }
-        }
         Err(error) => Status::error(error.to_string()),
     }
 }

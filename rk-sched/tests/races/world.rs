@@ -34,8 +34,6 @@ pub enum Bug {
     DropOutcome,
     /// A binding whose answer was lost counts as failed.
     BelieveSilence,
-    /// A binding whose answer was lost counts as failed if the pod is not bound yet.
-    LookOnce,
     /// What left while a watch was broken is not noticed.
     MissDeletions,
     /// A plugin wants no event that would change its mind.
@@ -47,12 +45,11 @@ pub enum Bug {
 }
 
 impl Bug {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 8] = [
         Self::ForgetAssumed,
         Self::NoUnreserve,
         Self::DropOutcome,
         Self::BelieveSilence,
-        Self::LookOnce,
         Self::MissDeletions,
         Self::Deaf,
         Self::NoWait,
