@@ -162,7 +162,7 @@ fn a_plugin_of_all_binding_points_runs_as_in_a_cluster_in_virtual_time() {
     assert!(first.waits[0] > 3.0 && first.waits[0] < 3.1, "{:?}", first.waits);
     assert!(first.waits[1] > 6.0 && first.waits[1] < 7.2, "{:?}", first.waits);
     assert!(
-        first.history.iter().any(|line| line.contains("running plugin \"Counted\": not now")),
+        first.history.iter().any(|line| line.contains("running PreBind plugin \"Counted\": not now")),
         "{:?}",
         first.history
     );
