@@ -46,11 +46,11 @@ impl Store for Late {
     async fn watch(&self, request: WatchRequest) -> Stored<WatchStream> {
         let batches = self.0.watch(request).await?;
         let progress = batches.progress_request();
-        let late = batches.then(|batch| async {
+        let late = batches.ready_chunks(1000).then(|batches| async {
             tokio::time::sleep(LATE).await;
-            batch
+            futures::stream::iter(batches)
         });
-        Ok(WatchStream::new(late, progress))
+        Ok(WatchStream::new(late.flatten(), progress))
     }
 
     async fn compact(&self, revision: Revision) -> Stored<()> {
@@ -313,5 +313,33 @@ async fn servers_never_let_more_through_than_a_quota_has_room_for() {
         }));
         assert_eq!(patched.await.iter().filter(|patched| patched.is_ok()).count(), 3);
         assert_eq!(used(&quotas.get("all").await.unwrap(), "services.nodeports"), "3");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn creates_under_a_quota_do_not_wait_for_each_other() {
+    for count in [1, 3] {
+        let servers = servers(count, 24, 30_000..=30_100).await;
+        let quotas = Api::<ResourceQuota>::namespaced(client(&servers[0]), "default");
+        let quota = json!({"metadata": {"name": "maps"}, "spec": {"hard": {"configmaps": "300"}}});
+        quotas.create(&serde_json::from_value(quota).unwrap()).await.unwrap();
+        let begun = tokio::time::Instant::now();
+        let made = join_all((0..400).map(|i| {
+            let maps = Api::<ConfigMap>::namespaced(client(&servers[i % servers.len()]), "default");
+            let mut map = config_map("1");
+            // Some names are wanted by two.
+            map.metadata.name = Some(format!("m{}", if i % 40 == 39 { i - 1 } else { i }));
+            async move { maps.create(&map).await }
+        }));
+        let (made, refused): (Vec<_>, Vec<_>) = made.await.into_iter().partition(Result::is_ok);
+        let took = begun.elapsed();
+        let full = refused.iter().filter(|refused| refused.as_ref().unwrap_err().is_forbidden()).count();
+        let taken = refused.iter().filter(|refused| refused.as_ref().unwrap_err().is_already_exists()).count();
+        assert_eq!((made.len(), full + taken), (300, 100), "{count} servers: {refused:?}");
+        let there = Api::<ConfigMap>::namespaced(client(&servers[0]), "default").list(ListOptions::default()).await;
+        assert_eq!(there.unwrap().items.len(), 300);
+        assert_eq!(used(&quotas.get("maps").await.unwrap(), "configmaps"), "300");
+        // One after the other would take 300 times as long as a watch is late.
+        assert!(took < 60 * LATE, "{count} servers: {took:?}");
     }
 }

@@ -61,7 +61,7 @@ pub use follow::Version;
 pub use late_reader::LateReader;
 pub use registry::{Changes, Column, FieldError, FieldErrors, Reader, Row, Strategy, Subresource, WriteContext};
 pub use reinvocation::Reinvocation;
-pub use reserve::{Reservation, Reserve};
+pub use reserve::{Reservation, Reserve, Reserved};
 pub use runtime_config::{RuntimeConfig, RuntimeConfigError};
 pub use security::{Security, ServiceAccountIssuer};
 

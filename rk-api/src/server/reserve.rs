@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     AdmissionRequest, Reader,
-    storage::{Beside, encode, key},
+    storage::{Beside, Expected, Written, encode_unique, key},
 };
 use crate::{Object, Resource, Status};
 
@@ -28,24 +28,57 @@ pub trait Reserve: Send + Sync {
 #[derive(Default)]
 pub struct Reservation {
     changes: Vec<Beside>,
+    // What is held until the end goes first where nothing is sent.
     holds: Vec<Box<dyn Any + Send + Sync>>,
+    until_sent: Vec<Box<dyn Any + Send + Sync>>,
+}
+
+/// A change of another object that may be under way, so that the next can follow it ([`Reservation::follow`]).
+#[derive(Debug, Clone)]
+pub struct Reserved {
+    collection: String,
+    item: String,
+    written: Written,
+}
+
+impl Reserved {
+    /// Whether it is stored, and shown to readers.
+    pub fn is_stored(&self) -> bool {
+        self.written.is_done()
+    }
 }
 
 impl Reservation {
     /// Changes `old`, as it was read, to `new`; both in the version that is stored.
-    pub fn change(&mut self, resource: &Resource, old: &Arc<Object>, new: &Value) {
+    pub fn change(&mut self, resource: &Resource, old: &Arc<Object>, new: &Value) -> Reserved {
         let meta = old.meta();
-        self.changes.push(Beside {
-            collection: key::collection(&resource.group, &resource.plural),
-            item: key::item(&meta.namespace, &meta.name),
-            json: encode(new),
-            expected: old.revision(),
-        });
+        let collection = key::collection(&resource.group, &resource.plural);
+        self.add(collection, key::item(&meta.namespace, &meta.name), Expected::At(old.revision()), new)
     }
 
-    /// Keeps a value, such as a lock, until the write has come to its end.
+    /// Changes to `new` what another change leaves, without a wait for it: if that does not come about, or somebody comes between the two,
+    /// neither does this. The other one must be on its way to the store before this is: see [`hold_until_sent`](Self::hold_until_sent).
+    pub fn follow(&mut self, before: &Reserved, new: &Value) -> Reserved {
+        let Reserved { collection, item, written } = before.clone();
+        self.add(collection, item, Expected::Left(written), new)
+    }
+
+    fn add(&mut self, collection: String, item: String, expected: Expected, new: &Value) -> Reserved {
+        let written = Written::default();
+        let reserved = Reserved { collection: collection.clone(), item: item.clone(), written: written.clone() };
+        self.changes.push(Beside { collection, item, json: encode_unique(new), expected, written });
+        reserved
+    }
+
+    /// Keeps a value until the write has come to its end.
     pub fn hold(&mut self, value: impl Any + Send + Sync) {
         self.holds.push(Box::new(value));
+    }
+
+    /// Keeps a value, such as a lock, until the write is on its way to the store, behind which all come that are sent later; or until it is
+    /// given up.
+    pub fn hold_until_sent(&mut self, value: impl Any + Send + Sync) {
+        self.until_sent.push(Box::new(value));
     }
 
     /// Whether nothing is changed.
@@ -57,11 +90,17 @@ impl Reservation {
     pub fn extend(&mut self, other: Self) {
         self.changes.extend(other.changes);
         self.holds.extend(other.holds);
+        self.until_sent.extend(other.until_sent);
     }
 
     /// What is to be written.
-    pub(super) fn changes(&self) -> Vec<Beside> {
-        self.changes.clone()
+    pub(super) fn changes(&mut self) -> Vec<Beside> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// What is held until that is sent.
+    pub(super) fn until_sent(&mut self) -> Vec<Box<dyn Any + Send + Sync>> {
+        std::mem::take(&mut self.until_sent)
     }
 }
 

@@ -50,7 +50,7 @@ impl Core {
             self.track(&call, None, &mut object, &WriteOptions::manager(MANAGER)).await;
         }
         let collection = key::collection(&resource.group, &resource.plural);
-        Ok(Beside { collection, item: key::item(&namespace, &name), json: encode(&object), expected })
+        Ok(Beside::new(collection, key::item(&namespace, &name), encode(&object), expected))
     }
 }
 

@@ -107,7 +107,7 @@ impl Core {
             }
         }
         for _ in 0..TRIES {
-            let reserved = self.reserve(&request).await?;
+            let mut reserved = self.reserve(&request).await?;
             let mut object = request.object.clone().unwrap_or_default();
             let shown = collection.last();
             if let Err(refused) = row.strategy.allocate(&mut object, None, &context).await {
@@ -122,7 +122,8 @@ impl Core {
                 return Ok(Outcome::created(crate::Object::from_value(&object)?.into()));
             }
             let json = encode(&*call.served.stored(&object).await?);
-            let claims = self.claims(call, None, Some(&object)).await?.with(reserved.changes());
+            let claims = self.claims(call, None, Some(&object)).await?;
+            let claims = claims.with(reserved.changes()).until_sent(reserved.until_sent());
             let written = match self.lease_for(call).await {
                 Ok(lease) => self.cache.put(collection, &item, json, 0, lease, claims).await,
                 Err(error) => Err(error),

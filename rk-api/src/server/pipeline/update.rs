@@ -260,7 +260,7 @@ impl Core {
         &self,
         call: &Call,
         new: Value,
-        (old, reserved): (&Value, Reservation),
+        (old, mut reserved): (&Value, Reservation),
         stored: &Arc<Object>,
         dry_run: bool,
     ) -> Result<Option<Arc<Object>>, Error> {
@@ -281,7 +281,8 @@ impl Core {
             return if same { Ok(Some(call.served.read(stored).await?)) } else { Ok(None) };
         } else {
             let lease = self.lease_for(call).await?;
-            let claims = self.claims(call, Some(old), Some(&new)).await?.with(reserved.changes());
+            let claims = self.claims(call, Some(old), Some(&new)).await?;
+            let claims = claims.with(reserved.changes()).until_sent(reserved.until_sent());
             self.cache.put(collection, &call.item(), json, stored.revision(), lease, claims).await
         };
         if gone || !matches!(written, Ok(Write::Done(_))) {

@@ -73,6 +73,13 @@ fn splice(json: &[u8], revision: Revision) -> Option<Bytes> {
     Some(out.into())
 }
 
+/// The encoding with a number that no other write has, where an object that is read gets its `resourceVersion`: so who finds these bytes
+/// in the store knows whose write they are.
+pub(crate) fn encode_unique(object: &Value) -> Bytes {
+    let json = encode(object);
+    splice(&json, rand::random()).unwrap_or(json)
+}
+
 /// Whether an encoding is that of an object read from the store.
 pub(crate) fn is_same(json: &[u8], stored: &Object) -> bool {
     splice(json, stored.revision()).is_some_and(|spliced| spliced == stored.json())
@@ -108,5 +115,8 @@ mod tests {
         assert_eq!(again.value().unwrap()["data"], value["data"]);
         assert_eq!(decode(b"k", b"{\"metadata\":{}}", 5).unwrap().revision(), 5);
         assert!(decode(b"k", b"[]", 5).is_err());
+        let unique = encode_unique(&value);
+        assert!(unique != encode_unique(&value) && is_same(&unique, &object));
+        assert_eq!(decode(b"k", &unique, 7).unwrap().json(), object.json());
     }
 }

@@ -23,11 +23,11 @@ mod write;
 
 pub(crate) use cache::Cache;
 pub(crate) use collection::Collection;
-pub(crate) use encode::{encode, is_same};
+pub(crate) use encode::{encode, encode_unique, is_same};
 pub use encryption::{Encryption, EncryptionError};
 pub(crate) use list::{Listed, Selection};
 pub(crate) use watch::{WatchSpec, start as watch};
-pub(crate) use write::{Beside, Claims, Write};
+pub(crate) use write::{Beside, Claims, Expected, Write, Written};
 
 use crate::{Error, StatusExt, status};
 

@@ -1,6 +1,14 @@
 //! Writes: one object, guarded by the version that was read, with what it alone may hold.
 
-use std::sync::Arc;
+use std::{
+    any::Any,
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::Poll,
+};
 
 use bytes::Bytes;
 use rk_store::{
@@ -22,22 +30,64 @@ pub(crate) enum Write {
 }
 
 /// What a write changes of what its object alone holds: see [`Strategy::claims`](crate::server::Strategy::claims).
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Claims {
     taken: Vec<String>,
     given_back: Vec<String>,
     beside: Vec<Beside>,
     /// Other objects that go, by collection and item.
     gone: Vec<(String, String)>,
+    /// Dropped once the write is on its way to the store.
+    until_sent: Option<Box<dyn Any + Send + Sync>>,
 }
 
-/// Another object that is written with one, if it still is at the revision at which it was read.
+/// Another object that is written with one, if it is what is expected.
 #[derive(Debug, Clone)]
 pub(crate) struct Beside {
     pub(crate) collection: String,
     pub(crate) item: String,
     pub(crate) json: Bytes,
-    pub(crate) expected: Revision,
+    pub(crate) expected: Expected,
+    /// What becomes of it.
+    pub(crate) written: Written,
+}
+
+/// What another object must be, so that it is written with one.
+#[derive(Debug, Clone)]
+pub(crate) enum Expected {
+    /// At the revision at which it was read.
+    At(Revision),
+    /// What this write leaves, which may still be under way.
+    Left(Written),
+}
+
+/// A write of another object, as those know it who follow it.
+#[derive(Clone, Default)]
+pub(crate) struct Written(Arc<(OnceLock<Bytes>, AtomicBool)>);
+
+impl Written {
+    /// Its bytes; `None` before it is sent.
+    fn bytes(&self) -> Option<&Bytes> {
+        self.0.0.get()
+    }
+
+    /// Whether it is done.
+    pub(crate) fn is_done(&self) -> bool {
+        self.0.1.load(Ordering::Acquire)
+    }
+}
+
+impl fmt::Debug for Written {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Written").field("sent", &self.bytes().is_some()).field("done", &self.is_done()).finish()
+    }
+}
+
+impl Beside {
+    /// One that is to be at a revision; 0 if it is to be absent.
+    pub(crate) fn new(collection: String, item: String, json: Bytes, expected: Revision) -> Self {
+        Self { collection, item, json, expected: Expected::At(expected), written: Written::default() }
+    }
 }
 
 impl Claims {
@@ -62,6 +112,12 @@ impl Claims {
     pub(crate) fn without(mut self, gone: Vec<(String, String)>) -> Self {
         self.gone.extend(gone);
         self
+    }
+
+    /// And keeps a value until all is on its way to the store.
+    #[must_use]
+    pub(crate) fn until_sent(self, value: impl Any + Send + Sync) -> Self {
+        Self { until_sent: Some(Box::new(value)), ..self }
     }
 }
 
@@ -151,15 +207,23 @@ impl Cache {
         let mut beside = Vec::with_capacity(claims.beside.len());
         for other in claims.beside {
             let key = key::full(&other.collection, &other.item);
-            compare.push(is_at(key.clone(), other.expected));
+            compare.push(match &other.expected {
+                Expected::At(revision) => is_at(key.clone(), *revision),
+                Expected::Left(before) => match before.bytes() {
+                    Some(bytes) => is(key.clone(), bytes.clone()),
+                    // It was given up, so nobody finds what it would have left.
+                    None => return Ok(Guarded::Held),
+                },
+            });
             let value = self.encryption.seal(&other.collection, &key, other.json)?;
+            let value = other.written.0.0.get_or_init(|| value).clone();
             success.push(Op::Put(PutRequest::new(key.clone(), value)));
-            beside.push(key);
+            beside.push((key, other.written));
         }
         for (collection, item) in &claims.gone {
             let key = key::full(collection, item);
             success.push(delete(key.clone()));
-            beside.push(key);
+            beside.push((key, Written::default()));
         }
         // Which of the guards failed: the object's own, or that of a claim?
         let failure = if compare.len() == 1 {
@@ -167,10 +231,21 @@ impl Cache {
         } else {
             vec![Op::Range(RangeRequest::new(KeyRange::key(key.clone())))]
         };
-        let answer = self.store.txn(Txn { compare, success, failure }).await.map_err(store_error)?;
+        let mut answer = self.store.txn(Txn { compare, success, failure });
+        // A store takes up what it is asked at once, one after the other.
+        let at_once = futures::poll!(&mut answer);
+        drop(claims.until_sent);
+        let answer = match at_once {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => answer.await,
+        };
+        let answer = answer.map_err(store_error)?;
         self.wait_for(answer.revision).await?;
         if answer.succeeded {
-            beside.iter().for_each(|key| self.encryption.replaced(key));
+            for (key, written) in beside {
+                self.encryption.replaced(&key);
+                written.0.1.store(true, Ordering::Release);
+            }
             return Ok(Guarded::Done(answer.revision));
         }
         Ok(match answer.responses.first() {
@@ -184,6 +259,10 @@ impl Cache {
 
 fn is_at(key: Bytes, revision: Revision) -> Compare {
     Compare { range: KeyRange::key(key), op: CompareOp::Equal, target: CompareTarget::ModRevision(revision) }
+}
+
+fn is(key: Bytes, value: Bytes) -> Compare {
+    Compare { range: KeyRange::key(key), op: CompareOp::Equal, target: CompareTarget::Value(value) }
 }
 
 fn delete(key: Bytes) -> Op {
