@@ -123,9 +123,9 @@ impl ServerBuilder {
         self
     }
 
-    /// Lets the recent changes of a resource hold so many bytes of JSON besides the current objects; 64 MiB if nothing is said. With
-    /// less, a watch that starts far back reads more from the store, and a slow watcher is cut off sooner. The metric
-    /// `apiserver_watch_cache_bytes` tells what is held.
+    /// Lets the recent changes of a resource hold so many bytes of JSON besides the current objects, together with the protobuf forms
+    /// that are kept of both; 64 MiB if nothing is said. With less, a watch that starts far back reads more from the store, a slow watcher is
+    /// cut off sooner, and more of a list in protobuf is encoded anew. The metric `apiserver_watch_cache_bytes` tells what is held.
     pub fn cache_budget(mut self, group: &str, plural: &str, bytes: usize) -> Self {
         self.options.budgets.insert(key::collection(group, plural), bytes);
         self

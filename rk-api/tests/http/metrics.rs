@@ -49,12 +49,19 @@ async fn metrics_count_requests_and_what_is_held() {
         value(text, "apiserver_watch_cache_bytes", &[("resource", "configmaps"), ("part", part)])
     };
     assert_eq!(
-        [held(&text, "objects"), held(&text, "changes"), held(&text, "indexes")],
-        [Some(bytes as f64), Some(0.0), Some(0.0)]
+        [held(&text, "objects"), held(&text, "changes"), held(&text, "forms"), held(&text, "indexes")],
+        [Some(bytes as f64), Some(0.0), Some(0.0), Some(0.0)]
     );
     let first = items[0].to_string().len();
     api.merge(&format!("{CONFIG_MAPS}/c0000"), &json!({"data": {"filling": null}})).await.is(200);
     let text = String::from_utf8(api.get("/metrics", &[]).await.body.to_vec()).unwrap();
     assert_eq!(held(&text, "changes"), Some(first as f64));
     assert!(held(&text, "objects") < Some(bytes as f64));
+    // What a list in protobuf encodes is kept for the next.
+    let accept = [("accept", "application/vnd.kubernetes.protobuf")];
+    let form = api.get(&format!("{CONFIG_MAPS}/c0001"), &accept).await.body.len();
+    let list = api.get(CONFIG_MAPS, &accept).await.body.len();
+    let text = String::from_utf8(api.get("/metrics", &[]).await.body.to_vec()).unwrap();
+    let forms = held(&text, "forms").unwrap();
+    assert!(forms > form as f64 && forms < 2.0 * list as f64, "{text}");
 }

@@ -16,6 +16,7 @@ use crate::{
     server::{
         catalog::Served,
         schema::{PROTOBUF, protobuf},
+        storage::For,
     },
     status,
 };
@@ -115,7 +116,10 @@ pub(super) fn object(code: u16, object: &Arc<Object>, served: &Served, style: &S
     let shape = if object.kind() == served.resource().kind { style.accepted.shape } else { Shape::Object };
     Ok(match (style.accepted.format, shape) {
         (_, Shape::Table) => tree(code, &table::table(served, object, style.include, true)?, style),
-        (Format::Protobuf, shape) => encoded(code, PROTOBUF, protobuf_form(object, shape)?.envelope().clone(), style),
+        (Format::Protobuf, shape) => {
+            let form = protobuf_form(object, served, shape, For::Reader)?;
+            encoded(code, PROTOBUF, form.envelope().clone(), style)
+        }
         (_, Shape::Partial) => tree(code, &table::partial(object)?, style),
         (Format::Json, _) if !style.pretty => encoded(code, JSON, object.json().clone(), style),
         _ => tree(code, &object.value()?, style),
@@ -126,14 +130,19 @@ pub(super) fn object(code: u16, object: &Arc<Object>, served: &Served, style: &S
 ///
 /// # Errors
 /// The object can't be read, or its kind has no such form.
-pub(super) fn protobuf_form(object: &Object, shape: Shape) -> Result<Arc<protobuf::Encoded>, Error> {
+pub(super) fn protobuf_form(
+    object: &Object,
+    served: &Served,
+    shape: Shape,
+    wanted: For,
+) -> Result<Arc<protobuf::Encoded>, Error> {
     let encode = |value: Value| {
         let missing = || status::internal(format!("{} has no protobuf form", object.kind()));
         Ok(protobuf::encode(&value).ok_or_else(missing)?)
     };
     match shape {
         Shape::Partial => encode(table::partial(object)?).map(Arc::new),
-        _ => object.cached(|| encode(object.value()?)),
+        _ => served.collection.forms.of(object, wanted, || encode(object.value()?)),
     }
 }
 

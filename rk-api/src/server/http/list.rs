@@ -1,5 +1,5 @@
 //! Pages of a collection, whose objects are encoded as they are sent: no more of an answer is there than is under way. Protobuf says
-//! first how long all is, so there an object is encoded before, once for all lists and watches.
+//! first how long all is, so there an object is encoded before, once for all lists and watches while its form is kept.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::{
             PROTOBUF,
             protobuf::{self, Encoded},
         },
-        storage::Listed,
+        storage::{For, Listed},
     },
     status,
 };
@@ -96,7 +96,7 @@ pub(super) fn answer(page: Page, served: &Arc<Served>, style: Style) -> Result<R
         _ => (resource.api_version(), format!("{}List", resource.kind)),
     };
     if style.accepted.format == Format::Protobuf && shape != Shape::Table {
-        let forms = std::iter::from_fn(|| items.next(|object| protobuf_form(object, shape)));
+        let forms = std::iter::from_fn(|| items.next(|object| protobuf_form(object, served, shape, For::Reader)));
         let forms = forms.collect::<Result<Vec<_>, Error>>()?;
         let lengths = forms.iter().map(|form| form.message().len());
         let head = protobuf::list_head(&api_version, &kind, &metadata, lengths)

@@ -119,7 +119,7 @@ impl Metrics {
         registry.register("apiserver_current_inflight_requests", help, Family::clone(&inflight));
         registry.register("apiserver_longrunning_requests", "Watches and connections", Family::clone(&long_running));
         registry.register("apiserver_storage_objects", "Stored objects by resource", Family::clone(&objects));
-        let help = "Bytes in the watch cache by resource: JSON of current objects and of what only recent changes hold, and indexes";
+        let help = "Bytes in the watch cache by resource: JSON of current objects and of what only recent changes hold, protobuf forms of both, and indexes";
         registry.register("apiserver_watch_cache_bytes", help, Family::clone(&held));
         Self { registry, requests, durations, inflight, long_running, objects, held }
     }
@@ -152,9 +152,12 @@ impl Metrics {
                 None => collection,
             };
             let number = |size: usize| i64::try_from(size).unwrap_or(i64::MAX);
-            for (part, bytes) in
-                [("objects", held.object_bytes), ("changes", held.change_bytes), ("indexes", held.index_bytes)]
-            {
+            for (part, bytes) in [
+                ("objects", held.object_bytes),
+                ("changes", held.change_bytes),
+                ("forms", held.form_bytes),
+                ("indexes", held.index_bytes),
+            ] {
                 self.held.get_or_create(&Held { resource: resource.clone(), part }).set(number(bytes));
             }
             self.objects.get_or_create(&Stored { resource }).set(number(held.objects));

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     Error, EventStream, Object, WatchEvent,
-    server::{catalog::Served, schema::protobuf},
+    server::{catalog::Served, schema::protobuf, storage::For},
 };
 
 /// A frame around JSON that is encoded already.
@@ -117,7 +117,7 @@ impl Frames {
                 table::table(&self.served, object, self.style.include, heading)?
             }
             _ if self.format() == Format::Protobuf => {
-                let form = protobuf_form(object, shape)?;
+                let form = protobuf_form(object, &self.served, shape, For::Watchers)?;
                 out.extend_from_slice(&protobuf::watch_frame(kind, form.envelope()));
                 return Ok(());
             }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::{
     Selection,
+    forms::Forms,
     growth::{Growth, Waiter},
     index::{Indexes, Key},
     item::Item,
@@ -24,8 +25,10 @@ use crate::{
 const RING: (usize, usize) = (256, 65_536);
 /// Changes younger than this are kept (up to the most), as kube-apiserver's watch cache does.
 const YOUNG: Duration = Duration::from_secs(75);
-/// Bytes that changes may hold besides the current objects, unless the server was told another budget for the resource.
+/// Bytes that changes and protobuf forms may hold besides the current objects, unless the server was told another budget for the resource.
 pub(super) const BUDGET: usize = 64 << 20;
+/// The part of the budget that forms have in any case: those that watchers are being sent.
+const FORMS: usize = 8;
 
 /// A selector gets an index of its own where it would look through at least so many objects, and through more than one of so many of all.
 const INDEX: (usize, usize) = (1024, 8);
@@ -38,6 +41,8 @@ pub(crate) struct Held {
     pub(crate) object_bytes: usize,
     /// Of the JSON of versions that only recent changes hold.
     pub(crate) change_bytes: usize,
+    /// Of the protobuf forms of both.
+    pub(crate) form_bytes: usize,
     /// Of indexes, about.
     pub(crate) index_bytes: usize,
 }
@@ -128,8 +133,9 @@ pub(crate) struct Collection {
     pub(super) state: RwLock<State>,
     /// The revision of the last change (or of the load); it goes on under the lock of `state`.
     pub(crate) version: Version,
-    /// Bytes that changes may hold.
+    /// Bytes that changes and forms may hold.
     budget: usize,
+    pub(crate) forms: Forms,
     growth: Arc<Growth>,
     pub(crate) watches: Arc<Watches>,
 }
@@ -140,7 +146,9 @@ impl Collection {
         let state = State { complete_after: revision, ..State::default() };
         let version = Version::new(revision);
         let (name, state) = (name.to_owned(), RwLock::new(state));
-        Self { name, state, version, budget, growth: Arc::default(), watches: Arc::default() }
+        let forms = Forms::default();
+        forms.fit(budget);
+        Self { name, state, version, budget, forms, growth: Arc::default(), watches: Arc::default() }
     }
 
     /// Replaces the content by that of a revision, at the start or after the feed was interrupted: who watches has to list
@@ -152,6 +160,7 @@ impl Collection {
         *state = State { items, complete_after: revision, dropped, object_bytes, ..State::default() };
         self.version.set(revision);
         drop(state);
+        self.forms.fit(self.budget);
         self.growth.grow();
     }
 
@@ -177,8 +186,11 @@ impl Collection {
             state.change_bytes += change.bytes();
             state.ring.push_back(Arc::new(change));
         }
-        state.trim(self.budget, new);
+        let least = self.budget / FORMS;
+        state.trim(self.budget - self.forms.bytes().min(least), new);
+        let left = self.budget.saturating_sub(state.change_bytes).max(least);
         drop(state);
+        self.forms.fit(left);
         self.growth.grow();
     }
 
@@ -204,7 +216,8 @@ impl Collection {
     pub(crate) fn held(&self) -> Held {
         let state = self.state.read();
         let State { object_bytes, change_bytes, .. } = *state;
-        Held { objects: state.items.len(), object_bytes, change_bytes, index_bytes: state.indexes.bytes() }
+        let (form_bytes, index_bytes) = (self.forms.bytes(), state.indexes.bytes());
+        Held { objects: state.items.len(), object_bytes, change_bytes, form_bytes, index_bytes }
     }
 
     /// How many objects there are, and the bytes of their JSON.
@@ -317,6 +330,7 @@ impl Collection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::storage::For;
 
     fn item(name: &str, version: u64, filling: usize) -> Arc<Item> {
         let filling = "x".repeat(filling);
@@ -354,10 +368,23 @@ mod tests {
         assert!(collection.cursor_after(99).is_some() && collection.cursor_after(10).is_none());
         collection.apply(vec![Change::new(101, item("a", 101, 1000), previous, true)]);
         assert_eq!((collection.held().objects, collection.held().object_bytes), (0, 0));
+        // Forms take their part.
+        let value = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"},
+            "data": {"filling": "x".repeat(1000)}});
+        let forms: Vec<_> = (0..20).map(|_| Arc::new(Object::from_value(&value).unwrap())).collect();
+        let mut previous = Some(item("a", 101, 1000));
+        for (version, object) in (102..).zip(&forms) {
+            let encode = || Ok(crate::server::schema::protobuf::encode(&value).unwrap());
+            drop(collection.forms.of(object, For::Watchers, encode).unwrap());
+            let now = item("a", version, 1000);
+            collection.apply(vec![Change::new(version, Arc::clone(&now), previous.replace(now), false)]);
+            let held = collection.held();
+            assert!(held.form_bytes >= 1000 && held.form_bytes + held.change_bytes <= 10_000, "{held:?}");
+        }
         // However many come at once, those who watch can read them.
-        let mut cursor = collection.cursor_after(101).unwrap();
+        let mut cursor = collection.cursor_after(121).unwrap();
         let one = |version| Change::new(version, item("b", version, 1000), Some(item("b", 1, 1000)), false);
-        collection.apply((102..=201).map(one).collect());
+        collection.apply((122..=221).map(one).collect());
         assert_eq!(collection.read(&mut cursor, 1000).map(|changes| changes.len()), Some(100));
     }
 }
