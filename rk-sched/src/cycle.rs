@@ -16,13 +16,31 @@ use crate::{
     model::{NodeIndex, NodeInfo, PodInfo, Snapshot},
 };
 
-pub use self::explain::{Explanation, NodeExplanation, NodeRefusal, PluginScore};
+pub use self::explain::{Explanation, GroupExplanation, NodeExplanation, NodeRefusal, PluginScore};
 
 /// A node for a pod.
 #[derive(Debug)]
 pub(crate) struct Chosen {
     pub(crate) node: NodeIndex,
     pub(crate) state: CycleState,
+}
+
+/// The only nodes that are tried.
+#[derive(Debug, Clone)]
+pub(crate) struct Within {
+    pub(crate) nodes: BTreeSet<NodeIndex>,
+    /// What is said of the others.
+    pub(crate) reason: String,
+}
+
+impl Within {
+    /// Those of the nodes that are tried; `None` is all nodes.
+    fn limit(&self, nodes: Option<Vec<NodeIndex>>) -> Vec<NodeIndex> {
+        match nodes {
+            Some(nodes) => nodes.into_iter().filter(|index| self.nodes.contains(index)).collect(),
+            None => self.nodes.iter().copied().collect(),
+        }
+    }
 }
 
 /// The nodes that would do for a pod, before they are compared.
@@ -146,19 +164,32 @@ impl Cluster<'_> {
         start: &mut usize,
         random: &mut StdRng,
     ) -> Result<Chosen, Failure> {
-        let found = self.find(pod, percent, start, true)?;
+        let found = self.find(pod, percent, start, true, None)?;
         self.choose(pod, found, |_| 0, random)
     }
 
     /// Finds the nodes that would do, up to PreScore. A node that was promised to the pod is tried alone first, unless `promised` is false.
-    pub(crate) fn find(self, pod: &PodInfo, percent: u8, start: &mut usize, promised: bool) -> Result<Found, Failure> {
+    pub(crate) fn find(
+        self,
+        pod: &PodInfo,
+        percent: u8,
+        start: &mut usize,
+        promised: bool,
+        within: Option<&Within>,
+    ) -> Result<Found, Failure> {
         let mut state = CycleState::default();
         let mut diagnosis = Diagnosis::new(self.snapshot.len());
         if self.snapshot.is_empty() {
             return Err(Failure::Unfit(Box::new(diagnosis), state));
         }
         let nodes = match self.pre_filter(&mut state, pod, &mut diagnosis) {
-            Ok(nodes) => nodes,
+            Ok(nodes) => match within {
+                Some(within) => {
+                    diagnosis.others = Status::unresolvable(within.reason.clone());
+                    Some(within.limit(nodes))
+                }
+                None => nodes,
+            },
             Err(Some(error)) => return Err(Failure::Error(error)),
             Err(None) => return Err(Failure::Unfit(Box::new(diagnosis), state)),
         };

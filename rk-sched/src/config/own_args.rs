@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
+use jiff::SignedDuration;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -17,8 +18,8 @@ use super::{
     validate_args as validate,
 };
 use crate::plugins::{
-    DefaultPlugins, DefaultPreemption, InterPodAffinity, NodeAffinity, NodeResourcesBalancedAllocation,
-    NodeResourcesFit, PodTopologySpread, ResourceSpec, ScoringStrategy, VolumeBinding,
+    DefaultPlugins, DefaultPreemption, DynamicResources, InterPodAffinity, NodeAffinity,
+    NodeResourcesBalancedAllocation, NodeResourcesFit, PodTopologySpread, ResourceSpec, ScoringStrategy, VolumeBinding,
 };
 
 type Errors = Vec<FieldError>;
@@ -62,8 +63,9 @@ pub(super) fn configure(name: &str, args: &Value, path: &str, plugins: &mut Defa
             }
         }
         "DynamicResources" => {
-            // Both are waits that its own plugin bounds.
-            let _: Option<DynamicResourcesArgs> = read(name, args, path, validate::dynamic_resources, errors);
+            if let Some(args) = read(name, args, path, validate::dynamic_resources, errors) {
+                plugins.dynamic_resources = dynamic_resources(&args);
+            }
         }
         _ if args.is_null() || args.as_object().is_some_and(serde_json::Map::is_empty) => {}
         // As in kube-scheduler, which has no type for them.
@@ -147,4 +149,14 @@ fn preemption(args: &DefaultPreemptionArgs) -> DefaultPreemption {
 
 fn volume_binding(args: &VolumeBindingArgs) -> VolumeBinding {
     VolumeBinding { bind_timeout: Duration::from_secs(u64::try_from(args.bind_timeout_seconds).unwrap_or(0)) }
+}
+
+fn dynamic_resources(args: &DynamicResourcesArgs) -> DynamicResources {
+    let length = |given: Option<SignedDuration>| given.and_then(|length| Duration::try_from(length).ok());
+    let defaults = DynamicResources::default();
+    DynamicResources::new(
+        // Without a value there is no end, as with zero.
+        length(args.filter_timeout).unwrap_or_default(),
+        length(args.binding_timeout).unwrap_or(defaults.binding_timeout),
+    )
 }

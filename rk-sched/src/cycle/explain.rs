@@ -25,12 +25,33 @@ pub struct Explanation {
     pub profile: String,
     /// What was decided: `placed on NODE`, or the text of the pod's condition; empty where nothing was.
     pub decision: String,
+    /// The word of a PreEnqueue plugin that keeps the pod from being tried.
+    pub gate: Option<NodeRefusal>,
+    /// The group that it is placed with, if there is one.
+    pub group: Option<GroupExplanation>,
     /// The word of a PreFilter plugin that refused all nodes at once, or failed.
     pub refusal: Option<NodeRefusal>,
     /// Every node: first those that would do, the best before the others, then the rest by name.
     pub nodes: Vec<NodeExplanation>,
     /// What the pod went through in the queue, the oldest first.
     pub history: Vec<Step>,
+}
+
+/// A group of pods that are placed together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct GroupExplanation {
+    /// The PodGroup's name; it is in the pod's namespace.
+    pub name: String,
+    /// How many of its pods have to be on nodes for any to be; `None` for a group that is no gang.
+    pub min_count: Option<usize>,
+    /// How many pods it has.
+    pub pods: usize,
+    /// How many of those are on nodes.
+    pub on_nodes: usize,
+    /// What its condition `PodGroupScheduled` says: reason and message.
+    pub condition: Option<String>,
 }
 
 /// What the plugins say of a node.
@@ -79,7 +100,7 @@ pub struct PluginScore {
 }
 
 impl NodeRefusal {
-    fn new(status: &Status) -> Self {
+    pub(crate) fn new(status: &Status) -> Self {
         Self {
             plugin: status.plugin().to_owned(),
             reasons: status.reasons().map(str::to_owned).collect(),
@@ -97,6 +118,8 @@ impl Cluster<'_> {
             name: pod.name.to_string(),
             profile: self.profile.scheduler_name().to_owned(),
             decision: String::new(),
+            gate: None,
+            group: None,
             refusal: None,
             nodes: Vec::new(),
             history: Vec::new(),
@@ -184,6 +207,12 @@ impl fmt::Display for Explanation {
         if !self.decision.is_empty() {
             write!(f, ": {}", self.decision)?;
         }
+        if let Some(group) = &self.group {
+            write!(f, "\n  {group}")?;
+        }
+        if let Some(gate) = &self.gate {
+            write!(f, "\n  not tried: {gate}")?;
+        }
         if let Some(refusal) = &self.refusal {
             write!(f, "\n  all nodes: {refusal}")?;
         }
@@ -204,6 +233,16 @@ impl fmt::Display for Explanation {
             }
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for GroupExplanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "group {}: {} of {} pods on nodes", self.name, self.on_nodes, self.pods)?;
+        if let Some(least) = self.min_count {
+            write!(f, ", {least} together or none")?;
+        }
+        self.condition.as_ref().map_or(Ok(()), |condition| write!(f, "; {condition}"))
     }
 }
 

@@ -14,13 +14,13 @@ use k8s_openapi::api::core::v1::Node;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Cause, Decision, Engine};
+use super::{Cause, Decision, Engine, gang::GangCycle};
 use crate::{
     cycle::{Cluster, Failure, Found},
     framework::{
         CycleState, Diagnosis, Extender, MAX_EXTENDER_SCORE, MAX_SCORE, NodeVictims, Profile, Status, VictimIds,
     },
-    model::{NodeIndex, PodInfo},
+    model::{NodeIndex, PodInfo, Snapshot},
     plugins::best_preemption,
     queue::QueuedPod,
 };
@@ -38,6 +38,8 @@ pub struct Question {
     pub(super) promised: bool,
     /// What the nodes were like ([`Snapshot::layout`](crate::model::Snapshot::layout)).
     pub(super) layout: u64,
+    /// The cycle of the pod's group, if it is placed with one.
+    pub(super) gang: Option<Box<GangCycle>>,
 }
 
 /// What is asked.
@@ -68,6 +70,13 @@ pub(super) struct Nodes {
     pub(super) refused: HashMap<String, Status>,
     /// What is added to the scores, by name.
     pub(super) scores: HashMap<String, i64>,
+}
+
+impl Nodes {
+    /// What is added to the score of a node.
+    pub(super) fn score_of(&self, snapshot: &Snapshot, index: NodeIndex) -> i64 {
+        self.scores.get(snapshot.node(index).name.as_ref()).copied().unwrap_or(0)
+    }
 }
 
 impl fmt::Debug for Question {
@@ -210,13 +219,14 @@ impl Engine {
         let (pod, percent) = (Arc::clone(&queued.pod), self.percent(profile));
         let cluster = Cluster { profile, snapshot: &self.snapshot, nominated: &self.nominated };
         let alone = cluster.promised(&pod).filter(|_| promised);
-        match cluster.find(&pod, percent, &mut self.start, promised) {
+        match cluster.find(&pod, percent, &mut self.start, promised, None) {
             Ok(found) => {
                 let nodes = found.nodes.iter().map(|index| Arc::clone(&self.snapshot.node(*index).node)).collect();
                 let promised = alone.is_some_and(|node| found.nodes == [node]);
                 let (about, profile) = (About::Nodes(nodes), Arc::clone(profile));
-                let (found, layout) = (Box::new(found), self.snapshot.layout());
-                Decision::Ask(Box::new(Question { pod, extenders, about, queued, profile, found, promised, layout }))
+                let (found, layout, gang) = (Box::new(found), self.snapshot.layout(), None);
+                let question = Question { pod, extenders, about, queued, profile, found, promised, layout, gang };
+                Decision::Ask(Box::new(question))
             }
             Err(Failure::Unfit(diagnosis, state)) => {
                 self.put_victims_to(extenders, queued, profile, diagnosis, state, now)
@@ -246,11 +256,15 @@ impl Engine {
         }
         let (found, layout) = (Box::new(Found { nodes: Vec::new(), state, diagnosis }), self.snapshot.layout());
         let (about, profile) = (About::Victims(proposals), Arc::clone(profile));
-        Decision::Ask(Box::new(Question { pod, extenders, about, queued, profile, found, promised: false, layout }))
+        let (promised, gang) = (false, None);
+        Decision::Ask(Box::new(Question { pod, extenders, about, queued, profile, found, promised, layout, gang }))
     }
 
     /// The second half of a cycle, with what the extenders answered. A pod that is gone or bound meanwhile is left out.
-    pub fn answer(&mut self, question: Question, answer: Answer, now: Instant) -> Decision {
+    pub fn answer(&mut self, mut question: Question, answer: Answer, now: Instant) -> Decision {
+        if let Some(cycle) = question.gang.take() {
+            return self.answer_member(cycle, question, answer, now);
+        }
         if !self.queue.is_in_flight(&question.pod.uid) {
             return Decision::Skip(question.pod);
         }
@@ -288,6 +302,23 @@ impl Engine {
         }
     }
 
+    /// Leaves the nodes that extenders left.
+    pub(super) fn narrow(&self, found: &mut Found, nodes: &Nodes) {
+        let all = found.nodes.len();
+        let diagnosis = &mut found.diagnosis;
+        found.nodes.retain(|index| {
+            let name = self.snapshot.node(*index).name.as_ref();
+            let fits = nodes.fit.contains(name);
+            if let Some(status) = nodes.refused.get(name).filter(|_| !fits) {
+                diagnosis.tried.push(*index, status.clone());
+            }
+            fits
+        });
+        if found.nodes.len() < all {
+            found.diagnosis.plugins.insert(EXTENDER);
+        }
+    }
+
     fn answer_nodes(
         &mut self,
         extenders: Vec<Arc<dyn Extender>>,
@@ -297,19 +328,7 @@ impl Engine {
         nodes: &Nodes,
         now: Instant,
     ) -> Decision {
-        let all = found.nodes.len();
-        let name = |index: NodeIndex| self.snapshot.node(index).name.as_ref();
-        let diagnosis = &mut found.diagnosis;
-        found.nodes.retain(|index| {
-            let fits = nodes.fit.contains(name(*index));
-            if let Some(status) = nodes.refused.get(name(*index)).filter(|_| !fits) {
-                diagnosis.tried.push(*index, status.clone());
-            }
-            fits
-        });
-        if found.nodes.len() < all {
-            found.diagnosis.plugins.insert(EXTENDER);
-        }
+        self.narrow(&mut found, nodes);
         if found.nodes.is_empty() {
             if promised {
                 // The others have not been tried.
@@ -320,8 +339,7 @@ impl Engine {
         }
         let pod = Arc::clone(&queued.pod);
         let cluster = Cluster { profile, snapshot: &self.snapshot, nominated: &self.nominated };
-        let more = |index: NodeIndex| nodes.scores.get(name(index)).copied().unwrap_or(0);
-        match cluster.choose(&pod, found, more, &mut self.random) {
+        match cluster.choose(&pod, found, |index| nodes.score_of(&self.snapshot, index), &mut self.random) {
             Ok(chosen) => {
                 let node = Arc::clone(&self.snapshot.node(chosen.node).name);
                 self.place(queued, profile, node, chosen.state, now)

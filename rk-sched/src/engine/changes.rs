@@ -154,6 +154,10 @@ impl Engine {
                 self.snapshot.devices.set_slice(name, typed(object).filter(|_| there));
                 self.queue.on_event(&ClusterEvent::Object(change.clone()), &self.snapshot, now);
             }
+            "DeviceTaintRule" => {
+                self.snapshot.devices.set_taint_rule(name, typed(object).filter(|_| there).as_deref());
+                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), &self.snapshot, now);
+            }
             "PodGroup" => self.set_group(namespace, name, typed(object).filter(|_| there), now),
             kind @ ("ReplicaSet" | "StatefulSet" | "ReplicationController") => {
                 let selector = there.then(|| controller_selector(object)).flatten();

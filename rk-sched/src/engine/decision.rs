@@ -2,10 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use k8s_openapi::api::resource::v1::ResourceClaim;
+use k8s_openapi::api::{resource::v1::ResourceClaim, scheduling::v1alpha2::PodGroup};
 use tokio::time::Instant;
 
-use super::Question;
+use super::{GroupOutcome, Question};
 use crate::{
     framework::{CycleState, Diagnosis, Extender, Profile, Status, Waited},
     model::PodInfo,
@@ -24,6 +24,32 @@ pub enum Decision {
     /// Extenders have to be asked first ([`Question::ask`]); the answer leads to another decision ([`Engine::answer`](super::Engine::answer)). Only
     /// with [`SchedulerConfig::extenders`](crate::SchedulerConfig::extenders).
     Ask(Box<Question>),
+    /// The pods of a group were tried, which their own decisions tell: what there is to tell of the group as a whole.
+    Group(Box<GroupOutcome>),
+}
+
+impl Decision {
+    /// The pod that it is about; `None` for a group.
+    pub fn pod(&self) -> Option<&Arc<PodInfo>> {
+        match self {
+            Self::Place(placement) => Some(&placement.pod),
+            Self::Refused(refusal) => Some(&refusal.pod),
+            Self::Skip(pod) => Some(pod),
+            Self::Ask(question) => Some(question.pod()),
+            Self::Group(_) => None,
+        }
+    }
+
+    /// The decision in a few words, for an explanation.
+    pub(super) fn shown(&self) -> String {
+        match self {
+            Self::Place(placement) => format!("placed on {}", placement.node),
+            Self::Refused(refusal) => refusal.message(),
+            Self::Skip(_) => "left out, as it is being deleted".to_owned(),
+            Self::Ask(_) => "extenders are asked".to_owned(),
+            Self::Group(outcome) => outcome.message.clone(),
+        }
+    }
 }
 
 /// A pod with the node that it is to be bound to. For the engine it is there already.
@@ -78,13 +104,15 @@ pub struct Refusal {
     pub attempts: u32,
 }
 
-/// Pods that have to leave a node.
+/// Pods that have to leave a node; where they go for a group of pods, they may be on several.
 #[derive(Debug)]
 pub struct Eviction {
-    /// The node's name.
+    /// The node's name, or the first one's.
     pub node: Arc<str>,
     /// The pods.
     pub victims: Vec<Arc<PodInfo>>,
+    /// The groups of which all pods go, as their disruption mode wants it.
+    pub groups: Vec<Arc<PodGroup>>,
 }
 
 /// Why a pod has no node.
@@ -99,6 +127,16 @@ pub enum Cause {
     Failed(Status),
 }
 
+impl Cause {
+    /// In words.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Unfit(diagnosis) => diagnosis.to_string(),
+            Self::Rejected(status) | Self::Failed(status) => status.message(),
+        }
+    }
+}
+
 impl Refusal {
     /// The reason of the pod's condition `PodScheduled`: `Unschedulable`, or `SchedulerError` for what is not the pod's fault.
     pub fn reason(&self) -> &'static str {
@@ -110,9 +148,6 @@ impl Refusal {
 
     /// The message of the condition and of the event `FailedScheduling`.
     pub fn message(&self) -> String {
-        match &self.cause {
-            Cause::Unfit(diagnosis) => diagnosis.to_string(),
-            Cause::Rejected(status) | Cause::Failed(status) => status.message(),
-        }
+        self.cause.message()
     }
 }

@@ -45,12 +45,14 @@ use parking_lot::Mutex;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
+pub(crate) use self::gang::with_condition;
 pub use self::{
     ask::{Answer, Question},
     decision::{Cause, Decision, Eviction, Placement, Refusal},
     explanations::Explanations,
+    gang::GroupOutcome,
 };
-pub use crate::cycle::{Explanation, NodeExplanation, NodeRefusal, PluginScore};
+pub use crate::cycle::{Explanation, GroupExplanation, NodeExplanation, NodeRefusal, PluginScore};
 use crate::{
     cycle::{Cluster, Failure, Nominated, Room},
     framework::{
@@ -169,11 +171,7 @@ impl Engine {
             let queued = self.queue.pop(&self.snapshot, now)?;
             match self.profiles.get(queued.pod.scheduler_name()).map(Arc::clone) {
                 Some(profile) => match self.gang_of(&queued.pod, &profile) {
-                    Some(gang) => {
-                        let decisions = self.schedule_gang(queued, &gang, &profile, now);
-                        self.ready = decisions.into();
-                        return self.ready.pop_front();
-                    }
+                    Some(gang) => return Some(self.schedule_gang(queued, gang, &profile, now)),
                     None if self.explanations.want(&queued.pod) => {
                         return Some(self.schedule_explained(queued, &profile, now));
                     }
@@ -199,18 +197,22 @@ impl Engine {
 
     fn explanation(&self, queued: &QueuedPod, profile: &Profile) -> Explanation {
         let cluster = Cluster { profile, snapshot: &self.snapshot, nominated: &self.nominated };
-        Explanation { history: queued.history().cloned().collect(), ..cluster.explain(&queued.pod) }
+        let pod = &queued.pod;
+        let history = queued.history().cloned().collect();
+        Explanation { history, gate: self.gate(pod, profile), group: self.group_of(pod), ..cluster.explain(pod) }
+    }
+
+    /// The first word of a PreEnqueue plugin against a pod.
+    fn gate(&self, pod: &PodInfo, profile: &Profile) -> Option<NodeRefusal> {
+        let plugins = profile.enabled().iter().filter_map(|enabled| enabled.points.pre_enqueue.as_ref());
+        let mut words = plugins.map(|plugin| plugin.pre_enqueue(pod, &self.snapshot).from_plugin(plugin.name()));
+        words.find(|status| !status.is_success()).map(|status| NodeRefusal::new(&status))
     }
 
     fn schedule_explained(&mut self, queued: QueuedPod, profile: &Arc<Profile>, now: Instant) -> Decision {
         let mut explanation = self.explanation(&queued, profile);
         let decision = self.schedule(queued, profile, now);
-        explanation.decision = match &decision {
-            Decision::Place(placement) => format!("placed on {}", placement.node),
-            Decision::Refused(refusal) => refusal.message(),
-            Decision::Skip(_) => "left out, as it is being deleted".to_owned(),
-            Decision::Ask(_) => "extenders are asked".to_owned(),
-        };
+        explanation.decision = decision.shown();
         self.explanations.note(explanation);
         decision
     }
@@ -274,10 +276,26 @@ impl Engine {
             diagnosis.post_filter = format!("preemption: {LEAVING}");
             return None;
         }
+        self.ask_post_filter(pod, profile, state, diagnosis, proposals, true)
+    }
+
+    /// Runs PostFilter, where pods may go for this one alone only if `preempts`.
+    fn ask_post_filter(
+        &mut self,
+        pod: &PodInfo,
+        profile: &Profile,
+        state: &CycleState,
+        diagnosis: &mut Diagnosis,
+        proposals: Option<&Mutex<Vec<NodeVictims>>>,
+        preempts: bool,
+    ) -> Option<Room> {
+        if diagnosis.nodes == 0 {
+            return None;
+        }
         let offset = self.random.random_range(0..diagnosis.nodes);
         let cluster = Cluster { profile, snapshot: &self.snapshot, nominated: &self.nominated };
         let deallocated = Mutex::default();
-        let context = PostFilterContext { pod, state, diagnosis, offset, cluster, proposals, deallocated };
+        let context = PostFilterContext { pod, state, diagnosis, offset, cluster, proposals, deallocated, preempts };
         let (room, said) = cluster.post_filter(&context);
         self.deallocation = context.deallocated.into_inner();
         diagnosis.post_filter = said;
@@ -293,7 +311,7 @@ impl Engine {
                 self.evicting.insert(Arc::clone(&pod.uid), Evicting { victims: uids, since: now });
                 // One that is held back by a Permit plugin never ran: it goes back to the queue.
                 victims.retain(|victim| !self.waiting.reject(&victim.uid, "DefaultPreemption", "preempted"));
-                return Some(Eviction { node, victims });
+                return Some(Eviction { node, victims, groups: Vec::new() });
             }
             // The promise stands for as long as pods that had to go for it are on their way.
             None if self.awaits_victims(&pod.uid, now) || self.room_is_being_made(pod) => {}

@@ -97,6 +97,8 @@ pub struct PostFilterContext<'a> {
     pub(crate) cluster: Cluster<'a>,
     /// See [`PostFilterContext::deallocate`].
     pub(crate) deallocated: Mutex<Option<Arc<ResourceClaim>>>,
+    /// Whether pods may go for this one alone; they may not where its whole group has no room.
+    pub(crate) preempts: bool,
     /// Where to note all proposals of preemption, for extenders that have a say on them.
     pub(crate) proposals: Option<&'a Mutex<Vec<NodeVictims>>>,
 }

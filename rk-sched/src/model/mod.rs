@@ -25,8 +25,8 @@ pub use affinity::{NamespaceLabels, NodeAffinity, NodeTerm, PodAffinity, PodTerm
 pub use class::{ClassId, ClassKey, PodClass};
 pub use columns::{Columns, Mark};
 pub use devices::{
-    Capacity, Consumption, DeviceInfo, DeviceUse, Devices, InFlight, Pool, PoolId, Pools, Slice, Taken, allocation_of,
-    uid_of,
+    CLAIM_ANNOTATION, Capacity, Consumption, DeviceInfo, DeviceUse, Devices, InFlight, Pool, PoolId, Pools, Slice,
+    TaintRule, Taken, allocation_of, pod_of_extended, uid_of,
 };
 pub use groups::{GroupKey, PodGroups, group_of};
 pub use node::{NodeInfo, PodEntry};

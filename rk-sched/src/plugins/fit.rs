@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use crate::{
     framework::{
-        Candidates, ClusterEvent, Code, CycleState, Filter, Hint, MAX_SCORE, NodeScore, Plugin, Score, Status,
+        Candidates, ClusterEvent, Code, CycleState, Filter, Hint, MAX_SCORE, NodeScore, Plugin, PreFilter, Score,
+        Status,
     },
     model::{NodeIndex, NodeInfo, PodInfo, Resources, Snapshot},
 };
@@ -85,12 +86,48 @@ impl NodeResourcesFit {
             || group.is_some_and(|group| self.ignored_groups.iter().any(|ignored| ignored == group))
     }
 
-    /// Whether a node of that capacity could take the pod if it were empty.
-    fn could_fit(&self, pod: &PodInfo, allocatable: &Resources) -> bool {
+    /// Whether a node of that capacity could take the pod if it were empty. `backed` are the resources that devices may stand for.
+    fn could_fit(&self, pod: &PodInfo, allocatable: &Resources, backed: &Backed) -> bool {
         pod.requests.milli_cpu <= allocatable.milli_cpu
             && pod.requests.memory <= allocatable.memory
             && pod.requests.ephemeral_storage <= allocatable.ephemeral_storage
-            && pod.requests.scalars.iter().all(|(name, amount)| self.ignores(name) || *amount <= allocatable.get(name))
+            && pod.requests.scalars.iter().all(|(name, amount)| {
+                self.ignores(name) || backed.elsewhere(name, allocatable) || *amount <= allocatable.get(name)
+            })
+    }
+
+    /// As [`NodeResourcesFit::could_fit`], where it is not known what devices stand for: they may where the node does not list the resource.
+    fn may_fit(&self, pod: &PodInfo, allocatable: &Resources) -> bool {
+        let scalars = pod.requests.scalars.iter().map(|(name, _)| Arc::clone(name));
+        self.could_fit(pod, allocatable, &Backed(scalars.filter(|name| name.contains('/')).collect()))
+    }
+}
+
+/// The extended resources that the pod asks for and that devices may stand for (KEP-5004).
+#[derive(Clone, Default)]
+struct Backed(Vec<Arc<str>>);
+
+impl Backed {
+    /// Whether a node that has so much does not give the resource itself, so that DynamicResources decides.
+    fn elsewhere(&self, name: &str, allocatable: &Resources) -> bool {
+        allocatable.get(name) == 0 && self.0.iter().any(|backed| backed.as_ref() == name)
+    }
+}
+
+impl PreFilter for NodeResourcesFit {
+    fn pre_filter(
+        &self,
+        state: &mut CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+    ) -> Result<Option<Vec<Arc<str>>>, Status> {
+        let scalars = pod.requests.scalars.iter().map(|(name, _)| name);
+        let backed = scalars.filter(|name| snapshot.devices.class_of_resource(name).is_some());
+        let backed: Vec<Arc<str>> = backed.map(Arc::clone).collect();
+        if !backed.is_empty() {
+            state.insert_brief(Backed(backed));
+        }
+        Ok(None)
     }
 }
 
@@ -108,10 +145,10 @@ impl Plugin for NodeResourcesFit {
 
     fn hint(&self, pod: &PodInfo, event: &ClusterEvent) -> Hint {
         Hint::queue_if(match event {
-            ClusterEvent::NodeAdd(node) => self.could_fit(pod, &node.allocatable),
+            ClusterEvent::NodeAdd(node) => self.may_fit(pod, &node.allocatable),
             ClusterEvent::NodeUpdate { old, new } => {
                 let more = new.allowed_pods > old.allowed_pods || any_less(pod, &old.allocatable, &new.allocatable);
-                more && self.could_fit(pod, &new.allocatable)
+                more && self.may_fit(pod, &new.allocatable)
             }
             // Any pod that goes makes room for one more.
             ClusterEvent::AssignedPodDelete(_) => true,
@@ -157,7 +194,9 @@ impl Lacks {
 }
 
 impl Filter for NodeResourcesFit {
-    fn filter(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Status {
+    fn filter(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Status {
+        const NONE: &Backed = &Backed(Vec::new());
+        let backed = if pod.requests.scalars.is_empty() { NONE } else { state.get::<Backed>().unwrap_or(NONE) };
         let (wanted, all, used) = (&pod.requests, &node.allocatable, &node.requested);
         let lacks = Lacks::of(
             wanted,
@@ -167,11 +206,12 @@ impl Filter for NodeResourcesFit {
             all.ephemeral_storage - used.ephemeral_storage,
         );
         let counted = wanted.scalars.iter().filter(|(name, amount)| *amount > 0 && !self.ignores(name));
+        let counted = counted.filter(|(name, _)| !backed.elsewhere(name, all));
         let mut scalars = counted.filter(|(name, amount)| *amount > all.get(name) - used.get(name)).peekable();
         if lacks == 0 && scalars.peek().is_none() {
             return Status::success();
         }
-        let even_empty = if self.could_fit(pod, all) { 0 } else { Lacks::EVEN_EMPTY };
+        let even_empty = if self.could_fit(pod, all, backed) { 0 } else { Lacks::EVEN_EMPTY };
         let status = Lacks::explain(lacks | even_empty);
         scalars.fold(status, |status, (name, _)| status.because(format!("Insufficient {name}")))
     }

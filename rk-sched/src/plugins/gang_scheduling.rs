@@ -3,7 +3,8 @@
 //! PreEnqueue keeps the pods of a gang out of the queue until the group and enough of its pods are there. Then all of them that wait are
 //! tried in one *pod group cycle*, one by one on the same picture of the cluster, and only if enough of them find a node does any
 //! of them get it; the others give their nodes back at once. So two gangs that compete for less room than both need can't hold
-//! a part of it each: the first that fits is placed, the other waits.
+//! a part of it each: the first that fits is placed, the other waits. A group may want all of its pods in one domain of a topology
+//! (KEP-5732), and less important pods go for it only if it fits as a whole then (KEP-5710).
 
 use k8s_openapi::api::scheduling::v1alpha2::PodGroup;
 

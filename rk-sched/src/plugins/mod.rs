@@ -24,6 +24,7 @@ pub use default_binder::DefaultBinder;
 #[cfg(feature = "simulate")]
 pub(crate) use default_binder::binding_of;
 pub use dynamic_resources::DynamicResources;
+pub(crate) use dynamic_resources::release;
 pub use fit::{NodeResourcesFit, ResourceSpec, ScoringStrategy};
 pub use gang_scheduling::GangScheduling;
 pub use image_locality::ImageLocality;
@@ -32,7 +33,7 @@ pub use node_affinity::NodeAffinity;
 pub use node_simple::{NodeName, NodePorts, NodeUnschedulable};
 pub use node_volume_limits::NodeVolumeLimits;
 pub use preemption::DefaultPreemption;
-pub(crate) use preemption::{LEAVING, best as best_preemption};
+pub(crate) use preemption::{LEAVING, best as best_preemption, split_by_budgets, started};
 pub use queueing::{PrioritySort, SchedulingGates};
 pub use taint_toleration::TaintToleration;
 pub use topology_spread::PodTopologySpread;
@@ -56,6 +57,8 @@ pub struct DefaultPlugins {
     pub topology_spread: PodTopologySpread,
     /// InterPodAffinity.
     pub inter_pod_affinity: InterPodAffinity,
+    /// DynamicResources.
+    pub dynamic_resources: DynamicResources,
     /// DefaultPreemption.
     pub preemption: DefaultPreemption,
     /// NodeResourcesBalancedAllocation.
@@ -71,7 +74,7 @@ pub(crate) fn kubernetes(profile: Profile, plugins: DefaultPlugins) -> Profile {
         .with(Registration::new(TaintToleration).filter().pre_score().score(3))
         .with(Registration::new(plugins.node_affinity).pre_filter().filter().pre_score().score(2))
         .with(Registration::new(NodePorts).pre_filter().filter())
-        .with(Registration::new(plugins.fit).filter().score(1))
+        .with(Registration::new(plugins.fit).pre_filter().filter().score(1))
         .with(Registration::new(VolumeRestrictions).pre_filter().filter())
         .with(Registration::new(NodeVolumeLimits).pre_filter().filter())
         .with(Registration::new(plugins.volume_binding).pre_filter().filter().reserve().pre_bind())
@@ -79,7 +82,7 @@ pub(crate) fn kubernetes(profile: Profile, plugins: DefaultPlugins) -> Profile {
         .with(Registration::new(plugins.topology_spread).pre_filter().filter().pre_score().score(2))
         .with(Registration::new(plugins.inter_pod_affinity).pre_filter().filter().pre_score().score(2))
         .with(
-            Registration::new(DynamicResources::default())
+            Registration::new(plugins.dynamic_resources)
                 .pre_enqueue()
                 .pre_filter()
                 .filter()

@@ -30,7 +30,7 @@ pub(crate) fn best(proposals: Vec<NodeVictims>) -> Option<NodeVictims> {
 }
 
 /// When a pod began to run; one that has not is the youngest.
-fn started(pod: &PodInfo) -> Timestamp {
+pub(crate) fn started(pod: &PodInfo) -> Timestamp {
     let started = pod.pod.status.as_ref().and_then(|status| status.start_time.as_ref());
     started.map_or(Timestamp::MAX, |time| time.0)
 }
@@ -48,6 +48,9 @@ impl Plugin for DefaultPreemption {
 
 impl PostFilter for DefaultPreemption {
     fn post_filter(&self, context: &PostFilterContext<'_>) -> Result<(Arc<str>, Vec<Arc<PodInfo>>), Status> {
+        if !context.preempts {
+            return Err(Status::new(Code::Unschedulable));
+        }
         let said = |status: Status| {
             let text = status.message();
             if text.is_empty() { status } else { Status::unschedulable(format!("preemption: {text}")) }
@@ -204,7 +207,7 @@ fn victims(
 }
 
 /// Pods whose eviction would break a budget, if all were evicted in this order, and the others.
-fn split_by_budgets(pods: Vec<Arc<PodInfo>>, budgets: &[&Budget]) -> (Vec<Arc<PodInfo>>, Vec<Arc<PodInfo>>) {
+pub(crate) fn split_by_budgets(pods: Vec<Arc<PodInfo>>, budgets: &[&Budget]) -> (Vec<Arc<PodInfo>>, Vec<Arc<PodInfo>>) {
     let mut left: Vec<i32> = budgets.iter().map(|budget| budget.allowed).collect();
     pods.into_iter().partition(|pod| {
         let mut violates = false;

@@ -15,7 +15,10 @@ use k8s_openapi::api::{
     apps::v1::{ReplicaSet, StatefulSet},
     core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ReplicationController, Service},
     policy::v1::PodDisruptionBudget,
-    resource::v1::{DeviceClass, ResourceClaim, ResourceSlice},
+    resource::{
+        v1::{DeviceClass, ResourceClaim, ResourceSlice},
+        v1beta2::DeviceTaintRule,
+    },
     scheduling::v1alpha2::PodGroup,
     storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
 };
@@ -186,6 +189,7 @@ impl Running {
             Decision::Place(placement) => self.bind(placement),
             Decision::Refused(refusal) => self.refused(&refusal),
             Decision::Skip(pod) => self.skipped(&pod),
+            Decision::Group(outcome) => self.grouped(&outcome),
             // What extenders are asked is asked before.
             Decision::Ask(_) => {}
         }
@@ -237,11 +241,13 @@ const OTHERS: [fn() -> Resource; 13] = [
     Resource::of::<VolumeAttachment>,
 ];
 
-/// The kinds that not every API serves: dynamic resource allocation, which came with Kubernetes 1.34, and groups of pods.
-const OPTIONAL: [fn() -> Resource; 4] = [
+/// The kinds that not every API serves: dynamic resource allocation, which came with Kubernetes 1.34, rules that taint devices, and groups of
+/// pods.
+const OPTIONAL: [fn() -> Resource; 5] = [
     Resource::of::<ResourceClaim>,
     Resource::of::<DeviceClass>,
     Resource::of::<ResourceSlice>,
+    Resource::of::<DeviceTaintRule>,
     Resource::of::<PodGroup>,
 ];
 

@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::{core::v1::Pod, resource::v1::ResourceClaim};
+use k8s_openapi::{
+    api::{core::v1::Pod, scheduling::v1alpha2::PodGroup},
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+};
 use rk_api::{Api, DeleteOptions, Patch, Preconditions, object_reference};
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::Running;
 use crate::{
-    engine::{Cause, Eviction, Refusal},
+    engine::{Cause, Eviction, GroupOutcome, Refusal, with_condition},
     model::PodInfo,
+    plugins::release,
 };
 
 /// A pod that could not be evicted.
@@ -51,25 +55,29 @@ impl Running {
             self.evict(pod, eviction);
         }
         if let Some(claim) = &refusal.deallocation {
-            self.deallocate(claim);
+            let (client, claim) = (Arc::clone(&self.client), Arc::clone(claim));
+            tokio::spawn(async move { release(client, &claim).await });
         }
         self.recorder(pod).warning(&object_reference(&*pod.pod), "FailedScheduling", note(&message));
         self.statuses.refused(refusal, message);
     }
 
-    /// Takes back the allocation of a claim, unless somebody has come to use it.
-    fn deallocate(&self, claim: &Arc<ResourceClaim>) {
-        let mut claim = (**claim).clone();
-        if let Some(status) = &mut claim.status {
-            (status.allocation, status.reserved_for, status.devices) = (None, None, None);
-        }
-        let namespace = claim.metadata.namespace.clone().unwrap_or_default();
-        let api = Api::<ResourceClaim>::namespaced(Arc::clone(&self.client), &namespace);
+    /// The pods of a group were tried.
+    pub(super) fn grouped(&self, outcome: &GroupOutcome) {
+        self.set_conditions(&outcome.group, outcome.conditions());
+    }
+
+    fn set_conditions(&self, group: &PodGroup, conditions: Vec<Condition>) {
+        let (namespace, name) = (group.metadata.namespace.clone().unwrap_or_default(), group.metadata.name.clone());
+        let name = name.unwrap_or_default();
+        let api = Api::<PodGroup>::namespaced(Arc::clone(&self.client), &namespace);
+        // Another group may have the name by now.
+        let patch = json!({"metadata": {"uid": group.metadata.uid}, "status": {"conditions": conditions}});
         tokio::spawn(async move {
-            match api.update_status(&claim).await {
+            match api.patch_status(&name, Patch::merge(patch)).await {
                 Ok(_) => {}
-                Err(error) if error.is_not_found() || error.is_conflict() => {}
-                Err(error) => tracing::warn!(%error, claim = ?claim.metadata.name, %namespace, "claim not deallocated"),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => tracing::warn!(%error, group = %name, %namespace, "condition not written"),
             }
         });
     }
@@ -81,9 +89,21 @@ impl Running {
 
     /// Deletes the pods that have to go for another.
     fn evict(&self, pod: &Arc<PodInfo>, eviction: &Eviction) {
+        for group in &eviction.groups {
+            let condition = Condition {
+                type_: "DisruptionTarget".to_owned(),
+                status: "True".to_owned(),
+                reason: "PreemptionByScheduler".to_owned(),
+                message: format!("{}: preempting to accommodate a higher priority pod group", pod.scheduler_name()),
+                observed_generation: group.metadata.generation,
+                last_transition_time: Time(rk_api::now()),
+            };
+            self.set_conditions(group, with_condition(group, condition));
+        }
         for victim in &eviction.victims {
             let victim = Arc::clone(victim);
-            let message = format!("Preempted by pod {} on node {}", pod.uid, eviction.node);
+            let node = victim.node_name().unwrap_or(&eviction.node);
+            let message = format!("Preempted by pod {} on node {node}", pod.uid);
             let preemptor = format!("{}: preempting to accommodate a higher priority pod", pod.scheduler_name());
             let about = object_reference(&*victim.pod);
             let recorder = self.recorder(pod);

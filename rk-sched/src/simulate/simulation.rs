@@ -395,14 +395,14 @@ impl Simulation<'_> {
             let Some(answer) = question.ask().now_or_never() else { return };
             decision = self.engine.answer(*question, answer, self.clock.instant());
         }
-        self.summary.attempts += 1;
+        self.summary.attempts += u64::from(decision.pod().is_some());
         match decision {
             Decision::Skip(pod) => {
                 if let Some(number) = self.pods.find(&pod.uid) {
                     self.pods.get_mut(number).attempted = true;
                 }
             }
-            Decision::Ask(_) => {}
+            Decision::Ask(_) | Decision::Group(_) => {}
             Decision::Refused(refusal) => {
                 self.refused(&refusal);
                 self.decided_in_full(&refusal.pod);

@@ -134,7 +134,8 @@ impl Simulator {
         let offset = self.random.random_range(0..diagnosis.nodes);
         let cluster = Cluster { profile: &self.profile, snapshot: &self.snapshot, nominated: &self.nominated };
         let deallocated = Mutex::default();
-        let context = PostFilterContext { pod, state, diagnosis, offset, cluster, proposals: None, deallocated };
+        let context =
+            PostFilterContext { pod, state, diagnosis, offset, cluster, proposals: None, deallocated, preempts: true };
         let (room, said) = cluster.post_filter(&context);
         self.deallocate(context.deallocated.into_inner());
         diagnosis.post_filter = said;

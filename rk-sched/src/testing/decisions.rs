@@ -119,6 +119,11 @@ impl<'a> Decisions<'a> {
             Err(status) => return Err(status.unwrap_or(diagnosis.others)),
         }
         let feasible: Vec<NodeIndex> = nodes.iter().filter_map(|name| self.snapshot.find(name)).collect();
+        // Some plugins score what their Filter found.
+        let filters = cluster.filters(&state);
+        for index in &feasible {
+            cluster.fits_with(&filters, &state, pod, self.snapshot.node(*index));
+        }
         let scores = cluster.score(&mut state, pod, &feasible)?;
         Ok(self.names(scores.into_iter().map(|score| (score.node, score.score))))
     }
@@ -144,6 +149,7 @@ impl<'a> Decisions<'a> {
                     cluster,
                     proposals: None,
                     deallocated,
+                    preempts: true,
                 };
                 let (room, said) = cluster.post_filter(&context);
                 diagnosis.post_filter = said;

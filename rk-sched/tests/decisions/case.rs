@@ -57,6 +57,12 @@ pub struct Case {
     pub gated: Option<String>,
     /// The order in which the waiting pods are tried.
     pub order: Vec<String>,
+    /// The pod group cycle of the waiting pods: the node that each gets, or one of several; null for none.
+    pub together: Option<BTreeMap<String, Option<Reasons>>>,
+    /// What the group's condition says after that cycle: reason and message.
+    pub group: Option<String>,
+    /// Who has to go for the group after that cycle.
+    pub evicted: Option<Vec<String>>,
     /// Events, and whether a pod that the plugin refused is tried again after them.
     pub events: Vec<Event>,
 }
@@ -98,4 +104,12 @@ pub struct Event {
     pub node_add: Option<Value>,
     pub node_update: Option<(Value, Value)>,
     pub node_delete: Option<Value>,
+    /// A ResourceClaim, before and after; null where there was none, or is none.
+    pub claim_update: Option<(Value, Value)>,
+    /// A PodGroup, before and after.
+    pub group_update: Option<(Value, Value)>,
+    /// A pod of a group that waits.
+    pub waiting_add: Option<Value>,
+    /// An object of another kind.
+    pub object: Option<Value>,
 }

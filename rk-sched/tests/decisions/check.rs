@@ -14,12 +14,15 @@ use rk_sched::{
 
 use crate::{
     case::{Case, Table},
-    cluster,
+    cluster, gang,
 };
 
 /// Everything that is not as expected.
 pub fn check(table: &Table, case: &Case) -> Vec<String> {
     let mut profile = cluster::profile(&case.args);
+    if table.plugin == "GangScheduling" {
+        profile = profile.with_gangs();
+    }
     // Preemption is about what the filters refuse, so it is asked within the profile.
     if !table.plugin.is_empty() && table.plugin != "DefaultPreemption" {
         profile = only(&profile, &table.plugin);
@@ -38,7 +41,7 @@ struct Checked<'a> {
     wrong: Vec<String>,
 }
 
-fn expected_of<T: PartialEq + std::fmt::Debug>(what: &str, expected: &T, got: &T) -> Option<String> {
+pub fn expected_of<T: PartialEq + std::fmt::Debug>(what: &str, expected: &T, got: &T) -> Option<String> {
     (expected != got).then(|| format!("{what}: expected {expected:?}, got {got:?}"))
 }
 
@@ -59,6 +62,7 @@ impl Checked<'_> {
         expect(case.gated.is_some(), &Self::gates);
         expect(!case.order.is_empty(), &Self::order);
         expect(!case.events.is_empty(), &Self::events);
+        expect(case.together.is_some(), &|checked| gang::check(checked.case));
         self.wrong = found;
         if expectations == 0 {
             self.wrong.push("nothing is expected".to_owned());

@@ -8,16 +8,22 @@ use k8s_openapi::{
         apps::v1::{ReplicaSet, StatefulSet},
         core::v1::{PersistentVolume, PersistentVolumeClaim, ReplicationController, Service},
         policy::v1::PodDisruptionBudget,
+        resource::{
+            v1::{DeviceClass, ResourceClaim, ResourceSlice},
+            v1beta2::DeviceTaintRule,
+        },
+        scheduling::v1alpha2::PodGroup,
         storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
     },
 };
-use rk_api::LabelSelector;
+use rk_api::{LabelSelector, Object};
 use rk_sched::{
     Profile, SchedulerConfig,
     config::{self, Registry},
     framework::ClusterEvent,
     model::{Budget, NodeInfo, PodInfo, Snapshot},
 };
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
@@ -44,24 +50,47 @@ pub fn snapshot(case: &Case) -> Snapshot {
     for (number, pod) in case.pods.iter().enumerate() {
         let pod = pod_info(pod, &format!("pod-{number}"));
         let node = pod.node_name().expect("`pods` are on nodes").to_owned();
+        snapshot.groups.add_pod(&pod);
         snapshot.set_pod(pod, &node);
+    }
+    for pod in waiting(case).iter().chain(&case.pod.as_ref().map(|pod| pod_info(pod, "pod"))) {
+        snapshot.groups.add_pod(pod);
     }
     snapshot
 }
 
+/// The pods that wait.
+pub fn waiting(case: &Case) -> Vec<Arc<PodInfo>> {
+    let named = |(number, pod): (usize, &Value)| pod_info(pod, &format!("waiting-{number}"));
+    case.waiting.iter().enumerate().map(named).collect()
+}
+
 /// Kinds whose objects are in no namespace.
-const CLUSTER_SCOPED: [&str; 5] = ["PersistentVolume", "StorageClass", "CSINode", "CSIDriver", "VolumeAttachment"];
+const CLUSTER_SCOPED: [&str; 8] = [
+    "PersistentVolume",
+    "StorageClass",
+    "CSINode",
+    "CSIDriver",
+    "VolumeAttachment",
+    "DeviceClass",
+    "ResourceSlice",
+    "DeviceTaintRule",
+];
+
+/// A manifest with the namespace `default`, unless it is of another one or of none.
+pub fn in_namespace(object: &Value) -> Value {
+    let mut object = object.clone();
+    let kind = object["kind"].as_str().unwrap_or_default();
+    if !CLUSTER_SCOPED.contains(&kind) && object["metadata"]["namespace"].is_null() {
+        object["metadata"]["namespace"] = "default".into();
+    }
+    object
+}
 
 fn set_object(snapshot: &mut Snapshot, object: &Value) {
+    let object = in_namespace(object);
     let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (kind, name) = (text("/kind"), text("/metadata/name"));
-    let namespace = Some(text("/metadata/namespace")).filter(|name| !name.is_empty()).unwrap_or("default".to_owned());
-    let mut object = object.clone();
-    if CLUSTER_SCOPED.contains(&kind.as_str()) {
-        object["metadata"]["namespace"] = Value::Null;
-    } else {
-        object["metadata"]["namespace"] = namespace.clone().into();
-    }
+    let (kind, namespace, name) = (text("/kind"), text("/metadata/namespace"), text("/metadata/name"));
     let workloads = &mut snapshot.workloads;
     let of_spec = |selector| LabelSelector::from_spec(selector).ok();
     match kind.as_str() {
@@ -96,6 +125,18 @@ fn set_object(snapshot: &mut Snapshot, object: &Value) {
             snapshot.volumes.set_capacity(&namespace, &name, Some(&short::exact(object)));
         }
         VolumeAttachment::KIND => snapshot.volumes.set_attachment(&name, Some(&short::exact(object))),
+        ResourceClaim::KIND => {
+            snapshot.devices.set_claim(&namespace, &name, Some(Arc::new(short::exact(object))));
+        }
+        DeviceClass::KIND => snapshot.devices.set_class(&name, Some(Arc::new(short::exact(object)))),
+        ResourceSlice::KIND => snapshot.devices.set_slice(&name, Some(Arc::new(short::exact(object)))),
+        DeviceTaintRule::KIND => {
+            let rule = short::exact::<DeviceTaintRule>(object);
+            snapshot.devices.set_taint_rule(&name, Some(&rule));
+        }
+        PodGroup::KIND => {
+            snapshot.groups.set_group(&namespace, &name, Some(Arc::new(short::exact(object))));
+        }
         other => panic!("no case has a {other:?}"),
     }
 }
@@ -121,6 +162,11 @@ pub fn profile(args: &BTreeMap<String, Value>) -> Profile {
     config.unwrap_or_else(|error| panic!("{error}")).profiles.remove(0)
 }
 
+/// An object that is in a namespace; null for none.
+fn namespaced<K: DeserializeOwned + Serialize>(object: &Value) -> Option<Arc<K>> {
+    (!object.is_null()).then(|| Arc::new(short::exact(in_namespace(object))))
+}
+
 /// The event of a case.
 pub fn event(event: &Event) -> ClusterEvent {
     let pod = |pod: &Value| pod_info(pod, "other");
@@ -137,6 +183,18 @@ pub fn event(event: &Event) -> ClusterEvent {
         Event { node_add: Some(added), .. } => ClusterEvent::NodeAdd(node(added)),
         Event { node_update: Some((old, new)), .. } => ClusterEvent::NodeUpdate { old: node(old), new: node(new) },
         Event { node_delete: Some(gone), .. } => ClusterEvent::NodeDelete(node(gone)),
+        Event { claim_update: Some((old, new)), .. } => {
+            ClusterEvent::ClaimUpdate { old: namespaced(old), new: namespaced(new) }
+        }
+        Event { group_update: Some((old, new)), .. } => {
+            ClusterEvent::PodGroupUpdate { old: namespaced(old), new: namespaced(new) }
+        }
+        Event { waiting_add: Some(added), .. } => ClusterEvent::UnscheduledPodAdd(pod(added)),
+        Event { object: Some(object), .. } => {
+            let mut object = in_namespace(object);
+            object["apiVersion"] = "v1".into();
+            ClusterEvent::Object(Arc::new(Object::from_value(&object).unwrap()))
+        }
         _ => panic!("an event of no kind"),
     }
 }

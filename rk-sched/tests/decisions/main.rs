@@ -5,6 +5,7 @@
 mod case;
 mod check;
 mod cluster;
+mod gang;
 mod short;
 
 use std::{
@@ -16,7 +17,7 @@ use std::{
 use case::Table;
 
 /// The least number of cases of each plugin.
-const LEAST: [(&str, usize); 18] = [
+const LEAST: [(&str, usize); 20] = [
     ("PrioritySort", 5),
     ("SchedulingGates", 5),
     ("NodeUnschedulable", 8),
@@ -34,6 +35,8 @@ const LEAST: [(&str, usize); 18] = [
     ("NodeVolumeLimits", 20),
     ("VolumeBinding", 40),
     ("VolumeZone", 12),
+    ("DynamicResources", 55),
+    ("GangScheduling", 40),
     ("", 15),
 ];
 

@@ -12,14 +12,15 @@ use super::{allocation_of, uid_of};
 enum Flight {
     /// Chosen in a scheduling cycle for this claim.
     Chosen(Arc<ResourceClaim>, AllocationResult),
-    /// Written: the claim as it is in the API since then.
-    Written(Arc<ResourceClaim>),
+    /// Written: the claim as it is in the API since then, and whether the API was not heard to have it at all: this
+    /// scheduler made it.
+    Written(Arc<ResourceClaim>, bool),
 }
 
 impl Flight {
     fn claim(&self) -> &ResourceClaim {
         match self {
-            Self::Chosen(claim, _) | Self::Written(claim) => claim,
+            Self::Chosen(claim, _) | Self::Written(claim, _) => claim,
         }
     }
 }
@@ -63,13 +64,32 @@ impl InFlight {
 
     /// What was chosen is written now.
     pub fn write(&self, claim: Arc<ResourceClaim>) {
-        self.0.lock().insert(uid_of(&claim).to_owned(), Flight::Written(claim));
+        self.0.lock().insert(uid_of(&claim).to_owned(), Flight::Written(claim, false));
+    }
+
+    /// What was chosen under the uid `chosen` is written now, to a claim that was made for it and that may not have been heard of yet.
+    pub fn write_new(&self, chosen: &str, claim: Arc<ResourceClaim>) {
+        let mut flights = self.0.lock();
+        flights.remove(chosen);
+        flights.insert(uid_of(&claim).to_owned(), Flight::Written(claim, true));
+    }
+
+    /// A claim is gone, whether or not it was heard of.
+    pub fn remove(&self, uid: &str) {
+        self.0.lock().remove(uid);
+    }
+
+    /// The API was heard to have the claim, or to have had it.
+    pub(super) fn heard_of(&self, uid: &str) {
+        if let Some(Flight::Written(_, new)) = self.0.lock().get_mut(uid) {
+            *new = false;
+        }
     }
 
     /// The claim as this scheduler wrote it, where that is newer than what was heard of it.
     pub(super) fn newer_than(&self, heard: &ResourceClaim) -> Option<Arc<ResourceClaim>> {
         match self.0.lock().get(uid_of(heard)) {
-            Some(Flight::Written(written)) if allocation_of(heard).is_none() && !as_new(heard, written) => {
+            Some(Flight::Written(written, _)) if allocation_of(heard).is_none() && !as_new(heard, written) => {
                 Some(Arc::clone(written))
             }
             _ => None,
@@ -92,8 +112,9 @@ impl InFlight {
                     }
                     true
                 }
-                Flight::Written(written) => {
-                    let known = heard.is_none_or(|heard| allocated || as_new(heard, written));
+                Flight::Written(written, new) => {
+                    *new &= heard.is_none();
+                    let known = !*new && heard.is_none_or(|heard| allocated || as_new(heard, written));
                     if !known {
                         found.extend(allocation_of(written).cloned());
                     }

@@ -4,17 +4,28 @@
 //! and once it is allocated its status names them. What the scheduler has chosen for a claim and not yet written is
 //! *in flight*, and counts as taken.
 
+mod extended;
 mod in_flight;
 mod pools;
+mod rules;
 mod slice;
 mod taken;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-use k8s_openapi::api::resource::v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice};
+use k8s_openapi::api::resource::{
+    v1::{AllocationResult, DeviceClass, ResourceClaim, ResourceSlice},
+    v1beta2::DeviceTaintRule,
+};
 
+use extended::ExtendedNames;
+pub use extended::{CLAIM_ANNOTATION, pod_of_extended};
 pub use in_flight::InFlight;
 pub use pools::{Pool, PoolId, Pools};
+pub use rules::TaintRule;
 pub use slice::{Capacity, Consumption, DeviceInfo, Slice};
 pub use taken::{DeviceUse, Taken};
 
@@ -28,7 +39,11 @@ type Key = (String, String);
 #[derive(Debug, Default)]
 pub struct Devices {
     claims: HashMap<Key, Arc<ResourceClaim>>,
+    /// The claims that were made for extended resources, by the pods' uids.
+    extended_claims: HashMap<String, Key>,
     classes: HashMap<String, Arc<DeviceClass>>,
+    extended_names: ExtendedNames,
+    taint_rules: Arc<BTreeMap<String, TaintRule>>,
     pools: Arc<Pools>,
     taken: Arc<Taken>,
     in_flight: Arc<InFlight>,
@@ -48,10 +63,17 @@ impl Devices {
     /// Sets a claim; `None` when it is gone.
     pub fn set_claim(&mut self, namespace: &str, name: &str, claim: Option<Arc<ResourceClaim>>) {
         let key = (namespace.to_owned(), name.to_owned());
+        if let Some(pod) = claim.as_deref().and_then(pod_of_extended) {
+            self.extended_claims.insert(pod.to_owned(), key.clone());
+        }
         let old = match claim.clone() {
             Some(claim) => self.claims.insert(key, claim),
             None => self.claims.remove(&key),
         };
+        if let (Some(pod), None) = (old.as_deref().and_then(pod_of_extended), &claim) {
+            self.extended_claims.remove(pod);
+        }
+        old.iter().chain(&claim).for_each(|claim| self.in_flight.heard_of(uid_of(claim)));
         let held = |claim: &Option<Arc<ResourceClaim>>| claim.as_deref().and_then(allocation_of).cloned();
         let (before, now) = (held(&old), held(&claim));
         if before != now {
@@ -67,9 +89,24 @@ impl Devices {
 
     /// Sets a class; `None` when it is gone.
     pub fn set_class(&mut self, name: &str, class: Option<Arc<DeviceClass>>) {
-        match class {
+        let old = match class.clone() {
             Some(class) => self.classes.insert(name.to_owned(), class),
             None => self.classes.remove(name),
+        };
+        if let Some(old) = old {
+            self.extended_names.note(name, &old, false);
+        }
+        if let Some(class) = class {
+            self.extended_names.note(name, &class, true);
+        }
+    }
+
+    /// Sets a rule that taints devices; `None` when it is gone.
+    pub fn set_taint_rule(&mut self, name: &str, rule: Option<&DeviceTaintRule>) {
+        let rules = Arc::make_mut(&mut self.taint_rules);
+        match rule.and_then(TaintRule::new) {
+            Some(rule) => rules.insert(name.to_owned(), rule),
+            None => rules.remove(name),
         };
     }
 
@@ -92,6 +129,22 @@ impl Devices {
     /// A class.
     pub fn class(&self, name: &str) -> Option<&Arc<DeviceClass>> {
         self.classes.get(name)
+    }
+
+    /// The class whose devices can be had as an extended resource: the newest that names it, or the one that is in its name
+    /// (`deviceclass.resource.kubernetes.io/CLASS`).
+    pub fn class_of_resource(&self, resource: &str) -> Option<&Arc<DeviceClass>> {
+        self.extended_names.class(resource, &self.classes)
+    }
+
+    /// The claim that was made for a pod's extended resources, if there is one.
+    pub fn extended_claim(&self, pod: &str) -> Option<&Arc<ResourceClaim>> {
+        self.claims.get(self.extended_claims.get(pod)?)
+    }
+
+    /// Rules that taint devices, by their names.
+    pub fn taint_rules(&self) -> &Arc<BTreeMap<String, TaintRule>> {
+        &self.taint_rules
     }
 
     /// What drivers publish.

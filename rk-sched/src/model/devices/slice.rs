@@ -127,6 +127,16 @@ impl DeviceInfo {
     pub fn taints(&self) -> &[DeviceTaint] {
         self.published.taints.as_deref().unwrap_or_default()
     }
+
+    /// Whether a driver has to do something after it is allocated and before the pod is bound (KEP-5007).
+    pub fn is_conditional(&self) -> bool {
+        self.published.binding_conditions.as_ref().is_some_and(|conditions| !conditions.is_empty())
+    }
+
+    /// Whether it can be used only where it was allocated (KEP-5007).
+    pub fn binds_to_node(&self) -> bool {
+        self.published.binds_to_node == Some(true)
+    }
 }
 
 /// The answers of an expression for the devices of a slice, in their order.
@@ -177,6 +187,11 @@ impl Slice {
             selected: Mutex::default(),
             published,
         }
+    }
+
+    /// Whether some device of it is [conditional](DeviceInfo::is_conditional).
+    pub fn is_conditional(&self) -> bool {
+        self.devices.iter().any(DeviceInfo::is_conditional)
     }
 
     /// The generation of the pool that the slice belongs to.

@@ -12,7 +12,15 @@ use super::{
     capacity::consumed,
     requests::{Choice, Count},
 };
-use crate::model::{Consumption, DeviceInfo, DeviceUse, Pool, Pools, Slice, Taken};
+use crate::model::{Consumption, DeviceInfo, DeviceUse, Pool, Pools, Slice, TaintRule, Taken};
+
+/// What there is, and what of it is taken.
+#[derive(Debug)]
+pub(super) struct Supply {
+    pub(super) pools: Arc<Pools>,
+    pub(super) taken: Arc<Taken>,
+    pub(super) taint_rules: Arc<BTreeMap<String, TaintRule>>,
+}
 
 /// A device that a node has access to.
 pub(super) struct Candidate<'a> {
@@ -43,6 +51,7 @@ type Counter<'a> = (usize, &'a str, &'a str);
 pub(super) struct Candidates<'a> {
     pub(super) devices: Vec<Candidate<'a>>,
     pools: Vec<&'a Arc<Pool>>,
+    taint_rules: &'a BTreeMap<String, TaintRule>,
     /// What is left of the counters.
     left: HashMap<Counter<'a>, Quantity>,
 }
@@ -54,9 +63,10 @@ type Answers = Vec<Arc<[Result<bool, String>]>>;
 pub(super) type Refused = Option<String>;
 
 impl<'a> Candidates<'a> {
-    pub(super) fn new(pools: &'a Pools, taken: &'a Taken, name: &'a str, labels: &'a BTreeMap<String, String>) -> Self {
-        let mut all = Self { devices: Vec::new(), pools: Vec::new(), left: HashMap::new() };
-        for (pool, devices) in pools.on_node(name, labels) {
+    pub(super) fn new(supply: &'a Supply, name: &'a str, labels: &'a BTreeMap<String, String>) -> Self {
+        let Supply { pools, taken, taint_rules } = supply;
+        let mut all = Self { devices: Vec::new(), pools: Vec::new(), taint_rules, left: HashMap::new() };
+        for (pool, devices) in simple_first(pools.on_node(name, labels).collect()) {
             let number = all.pools.len();
             all.pools.push(pool);
             if pool.invalid.is_some() {
@@ -147,9 +157,9 @@ impl<'a> Candidates<'a> {
     /// Whether the choice could have the device if nothing else were asked for.
     fn could_have(&self, choice: &Choice, candidate: &Candidate<'_>) -> bool {
         let device = candidate.device;
-        // Devices that are to be prepared before a pod is bound need a driver's word that is not waited for here.
-        let conditional = device.published.binding_conditions.as_ref().is_some_and(|list| !list.is_empty());
-        if conditional || device.taints().iter().any(|taint| forbids(taint, &choice.tolerations)) {
+        let pool = &self.pools[candidate.pool].id;
+        let rules = self.taint_rules.values().filter(|rule| rule.selects(pool, &device.name)).map(|rule| &rule.taint);
+        if device.taints().iter().chain(rules).any(|taint| forbids(taint, &choice.tolerations)) {
             return false;
         }
         let Some(amounts) = consumed(&choice.capacity, candidate.driver(), device) else { return false };
@@ -167,6 +177,19 @@ impl<'a> Candidates<'a> {
         let counted = || device.consumes.iter().all(|of| self.left(candidate.pool, of) >= of.amount);
         free && fits(used) && (candidate.is_counted() || counted())
     }
+}
+
+/// A pool with the devices that a node has of it.
+type OfPool<'a> = (&'a Arc<Pool>, Vec<(&'a Arc<Slice>, usize)>);
+
+/// What can be had at once before what a driver has to make ready first (KEP-5007): so go pools, and the slices of a pool.
+fn simple_first(mut pools: Vec<OfPool<'_>>) -> Vec<OfPool<'_>> {
+    let waits = |(_, devices): &OfPool<'_>| devices.iter().any(|(slice, _)| slice.is_conditional());
+    if pools.iter().any(waits) {
+        pools.sort_by_key(waits);
+        pools.iter_mut().for_each(|(_, devices)| devices.sort_by_key(|(slice, _)| slice.is_conditional()));
+    }
+    pools
 }
 
 /// Whether a taint keeps a device from being allocated.

@@ -7,15 +7,19 @@
 //! PreBind:  written to the claims with a reservation for the pod       Unreserve: given back
 //! ```
 //!
-//! Of what is on by default in Kubernetes 1.36 it knows prioritized lists (KEP-4816), administrative access (KEP-5018), partitionable devices
-//! (KEP-4815), device taints (KEP-5055) and consumable capacity (KEP-5075). It leaves devices with binding conditions (KEP-5007) to
-//! others, and knows nothing of extended resources backed by devices (KEP-5004).
+//! It knows all that is on by default in Kubernetes 1.36: prioritized lists (KEP-4816), administrative access (KEP-5018), partitionable
+//! devices (KEP-4815), device taints (KEP-5055), consumable capacity (KEP-5075), devices with binding conditions (KEP-5007) and extended
+//! resources that devices back (KEP-5004); and rules that taint devices (`DeviceTaintRule`), whose API is off by default, where
+//! they are served.
 
 mod binding;
 mod candidates;
 mod capacity;
 mod claims;
+mod conditions;
 mod constraints;
+mod extended;
+mod release;
 mod requests;
 mod result;
 mod search;
@@ -23,29 +27,55 @@ mod search;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{Arc, OnceLock, atomic::AtomicU64},
+    time::Duration,
 };
 
-use k8s_openapi::api::resource::v1::{AllocationResult, ResourceClaim};
+use k8s_openapi::api::{
+    core::v1::{ContainerExtendedResourceRequest, Node},
+    resource::v1::{AllocationResult, ResourceClaim},
+};
 use parking_lot::Mutex;
 use rk_api::Client;
+use tokio::time::Instant;
 
+pub(crate) use self::release::release;
 use self::{
+    candidates::Supply,
     claims::{can_be_reserved, claims_of, is_reserved_for, reservations, shown, uses_claims},
+    extended::Extended,
     requests::{Selectors, Wanted},
-    search::{Found, Pick},
+    search::{Found, Limits, Pick},
 };
 use crate::{
     framework::{
         ClusterEvent, CycleState, Filter, Hint, NodeScore, Plugin, PreEnqueue, PreFilter, Score, Status,
         normalize_to_max,
     },
-    model::{InFlight, NodeInfo, NodeTerm, PodInfo, Pools, Snapshot, Taken, allocation_of, uid_of},
+    model::{InFlight, NodeInfo, NodeTerm, PodInfo, Snapshot, allocation_of, pod_of_extended, uid_of},
+    time::after,
 };
 
 /// Only nodes with the devices that the pod claims; better those that satisfy the first of alternative requests.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct DynamicResources {
+    /// How long Filter may look for devices on a node; 10 s. Zero is without end, but for the number of steps that a search may make.
+    pub filter_timeout: Duration,
+    /// How long a pod waits before it is bound for devices that have to be made ready; 10 min.
+    pub binding_timeout: Duration,
     selectors: Arc<Selectors>,
+}
+
+impl Default for DynamicResources {
+    fn default() -> Self {
+        Self::new(Duration::from_secs(10), Duration::from_secs(600))
+    }
+}
+
+impl DynamicResources {
+    /// With these timeouts for Filter and PreBind.
+    pub fn new(filter_timeout: Duration, binding_timeout: Duration) -> Self {
+        Self { filter_timeout, binding_timeout, selectors: Arc::default() }
+    }
 }
 
 /// Subrequests of a request (`FirstAvailableDeviceRequestMaxSize`): what the first of them scores.
@@ -57,18 +87,44 @@ struct Claim {
     claim: Arc<ResourceClaim>,
     /// The nodes it is limited to, if it is allocated and limited.
     nodes: Option<Vec<NodeTerm>>,
+    /// Whether its devices failed, or were not ready in time.
+    failed: bool,
     /// What Reserve chose for it.
     chosen: Option<AllocationResult>,
+    /// Where the claim is still to be made, for extended resources: who gets its devices.
+    unmade: Option<Vec<ContainerExtendedResourceRequest>>,
+}
+
+impl Claim {
+    fn new(claim: Arc<ResourceClaim>) -> Self {
+        Self { claim, nodes: None, failed: false, chosen: None, unmade: None }
+    }
 }
 
 /// What Filter searches.
 #[derive(Debug)]
 struct Task {
-    wanted: Wanted,
-    pools: Arc<Pools>,
-    taken: Arc<Taken>,
+    /// What a node has to give that has none of the extended resources by itself.
+    wanted: Arc<Wanted>,
+    extended: Option<Extended>,
+    supply: Supply,
     /// Steps of all searches so far.
     spent: AtomicU64,
+}
+
+impl Task {
+    /// What a node has to give.
+    fn wanted_of(&self, node: &NodeInfo) -> Arc<Wanted> {
+        let provided = self.extended.as_ref().map(|extended| extended.provided_by(node)).unwrap_or_default();
+        if provided.is_empty() { Arc::clone(&self.wanted) } else { Arc::new(self.wanted.without(&provided)) }
+    }
+}
+
+/// Devices of a node, and what they are for.
+#[derive(Clone)]
+struct OnNode {
+    wanted: Arc<Wanted>,
+    picks: Vec<Pick>,
 }
 
 /// The pod's cycle.
@@ -78,12 +134,16 @@ struct State {
     /// `None` where all claims are allocated, and after Reserve.
     task: Option<Arc<Task>>,
     /// By node. Clones of the state share it, as they ask for the same devices.
-    found: Arc<Mutex<HashMap<Arc<str>, Vec<Pick>>>>,
+    found: Arc<Mutex<HashMap<Arc<str>, OnNode>>>,
+    /// A claim for extended resources that an earlier attempt has left: the next one makes its own.
+    left_over: Option<Arc<ResourceClaim>>,
     /// Places of allocated claims that some node could not have.
     unavailable: Arc<Mutex<BTreeSet<usize>>>,
     in_flight: Arc<InFlight>,
     /// Set once claims are written, to take reservations back should the pod not get there.
     client: Arc<OnceLock<Arc<dyn Client>>>,
+    /// The claim that was made for extended resources.
+    made: Arc<OnceLock<Arc<ResourceClaim>>>,
 }
 
 impl Plugin for DynamicResources {
@@ -97,13 +157,21 @@ impl Plugin for DynamicResources {
                 let held =
                     |claim: &Option<Arc<ResourceClaim>>| claim.as_deref().is_some_and(|c| allocation_of(c).is_some());
                 // Devices became free; or it is about one of the pod's own.
-                (held(old) && !held(new)) || new.as_deref().is_some_and(|claim| concerns(pod, old.as_deref(), claim))
+                let own = |claim: &ResourceClaim| pod_of_extended(claim) == Some(&pod.uid);
+                (held(old) && !held(new))
+                    || (new.is_none() && old.as_deref().is_some_and(own))
+                    || new.as_deref().is_some_and(|claim| concerns(pod, old.as_deref(), claim))
             }
-            ClusterEvent::Object(change) => matches!(change.object().kind(), "DeviceClass" | "ResourceSlice"),
-            // A binding that failed gives its devices back.
-            ClusterEvent::AssignedPodDelete(gone) => uses_claims(gone),
+            ClusterEvent::Object(change) => {
+                matches!(change.object().kind(), "DeviceClass" | "ResourceSlice" | "DeviceTaintRule")
+            }
+            // A binding that failed gives its devices back, those that stood for extended resources too.
+            ClusterEvent::AssignedPodDelete(gone) => uses_claims(gone) || !gone.requests.scalars.is_empty(),
             ClusterEvent::UnscheduledPodUpdate { .. } | ClusterEvent::NodeAdd(_) => true,
-            ClusterEvent::NodeUpdate { old, new } => old.labels() != new.labels(),
+            // What a node can give decides whether devices have to stand for an extended resource there.
+            ClusterEvent::NodeUpdate { old, new } => {
+                old.labels() != new.labels() || old.allocatable != new.allocatable
+            }
             _ => false,
         })
     }
@@ -133,38 +201,46 @@ impl PreFilter for DynamicResources {
         pod: &PodInfo,
         snapshot: &Snapshot,
     ) -> Result<Option<Vec<Arc<str>>>, Status> {
-        if !uses_claims(pod) {
-            return Err(Status::skip());
-        }
         let devices = &snapshot.devices;
-        let all = claims_of(pod, devices).map_err(Status::unresolvable)?;
-        if all.is_empty() {
+        let extended = Extended::new(pod, devices);
+        if !uses_claims(pod) && extended.is_none() {
             return Err(Status::skip());
         }
+        let all = claims_of(pod, devices).map_err(Status::unresolvable)?;
+        if all.is_empty() && extended.is_none() {
+            return Err(Status::skip());
+        }
+        let left_over = extended.as_ref().and_then(|_| devices.extended_claim(&pod.uid)).map(Arc::clone);
         let (mut claims, mut unallocated) = (Vec::new(), Vec::new());
         for claim in all {
-            let mut nodes = None;
+            let mut own = Claim::new(Arc::clone(&claim));
             match allocation_of(&claim) {
                 Some(_) if !can_be_reserved(&claim) && !is_reserved_for(&claim, pod) => {
                     return Err(Status::unresolvable("resourceclaim in use"));
                 }
                 Some(allocation) => {
-                    nodes = allocation.node_selector.as_ref().map(|s| NodeTerm::all(&s.node_selector_terms));
+                    own.nodes = allocation.node_selector.as_ref().map(|s| NodeTerm::all(&s.node_selector_terms));
+                    own.failed = conditions::trouble(&claim, self.binding_timeout, rk_api::now()).is_some();
                 }
                 None if devices.in_flight().is_pending(uid_of(&claim)) => {
                     let why = format!("resource claim {} is in the process of being allocated", shown(&claim));
                     return Err(Status::unresolvable(why));
                 }
-                None => unallocated.push(Arc::clone(&claim)),
+                None => unallocated.push(claim),
             }
-            claims.push(Claim { claim, nodes, chosen: None });
+            claims.push(own);
         }
+        unallocated.extend(extended.as_ref().map(|extended| Arc::clone(&extended.claim)));
         let mut task = None;
         if !unallocated.is_empty() {
             task = Some(Arc::new(Task {
-                wanted: Wanted::new(unallocated, devices, &self.selectors)?,
-                pools: Arc::clone(devices.pools()),
-                taken: devices.unavailable(),
+                wanted: Arc::new(Wanted::new(unallocated, devices, &self.selectors)?),
+                extended,
+                supply: Supply {
+                    pools: Arc::clone(devices.pools()),
+                    taken: devices.unavailable(),
+                    taint_rules: Arc::clone(devices.taint_rules()),
+                },
                 spent: AtomicU64::new(0),
             }));
         }
@@ -172,9 +248,11 @@ impl PreFilter for DynamicResources {
             claims,
             task,
             found: Arc::default(),
+            left_over,
             unavailable: Arc::default(),
             in_flight: Arc::clone(devices.in_flight()),
             client: Arc::default(),
+            made: Arc::default(),
         });
         Ok(None)
     }
@@ -183,10 +261,13 @@ impl PreFilter for DynamicResources {
 impl Filter for DynamicResources {
     fn filter(&self, state: &CycleState, _pod: &PodInfo, node: &NodeInfo) -> Status {
         let Some(state) = state.get::<State>() else { return Status::success() };
+        if state.left_over.is_some() {
+            return Status::unresolvable("cannot schedule extended resource claim");
+        }
         let allows = |terms: &Vec<NodeTerm>| terms.iter().any(|term| term.matches(&node.name, node.labels()));
-        let elsewhere = |claim: &Claim| claim.nodes.as_ref().is_some_and(|terms| !allows(terms));
+        let useless = |claim: &Claim| claim.failed || claim.nodes.as_ref().is_some_and(|terms| !allows(terms));
         let unavailable: Vec<usize> =
-            state.claims.iter().enumerate().filter(|(_, claim)| elsewhere(claim)).map(|(at, _)| at).collect();
+            state.claims.iter().enumerate().filter(|(_, claim)| useless(claim)).map(|(at, _)| at).collect();
         if !unavailable.is_empty() {
             state.unavailable.lock().extend(unavailable);
             return Status::unresolvable("resourceclaim not available on the node");
@@ -195,9 +276,12 @@ impl Filter for DynamicResources {
         if state.found.lock().contains_key(&node.name) {
             return Status::success();
         }
-        match search::search(&task.wanted, (&task.pools, &task.taken), (&node.name, node.labels()), &task.spent) {
+        let wanted = task.wanted_of(node);
+        let until = (!self.filter_timeout.is_zero()).then(|| after(Instant::now(), self.filter_timeout));
+        let limits = Limits { spent: &task.spent, until };
+        match search::search(&wanted, &task.supply, (&node.name, node.labels()), limits) {
             Ok(Found::Devices(picks)) => {
-                state.found.lock().insert(Arc::clone(&node.name), picks);
+                state.found.lock().insert(Arc::clone(&node.name), OnNode { wanted, picks });
                 Status::success()
             }
             Ok(Found::Nothing) => Status::unresolvable("cannot allocate all claims"),
@@ -211,13 +295,13 @@ impl Filter for DynamicResources {
 impl Score for DynamicResources {
     fn score(&self, state: &CycleState, _pod: &PodInfo, node: &NodeInfo) -> Result<i64, Status> {
         let Some(state) = state.get::<State>() else { return Ok(0) };
-        let Some(task) = &state.task else { return Ok(0) };
         let found = state.found.lock();
+        let Some(on_node) = found.get(&node.name) else { return Ok(0) };
         let mut scored = BTreeSet::new();
         let mut sum = 0;
-        for pick in found.get(&node.name).into_iter().flatten() {
+        for pick in &on_node.picks {
             // A request without alternatives says nothing.
-            let alternatives = task.wanted.requests[pick.request].choices[0].name.contains('/');
+            let alternatives = on_node.wanted.requests[pick.request].choices[0].name.contains('/');
             if alternatives && scored.insert(pick.request) {
                 sum += MOST_ALTERNATIVES - i64::try_from(pick.choice).unwrap_or(MOST_ALTERNATIVES);
             }

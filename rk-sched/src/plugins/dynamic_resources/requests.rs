@@ -57,7 +57,7 @@ pub(super) struct Request {
 #[derive(Debug)]
 pub(super) struct Wanted {
     pub(super) claims: Vec<Arc<ResourceClaim>>,
-    pub(super) requests: Vec<Request>,
+    pub(super) requests: Vec<Arc<Request>>,
     /// By claim.
     pub(super) constraints: Vec<Vec<Constraint>>,
 }
@@ -164,7 +164,7 @@ impl Wanted {
                     Count::All => 1,
                 });
                 least = least.saturating_add(fewest.min().unwrap_or(0));
-                requests.push(Request { claim: at, choices });
+                requests.push(Arc::new(Request { claim: at, choices }));
             }
             if least > MOST_DEVICES {
                 return Err(Status::unresolvable(format!(
@@ -184,6 +184,26 @@ impl Wanted {
             constraints.push(read.collect::<Result<Vec<_>, _>>()?);
         }
         Ok(Self { claims, requests, constraints })
+    }
+}
+
+impl Wanted {
+    /// The same without some requests of the last claim, and without that claim if it has no others.
+    pub(super) fn without(&self, names: &[&str]) -> Self {
+        let (mut claims, mut constraints) = (self.claims.clone(), self.constraints.clone());
+        let mut requests = self.requests.clone();
+        let Some(last) = claims.len().checked_sub(1) else { return Self { claims, requests, constraints } };
+        let keeps = |name: &String| !names.contains(&name.as_str());
+        requests.retain(|request| request.claim != last || keeps(&request.choices[0].name));
+        if requests.iter().any(|request| request.claim == last) {
+            let claim = Arc::make_mut(&mut claims[last]);
+            let all = claim.spec.devices.as_mut().and_then(|devices| devices.requests.as_mut());
+            all.into_iter().for_each(|all| all.retain(|request| keeps(&request.name)));
+        } else {
+            claims.pop();
+            constraints.pop();
+        }
+        Self { claims, requests, constraints }
     }
 }
 

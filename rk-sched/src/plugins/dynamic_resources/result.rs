@@ -42,7 +42,7 @@ fn chosen<'w>(wanted: &'w Wanted, pick: &Pick) -> &'w Choice {
 
 fn of_device(wanted: &Wanted, pick: &Pick, claim: &str, nth: usize) -> DeviceRequestAllocationResult {
     let choice = chosen(wanted, pick);
-    let device = pick.slice.devices[pick.device].name.to_string();
+    let published = &pick.slice.devices[pick.device].published;
     let share = pick.consumed.is_some().then(|| share_id(claim, nth));
     let consumed = pick
         .consumed
@@ -52,7 +52,9 @@ fn of_device(wanted: &Wanted, pick: &Pick, claim: &str, nth: usize) -> DeviceReq
         request: choice.name.clone(),
         driver: pick.slice.pool.driver.to_string(),
         pool: pick.slice.pool.name.to_string(),
-        device,
+        device: published.name.clone(),
+        binding_conditions: published.binding_conditions.clone(),
+        binding_failure_conditions: published.binding_failure_conditions.clone(),
         admin_access: choice.admin.then_some(true),
         tolerations: (!choice.tolerations.is_empty()).then(|| choice.tolerations.clone()),
         share_id: share,
@@ -129,7 +131,7 @@ fn node_selector(picks: &[&Pick], node: &str) -> Option<NodeSelector> {
     let mut all = NodeSelectorTerm::default();
     for pick in picks {
         let device = &pick.slice.devices[pick.device];
-        if pick.slice.only_node(device).is_some() {
+        if pick.slice.only_node(device).is_some() || device.binds_to_node() {
             let field = NodeSelectorRequirement {
                 key: "metadata.name".to_owned(),
                 operator: "In".to_owned(),

@@ -13,19 +13,38 @@ use std::{
 };
 
 use rk_api::Quantity;
+use tokio::time::Instant;
 
 use super::{
-    candidates::{Candidate, Candidates},
+    candidates::{Candidate, Candidates, Supply},
     capacity::consumed,
     claims::shown,
     requests::{Choice, Count, MOST_DEVICES, Wanted},
 };
-use crate::model::{Pools, Slice, Taken};
+use crate::model::Slice;
 
 /// Steps of the search on one node.
 pub(super) const NODE_STEPS: u64 = 50_000;
 /// Steps of the searches of one scheduling cycle.
 pub(super) const CYCLE_STEPS: u64 = 1_000_000;
+
+/// So many steps are made between two looks at the clock.
+const STEPS_BETWEEN_LOOKS: u64 = 1024;
+
+/// What a search may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits<'a> {
+    /// Steps of all searches of the cycle so far.
+    pub(super) spent: &'a AtomicU64,
+    /// When the search on this node has to end.
+    pub(super) until: Option<Instant>,
+}
+
+impl Limits<'_> {
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| until <= Instant::now())
+    }
+}
 
 /// A device that was found for a request.
 #[derive(Debug, Clone)]
@@ -59,17 +78,20 @@ pub(super) enum Found {
 /// An expression fails.
 pub(super) fn search(
     wanted: &Wanted,
-    (pools, taken): (&Pools, &Taken),
+    supply: &Supply,
     (name, labels): (&str, &BTreeMap<String, String>),
-    spent: &AtomicU64,
+    limits: Limits<'_>,
 ) -> Result<Found, String> {
-    let candidates = Candidates::new(pools, taken, name, labels);
+    let candidates = Candidates::new(supply, name, labels);
     // By request and choice; no device for a choice that can't be made.
     let mut fitting = Vec::with_capacity(wanted.requests.len());
     for request in &wanted.requests {
         let claim = shown(&wanted.claims[request.claim]);
         let (mut choices, mut refused) = (Vec::with_capacity(request.choices.len()), None);
         for choice in &request.choices {
+            if limits.is_over() {
+                return Ok(Found::TooLong);
+            }
             choices.push(candidates.of(choice, &claim)?.unwrap_or_else(|why| {
                 refused = why.or(refused.take());
                 Vec::new()
@@ -94,11 +116,11 @@ pub(super) fn search(
         placed: Vec::new(),
         per_claim: vec![0; wanted.claims.len()],
     };
-    let before = spent.load(Ordering::Relaxed);
+    let before = limits.spent.load(Ordering::Relaxed);
     let mut left = NODE_STEPS.min(CYCLE_STEPS.saturating_sub(before));
     let granted = left;
-    let solved = state.solve(&mut left);
-    spent.fetch_add(granted - left, Ordering::Relaxed);
+    let solved = state.solve(&mut left, limits);
+    limits.spent.fetch_add(granted - left, Ordering::Relaxed);
     Ok(match solved {
         Some(true) => Found::Devices(state.picks()),
         Some(false) if candidates.any_invalid() => invalid(),
@@ -156,7 +178,7 @@ struct State<'s> {
 
 impl<'s> State<'s> {
     /// Whether there is a solution, which is in `placed` then; `None` if too many steps were made.
-    fn solve(&mut self, left: &mut u64) -> Option<bool> {
+    fn solve(&mut self, left: &mut u64, limits: Limits<'_>) -> Option<bool> {
         let mut steps = vec![Step::first(0)];
         if self.wanted.requests.is_empty() {
             return Some(true);
@@ -166,7 +188,7 @@ impl<'s> State<'s> {
                 self.take_back();
                 step.has_device = false;
             }
-            if !self.advance(&mut step, left)? {
+            if !self.advance(&mut step, left, limits)? {
                 continue;
             }
             let next = self.after(&step);
@@ -180,7 +202,7 @@ impl<'s> State<'s> {
     }
 
     /// Gives the step the next device that will do; `false` if there is none, `None` if too many steps were made.
-    fn advance(&mut self, step: &mut Step, left: &mut u64) -> Option<bool> {
+    fn advance(&mut self, step: &mut Step, left: &mut u64, limits: Limits<'_>) -> Option<bool> {
         let request = &self.wanted.requests[step.request];
         loop {
             let choice = &request.choices[step.choice];
@@ -188,6 +210,9 @@ impl<'s> State<'s> {
             let missing = count(choice, fitting) - step.nth;
             while let Some(candidate) = fitting.get(step.cursor) {
                 *left = left.checked_sub(1)?;
+                if *left % STEPS_BETWEEN_LOOKS == 0 && limits.is_over() {
+                    return None;
+                }
                 let enough = fitting.len() - step.cursor >= missing || self.may_repeat(choice, fitting);
                 if !enough {
                     break;

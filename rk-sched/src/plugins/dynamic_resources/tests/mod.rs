@@ -10,11 +10,13 @@ use std::{
 
 use k8s_openapi::api::resource::v1::{AllocationResult, ResourceClaim};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{
+    candidates::Supply,
     requests::{Selectors, Wanted},
     result,
-    search::{Found, search},
+    search::{Found, Limits, search},
 };
 use crate::model::Devices;
 
@@ -28,12 +30,14 @@ fn object<K: serde::de::DeserializeOwned>(json: Value) -> Arc<K> {
 pub(super) struct Lab {
     pub(super) devices: Devices,
     slices: usize,
+    /// When searches have to end.
+    pub(super) until: Option<Instant>,
 }
 
 impl Lab {
     /// With the classes `any`, and `gpu` for devices whose `type` is `gpu`.
     pub(super) fn new() -> Self {
-        let mut lab = Self { devices: Devices::default(), slices: 0 };
+        let mut lab = Self { devices: Devices::default(), slices: 0, until: None };
         lab.class("any", json!({}));
         let expression = format!("device.attributes['{DRIVER}'].?type.orValue('') == 'gpu'");
         lab.class("gpu", json!({"selectors": [{"cel": {"expression": expression}}]}));
@@ -77,9 +81,14 @@ impl Lab {
     pub(super) fn search(&self, claims: &[Arc<ResourceClaim>], node: &str) -> Result<Outcome, String> {
         let wanted = Wanted::new(claims.to_vec(), &self.devices, &Selectors::default());
         let wanted = wanted.map_err(|status| status.message())?;
-        let taken = self.devices.unavailable();
+        let supply = Supply {
+            pools: Arc::clone(self.devices.pools()),
+            taken: self.devices.unavailable(),
+            taint_rules: Arc::clone(self.devices.taint_rules()),
+        };
         let labels = BTreeMap::from([("kubernetes.io/hostname".to_owned(), node.to_owned())]);
-        let found = search(&wanted, (self.devices.pools(), &taken), (node, &labels), &AtomicU64::new(0))?;
+        let limits = Limits { spent: &AtomicU64::new(0), until: self.until };
+        let found = search(&wanted, &supply, (node, &labels), limits)?;
         Ok(match found {
             Found::Devices(picks) => Outcome::Allocated(result::allocations(&wanted, &picks, node)),
             Found::Nothing => Outcome::Refused("cannot allocate all claims".to_owned()),

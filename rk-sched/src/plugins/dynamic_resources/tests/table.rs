@@ -1,7 +1,10 @@
 //! Cases of the documentation (<https://kubernetes.io/docs/concepts/scheduling-eviction/dynamic-resource-allocation/>, the API reference of
 //! `resource.k8s.io/v1`, and the KEPs named at each).
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{DRIVER, Lab, Outcome, shown};
 
@@ -341,4 +344,75 @@ fn searches_end() {
         {"requests": ["r7"], "matchAttribute": format!("{DRIVER}/pair")},
     ]});
     assert_eq!(allocate(devices.into(), claim), Err("timed out trying to allocate devices".to_owned()));
+}
+
+/// KEP-5007: what can be had at once goes first, and an allocation says what has to be waited for.
+#[test]
+fn devices_that_have_to_be_made_ready_come_last() {
+    let mut lab = Lab::new();
+    let slow =
+        |name: &str| json!({"name": name, "bindingConditions": ["Attached"], "bindingFailureConditions": ["Broken"]});
+    let fabric = json!({"name": "a-fabric", "generation": 1, "resourceSliceCount": 1});
+    let mut remote = slow("remote");
+    remote["bindsToNode"] = true.into();
+    lab.slice("", json!({"nodeName": null, "allNodes": true, "pool": fabric, "devices": [remote]}));
+    let two = json!({"name": "p", "generation": 1, "resourceSliceCount": 2});
+    lab.slice("n", json!({"pool": two, "devices": [slow("slow"), {"name": "beside"}]}));
+    lab.slice("n", json!({"pool": two, "devices": [{"name": "quick"}]}));
+    let claim = |lab: &mut Lab, count: i64| {
+        lab.claim(&format!("c{count}"), json!({"requests": [exactly("r", "any", json!({"count": count}))]}))
+    };
+    // Of the two slices the one with a device that has to be waited for comes last; the pool with such devices, behind others.
+    let one = claim(&mut lab, 1);
+    let Outcome::Allocated(found) = lab.search(&[one], "n").unwrap() else { panic!("one of four") };
+    assert_eq!(shown(&found), ["r=remote"], "both pools have such devices, so their order stays");
+    lab.devices.set_slice("slice-1", None);
+    let one = claim(&mut lab, 1);
+    let Outcome::Allocated(found) = lab.search(&[one], "n").unwrap() else { panic!("one of three") };
+    assert_eq!(shown(&found), ["r=quick"]);
+    lab.slice(
+        "n",
+        json!({"pool": {"name": "z", "generation": 1, "resourceSliceCount": 1}, "devices": [{"name": "simple"}]}),
+    );
+    let Outcome::Allocated(found) = {
+        let one = claim(&mut lab, 1);
+        lab.search(&[one], "n")
+    }
+    .unwrap() else {
+        panic!("one of four")
+    };
+    assert_eq!(shown(&found), ["r=simple"], "a pool without any goes first");
+    let all = claim(&mut lab, 4);
+    let Outcome::Allocated(found) = lab.search(&[all], "n").unwrap() else { panic!("all four") };
+    let found = serde_json::to_value(&found[0]).unwrap();
+    let results = found["devices"]["results"].as_array().unwrap();
+    for result in results {
+        let conditional = ["slow"].contains(&result["device"].as_str().unwrap());
+        let expected = if conditional { json!(["Attached"]) } else { Value::Null };
+        assert_eq!(result.get("bindingConditions").cloned().unwrap_or_default(), expected, "{result}");
+        let failures = if conditional { json!(["Broken"]) } else { Value::Null };
+        assert_eq!(result.get("bindingFailureConditions").cloned().unwrap_or_default(), failures, "{result}");
+    }
+    // One that binds to the node is used there only, though all nodes have access to it.
+    let mut lab = Lab::new();
+    let mut remote = slow("remote");
+    remote["bindsToNode"] = true.into();
+    lab.slice("", json!({"nodeName": null, "allNodes": true, "devices": [remote]}));
+    let claim = claim(&mut lab, 1);
+    let Outcome::Allocated(found) = lab.search(&[claim], "n").unwrap() else { panic!("it is free") };
+    let found = serde_json::to_value(&found[0]).unwrap();
+    let names = &found["nodeSelector"]["nodeSelectorTerms"][0]["matchFields"][0]["values"];
+    assert_eq!(*names, json!(["n"]));
+}
+
+#[test]
+fn searches_end_when_their_time_is_over() {
+    let mut lab = Lab::new();
+    lab.slice("n", json!({"devices": mixed()}));
+    let claim = lab.claim("c", json!({"requests": [exactly("r", "gpu", json!({}))]}));
+    lab.until = Some(Instant::now());
+    let over = Outcome::Refused("timed out trying to allocate devices".to_owned());
+    assert_eq!(lab.search(std::slice::from_ref(&claim), "n"), Ok(over));
+    lab.until = Some(Instant::now() + Duration::from_secs(3600));
+    assert!(matches!(lab.search(&[claim], "n"), Ok(Outcome::Allocated(_))));
 }
