@@ -224,7 +224,7 @@ pub(super) const CLUSTER_ROLES: &[(&str, &str, &[Rule])] = &[
             on("core", "persistentvolumeclaims persistentvolumes", READ),
             on("storage.k8s.io", "csinodes csidrivers csistoragecapacities volumeattachments", READ),
             on("resource.k8s.io", "deviceclasses resourceslices", READ),
-            on("resource.k8s.io", "resourceclaims", "get list patch update watch"),
+            on("resource.k8s.io", "resourceclaims", "create delete get list patch update watch"),
             on("resource.k8s.io", "resourceclaims/status resourceclaims/binding", "patch update"),
             // Of use where `scheduling.k8s.io/v1alpha2` is served; Kubernetes has them only there.
             on("scheduling.k8s.io", "podgroups workloads", READ),
