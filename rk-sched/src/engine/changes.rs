@@ -156,7 +156,7 @@ impl Engine {
             }
             "DeviceTaintRule" => {
                 self.snapshot.devices.set_taint_rule(name, typed(object).filter(|_| there).as_deref());
-                self.queue.on_event(&ClusterEvent::Object(Arc::clone(object)), &self.snapshot, now);
+                self.queue.on_event(&ClusterEvent::Object(change.clone()), &self.snapshot, now);
             }
             "PodGroup" => self.set_group(namespace, name, typed(object).filter(|_| there), now),
             kind @ ("ReplicaSet" | "StatefulSet" | "ReplicationController") => {

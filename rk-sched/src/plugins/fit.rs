@@ -1,6 +1,6 @@
 //! NodeResourcesFit.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use crate::{
     framework::{

@@ -31,7 +31,7 @@ use std::{
 };
 
 use k8s_openapi::api::{
-    core::v1::{ContainerExtendedResourceRequest, Node},
+    core::v1::ContainerExtendedResourceRequest,
     resource::v1::{AllocationResult, ResourceClaim},
 };
 use parking_lot::Mutex;
@@ -169,9 +169,7 @@ impl Plugin for DynamicResources {
             ClusterEvent::AssignedPodDelete(gone) => uses_claims(gone) || !gone.requests.scalars.is_empty(),
             ClusterEvent::UnscheduledPodUpdate { .. } | ClusterEvent::NodeAdd(_) => true,
             // What a node can give decides whether devices have to stand for an extended resource there.
-            ClusterEvent::NodeUpdate { old, new } => {
-                old.labels() != new.labels() || old.allocatable != new.allocatable
-            }
+            ClusterEvent::NodeUpdate { old, new } => old.labels() != new.labels() || old.allocatable != new.allocatable,
             _ => false,
         })
     }
