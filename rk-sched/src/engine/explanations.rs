@@ -16,8 +16,11 @@ pub struct Explanations {
     kept: Arc<Mutex<VecDeque<Arc<Explanation>>>>,
     most: usize,
     /// The pods that it is about; `None` for all.
-    about: Option<Arc<dyn Fn(&PodInfo) -> bool + Send + Sync>>,
+    about: Option<Arc<Wanted>>,
 }
+
+/// Whether a pod is one of those that are asked about.
+type Wanted = dyn Fn(&PodInfo) -> bool + Send + Sync;
 
 impl fmt::Debug for Explanations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

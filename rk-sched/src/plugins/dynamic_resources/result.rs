@@ -59,7 +59,6 @@ fn of_device(wanted: &Wanted, pick: &Pick, claim: &str, nth: usize) -> DeviceReq
         tolerations: (!choice.tolerations.is_empty()).then(|| choice.tolerations.clone()),
         share_id: share,
         consumed_capacity: consumed,
-        ..DeviceRequestAllocationResult::default()
     }
 }
 

@@ -210,7 +210,7 @@ impl<'s> State<'s> {
             let missing = count(choice, fitting) - step.nth;
             while let Some(candidate) = fitting.get(step.cursor) {
                 *left = left.checked_sub(1)?;
-                if *left % STEPS_BETWEEN_LOOKS == 0 && limits.is_over() {
+                if left.is_multiple_of(STEPS_BETWEEN_LOOKS) && limits.is_over() {
                     return None;
                 }
                 let enough = fitting.len() - step.cursor >= missing || self.may_repeat(choice, fitting);
