@@ -416,7 +416,8 @@ mod tests {
     async fn what_does_not_fit_the_queue_is_counted() {
         let events = Arc::new(Events::default());
         let recorder = EventRecorder::with_queue(events.clone(), "scheduler", "", 10);
-        let about = |number: usize| ObjectReference { name: Some(format!("pod-{number}")), ..ObjectReference::default() };
+        let about =
+            |number: usize| ObjectReference { name: Some(format!("pod-{number}")), ..ObjectReference::default() };
         // Nothing is written before this task waits.
         (0..25).for_each(|number| recorder.normal(&about(number), "Scheduled", "assigned"));
         assert_eq!(recorder.clone().dropped(), 15);
