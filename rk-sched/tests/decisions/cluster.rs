@@ -16,7 +16,7 @@ use k8s_openapi::{
         storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment},
     },
 };
-use rk_api::{LabelSelector, Object};
+use rk_api::{Change, LabelSelector, Object};
 use rk_sched::{
     Profile, SchedulerConfig,
     config::{self, Registry},
@@ -193,7 +193,7 @@ pub fn event(event: &Event) -> ClusterEvent {
         Event { object: Some(object), .. } => {
             let mut object = in_namespace(object);
             object["apiVersion"] = "v1".into();
-            ClusterEvent::Object(Arc::new(Object::from_value(&object).unwrap()))
+            ClusterEvent::Object(Change::Added(Arc::new(Object::from_value(&object).unwrap())))
         }
         _ => panic!("an event of no kind"),
     }

@@ -174,7 +174,9 @@ mod tests {
 
     use super::*;
 
-    fn asks(pod: Value) -> (Vec<(String, i64)>, Vec<(String, String)>) {
+    type Counts = Vec<(String, i64)>;
+
+    fn asks(pod: Value) -> (Counts, Vec<(String, String)>) {
         let pod = json!({"metadata": {"name": "p", "namespace": "default", "uid": "u"}, "spec": pod});
         let pod = PodInfo::new(Arc::new(serde_json::from_value(pod).unwrap()));
         let mut devices = Devices::default();
