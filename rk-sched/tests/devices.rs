@@ -306,7 +306,7 @@ async fn devices_that_can_not_be_made_ready_are_given_back() {
 async fn devices_are_waited_for_as_long_as_configured() {
     let lab = attached_late().await;
     tokio::time::sleep(Duration::from_secs(540)).await;
-    lab.says("p", "running plugin \"DynamicResources\": device binding timeout").await;
+    lab.says("p", "running PreBind plugin \"DynamicResources\": device binding timeout").await;
 }
 
 /// KEP-5004.
