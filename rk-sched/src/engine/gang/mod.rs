@@ -271,6 +271,8 @@ impl Engine {
     }
 
     fn promise_again(&mut self, pod: &Arc<PodInfo>, promise: Promise) {
+        // So it left no room to anybody.
+        self.vacated.retain(|vacated| vacated.uid != pod.uid);
         if let Some(node) = promise.node {
             self.nominated.insert(Arc::clone(pod), node);
         }
