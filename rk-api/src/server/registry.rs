@@ -126,6 +126,12 @@ pub trait Strategy: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Whether [`allocate`](Self::allocate) does anything. If it does not, `release` is not called either, and the object need not be kept
+    /// for it while it is written.
+    fn allocates(&self) -> bool {
+        true
+    }
+
     /// Takes what the object needs from the outside (a cluster IP, a node port) just before it is stored; a dry run takes nothing. A
     /// failure of the store calls `release` with the same object.
     ///

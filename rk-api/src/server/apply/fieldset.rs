@@ -48,11 +48,24 @@ impl FieldSet {
     }
 
     pub(super) fn insert(&mut self, path: &[Box<str>]) {
+        self.at(path).member = true;
+    }
+
+    /// Adds all paths of another set below a path.
+    pub(super) fn insert_below(&mut self, path: &[Box<str>], set: Self) {
+        let node = self.at(path);
+        if node.is_empty() { *node = set } else { node.union(&set) }
+    }
+
+    fn at(&mut self, path: &[Box<str>]) -> &mut Self {
         let mut node = self;
         for element in path {
-            node = node.children.entry(element.clone()).or_default();
+            if !node.children.contains_key(element) {
+                node.children.insert(element.clone(), Self::default());
+            }
+            node = node.children.get_mut(element).expect("it was put there if it was not");
         }
-        node.member = true;
+        node
     }
 
     /// Whether a path is in the set.

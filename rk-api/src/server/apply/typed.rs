@@ -32,7 +32,7 @@ pub(super) fn parts<'a>(schema: Option<&'a Schema>, value: &Value) -> Parts<'a> 
 }
 
 pub(super) fn field_element(name: &str) -> Box<str> {
-    format!("f:{name}").into()
+    ["f:", name].concat().into()
 }
 
 /// The element of a list's item. Keys that are absent count by their defaults.
@@ -165,25 +165,35 @@ impl Compare {
 
     /// A value that is on one side only, with all its parts.
     fn one(&mut self, schema: Option<&Schema>, value: &Value, added: bool, itself: bool) {
-        match (parts(schema, value), value) {
-            (Parts::Map, Value::Object(map)) => {
-                for (name, value) in map {
-                    let field = schema.and_then(|schema| schema.field(name));
-                    self.within(field_element(name), |walk| walk.one(field, value, added, true));
-                }
-            }
-            (Parts::Items(kind), Value::Array(list)) => {
-                let items = schema.and_then(Schema::items);
-                for item in list {
-                    self.within(item_element(kind, items, item), |walk| walk.one(items, item, added, true));
-                }
-            }
-            _ => {}
-        }
-        if itself {
+        let mut all = FieldSet { member: itself, ..FieldSet::default() };
+        add_parts(schema, value, &mut all);
+        if !all.is_empty() {
             let set = if added { &mut self.comparison.changed } else { &mut self.comparison.removed };
-            set.insert(&self.path);
+            set.insert_below(&self.path, all);
         }
+    }
+}
+
+/// Every part of a value, not only leaves.
+fn add_parts(schema: Option<&Schema>, value: &Value, set: &mut FieldSet) {
+    let mut add = |element: Box<str>, schema: Option<&Schema>, value: &Value| {
+        let part = set.children.entry(element).or_default();
+        part.member = true;
+        add_parts(schema, value, part);
+    };
+    match (parts(schema, value), value) {
+        (Parts::Map, Value::Object(map)) => {
+            for (name, value) in map {
+                add(field_element(name), schema.and_then(|schema| schema.field(name)), value);
+            }
+        }
+        (Parts::Items(kind), Value::Array(list)) => {
+            let items = schema.and_then(Schema::items);
+            for item in list {
+                add(item_element(kind, items, item), items, item);
+            }
+        }
+        _ => {}
     }
 }
 

@@ -68,6 +68,10 @@ struct Custom {
 }
 
 impl Strategy for Custom {
+    fn allocates(&self) -> bool {
+        false
+    }
+
     fn prepare_create(&self, object: &mut Value, _context: &WriteContext<'_>) {
         if self.status
             && let Some(fields) = object.as_object_mut()

@@ -57,6 +57,10 @@ impl Strategy for Rules {
         (self.default)(object);
     }
 
+    fn allocates(&self) -> bool {
+        false
+    }
+
     fn prepare_create(&self, object: &mut Value, context: &WriteContext<'_>) {
         if self.has_status {
             value::set(object, "status", Map::new());

@@ -98,22 +98,25 @@ impl Core {
         self.admit(&request, call).await?;
 
         let item = super::key::item(&call.namespace, &name);
+        let generated = request.object.as_ref().is_some_and(|object| !meta::text(object, "generateName").is_empty());
         let collection = &call.served.collection;
         if collection.get(&item).is_some() {
             // Another server on the same store may have deleted it just now.
             self.cache.sync().await?;
             if collection.get(&item).is_some() {
-                return Err(taken(call, &name, &request.object.unwrap_or_default()));
+                return Err(taken(call, &name, generated));
             }
         }
+        let allocates = row.strategy.allocates();
         for _ in 0..TRIES {
             let mut reserved = self.reserve(&request).await?;
-            let mut object = request.object.clone().unwrap_or_default();
+            let object = if allocates { request.object.clone() } else { request.object.take() };
+            let mut object = object.unwrap_or_default();
             let shown = collection.last();
             if let Err(refused) = row.strategy.allocate(&mut object, None, &context).await {
                 // By what the cache showed: another server may have given something back since.
                 self.cache.sync().await?;
-                if collection.last() > shown {
+                if allocates && collection.last() > shown {
                     continue;
                 }
                 return Err(refused.into());
@@ -124,6 +127,8 @@ impl Core {
             let json = encode(&*call.served.stored(&object).await?);
             let claims = self.claims(call, None, Some(&object)).await?;
             let claims = claims.with(reserved.changes()).until_sent(reserved.until_sent());
+            // What nobody will ask for again goes now, while it is at hand, and not after the wait for the store.
+            let kept = (allocates || claims.may_be_held()).then_some(object);
             let written = match self.lease_for(call).await {
                 Ok(lease) => self.cache.put(collection, &item, json, 0, lease, claims).await,
                 Err(error) => Err(error),
@@ -131,11 +136,14 @@ impl Core {
             if let Ok(Write::Done(done)) = &written {
                 return Ok(Outcome::created(call.served.read(done).await?));
             }
-            row.strategy.release(&object);
+            if let Some(object) = kept {
+                row.strategy.release(&object);
+                request.object.get_or_insert(object);
+            }
             match written? {
                 // Another server gave the same to another object, or what was counted has changed; the cache shows it now.
                 Write::Held => {}
-                _ => return Err(taken(call, &name, &object)),
+                _ => return Err(taken(call, &name, generated)),
             }
         }
         Err(status::conflict(call.resource(), &name, HELD).into())
@@ -176,9 +184,9 @@ impl Core {
 }
 
 /// 409; where the name was generated the client may just try again.
-fn taken(call: &Call, name: &str, object: &Value) -> Error {
+fn taken(call: &Call, name: &str, generated: bool) -> Error {
     let mut status: Status = status::already_exists(call.resource(), name);
-    if meta::text(object, "generateName").is_empty() {
+    if !generated {
         return status.into();
     }
     status.message = Some(format!(

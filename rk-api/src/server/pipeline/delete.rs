@@ -118,20 +118,21 @@ impl Core {
         let collection = &call.served.collection;
         if is_done(&object) {
             let claims = self.claims(call, Some(&object), None).await?;
+            let kept = strategy.allocates().then_some(object);
             return match self.cache.remove(collection, &call.item(), stored.json(), stored.revision(), claims).await? {
                 Write::Done(last) => {
-                    strategy.release(&object);
+                    if let Some(object) = kept {
+                        strategy.release(&object);
+                    }
                     Ok(Some(self.deleted(call, &last).await?))
                 }
                 Write::Raced | Write::Held => Ok(None),
             };
         }
         let lease = self.lease_for(call).await?;
-        match self
-            .cache
-            .put(collection, &call.item(), encode(&object), stored.revision(), lease, Claims::default())
-            .await?
-        {
+        let json = encode(&object);
+        drop(object);
+        match self.cache.put(collection, &call.item(), json, stored.revision(), lease, Claims::default()).await? {
             Write::Done(object) => Ok(Some(Outcome::ok(call.served.read(&object).await?))),
             Write::Raced | Write::Held => Ok(None),
         }

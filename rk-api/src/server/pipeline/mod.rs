@@ -7,6 +7,7 @@
 
 mod admit;
 mod authorize;
+mod bind;
 mod collection;
 mod companions;
 mod create;

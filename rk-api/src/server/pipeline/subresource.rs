@@ -1,14 +1,14 @@
-//! Posts to subresources: `binding`, `eviction`, and questions that the kind's strategy answers (`token`).
+//! Posts to subresources: `binding` (see [`Core::bind`]), `eviction`, and questions that the kind's strategy answers (`token`).
 
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use serde_json::{Value, json};
 
-use super::{Call, Change, Core, Outcome, admit, delete::check_preconditions, invalid, meta};
+use super::{Call, Change, Core, Outcome, admit, delete::check_preconditions, meta};
 use crate::{
     DeleteOptions, Error, Object, Preconditions, StatusExt, WriteOptions,
-    server::{Operation, UserInfo, WriteContext, kinds},
+    server::{Operation, UserInfo, WriteContext},
     status,
 };
 
@@ -16,7 +16,7 @@ use crate::{
 const RETRY_EVICTION: i32 = 10;
 
 /// A `Status` that says all went well.
-fn success() -> Result<Outcome, Error> {
+pub(super) fn success() -> Result<Outcome, Error> {
     let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(Outcome::created(Object::from_value(&status)?.into()))
 }
@@ -51,74 +51,6 @@ impl Core {
             WriteContext { user: &call.user, subresource: &call.subresource, dry_run: options.dry_run, reader: self };
         let answer = call.served.row.strategy.answer(body, &context).await?;
         Ok(Outcome::created(Object::from_value(&answer)?.into()))
-    }
-
-    /// Gives a pod to a node, once.
-    pub(super) async fn bind(&self, call: &Call, mut body: Value, options: &WriteOptions) -> Result<Outcome, Error> {
-        meta::check_kind(&mut body, "v1", "Binding")?;
-        let named = meta::text(&body, "name");
-        if !named.is_empty() && named != call.name {
-            return Err(status::bad_request("name in URL does not match name in Binding object").into());
-        }
-        // What is admitted is the binding; of the pod's change that comes of it nobody is asked.
-        let admission = admit::write_options("CreateOptions", options);
-        let mut request = admit::request(call, "create", Operation::Create, Some(body), None, admission);
-        self.mutate(&mut request, call).await?;
-        let body = request.object.clone().unwrap_or_default();
-        let node = body["target"]["name"].as_str().unwrap_or_default().to_owned();
-        let kind = body["target"]["kind"].as_str().unwrap_or_default();
-        let mut wrong = Vec::new();
-        if !matches!(kind, "" | "Node") {
-            wrong.push(format!("target.kind: Unsupported value: {kind:?}: supported values: \"Node\", \"<empty>\""));
-        }
-        if node.is_empty() {
-            wrong.push("target.name: Required value".to_owned());
-        }
-        // Kubernetes answers these as failures of its own, with no causes (`BindingREST.Create`).
-        match wrong.as_slice() {
-            [] => {}
-            [one] => return Err(status::failure(500, "", one).into()),
-            all => return Err(status::failure(500, "", format!("[{}]", all.join(", "))).into()),
-        }
-        self.admit(&request, call).await?;
-        let uid = meta::text(&body, "uid").to_owned();
-        let version = meta::text(&body, "resourceVersion").to_owned();
-        let conflict = |why: String| Error::from(status::conflict(call.resource(), &call.name, &why));
-        let change = |pod: &Value| -> Result<Value, Error> {
-            let found = meta::text(pod, "uid");
-            if !uid.is_empty() && uid != found {
-                return Err(conflict(format!(
-                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {found}"
-                )));
-            }
-            if !version.is_empty() && version != meta::text(pod, "resourceVersion") {
-                return Err(conflict(status::MODIFIED.to_owned()));
-            }
-            if !pod["metadata"]["deletionTimestamp"].is_null() {
-                return Err(conflict(format!("pod {} is being deleted, cannot be assigned to a host", call.name)));
-            }
-            if let Some(taken) = pod["spec"]["nodeName"].as_str().filter(|taken| !taken.is_empty()) {
-                return Err(conflict(format!("pod {} is already assigned to node {taken:?}", call.name)));
-            }
-            if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
-                return Err(conflict(format!("pod {} has non-empty .spec.schedulingGates", call.name)));
-            }
-            let mut pod = pod.clone();
-            pod["spec"]["nodeName"] = node.as_str().into();
-            for field in ["labels", "annotations"] {
-                for (key, value) in body["metadata"][field].as_object().into_iter().flatten() {
-                    pod["metadata"][field][key] = value.clone();
-                }
-            }
-            let errors = kinds::validate_meta(&pod, call.resource());
-            if !errors.is_empty() {
-                return Err(invalid(call.resource(), &call.name, errors));
-            }
-            set_condition(&mut pod, "PodScheduled", "", "");
-            Ok(pod)
-        };
-        self.set(call, &change, options).await?;
-        success()
     }
 
     /// Deletes a pod if its disruption budgets allow it.
@@ -171,7 +103,12 @@ impl Core {
                 // The pod of this name may be another one by now.
                 check_preconditions(call, &delete, &Object::from_value(pod)?)?;
                 let mut pod = pod.clone();
-                set_condition(&mut pod, "DisruptionTarget", "EvictionByEvictionAPI", "Eviction API: evicting");
+                set_condition(
+                    &mut pod["status"],
+                    "DisruptionTarget",
+                    "EvictionByEvictionAPI",
+                    "Eviction API: evicting",
+                );
                 Ok(pod)
             };
             let status =
@@ -259,8 +196,8 @@ fn disrupted(cause: String) -> Status {
     status::failure(429, "TooManyRequests", why).cause("DisruptionBudget", "", &cause)
 }
 
-/// Sets a condition of a pod to `True`.
-fn set_condition(pod: &mut Value, kind: &str, reason: &str, message: &str) {
+/// Sets a condition in a pod's status to `True`.
+pub(super) fn set_condition(status: &mut Value, kind: &str, reason: &str, message: &str) {
     let mut condition =
         json!({"type": kind, "status": "True", "lastProbeTime": null, "lastTransitionTime": meta::now()});
     for (field, text) in [("reason", reason), ("message", message)] {
@@ -268,7 +205,7 @@ fn set_condition(pod: &mut Value, kind: &str, reason: &str, message: &str) {
             condition[field] = text.into();
         }
     }
-    let conditions = &mut pod["status"]["conditions"];
+    let conditions = &mut status["conditions"];
     if !conditions.is_array() {
         *conditions = json!([]);
     }

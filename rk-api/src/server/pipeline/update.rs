@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Tries against other writers before a change that names no version is given up.
-const TRIES: usize = 64;
+pub(super) const TRIES: usize = 64;
 
 /// How an object shall change.
 pub(crate) enum Change<'a> {
@@ -61,10 +61,10 @@ impl Core {
         Err(status::conflict(call.resource(), &call.name, status::MODIFIED).into())
     }
 
-    /// Writes the server's own part of what a request that was admitted asks for, such as the node of a pod that is bound.
+    /// Writes the server's own part of what a request that was admitted asks for, such as why a pod ends that is evicted.
     ///
     /// It is written as the function leaves it: as in Kubernetes, where such a part goes to the registry's store at once
-    /// (`BindingREST.assignPod`), nobody is asked again, and its fields have no manager.
+    /// (`EvictionREST.Create`), nobody is asked again, and its fields have no manager.
     ///
     /// # Errors
     /// 404, 409 (others were faster too often), and whatever the function and the store say.
@@ -77,8 +77,9 @@ impl Core {
         for _ in 0..TRIES {
             let stored = self.current(call).await?.ok_or_else(|| call.not_found())?;
             let old = call.served.read(&stored).await?.value()?;
+            let new = change(&old)?;
             let written =
-                self.write(call, change(&old)?, (&old, Reservation::default()), &stored, options.dry_run).await?;
+                self.write(call, new, (Arc::new(old), Reservation::default()), &stored, options.dry_run).await?;
             if let Some(object) = written {
                 return Ok(object);
             }
@@ -87,7 +88,7 @@ impl Core {
     }
 
     /// The object as it is stored.
-    async fn current(&self, call: &Call) -> Result<Option<Arc<Object>>, Error> {
+    pub(super) async fn current(&self, call: &Call) -> Result<Option<Arc<Object>>, Error> {
         let shown = || call.served.collection.get(&call.item()).map(|item| item.object.clone());
         if let Some(shown) = shown() {
             return Ok(Some(shown));
@@ -213,7 +214,8 @@ impl Core {
             self.cache.sync().await?;
             return if call.served.collection.last() > shown { Ok(Try::Again) } else { Err(refused.into()) };
         }
-        let outcome = self.write(call, new, (&old, reserved), stored, options.dry_run).await?;
+        drop(request);
+        let outcome = self.write(call, new, (old, reserved), stored, options.dry_run).await?;
         match outcome {
             Some(object) if call.subresource == "scale" => match &call.served.scale {
                 Some(paths) => {
@@ -260,7 +262,7 @@ impl Core {
         &self,
         call: &Call,
         new: Value,
-        (old, mut reserved): (&Value, Reservation),
+        (old, mut reserved): (Arc<Value>, Reservation),
         stored: &Arc<Object>,
         dry_run: bool,
     ) -> Result<Option<Arc<Object>>, Error> {
@@ -271,21 +273,24 @@ impl Core {
         let json = encode(&*call.served.stored(&new).await?);
         let collection = &call.served.collection;
         let gone = super::delete::is_done(&new);
-        let written = if gone {
-            let claims = self.claims(call, Some(old), None).await?;
-            self.cache.remove(collection, &call.item(), &json, stored.revision(), claims).await
-        } else if is_same(&json, stored) && !self.cache.is_stale(collection, &call.item()) {
+        if !gone && is_same(&json, stored) && !self.cache.is_stale(collection, &call.item()) {
             // Nothing changes, if this still is what is stored: another server may have changed it just now.
             self.cache.sync().await?;
             let same = !self.moved_on(call, stored);
             return if same { Ok(Some(call.served.read(stored).await?)) } else { Ok(None) };
+        }
+        let claims = self.claims(call, Some(&old), (!gone).then_some(&new)).await?;
+        // What nobody will ask for again goes now, while it is at hand, and not after the wait for the store.
+        drop(old);
+        let kept = strategy.allocates().then_some(new);
+        let written = if gone {
+            self.cache.remove(collection, &call.item(), &json, stored.revision(), claims).await
         } else {
             let lease = self.lease_for(call).await?;
-            let claims = self.claims(call, Some(old), Some(&new)).await?;
             let claims = claims.with(reserved.changes()).until_sent(reserved.until_sent());
             self.cache.put(collection, &call.item(), json, stored.revision(), lease, claims).await
         };
-        if gone || !matches!(written, Ok(Write::Done(_))) {
+        if let Some(new) = kept.filter(|_| gone || !matches!(written, Ok(Write::Done(_)))) {
             strategy.release(&new);
         }
         match written? {

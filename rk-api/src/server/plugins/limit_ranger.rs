@@ -20,7 +20,8 @@ async fn ranges(reader: &dyn Reader, namespace: &str) -> Result<Vec<Value>, Stat
     let all = reader.list("", "limitranges", namespace, &LabelSelector::everything()).await;
     let mut items = Vec::new();
     for range in all.map_err(status::internal)? {
-        items.extend(list(&range.value().map_err(status::internal)?["spec"]["limits"]).iter().cloned());
+        let range = range.cached(|| range.value()).map_err(status::internal)?;
+        items.extend(list(&range["spec"]["limits"]).iter().cloned());
     }
     Ok(items)
 }

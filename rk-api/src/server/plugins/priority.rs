@@ -1,6 +1,7 @@
 //! Priority classes become numbers.
 
 use async_trait::async_trait;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 
 use super::{forbid, is, spec_mut, text};
 use crate::{
@@ -26,9 +27,9 @@ async fn class(reader: &dyn Reader, name: &str) -> Result<Option<Class>, Status>
 }
 
 fn read(object: &crate::Object) -> Result<Class, crate::Error> {
-    let value = object.value()?;
-    let policy = value["preemptionPolicy"].as_str().unwrap_or(PREEMPTS).to_owned();
-    Ok((object.meta().name.clone(), value["value"].as_i64().unwrap_or(0), policy))
+    let class = object.typed::<PriorityClass>()?;
+    let policy = class.preemption_policy.as_deref().unwrap_or(PREEMPTS).to_owned();
+    Ok((object.meta().name.clone(), class.value.unwrap_or(0).into(), policy))
 }
 
 /// The class of pods that name none: of several marked as default the one with the lowest value.
@@ -37,7 +38,7 @@ async fn global_default(reader: &dyn Reader) -> Result<Option<Class>, Status> {
         reader.list(GROUP, "priorityclasses", "", &LabelSelector::everything()).await.map_err(status::internal)?;
     let mut found: Option<Class> = None;
     for object in &all {
-        if object.value().map_err(status::internal)?["globalDefault"] == true {
+        if object.typed::<PriorityClass>().map_err(status::internal)?.global_default == Some(true) {
             let class = read(object).map_err(status::internal)?;
             if found.as_ref().is_none_or(|lowest| class.1 < lowest.1) {
                 found = Some(class);

@@ -67,7 +67,7 @@ impl Admit for RuntimeClass {
         let Some(class) = found else {
             return Err(forbid(request, &format!("pod rejected: RuntimeClass {name:?} not found")));
         };
-        let class = class.value().map_err(status::internal)?;
+        let class = class.cached(|| class.value()).map_err(status::internal)?;
         let Some(spec) = spec_mut(request) else { return Ok(()) };
         merge(spec, &class).map_err(|why| forbid(request, &why))
     }

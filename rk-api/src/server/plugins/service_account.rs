@@ -126,7 +126,7 @@ impl Admit for ServiceAccount {
             let why = format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
             return Err(forbid(request, &why));
         };
-        let account = account.value().map_err(status::internal)?;
+        let account = account.cached(|| account.value()).map_err(status::internal)?;
         let Some(spec) = spec_mut(request) else {
             return Ok(());
         };

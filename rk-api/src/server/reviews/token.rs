@@ -176,6 +176,10 @@ impl Strategy for WithTokens {
         self.inner.warnings(object, old)
     }
 
+    fn allocates(&self) -> bool {
+        self.inner.allocates()
+    }
+
     async fn allocate(&self, new: &mut Value, old: Option<&Value>, context: &WriteContext<'_>) -> Result<(), Status> {
         self.inner.allocate(new, old, context).await
     }

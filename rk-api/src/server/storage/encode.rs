@@ -1,35 +1,64 @@
 //! The stored form of an object: canonical JSON with `apiVersion`, `kind` and `metadata` in front and without a
 //! `resourceVersion`, which is the store's revision and spliced in when the object is read.
 
+use std::{borrow::Cow, collections::BTreeMap};
+
 use bytes::Bytes;
 use rk_store::Revision;
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Value, value::RawValue};
 
 use crate::{Error, Object};
 
 const METADATA: &[u8] = b"\"metadata\":{";
 const VERSION: &[u8] = b"\"resourceVersion\":\"";
 
-fn append(out: &mut Vec<u8>, value: &Value) {
+/// The fields of an object, or of a part of one, each as the JSON that it is: to change one without taking the others apart.
+pub(crate) type Fields<'a> = BTreeMap<String, Cow<'a, RawValue>>;
+
+/// The fields of an object in JSON.
+///
+/// # Errors
+/// It is no object in JSON.
+pub(crate) fn fields(json: &str) -> Result<Fields<'_>, serde_json::Error> {
+    let fields: BTreeMap<String, &RawValue> = serde_json::from_str(json)?;
+    Ok(fields.into_iter().map(|(name, value)| (name, Cow::Borrowed(value))).collect())
+}
+
+fn append<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     serde_json::to_writer(out, value).expect("a JSON tree always encodes into memory");
 }
 
-fn append_field(out: &mut Vec<u8>, first: &mut bool, name: &str, value: &Value) {
+fn append_field<T: Serialize>(out: &mut Vec<u8>, first: &mut bool, name: &str, value: &T) {
     if !std::mem::take(first) {
         out.push(b',');
     }
-    append(out, &Value::String(name.to_owned()));
+    append(out, name);
     out.push(b':');
     append(out, value);
 }
 
 /// Encodes an object for the store.
 pub(crate) fn encode(object: &Value) -> Bytes {
+    let metadata = object["metadata"].as_object().into_iter().flatten();
+    encode_parts(|name| object.get(name), metadata, object.as_object().into_iter().flatten())
+}
+
+/// As [`encode`], from fields; those in `metadata` are the object's metadata.
+pub(crate) fn encode_fields(object: &Fields<'_>, metadata: &Fields<'_>) -> Bytes {
+    encode_parts(|name| object.get(name), metadata.iter(), object.iter())
+}
+
+fn encode_parts<'a, T: Serialize + 'a>(
+    head: impl Fn(&str) -> Option<&'a T>,
+    metadata: impl Iterator<Item = (&'a String, &'a T)>,
+    fields: impl Iterator<Item = (&'a String, &'a T)>,
+) -> Bytes {
     let mut out = Vec::with_capacity(1024);
     out.push(b'{');
     let mut first = true;
     for name in ["apiVersion", "kind"] {
-        if let Some(value) = object.get(name) {
+        if let Some(value) = head(name) {
             append_field(&mut out, &mut first, name, value);
         }
     }
@@ -38,13 +67,13 @@ pub(crate) fn encode(object: &Value) -> Bytes {
     }
     out.extend_from_slice(METADATA);
     let mut first = true;
-    for (name, value) in object["metadata"].as_object().into_iter().flatten() {
+    for (name, value) in metadata {
         if name != "resourceVersion" && name != "selfLink" {
             append_field(&mut out, &mut first, name, value);
         }
     }
     out.push(b'}');
-    for (name, value) in object.as_object().into_iter().flatten() {
+    for (name, value) in fields {
         if !matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
             append_field(&mut out, &mut false, name, value);
         }
@@ -118,5 +147,16 @@ mod tests {
         let unique = encode_unique(&value);
         assert!(unique != encode_unique(&value) && is_same(&unique, &object));
         assert_eq!(decode(b"k", &unique, 7).unwrap().json(), object.json());
+    }
+
+    #[test]
+    fn fields_are_encoded_as_the_tree_is() {
+        let value = json!({"spec": {"b": [1, {"c": "\u{e9}\""}], "a": null}, "kind": "Pod", "apiVersion": "v1", "status": {},
+            "metadata": {"name": "a", "resourceVersion": "3", "labels": {"x": "y"}}});
+        let json = value.to_string();
+        let object = fields(&json).unwrap();
+        let metadata = fields(object["metadata"].get()).unwrap();
+        assert_eq!(encode_fields(&object, &metadata), encode(&value));
+        assert!(fields("[]").is_err());
     }
 }

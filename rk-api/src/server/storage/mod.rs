@@ -24,7 +24,7 @@ mod write;
 
 pub(crate) use cache::Cache;
 pub(crate) use collection::Collection;
-pub(crate) use encode::{encode, encode_unique, is_same};
+pub(crate) use encode::{Fields, encode, encode_fields, encode_unique, fields, is_same};
 pub use encryption::{Encryption, EncryptionError};
 pub(crate) use forms::For;
 pub(crate) use list::{Listed, Selection};

@@ -114,6 +114,11 @@ impl Claims {
         self
     }
 
+    /// Whether a write with these may come to [`Write::Held`].
+    pub(crate) fn may_be_held(&self) -> bool {
+        !self.taken.is_empty() || !self.beside.is_empty()
+    }
+
     /// And keeps a value until all is on its way to the store.
     #[must_use]
     pub(crate) fn until_sent(self, value: impl Any + Send + Sync) -> Self {

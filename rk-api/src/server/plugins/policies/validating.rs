@@ -114,8 +114,9 @@ impl Admit for ValidatingPolicies {
                 if matched(&binding["spec"]["matchResources"], request, reader).await?.is_none() {
                     continue;
                 }
-                let seen = seen.of(request, &shown, reader).await?;
-                let judged = judge(policy, binding, seen, request, reader).await;
+                // Boxed, so that a write that no policy is about moves little.
+                let seen = Box::pin(seen.of(request, &shown, reader)).await?;
+                let judged = Box::pin(judge(policy, binding, seen, request, reader)).await;
                 judged.annotations.into_iter().for_each(|annotation| annotations.add(annotation));
                 for objection in judged.objections {
                     act(policy, binding, objection, request, &mut denied);

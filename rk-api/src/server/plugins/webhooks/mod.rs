@@ -166,8 +166,9 @@ impl Admit for MutatingWebhooks {
                 continue;
             }
             // By the object as those before it left it.
-            let Some(shown) = wanted(webhook, &mut seen, request, reader).await? else { continue };
-            let changed = Self::apply(&(Arc::clone(webhook), shown), request, reader).await?;
+            // Boxed, so that a write that no webhook is about moves little.
+            let Some(shown) = Box::pin(wanted(webhook, &mut seen, request, reader)).await? else { continue };
+            let changed = Box::pin(Self::apply(&(Arc::clone(webhook), shown), request, reader)).await?;
             if changed {
                 seen = Shown::default();
             }
@@ -191,7 +192,7 @@ impl Admit for ValidatingWebhooks {
     async fn validate(&self, request: &AdmissionRequest, reader: &dyn Reader) -> Result<(), Status> {
         let (mut seen, mut wanting) = (Shown::default(), Vec::new());
         for webhook in self.0.current(reader).await?.iter() {
-            if let Some(shown) = wanted(webhook, &mut seen, request, reader).await? {
+            if let Some(shown) = Box::pin(wanted(webhook, &mut seen, request, reader)).await? {
                 wanting.push((Arc::clone(webhook), shown));
             }
         }
