@@ -307,6 +307,21 @@ impl Score for DynamicResources {
         Ok(sum)
     }
 
+    fn score_batch(
+        &self,
+        state: &CycleState,
+        pod: &PodInfo,
+        snapshot: &Snapshot,
+        scores: &mut [NodeScore],
+    ) -> Result<(), Status> {
+        // Most pods have no claims, and no node is looked at for them.
+        let asks = state.get::<State>().is_some();
+        for score in scores {
+            score.score = if asks { self.score(state, pod, snapshot.node(score.node))? } else { 0 };
+        }
+        Ok(())
+    }
+
     fn normalize(&self, _state: &CycleState, _pod: &PodInfo, scores: &mut [NodeScore]) -> Result<(), Status> {
         normalize_to_max(scores, false);
         Ok(())
