@@ -269,6 +269,28 @@ fn wrong_traces_are_refused_with_line_and_column() {
     assert!(refused(nodes, "name,cpu_milli\n").ends_with("there are no rows"));
     let error = refused(nodes, "name,cpu_milli,instances\na,1,1e14\n");
     assert!(error.ends_with("\"1e14\" is more than a million"), "{error}");
+    let error = refused(nodes, "name,cpu_milli\n--,1\n");
+    assert!(error.ends_with("line 2: column name: \"--\" is no name"), "{error}");
+    let error = refused(nodes, "name,cpu_milli,creation_time\na,1,1e12\n");
+    assert!(error.ends_with("column creation_time: \"1e12\" is out of range as a time"), "{error}");
+    let error = refused(nodes, "name,cpu_milli,priority\na,1,3e9\n");
+    assert!(error.ends_with("column priority: \"3e9\" is out of range"), "{error}");
+    for unit in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let units = trace::Units { memory: unit, ..trace::Units::default() };
+        let error = trace_of(nodes, "name,cpu_milli\na,1\n", units).unwrap_err().to_string();
+        assert_eq!(error, format!("a unit is {unit}: must be a number above 0"));
+    }
+}
+
+#[test]
+fn rows_without_a_time_come_first_and_names_are_never_used_twice() {
+    let nodes = "name,cpu_milli,memory_mib\nn,1000,1\n";
+    let pods = "name,cpu_milli,creation_time,deletion_time\na,1,1000,1060\na,1,1010,\na-2,1,1020,1030\nb,1,,1070\n";
+    let read = trace_of(nodes, pods, trace::Units::default()).unwrap();
+    let times: Vec<_> = jobs(&read).into_iter().map(|(name, at, runs, ..)| (name, at, runs)).collect();
+    let job = |name: &str, at, runs| (name.to_owned(), at, runs);
+    let expected = [job("a", 0, Some(60)), job("a-2", 10, None), job("a-2-2", 20, Some(10)), job("b", 0, None)];
+    assert_eq!(times, expected);
 }
 
 #[test]
@@ -282,7 +304,8 @@ fn dumps_of_kubectl_run() {
     let anew = replayed(manifests::Replay::Anew);
     assert_eq!((anew.summary.pods, anew.summary.scheduled), (3, 2), "{:?}", anew.history);
     let keep = replayed(manifests::Replay::Keep);
-    assert_eq!((keep.summary.scheduled, keep.summary.unscheduled), (2, 1));
+    // Those that stay on their nodes are not measured.
+    assert_eq!((keep.summary.pods, keep.summary.scheduled, keep.summary.unscheduled), (1, 0, 1));
     let said = "default/late  attempt 1: Unschedulable: 0/2 nodes are available: 1 Insufficient cpu, 1 node(s) were unschedulable.";
     assert!(keep.history.iter().any(|line| line.contains(said)), "{:?}", keep.history);
 }

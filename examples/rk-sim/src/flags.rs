@@ -125,7 +125,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// The experiment.
 #[derive(Debug, Args)]
 pub struct Lab {
-    /// A scheduler; repeated, they are compared with the first. `default` is Kubernetes' default profile, `packing` fills nodes up
+    /// A scheduler; repeated, they are compared with the first. Without any, `default`, or what a workload of scheduler_perf is meant for. `default` is Kubernetes' default profile, `packing` fills nodes up
     /// (MostAllocated). Plugins are left out or get another weight behind commas: `default,-ImageLocality,NodeAffinity=5`. A name for
     /// the report may stand before a colon: `mine:packing,-PodTopologySpread`.
     #[arg(short, long, value_name = "SCHEDULER", help_heading = "Experiment")]
@@ -224,6 +224,10 @@ impl Lab {
     pub fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
         self.threads.map_or_else(cores, NonZero::get)
+    }
+
+    pub fn explain(&self) -> &[String] {
+        &self.explain
     }
 
     pub fn html(&self) -> Option<&Path> {

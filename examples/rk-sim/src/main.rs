@@ -7,7 +7,7 @@ mod output;
 mod progress;
 mod schedulers;
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use clap::Parser;
 use rk_sched::simulate::{Experiment, Workload};
@@ -61,7 +61,8 @@ fn run(flags: &Flags) -> Result<(), Failure> {
                 let name = case.name();
                 match case.workload() {
                     Ok(workload) => {
-                        let stalled = experiment(workload, lab, case.threshold())?;
+                        let config = case.scheduler_config();
+                        let stalled = experiment(workload, lab, config.as_deref(), case.threshold())?;
                         stalls.extend(stalled.into_iter().map(|stall| format!("{name}: {stall}")));
                     }
                     Err(error) => refused.push(format!("{name}: {error}")),
@@ -70,10 +71,10 @@ fn run(flags: &Flags) -> Result<(), Failure> {
             if refused.is_empty() { finished(stalls) } else { Err(Failure::Refused([refused, stalls].concat())) }
         }
         Command::Manifests { files, replay, lab } => {
-            finished(experiment(inputs::manifests(files, *replay)?, lab, None)?)
+            finished(experiment(inputs::manifests(files, *replay)?, lab, None, None)?)
         }
         Command::Trace { nodes, pods, units, lab } => {
-            finished(experiment(inputs::trace(nodes, pods, units)?, lab, None)?)
+            finished(experiment(inputs::trace(nodes, pods, units)?, lab, None, None)?)
         }
         Command::Generate { nodes, pods, load, seed, to } => Ok(output::generate(*nodes, *pods, *load, *seed, to)?),
     }
@@ -84,9 +85,15 @@ fn finished(stalls: Vec<String>) -> Result<(), Failure> {
     if stalls.is_empty() { Ok(()) } else { Err(Failure::Stalled(stalls)) }
 }
 
-/// Runs a workload under all schedulers, and tells what came of it; answers what it waited for in vain.
-fn experiment(workload: Workload, lab: &Lab, threshold: Option<f64>) -> Result<Vec<String>, Failure> {
-    let variants = schedulers::variants(lab)?;
+/// Runs a workload under all schedulers, or under the one that it is meant for, and tells what came of it; answers what it waited for in
+/// vain.
+fn experiment(
+    workload: Workload,
+    lab: &Lab,
+    meant_for: Option<&Path>,
+    threshold: Option<f64>,
+) -> Result<Vec<String>, Failure> {
+    let variants = schedulers::variants(lab, meant_for)?;
     let seeds: Vec<u64> = (0..lab.seeds.get()).map(|number| lab.seed.wrapping_add(number)).collect();
     let watch = Watch::new(&workload, variants.len(), seeds.len(), lab.quiet);
     let experiment = Experiment { workload, variants, options: lab.options(), seeds };

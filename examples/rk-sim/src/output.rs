@@ -58,6 +58,13 @@ pub fn report(comparison: &Comparison, lab: &Lab) -> Result<(), OutputError> {
         }
     }
     print(&text)?;
+    let runs = || comparison.outcomes.iter().flat_map(|outcome| &outcome.runs);
+    let is_told =
+        |pod: &String| runs().flat_map(|run| &run.history).any(|line| line.split("  ").nth(1) == Some(pod.as_str()));
+    for pod in lab.explain().iter().filter(|pod| !is_told(pod)) {
+        // That nobody reads it is no reason to end.
+        let _ = writeln!(io::stderr(), "no pod was named {pod}");
+    }
     if let Some(path) = lab.html() {
         write(path, &report::html(comparison)?)?;
     }

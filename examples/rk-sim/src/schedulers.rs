@@ -28,10 +28,15 @@ pub enum SchedulerError {
     File { path: PathBuf, reason: String },
 }
 
-/// The schedulers of the command line; Kubernetes' default profile if there are none.
-pub fn variants(lab: &Lab) -> Result<Vec<Variant>, SchedulerError> {
+/// The schedulers of the command line; if there are none, the one of the configuration that the workload is meant for, or Kubernetes' default
+/// profile.
+pub fn variants(lab: &Lab, meant_for: Option<&Path>) -> Result<Vec<Variant>, SchedulerError> {
     let default = ["default".to_owned()];
-    let named = if lab.scheduler.is_empty() && lab.config.is_empty() { &default[..] } else { &lab.scheduler };
+    let named = match (lab.scheduler.is_empty() && lab.config.is_empty(), meant_for) {
+        (true, Some(path)) => return Ok(vec![of_file(path)?]),
+        (true, None) => &default[..],
+        (false, _) => &lab.scheduler,
+    };
     let percentage = lab.percentage_of_nodes_to_score;
     let of_profile = |text: &String| {
         let (name, of) = text.split_once(':').unwrap_or((text, text));

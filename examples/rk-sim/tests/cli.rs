@@ -64,6 +64,24 @@ fn workloads_and_dumps_run_and_pods_are_explained() {
     assert!(basic.starts_with("Basic/4Nodes\n"), "{basic}");
     let explained = said(&inputs, &["manifests", "dump.yaml", "--seeds", "1", "--explain", "default/late"]);
     assert!(explained.contains("default/late  attempt 1: Unschedulable: 0/2 nodes are available"), "{explained}");
+    let output = rk_sim(&inputs, &["manifests", "dump.yaml", "--seeds", "1", "-q", "--explain", "default/lat"]);
+    assert_eq!(text(&output.stderr), "no pod was named default/lat\n");
+}
+
+#[test]
+fn a_workload_runs_under_the_scheduler_that_it_is_meant_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let case = "- name: Own\n  schedulerConfigPath: own-config.yaml\n  workloadTemplate:\n  - {opcode: createNodes, count: 1}\n  \
+                - {opcode: createPods, count: 1}\n  workloads: [{name: only}]\n";
+    fs::write(folder.path().join("performance-config.yaml"), case).unwrap();
+    let config = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
+    fs::write(folder.path().join("own-config.yaml"), config).unwrap();
+    let header = |arguments: &[&str]| {
+        let text = said(folder.path(), &[&["perf", "performance-config.yaml", "--seeds", "1"], arguments].concat());
+        text.lines().nth(1).unwrap().trim().to_owned()
+    };
+    assert_eq!(header(&[]), "own-config");
+    assert_eq!(header(&["-s", "packing"]), "packing");
 }
 
 #[test]

@@ -65,12 +65,12 @@ pub(crate) fn binding_of(pod: &PodInfo, node: &str) -> Value {
 }
 
 /// The first wait before a request is made again.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The longest.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Whether the API has said no, and so did nothing.
-fn is_definite(error: &Error) -> bool {
+pub(super) fn is_definite(error: &Error) -> bool {
     (400..500).contains(&error.code()) && !matches!(error.code(), 408 | 429)
 }
 

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::{
     clock::Event,
-    options::{Chance, chance},
-    pods::{Phase, uid},
+    options::{Chance, chance, number_of},
+    pods::{Phase, full_name},
     simulation::Simulation,
     store::merge,
     virtual_time::Asked,
@@ -25,11 +25,6 @@ fn no(status: Status) -> Error {
 fn object(of: &impl Serialize) -> Result<Arc<Object>, Error> {
     let value = serde_json::to_value(of).map_err(|error| Error::decode("object", &error))?;
     Object::from_value(&value).map(Arc::new)
-}
-
-/// A number of a text, the same each time (FNV-1a).
-fn number_of(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl Simulation<'_> {
@@ -56,9 +51,9 @@ impl Simulation<'_> {
             // Nobody reads them.
             Verb::Create(..) if resource.kind == "Event" => Duration::ZERO,
             _ if subresource == "binding" => {
-                let number = self.pods.find(&uid(namespace, name)).unwrap_or_default();
-                let attempts = self.pods.attempts(number);
-                self.takes(self.options.binding, Chance::Binding, number as u64, attempts)
+                let pod = full_name(namespace, name);
+                let attempts = self.pods.named(&pod).map_or(0, |number| self.pods.get(number).attempts);
+                self.takes(self.options.binding, Chance::Binding, number_of(&pod), u64::from(attempts))
             }
             _ => self.write_takes(&resource.kind, namespace, name),
         };
@@ -67,8 +62,8 @@ impl Simulation<'_> {
 
     /// How long a write of an object takes.
     pub(super) fn write_takes(&self, kind: &str, namespace: &str, name: &str) -> Duration {
-        let version = self.objects.get(kind, namespace, name).map_or(0, |object| object.revision());
-        self.takes(self.options.binding, Chance::Write, number_of(&format!("{kind}/{namespace}/{name}")), version)
+        let writes = self.objects.writes(kind, namespace, name);
+        self.takes(self.options.binding, Chance::Write, number_of(&format!("{kind}/{namespace}/{name}")), writes)
     }
 
     /// From half to one and a half of a mean time.
@@ -106,7 +101,7 @@ impl Simulation<'_> {
         let missing = || no(status::not_found(resource, name));
         match resource.kind.as_ref() {
             "Pod" => {
-                let number = self.pods.find(&uid(namespace, name)).ok_or_else(missing)?;
+                let number = self.pods.named(&full_name(namespace, name)).ok_or_else(missing)?;
                 let life = self.pods.get(number);
                 if life.phase == Phase::Gone { Err(missing()) } else { object(life.pod.as_ref()) }
             }
@@ -138,8 +133,14 @@ impl Simulation<'_> {
         let missing = || no(status::not_found(resource, name));
         let conflict = |why: &str| Err(no(status::conflict(resource, name, why)));
         let node = body["target"]["name"].as_str().unwrap_or_default();
-        let number = self.pods.find(&uid(namespace, name)).ok_or_else(missing)?;
+        let pod = full_name(namespace, name);
+        let number = self.pods.named(&pod).ok_or_else(missing)?;
         let life = self.pods.get(number);
+        let (uid, meant) = (life.pod.metadata.uid.as_deref().unwrap_or_default(), &body["metadata"]["uid"]);
+        if meant.as_str().is_some_and(|meant| !meant.is_empty() && meant != uid) {
+            let meant = meant.as_str().unwrap_or_default();
+            return conflict(&format!("Precondition failed: UID in precondition: {meant}, UID in object meta: {uid}"));
+        }
         match life.phase {
             Phase::Placed => {}
             Phase::Waiting | Phase::Gone => return Err(missing()),
@@ -151,7 +152,7 @@ impl Simulation<'_> {
         if life.pod.metadata.deletion_timestamp.is_some() {
             return conflict("pod is being deleted, cannot be assigned to a host");
         }
-        let mut random = chance(self.seed, Chance::Binding, number as u64 + (1 << 40), u64::from(life.attempts));
+        let mut random = chance(self.seed, Chance::BindingFailure, number_of(&pod), u64::from(life.attempts));
         if random.random_bool(self.options.binding_failures) {
             return conflict("the binding fails by chance");
         }

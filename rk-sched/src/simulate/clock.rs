@@ -40,13 +40,18 @@ pub(super) enum Event {
 
 impl Event {
     /// Whether a simulation that has nothing else to do waits for it.
-    pub(super) fn matters(&self) -> bool {
-        !matches!(self, Self::Churn(..) | Self::NodeDown(..))
+    fn matters(&self) -> bool {
+        !matches!(self, Self::Churn(..) | Self::NodeDown(..) | Self::NodeUp(..))
+    }
+
+    /// Whether pods without a node may wait for it.
+    fn is_return(&self) -> bool {
+        matches!(self, Self::NodeUp(..))
     }
 }
 
-/// Later than all that is simulated: a century.
-const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);
+/// The end of all that is simulated: a century.
+pub(super) const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);
 
 struct Due {
     at: Duration,
@@ -82,11 +87,12 @@ pub(super) struct Clock {
     due: BinaryHeap<Due>,
     added: u64,
     matter: usize,
+    returns: usize,
 }
 
 impl Clock {
     pub(super) fn new() -> Self {
-        Self { base: Instant::now(), now: Duration::ZERO, due: BinaryHeap::new(), added: 0, matter: 0 }
+        Self { base: Instant::now(), now: Duration::ZERO, due: BinaryHeap::new(), added: 0, matter: 0, returns: 0 }
     }
 
     /// The time since the start.
@@ -119,6 +125,7 @@ impl Clock {
     pub(super) fn add(&mut self, after: Duration, event: Event) {
         self.added += 1;
         self.matter += usize::from(event.matters());
+        self.returns += usize::from(event.is_return());
         self.due.push(Due { at: self.now.saturating_add(after), number: self.added, event });
     }
 
@@ -129,7 +136,13 @@ impl Clock {
         }
         let event = self.due.pop()?.event;
         self.matter -= usize::from(event.matters());
+        self.returns -= usize::from(event.is_return());
         Some(event)
+    }
+
+    /// Whether a node is to come back.
+    pub(super) fn has_returns(&self) -> bool {
+        self.returns > 0
     }
 
     /// When the next event is due.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt::Write, time::Duration};
 use k8s_openapi::api::core::v1::Pod;
 use serde::Serialize;
 
-use super::pods::uid;
+use super::pods::{full_name, full_name_of};
 use crate::engine::{Explanation, NodeExplanation, Placement, Refusal};
 
 /// A decision on a pod.
@@ -39,7 +39,7 @@ impl History {
         if self.pods.is_empty() {
             return false;
         }
-        let name = of(pod);
+        let name = full_name_of(pod);
         self.pods.iter().any(|wanted| {
             let behind = name.strip_prefix(wanted.as_str());
             behind.is_some_and(|behind| behind.is_empty() || is_restart(behind))
@@ -47,7 +47,7 @@ impl History {
     }
 
     pub(super) fn note(&mut self, now: Duration, pod: &Pod, what: &str) {
-        self.line(now, &of(pod), what);
+        self.line(now, &full_name_of(pod), what);
     }
 
     pub(super) fn refused(&mut self, now: Duration, refusal: &Refusal) {
@@ -57,12 +57,12 @@ impl History {
             // Writing to a String does not fail.
             let _ = write!(what, " Room is being made on {} by preempting {}.", eviction.node, victims.join(", "));
         }
-        self.line(now, &of(&refusal.pod.pod), &what);
+        self.line(now, &full_name_of(&refusal.pod.pod), &what);
     }
 
     pub(super) fn placed(&mut self, now: Duration, placement: &Placement) {
         let what = format!("attempt {}: placed on {}", placement.attempts, placement.node);
-        self.line(now, &of(&placement.pod.pod), &what);
+        self.line(now, &full_name_of(&placement.pod.pod), &what);
     }
 
     fn line(&mut self, now: Duration, pod: &str, what: &str) {
@@ -71,7 +71,7 @@ impl History {
 
     /// A decision in full: what has happened in the queue since the last one, and what the plugins say of the nodes.
     pub(super) fn decided(&mut self, now: Duration, decision: &Explanation) {
-        let pod = uid(&decision.namespace, &decision.name);
+        let pod = full_name(&decision.namespace, &decision.name);
         let told = self.told.insert(pod, decision.history.last().map(|step| step.after).unwrap_or_default());
         let new = decision.history.iter().filter(|step| told.is_none_or(|told| step.after > told));
         self.lines.extend(new.map(|step| format!("{INDENT}in the queue {step}")));
@@ -108,10 +108,6 @@ fn of_node(node: &NodeExplanation) -> String {
     };
     let scores: Vec<String> = node.scores.iter().map(score).collect();
     format!("{}: {} = {}", node.node, node.total, scores.join(" + "))
-}
-
-fn of(pod: &Pod) -> String {
-    uid(pod.metadata.namespace.as_deref().unwrap_or_default(), pod.metadata.name.as_deref().unwrap_or_default())
 }
 
 /// Whether this is what is added to the name of a pod that takes the place of another.

@@ -7,8 +7,8 @@ use rand::RngExt;
 
 use super::{
     clock::Event,
-    options::{Chance, chance, exponential},
-    pods::{Life, Phase, uid},
+    options::{Chance, chance, exponential, number_of},
+    pods::{Life, Phase, full_name, full_name_of},
     simulation::Simulation,
     workload::{Action, Job, Steady, Step},
 };
@@ -58,7 +58,7 @@ impl Simulation<'_> {
                 return;
             };
             let (after, action) = &actions[*next as usize];
-            let at = playing.began + *after;
+            let at = playing.began.saturating_add(*after);
             if at > now {
                 return self.clock.add(at - now, Event::Play(step));
             }
@@ -130,7 +130,7 @@ impl Simulation<'_> {
             Action::CreatePod(job) => self.create(Arc::clone(job), 0, 0),
             Action::UpdatePod(pod) => self.update(pod),
             Action::DeletePod(namespace, name) => {
-                if let Some(pod) = self.pods.find(&uid(namespace, name)) {
+                if let Some(pod) = self.pods.named(&full_name(namespace, name)) {
                     self.delete(pod);
                 }
             }
@@ -164,17 +164,15 @@ impl Simulation<'_> {
     /// Decides when a node leaves, if nodes do; `time` counts how often this one did.
     fn expect_failure(&mut self, name: &str, time: u64) {
         let Some(churn) = &self.options.node_churn else { return };
-        let nodes = self.node_numbers.len() as u64;
-        let number = *self.node_numbers.entry(name.to_owned()).or_insert(nodes);
-        let after = exponential(&mut chance(self.seed, Chance::NodeFailure, number, time), churn.between_failures);
+        let mut random = chance(self.seed, Chance::NodeFailure, number_of(name), time);
+        let after = exponential(&mut random, churn.between_failures);
         self.clock.add(after, Event::NodeDown(name.to_owned(), time));
     }
 
     fn node_down(&mut self, name: &str, time: u64) {
         let Some(churn) = &self.options.node_churn else { return };
         let Some(node) = self.remove_node(name) else { return };
-        let number = self.node_numbers.get(name).copied().unwrap_or_default();
-        let after = exponential(&mut chance(self.seed, Chance::Outage, number, time), churn.outage);
+        let after = exponential(&mut chance(self.seed, Chance::Outage, number_of(name), time), churn.outage);
         self.clock.add(after, Event::NodeUp(node, time));
     }
 
@@ -211,7 +209,7 @@ impl Simulation<'_> {
         Some(node)
     }
 
-    /// A pod is created: as it is the first time, under a name of its own later.
+    /// A pod is created: as it is the first time; later under a name of its own, and without a node.
     fn create(&mut self, job: Arc<Job>, restarts: u32, failures: u32) {
         let mut pod = Arc::clone(&job.pod);
         let namespace = name_of(&pod.metadata.namespace);
@@ -219,16 +217,29 @@ impl Simulation<'_> {
             0 => name_of(&pod.metadata.name).to_owned(),
             _ => format!("{}-r{restarts}", name_of(&pod.metadata.name)),
         };
-        let identity = uid(namespace, &name);
-        if self.pods.find(&identity).is_some_and(|known| self.pods.get(known).phase != Phase::Gone) {
+        let known = full_name(namespace, &name);
+        if self.pods.named(&known).is_some_and(|known| self.pods.get(known).phase != Phase::Gone) {
             return;
         }
+        let wish = pod.metadata.uid.as_deref().filter(|_| restarts == 0);
+        let identity = self.pods.identity(wish, &known);
         if pod.metadata.uid.as_ref() != Some(&identity) || restarts > 0 {
             let changed = Arc::make_mut(&mut pod);
             (changed.metadata.uid, changed.metadata.name) = (Some(identity), Some(name));
         }
-        self.make_claims(&mut pod);
-        let measured = self.measures_all || self.measuring.as_ref().is_some_and(|scope| scope.contains(&pod));
+        if restarts > 0 {
+            let changed = Arc::make_mut(&mut pod);
+            changed.status = None;
+            changed.spec.get_or_insert_default().node_name = None;
+        }
+        let made = pod.status.as_ref().and_then(|status| status.resource_claim_statuses.as_ref());
+        if made.is_none_or(Vec::is_empty) {
+            self.make_claims(&mut pod);
+        }
+        let on_node = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+        let of_scope = self.measures_all || self.measuring.as_ref().is_some_and(|scope| scope.contains(&pod));
+        // One that is on its node already has been scheduled by nobody here.
+        let measured = of_scope && !on_node;
         let now = self.clock.now();
         if measured {
             self.summary.pods += 1;
@@ -252,7 +263,6 @@ impl Simulation<'_> {
         };
         let number = self.pods.add(life);
         self.explain(number, || "created".to_owned());
-        let on_node = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
         self.engine.set_pod(Arc::clone(&pod), self.clock.instant());
         if on_node {
             self.recorder.pod(&PodInfo::new(pod), true);
@@ -276,7 +286,8 @@ impl Simulation<'_> {
         }
         let life = self.pods.get(number);
         let Some(duration) = life.job.duration else { return };
-        let mut random = chance(self.seed, Chance::PodFailure, number as u64, u64::from(life.restarts));
+        let who = number_of(&full_name_of(&life.job.pod));
+        let mut random = chance(self.seed, Chance::PodFailure, who, u64::from(life.restarts));
         let failed = random.random_bool(self.options.pod_failures);
         let runs = if failed { duration.mul_f64(random.random_range(0.0..1.0)) } else { duration };
         self.clock.add(runs, Event::Ended { pod: number, failed });
@@ -379,8 +390,7 @@ impl Simulation<'_> {
 
     /// A pod gets new labels and a new spec.
     fn update(&mut self, new: &Pod) {
-        let identity = uid(name_of(&new.metadata.namespace), name_of(&new.metadata.name));
-        let Some(number) = self.pods.find(&identity) else { return };
+        let Some(number) = self.pods.named(&full_name_of(new)) else { return };
         let life = self.pods.get_mut(number);
         if matches!(life.phase, Phase::Gone) {
             return;
@@ -393,7 +403,8 @@ impl Simulation<'_> {
         let pod = Arc::new(pod);
         life.pod = Arc::clone(&pod);
         let on_node = matches!(life.phase, Phase::Running | Phase::Stopping);
-        if let Some(old) = self.engine.snapshot().pod(&identity).filter(|_| on_node) {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        if let Some(old) = self.engine.snapshot().pod(uid).filter(|_| on_node) {
             self.recorder.pod(old, false);
             self.recorder.pod(&PodInfo::new(Arc::clone(&pod)), true);
         }

@@ -1,13 +1,12 @@
 //! Clusters as kubectl dumps them: `kubectl get nodes,pods -A -o yaml`, and any other objects that scheduling looks at.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::Value;
 
 use super::{
     objects::{self, BadObject, cluster_scoped},
-    pods::uid,
     workload::{Action, Job, Step, Workload},
 };
 
@@ -46,9 +45,11 @@ pub fn parse(text: &str) -> Result<Vec<Value>, ManifestError> {
     let mut objects = Vec::new();
     for (number, document) in documents(text).iter().enumerate() {
         let malformed = |error| ManifestError::Malformed(number + 1, error);
-        let value: Value = match document.trim_start().starts_with('{') {
-            true => serde_json::from_str(document).map_err(|error| malformed(error.to_string()))?,
-            false => objects::yaml(document).map_err(malformed)?,
+        // JSON is read faster as what it is.
+        let json = document.trim_start().starts_with('{').then(|| serde_json::from_str(document).ok()).flatten();
+        let value: Value = match json {
+            Some(value) => value,
+            None => objects::yaml(document).map_err(malformed)?,
         };
         flatten(value, &mut objects).map_err(malformed)?;
     }
@@ -60,7 +61,8 @@ fn documents(text: &str) -> Vec<String> {
     let mut documents = vec![String::new()];
     for line in text.lines() {
         if line == "---" || line.starts_with("--- ") {
-            documents.push(String::new());
+            // What stands behind it belongs to the document, be it a comment.
+            documents.push(format!("{}\n", line.trim_start_matches("---")));
         } else if let Some(last) = documents.last_mut() {
             last.push_str(line);
             last.push('\n');
@@ -98,34 +100,44 @@ fn flatten(value: Value, objects: &mut Vec<Value>) -> Result<(), String> {
 
 /// A workload of the objects: the cluster first, then its pods.
 ///
-/// Pods that have ended or are being deleted are left out. A pod that a controller owns is replaced when it fails or has to go.
+/// Pods that have ended, are being deleted or are to stay on a node that is not among the objects are left out. A pod that a controller
+/// owns is replaced when it fails or has to go. What kubelets run of their own (mirror pods) stays where it is, however the others are replayed. Where
+/// pods are scheduled anew, so is what their claims hold of devices.
 ///
 /// # Errors
-/// An object is none, or there is no node.
+/// An object is none or has no name, or there is no node.
 pub fn workload(name: &str, objects: Vec<Value>, replay: Replay) -> Result<Workload, ManifestError> {
     let (mut cluster, mut pods) = (Vec::new(), Vec::new());
-    let mut nodes = 0;
-    for value in objects {
+    let mut nodes = HashSet::new();
+    for mut value in objects {
+        objects::has_name(&value)?;
         let kind = value["kind"].as_str().unwrap_or_default();
         match kind {
             "Pod" => pods.push(objects::pod(value, "", "default")?),
             "Node" => {
-                nodes += 1;
-                cluster.push(Action::SetNode(Arc::new(objects::node(value, "")?)));
+                let node = objects::node(value, "")?;
+                nodes.extend(node.metadata.name.clone());
+                cluster.push(Action::SetNode(Arc::new(node)));
             }
             _ => {
                 let namespace = (!cluster_scoped(kind)).then_some("default");
+                if kind == "ResourceClaim" && replay != Replay::Keep {
+                    value["status"] = Value::Null;
+                }
                 cluster.push(Action::Apply(objects::other(value, "", namespace)?));
             }
         }
     }
-    if nodes == 0 {
+    if nodes.is_empty() {
         return Err(ManifestError::NoNode);
     }
     let created = |pod: &Pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
     pods.retain(|pod| {
         let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        !matches!(phase, Some("Succeeded" | "Failed")) && pod.metadata.deletion_timestamp.is_none()
+        let on = pod.spec.as_ref().and_then(|spec| spec.node_name.as_ref()).filter(|_| stays(pod, replay));
+        !matches!(phase, Some("Succeeded" | "Failed"))
+            && pod.metadata.deletion_timestamp.is_none()
+            && on.is_none_or(|node| nodes.contains(node))
     });
     pods.sort_by_key(|pod| (created(pod), pod.metadata.namespace.clone(), pod.metadata.name.clone()));
     let first = pods.iter().find_map(created);
@@ -137,12 +149,11 @@ pub fn workload(name: &str, objects: Vec<Value>, replay: Replay) -> Result<Workl
             }
             _ => Duration::ZERO,
         };
-        let meta = &mut pod.metadata;
-        let text = |field: &Option<String>| field.clone().unwrap_or_default();
-        meta.uid = Some(uid(&text(&meta.namespace), &text(&meta.name)));
-        let restarts = meta.owner_references.iter().flatten().any(|owner| owner.controller == Some(true));
-        if replay != Replay::Keep {
-            pod.status = None;
+        let mut owners = pod.metadata.owner_references.iter().flatten();
+        let restarts = !is_mirror(&pod) && owners.any(|owner| owner.controller == Some(true));
+        if !stays(&pod, replay) {
+            let claims = pod.status.take().and_then(|status| status.resource_claim_statuses);
+            pod.status = claims.map(|made| PodStatus { resource_claim_statuses: Some(made), ..PodStatus::default() });
             if let Some(spec) = &mut pod.spec {
                 spec.node_name = None;
             }
@@ -151,6 +162,16 @@ pub fn workload(name: &str, objects: Vec<Value>, replay: Replay) -> Result<Workl
         actions.push((after, Action::CreatePod(Arc::new(job))));
     }
     Ok(Workload { name: name.to_owned(), steps: vec![Step::Play { actions, background: false }] })
+}
+
+/// Whether a kubelet runs the pod of its own.
+fn is_mirror(pod: &Pod) -> bool {
+    pod.metadata.annotations.as_ref().is_some_and(|all| all.contains_key("kubernetes.io/config.mirror"))
+}
+
+/// Whether a pod that is on a node stays there.
+fn stays(pod: &Pod, replay: Replay) -> bool {
+    replay == Replay::Keep || is_mirror(pod)
 }
 
 #[cfg(test)]
@@ -203,10 +224,30 @@ items:
     }
 
     #[test]
+    fn pods_stay_on_nodes_that_are_there_and_mirrors_always_do() {
+        let of = |name: &str, node: &str, annotations: &str| {
+            let meta = format!("{{name: {name}, namespace: a, annotations: {annotations}}}");
+            format!("--- {{kind: Pod, metadata: {meta}, spec: {{nodeName: {node}, containers: []}}}}\n")
+        };
+        let mirror = "{kubernetes.io/config.mirror: x}";
+        let text = [of("p", "one", "{}"), of("elsewhere", "two", "{}"), of("static", "one", mirror)].concat();
+        let node = "--- # the only one\nkind: Node\nmetadata: {name: one}\n";
+        let replayed =
+            |replay| pods(&workload("w", parse(&format!("{node}{text}")).unwrap(), replay).unwrap()).into_iter();
+        let (one, name) = (Some("one".to_owned()), str::to_owned);
+        let anew: Vec<_> = replayed(Replay::Anew).map(|(_, name, node)| (name, node)).collect();
+        assert_eq!(anew, [(name("elsewhere"), None), (name("p"), None), (name("static"), one.clone())]);
+        let kept: Vec<_> = replayed(Replay::Keep).map(|(_, name, node)| (name, node)).collect();
+        assert_eq!(kept, [(name("p"), one.clone()), (name("static"), one)]);
+    }
+
+    #[test]
     fn what_is_no_manifest_is_told() {
         assert!(parse("a: [").unwrap_err().to_string().starts_with("document 1: "));
         assert_eq!(parse("a: 1").unwrap_err().to_string(), "document 1: an object has no kind");
         assert_eq!(parse("kind: Pod\n---\n- 1").unwrap_err().to_string(), "document 2: expected an object, found [1]");
         assert_eq!(workload("w", Vec::new(), Replay::Anew).unwrap_err(), ManifestError::NoNode);
+        let nameless = workload("w", parse("kind: Service\nspec: {}").unwrap(), Replay::Anew).unwrap_err();
+        assert_eq!(nameless.to_string(), "Service \"\": it has no name");
     }
 }

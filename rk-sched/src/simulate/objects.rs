@@ -37,6 +37,14 @@ fn bad(value: &Value, reason: impl ToString) -> BadObject {
     BadObject { kind: kind.to_owned(), name: name.to_owned(), reason: reason.to_string() }
 }
 
+/// Whether it has a name to be known by.
+///
+/// # Errors
+/// It has none.
+pub(super) fn has_name(value: &Value) -> Result<(), BadObject> {
+    if text(value, "/metadata/name").is_empty() { Err(bad(value, "it has no name")) } else { Ok(()) }
+}
+
 fn decoded<K: DeserializeOwned>(value: &Value) -> Result<K, BadObject> {
     K::deserialize(value).map_err(|error| bad(value, error))
 }
@@ -155,6 +163,7 @@ pub fn cluster_scoped(kind: &str) -> bool {
             | "VolumeAttachment"
             | "ResourceSlice"
             | "DeviceClass"
+            | "DeviceTaintRule"
             | "PriorityClass"
     )
 }

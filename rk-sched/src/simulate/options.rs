@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
+use super::clock::FAR;
+
 /// Times and misfortunes of a simulated cluster. Durations are in the cluster's time, which costs nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
@@ -71,6 +73,9 @@ pub enum OptionsError {
     /// No time at all.
     #[error("{0} must be longer than 0")]
     Zero(&'static str),
+    /// Longer than anything that is simulated.
+    #[error("{0} must not be longer than a century")]
+    TooLong(&'static str),
 }
 
 impl Options {
@@ -84,14 +89,20 @@ impl Options {
                 return Err(OptionsError::Part(name, part));
             }
         }
-        if let Some(churn) = &self.node_churn {
-            for (name, time) in [("between_failures", churn.between_failures), ("outage", churn.outage)] {
-                if time.is_zero() {
-                    return Err(OptionsError::Zero(name));
-                }
-            }
+        let churn = self.node_churn.iter();
+        let churn = churn.flat_map(|churn| [("between_failures", churn.between_failures), ("outage", churn.outage)]);
+        if let Some((name, _)) = churn.clone().find(|(_, time)| time.is_zero()) {
+            return Err(OptionsError::Zero(name));
         }
-        Ok(())
+        let mut times = [
+            ("cycle", self.cycle),
+            ("binding", self.binding),
+            ("provisioning", self.provisioning),
+            ("termination", self.termination),
+        ]
+        .into_iter()
+        .chain(churn);
+        times.find(|(_, time)| *time > FAR).map_or(Ok(()), |(name, _)| Err(OptionsError::TooLong(name)))
     }
 }
 
@@ -104,6 +115,12 @@ pub(super) enum Chance {
     Outage = 4,
     Write = 5,
     Provisioning = 6,
+    BindingFailure = 7,
+}
+
+/// A number of a text, the same each time (FNV-1a): who it is that chance decides about.
+pub(super) fn number_of(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// The source of one decision. It depends on what is decided and not on what was decided before, so that two schedulers meet the
@@ -138,6 +155,10 @@ mod tests {
         let churn = NodeChurn { between_failures: Duration::from_secs(1), outage: Duration::ZERO };
         let wrong = Options { node_churn: Some(churn), ..Options::default() };
         assert_eq!(wrong.check(), Err(OptionsError::Zero("outage")));
+        let wrong = Options { binding: Duration::MAX, ..Options::default() };
+        assert_eq!(wrong.check().unwrap_err().to_string(), "binding must not be longer than a century");
+        let patient = Options { patience: Duration::MAX, horizon: Some(Duration::MAX), ..Options::default() };
+        assert_eq!(patient.check(), Ok(()), "these may be without end");
     }
 
     #[test]

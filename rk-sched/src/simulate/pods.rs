@@ -56,17 +56,26 @@ impl Life {
 pub(super) struct Pods {
     lives: Vec<Life>,
     by_uid: HashMap<Arc<str>, usize>,
+    /// The newest of each name.
+    by_name: HashMap<String, usize>,
 }
 
-/// The identity of a simulated pod: no two of one name are there at a time.
-pub(super) fn uid(namespace: &str, name: &str) -> String {
+/// How a pod is told of. No two of one name are there at a time, but one may come after another.
+pub(super) fn full_name(namespace: &str, name: &str) -> String {
     format!("{namespace}/{name}")
+}
+
+/// The full name of a pod as it says it.
+pub(super) fn full_name_of(pod: &Pod) -> String {
+    let text = |field: &Option<String>| field.clone().unwrap_or_default();
+    full_name(&text(&pod.metadata.namespace), &text(&pod.metadata.name))
 }
 
 impl Pods {
     pub(super) fn add(&mut self, life: Life) -> usize {
         let number = self.lives.len();
         self.by_uid.insert(Arc::from(life.pod.metadata.uid.as_deref().unwrap_or_default()), number);
+        self.by_name.insert(full_name_of(&life.pod), number);
         self.lives.push(life);
         number
     }
@@ -75,16 +84,24 @@ impl Pods {
         self.by_uid.get(uid).copied()
     }
 
+    /// The newest pod of a full name.
+    pub(super) fn named(&self, full_name: &str) -> Option<usize> {
+        self.by_name.get(full_name).copied()
+    }
+
+    /// An identity that no pod has or had: the one that is wished for, if that is so.
+    pub(super) fn identity(&self, wish: Option<&str>, full_name: &str) -> String {
+        let mut known = wish.into_iter().filter(|wish| !wish.is_empty()).chain([full_name]);
+        let free = known.find(|uid| !self.by_uid.contains_key(*uid)).map(str::to_owned);
+        free.unwrap_or_else(|| format!("{full_name}#{}", self.lives.len()))
+    }
+
     pub(super) fn get(&self, number: usize) -> &Life {
         &self.lives[number]
     }
 
     pub(super) fn get_mut(&mut self, number: usize) -> &mut Life {
         &mut self.lives[number]
-    }
-
-    pub(super) fn attempts(&self, number: usize) -> u64 {
-        self.lives.get(number).map_or(0, |life| u64::from(life.attempts))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (usize, &Life)> {

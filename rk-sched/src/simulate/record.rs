@@ -15,7 +15,7 @@ use crate::model::{NodeInfo, PodInfo, Resources, Snapshot};
 pub struct Summary {
     /// The run's seed.
     pub seed: u64,
-    /// Pods that are measured.
+    /// Pods that are measured: none that came with their node.
     pub pods: u64,
     /// Those that got a node.
     pub scheduled: u64,
@@ -95,8 +95,8 @@ pub(super) struct Recorder {
     next: Duration,
     /// When the first pod came.
     first: Option<Duration>,
-    /// Requested and allocatable now, by resource.
-    now: Vec<(i64, i64)>,
+    /// Requested and allocatable now, by resource. Sums over all nodes are wider than what one node can have.
+    now: Vec<(i128, i128)>,
     /// Sums over time of what was requested and what was there.
     sums: Vec<(f64, f64)>,
     last: Duration,
@@ -162,7 +162,7 @@ impl Recorder {
     /// A pod came to a node, or left one.
     pub(super) fn pod(&mut self, pod: &PodInfo, comes: bool) {
         for ((used, _), name) in self.now.iter_mut().zip(&self.names) {
-            let amount = pod.requests.get(name);
+            let amount = i128::from(pod.requests.get(name));
             *used += if comes { amount } else { -amount };
         }
         self.running = if comes { self.running + 1 } else { self.running.saturating_sub(1) };
@@ -172,7 +172,7 @@ impl Recorder {
     /// A node with what pods can have of it came, or left.
     pub(super) fn node(&mut self, allocatable: &Resources, comes: bool) {
         for ((_, total), name) in self.now.iter_mut().zip(&self.names) {
-            let amount = allocatable.get(name);
+            let amount = i128::from(allocatable.get(name));
             *total += if comes { amount } else { -amount };
         }
         self.changed = true;
@@ -258,10 +258,14 @@ impl Recorder {
         (parts.map(|(lost, free)| part(*lost, free)).collect(), spread)
     }
 
-    /// The means over time, by resource.
-    pub(super) fn finish(&self, summary: &mut Summary) {
+    /// The means over time, by resource. A run that was over before the first sample is told by how it ended.
+    pub(super) fn finish(&mut self, summary: &mut Summary, snapshot: &Snapshot) {
         let first = self.first.unwrap_or_default().as_secs_f64();
-        let counted: Vec<&Sample> = self.samples.iter().filter(|sample| sample.seconds >= first).collect();
+        let end = self.look(self.last.as_secs_f64(), snapshot);
+        let mut counted: Vec<&Sample> = self.samples.iter().filter(|sample| sample.seconds >= first).collect();
+        if counted.is_empty() {
+            counted.push(&end);
+        }
         let mean = |of: &dyn Fn(&Sample) -> f64| {
             let sum: f64 = counted.iter().map(|sample| of(sample)).sum();
             part(sum, counted.len() as f64)
@@ -288,7 +292,8 @@ fn part(of: f64, whole: f64) -> f64 {
 
 /// Whether a node has room for what a pod asks for.
 fn fits(wanted: &Resources, node: &NodeInfo) -> bool {
-    let room = |name: &str, amount: i64| amount == 0 || amount <= node.allocatable.get(name) - node.requested.get(name);
+    let free = |name: &str| node.allocatable.get(name).saturating_sub(node.requested.get(name));
+    let room = |name: &str, amount: i64| amount == 0 || amount <= free(name);
     (node.pods.len() as i64) < node.allowed_pods
         && room("cpu", wanted.milli_cpu)
         && room("memory", wanted.memory)
@@ -314,7 +319,7 @@ impl Use {
         let mut found = Self { generation: node.generation, misfit, ..Self::default() };
         for (at, name) in names.iter().enumerate() {
             let (total, used) = (node.allocatable.get(name), node.requested.get(name));
-            found.free[at] = (total - used).max(0) as f64;
+            found.free[at] = total.saturating_sub(used).max(0) as f64;
             found.most = found.most.max(part(used as f64, total as f64));
         }
         found
@@ -417,9 +422,31 @@ mod tests {
         recorder.pod(&info, true);
         recorder.advance(Duration::from_secs(90), &snapshot);
         let mut summary = Summary::default();
-        recorder.finish(&mut summary);
+        recorder.finish(&mut summary, &snapshot);
         // A quarter of the cores for 30 of 40 seconds.
         assert_eq!(summary.utilization["cpu"], 0.25 * 30.0 / 40.0);
+    }
+
+    #[test]
+    fn a_run_that_is_over_before_the_first_sample_is_told_by_its_end() {
+        let mut recorder = Recorder::new(&workload(&["1", "2"]), Some("kubernetes.io/hostname"));
+        let snapshot = cluster(&[("4", "3"), ("4", "1")]);
+        recorder.advance(Duration::from_millis(10), &cluster(&[]));
+        recorder.arrived(Duration::from_millis(10));
+        recorder.advance(Duration::from_millis(60), &snapshot);
+        let mut summary = Summary::default();
+        recorder.finish(&mut summary, &snapshot);
+        assert_eq!((summary.fragmentation["cpu"], summary.spread), (0.5 / 4.0, 0.25));
+        assert_eq!(summary.shares["n1"], 0.25);
+    }
+
+    #[test]
+    fn sums_over_nodes_are_wider_than_what_a_node_can_have() {
+        let mut recorder = Recorder::new(&workload(&["1"]), None);
+        let huge = Resources { memory: i64::MAX, ..Resources::default() };
+        (0..3).for_each(|_| recorder.node(&huge, true));
+        (0..3).for_each(|_| recorder.node(&huge, false));
+        assert_eq!(recorder.now, [(0, 0), (0, 0)]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rk_api::{Client, EventRecorder};
 use tokio::runtime::{Handle, Runtime};
 
 use super::{
-    clock::{Clock, Event},
+    clock::{Clock, Event, FAR},
     explain::{Explained, History},
     options::{Options, OptionsError},
     outside::outside,
@@ -112,7 +112,6 @@ pub(super) struct Simulation<'a> {
     pub(super) steady: Option<(usize, u64)>,
     pub(super) measuring: Option<Scope>,
     pub(super) measures_all: bool,
-    pub(super) node_numbers: HashMap<String, u64>,
     /// Placed pods that a Permit plugin holds back.
     held: Vec<Placement>,
     permits: WaitingPods,
@@ -126,6 +125,8 @@ pub(super) struct Simulation<'a> {
     busy: Duration,
     /// Whether the engine had nothing to try.
     idle: bool,
+    /// When there was last something that happens for certain.
+    worked: Duration,
     pub(super) ended: bool,
     pub(super) first: Option<Duration>,
     pub(super) last_bound: Duration,
@@ -205,12 +206,12 @@ fn in_runtime(
         waits: Vec::new(),
         steady: None,
         measuring: None,
-        node_numbers: HashMap::new(),
         held: Vec::new(),
         step: 0,
         waiting: Waiting::Nothing,
         busy: Duration::ZERO,
         idle: false,
+        worked: Duration::ZERO,
         ended: false,
         first: None,
         last_bound: Duration::ZERO,
@@ -239,7 +240,7 @@ impl Simulation<'_> {
             while !self.ended && self.go_on() {
                 self.idle = false;
             }
-            if self.ended && !self.has_work() {
+            if self.ended && !self.has_more() {
                 return;
             }
             if !self.idle && self.busy <= self.clock.now() {
@@ -257,6 +258,7 @@ impl Simulation<'_> {
             let held = self.held.iter().filter_map(|placement| placement.waited.as_ref()?.until()).min();
             let held = held.map(|until| self.clock.since_start(until));
             let next = [self.clock.next(), engine, held, self.deadline()].into_iter().flatten().min();
+            let next = next.filter(|next| *next <= FAR);
             if !self.pass(next) {
                 return;
             }
@@ -273,7 +275,7 @@ impl Simulation<'_> {
         let until = match next {
             Some(next) => next,
             // Only plugins can have something to wait for, and may not come to an end.
-            None if !self.tasks.is_empty() => now.saturating_add(self.options.patience),
+            None if !self.tasks.is_empty() => now.saturating_add(self.options.patience).min(FAR),
             None => return false,
         };
         let last = self.options.horizon.filter(|horizon| until > *horizon);
@@ -298,10 +300,20 @@ impl Simulation<'_> {
         }
     }
 
-    /// Whether anything can still happen to the pods that there are.
-    fn has_work(&self) -> bool {
-        let (active, backoff, _) = self.engine.counts();
-        self.clock.has_work() || active + backoff > 0 || !self.held.is_empty() || !self.tasks.is_empty()
+    /// Whether anything can still happen to the pods that there are. Where they wait for a node and one is to come back, that is waited
+    /// for, but not without end: in a large cluster there is always one.
+    fn has_more(&mut self) -> bool {
+        let now = self.clock.now();
+        if self.clock.has_work() || !self.held.is_empty() || !self.tasks.is_empty() {
+            self.worked = now;
+            return true;
+        }
+        let (active, backoff, unschedulable) = self.engine.counts();
+        let tries = active + backoff > 0;
+        if !self.clock.has_returns() {
+            return tries;
+        }
+        (tries || unschedulable > 0) && now < self.worked.saturating_add(self.options.patience)
     }
 
     /// Begins the next step if nothing is waited for any more; `false` if the program has to wait.
@@ -508,7 +520,7 @@ impl Simulation<'_> {
         let binding = self.last_bound.saturating_sub(first).as_secs_f64();
         summary.throughput = if binding > 0.0 { waits.len() as f64 / binding } else { 0.0 };
         summary.wait = Distribution::of(waits);
-        self.recorder.finish(&mut summary);
+        self.recorder.finish(&mut summary, self.engine.snapshot());
         let (history, explanations) = self.history.finish();
         Run {
             summary,

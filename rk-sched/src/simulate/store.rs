@@ -1,6 +1,9 @@
 //! The objects of a simulated cluster, pods and nodes aside.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use rk_api::{Change, Error, Object};
 use serde_json::{Value, json};
@@ -13,9 +16,9 @@ fn key(object: &Object) -> Key {
     (object.kind().to_owned(), meta.namespace.clone(), meta.name.clone())
 }
 
-/// Objects in their newest version.
+/// Objects in their newest version, with how often each was written.
 pub(super) struct Objects {
-    newest: HashMap<Key, Arc<Object>>,
+    newest: HashMap<Key, (Arc<Object>, u64)>,
     version: u64,
 }
 
@@ -28,7 +31,12 @@ impl Default for Objects {
 
 impl Objects {
     pub(super) fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<&Arc<Object>> {
-        self.newest.get(&(kind.to_owned(), namespace.to_owned(), name.to_owned()))
+        self.newest.get(&(kind.to_owned(), namespace.to_owned(), name.to_owned())).map(|(object, _)| object)
+    }
+
+    /// How often an object was written since it was made.
+    pub(super) fn writes(&self, kind: &str, namespace: &str, name: &str) -> u64 {
+        self.newest.get(&(kind.to_owned(), namespace.to_owned(), name.to_owned())).map_or(0, |(_, writes)| *writes)
     }
 
     /// A tree of an object.
@@ -39,9 +47,16 @@ impl Objects {
     /// Takes an object as it is.
     pub(super) fn put(&mut self, object: Arc<Object>) -> Change {
         self.version = self.version.max(object.revision());
-        match self.newest.insert(key(&object), Arc::clone(&object)) {
-            Some(old) => Change::Updated { old, new: object },
-            None => Change::Added(object),
+        match self.newest.entry(key(&object)) {
+            Entry::Occupied(mut known) => {
+                let (newest, writes) = known.get_mut();
+                *writes += 1;
+                Change::Updated { old: std::mem::replace(newest, Arc::clone(&object)), new: object }
+            }
+            Entry::Vacant(place) => {
+                place.insert((Arc::clone(&object), 0));
+                Change::Added(object)
+            }
         }
     }
 
@@ -53,7 +68,7 @@ impl Objects {
     }
 
     pub(super) fn remove(&mut self, object: &Object) -> Option<Change> {
-        self.newest.remove(&key(object)).map(Change::Deleted)
+        self.newest.remove(&key(object)).map(|(object, _)| Change::Deleted(object))
     }
 }
 
@@ -131,6 +146,7 @@ mod tests {
         let changed = objects.write(claim(2)).unwrap();
         assert!(matches!(&changed, Change::Updated { new, .. } if new.meta().resource_version == "3"));
         assert_eq!(objects.value("C", "n", "c").unwrap()["size"], 2);
+        assert_eq!((objects.writes("C", "n", "c"), objects.writes("C", "n", "d")), (1, 0));
         assert!(objects.remove(changed.object()).is_some() && objects.get("C", "n", "c").is_none());
     }
 }

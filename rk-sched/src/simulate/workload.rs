@@ -60,7 +60,7 @@ pub enum Step {
     Churn(Churn),
     /// Creates pods, deletes each that is scheduled and creates another one, for a time.
     Steady(Steady),
-    /// The pods of this scope that are created or scheduled from now on are those that are measured, in place of all.
+    /// The pods of this scope that are created from now on are those that are measured, in place of all.
     StartMeasuring(Scope),
     /// Ends what [`Step::StartMeasuring`] began.
     StopMeasuring,
@@ -89,7 +89,7 @@ pub enum Action {
 /// A pod and what becomes of it.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// The pod. One with a `nodeName` is on its node at once.
+    /// The pod. One with a `nodeName` is on its node at once, and is not measured; another one in its place is scheduled.
     pub pod: Arc<Pod>,
     /// How long it runs; `None` until somebody deletes it.
     pub duration: Option<Duration>,

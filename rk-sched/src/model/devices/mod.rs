@@ -70,7 +70,10 @@ impl Devices {
             Some(claim) => self.claims.insert(key, claim),
             None => self.claims.remove(&key),
         };
-        if let (Some(pod), None) = (old.as_deref().and_then(pod_of_extended), &claim) {
+        if let (Some(pod), None) = (old.as_deref().and_then(pod_of_extended), &claim)
+            && self.extended_claims.get(pod).is_some_and(|(_, known)| known == name)
+        {
+            // A newer one may have come before the older one went.
             self.extended_claims.remove(pod);
         }
         old.iter().chain(&claim).for_each(|claim| self.in_flight.heard_of(uid_of(claim)));

@@ -90,3 +90,22 @@ fn slices_come_and_go_with_their_pools() {
     devices.set_slice("s", None);
     assert!(on(&devices, "m").is_empty() && devices.pools().pool(&PoolId::new("d", "p")).is_none());
 }
+
+#[test]
+fn the_newer_claim_for_extended_resources_is_known_when_the_older_one_is_gone() {
+    let made = |name: &str| -> Arc<ResourceClaim> {
+        object(json!({"spec": {}, "metadata": {
+            "name": name, "namespace": "default", "uid": name, "annotations": {CLAIM_ANNOTATION: "true"},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "pod", "controller": true}],
+        }}))
+    };
+    let mut devices = Devices::default();
+    let known = |devices: &Devices| devices.extended_claim("pod").and_then(|claim| claim.metadata.name.clone());
+    for name in ["old", "new"] {
+        devices.set_claim("default", name, Some(made(name)));
+    }
+    devices.set_claim("default", "old", None);
+    assert_eq!(known(&devices).as_deref(), Some("new"));
+    devices.set_claim("default", "new", None);
+    assert_eq!(known(&devices), None);
+}

@@ -15,6 +15,7 @@ use rk_api::{Api, Client, Error, Patch, object_reference};
 use serde_json::json;
 
 use super::{
+    super::default_binder::{FIRST_WAIT, LONGEST_WAIT, is_definite},
     Claim, DynamicResources, State,
     claims::shown,
     conditions::{self, Readiness},
@@ -216,6 +217,9 @@ fn names(claim: &ResourceClaim) -> (String, String) {
 }
 
 /// Writes the allocation that was chosen, if one was, and reserves the claim for the pod.
+///
+/// Where no answer comes, or one that leaves open what was done, it looks at what became of the claim, and writes again if nothing did: the first
+/// write is of an older version then, and comes too late. The devices are not given to others meanwhile.
 async fn bind(
     client: &Arc<dyn Client>,
     pod: &PodInfo,
@@ -225,22 +229,44 @@ async fn bind(
     let (namespace, name) = names(first);
     let api = Api::<ResourceClaim>::namespaced(Arc::clone(client), &namespace);
     let mut claim = Arc::clone(first);
-    let mut tries = 0;
+    let (mut tries, mut wait, mut open) = (0, FIRST_WAIT, false);
     loop {
         tries += 1;
         match write(&api, &claim, pod, chosen).await {
             Ok(written) => return Ok(written),
+            Err(Failure::Api(error, what)) if !is_definite(&error) => {
+                tracing::warn!(%error, claim = %name, %namespace, "not known whether it was done: {what} claim");
+                open = true;
+            }
             Err(Failure::Api(error, _)) if error.is_conflict() && tries < TRIES => {}
             Err(failure) => return Err(failure.said(&shown(&claim))),
         }
-        claim = api
-            .get(&name)
-            .await
-            .map_err(|error| format!("get updated claim {namespace}/{name} after conflict: {error}"))?;
+        claim = loop {
+            if open {
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
+            match api.get(&name).await {
+                Ok(newest) => break newest,
+                Err(error) if open && !is_definite(&error) => {}
+                Err(error) => return Err(format!("get updated claim {namespace}/{name} after conflict: {error}")),
+            }
+        };
         if uid_of(&claim) != uid_of(first) {
             return Err(format!("claim {namespace}/{name} got replaced in the meantime"));
         }
+        if open && is_done(&claim, pod, chosen) {
+            return Ok(claim);
+        }
     }
+}
+
+/// Whether the claim is as it was to be written.
+fn is_done(claim: &ResourceClaim, pod: &PodInfo, chosen: Option<&AllocationResult>) -> bool {
+    let same = |found: &AllocationResult| {
+        chosen.is_none_or(|chosen| (&found.devices, &found.node_selector) == (&chosen.devices, &chosen.node_selector))
+    };
+    is_reserved_for(claim, pod) && allocation_of(claim).is_some_and(same)
 }
 
 enum Failure {

@@ -69,7 +69,7 @@ impl<'a> Candidates<'a> {
         for (pool, devices) in simple_first(pools.on_node(name, labels).collect()) {
             let number = all.pools.len();
             all.pools.push(pool);
-            if pool.invalid.is_some() {
+            if pool.incomplete || pool.invalid.is_some() {
                 continue;
             }
             let used = taken.of_pool(&pool.id);
@@ -143,7 +143,9 @@ impl<'a> Candidates<'a> {
             if !selected {
                 continue;
             }
-            match self.could_have(choice, candidate) {
+            // One that has too little of a capacity, however free it is, is not among those that are wanted.
+            let Some(amounts) = enough(choice, candidate) else { continue };
+            match self.could_have(choice, candidate, &amounts) {
                 true => found.push(number),
                 // All are wanted, and this one can't be had.
                 false if all => return Ok(Err(None)),
@@ -154,29 +156,39 @@ impl<'a> Candidates<'a> {
         if found.is_empty() { Ok(Err(None)) } else { Ok(Ok(found)) }
     }
 
-    /// Whether the choice could have the device if nothing else were asked for.
-    fn could_have(&self, choice: &Choice, candidate: &Candidate<'_>) -> bool {
+    /// Whether the choice could have the device, of which it consumes these amounts, if nothing else were asked for.
+    fn could_have(&self, choice: &Choice, candidate: &Candidate<'_>, amounts: &Amounts) -> bool {
         let device = candidate.device;
         let pool = &self.pools[candidate.pool].id;
         let rules = self.taint_rules.values().filter(|rule| rule.selects(pool, &device.name)).map(|rule| &rule.taint);
         if device.taints().iter().chain(rules).any(|taint| forbids(taint, &choice.tolerations)) {
             return false;
         }
-        let Some(amounts) = consumed(&choice.capacity, candidate.driver(), device) else { return false };
-        let fits = |used: Option<&DeviceUse>| {
-            device.capacity.iter().all(|capacity| {
-                let taken = used.and_then(|used| used.consumed.get(&capacity.name)).copied().unwrap_or(Quantity::ZERO);
-                amounts.get(&capacity.name).is_none_or(|amount| taken + *amount <= capacity.value)
-            })
-        };
         if choice.admin {
-            return fits(None);
+            return true;
         }
         let used = candidate.used;
         let free = if device.shared() { used.is_none_or(|used| used.exclusive == 0) } else { used.is_none() };
         let counted = || device.consumes.iter().all(|of| self.left(candidate.pool, of) >= of.amount);
-        free && fits(used) && (candidate.is_counted() || counted())
+        free && fits(device, amounts, used) && (candidate.is_counted() || counted())
     }
+}
+
+/// What is consumed of capacities, by their names.
+type Amounts = BTreeMap<String, Quantity>;
+
+/// Whether a device has so much beside what is used of it.
+fn fits(device: &DeviceInfo, amounts: &Amounts, used: Option<&DeviceUse>) -> bool {
+    device.capacity.iter().all(|capacity| {
+        let taken = used.and_then(|used| used.consumed.get(&capacity.name)).copied().unwrap_or(Quantity::ZERO);
+        amounts.get(&capacity.name).is_none_or(|amount| taken + *amount <= capacity.value)
+    })
+}
+
+/// What the choice would consume of the device; `None` if the whole device would not be enough.
+fn enough(choice: &Choice, candidate: &Candidate<'_>) -> Option<Amounts> {
+    let amounts = consumed(&choice.capacity, candidate.driver(), candidate.device)?;
+    fits(candidate.device, &amounts, None).then_some(amounts)
 }
 
 /// A pool with the devices that a node has of it.

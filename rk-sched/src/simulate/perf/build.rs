@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{
     super::{
         objects::{self, cluster_scoped},
-        pods::uid,
+        pods::full_name,
         template::{Values, has_placeholders, render},
         workload::{Action, Churn, Job, Scope, Stage, Step, Workload},
     },
@@ -185,7 +185,7 @@ impl<'a> Builder<'a> {
             let labels = node.metadata.labels.get_or_insert_default();
             if let Some(LabelNodes { label_key, label_values }) = &op.label_node_prepare_strategy {
                 let values = label_values.len().max(1) as u64;
-                let value = label_values.get((self.nodes.len() as u64 % values) as usize).cloned().unwrap_or_default();
+                let value = label_values.get((index % values) as usize).cloned().unwrap_or_default();
                 labels.insert(label_key.clone(), value);
             }
             if let Some(unique) = &op.unique_node_label_strategy {
@@ -273,7 +273,7 @@ impl<'a> Builder<'a> {
             if alike {
                 let prefix = pod.metadata.generate_name.clone().unwrap_or_default();
                 let name = format!("{prefix}{number}-{index}");
-                pod.metadata.uid = Some(uid(&namespace, &name));
+                pod.metadata.uid = Some(full_name(&namespace, &name));
                 pod.metadata.name = Some(name);
                 same.get_or_insert_with(|| pod.clone());
             }

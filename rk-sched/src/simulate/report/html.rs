@@ -72,11 +72,14 @@ pub fn html(comparison: &Comparison) -> Result<String, PlotError> {
         escape(&title)
     );
     let seeds = comparison.outcomes.first().map_or(0, |outcome| outcome.runs.len());
-    let _ = writeln!(
-        page,
-        "<p class=\"note\">Means of {seeds} runs with 95 % confidence intervals (Student's t). In brackets: differences from the \
-         first scheduler, over pairs of runs of one seed, whose interval does not hold 0.</p>"
-    );
+    let told = match seeds {
+        0 | 1 => "Of one run of each scheduler: what chance has to do with it is not known.".to_owned(),
+        _ => format!(
+            "Means of {seeds} runs with 95 % confidence intervals (Student's t). In brackets: differences from the first \
+             scheduler, over pairs of runs of one seed, whose interval does not hold 0."
+        ),
+    };
+    let _ = writeln!(page, "<p class=\"note\">{told}</p>");
     for stall in comparison.stalls() {
         let _ = writeln!(page, "<p><strong>Not finished:</strong> {}</p>", escape(&stall));
     }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{
     experiment::{Comparison, Outcome},
     record::Summary,
+    simulation::Run,
     statistics::Estimate,
 };
 
@@ -59,28 +60,43 @@ fn values(summary: &Summary) -> Vec<(Metric, f64)> {
 }
 
 impl Outcome {
-    /// The values of a metric, by run.
-    fn of(&self, index: usize) -> Vec<f64> {
-        self.runs.iter().filter_map(|run| values(&run.summary).get(index).map(|(_, value)| *value)).collect()
+    /// The values of a metric, by run. A run that does not tell it, such as the share of nodes that it has not seen, has none of it.
+    fn of(&self, metric: &Metric) -> Vec<f64> {
+        let of = |run: &Run| values(&run.summary).into_iter().find(|(known, _)| known == metric);
+        self.runs.iter().map(|run| of(run).map_or(0.0, |(_, value)| value)).collect()
     }
 }
 
 impl Comparison {
-    /// What is measured.
+    /// What is measured in any of the runs.
     pub fn metrics(&self) -> Vec<Metric> {
-        let first = self.outcomes.iter().find_map(|outcome| outcome.runs.first());
-        first.map(|run| values(&run.summary)).unwrap_or_default().into_iter().map(|(metric, _)| metric).collect()
+        let mut runs = self.outcomes.iter().flat_map(|outcome| &outcome.runs);
+        let Some(first) = runs.next() else { return Vec::new() };
+        let mut all = first.summary.clone();
+        for run in runs {
+            let more = &run.summary;
+            let parts = [
+                (&mut all.utilization, &more.utilization),
+                (&mut all.fragmentation, &more.fragmentation),
+                (&mut all.shares, &more.shares),
+            ];
+            for (known, new) in parts {
+                known.extend(new.iter().map(|(name, part)| (name.clone(), *part)));
+            }
+        }
+        values(&all).into_iter().map(|(metric, _)| metric).collect()
     }
 
     /// By metric and scheduler: the estimate, and that of the difference from the first scheduler.
     pub fn estimates(&self) -> Vec<(Metric, Vec<(Estimate, Estimate)>)> {
-        let all = self.metrics().into_iter().enumerate().map(|(index, metric)| {
-            let first = self.outcomes.first().map(|outcome| outcome.of(index)).unwrap_or_default();
+        let all = self.metrics().into_iter().map(|metric| {
+            let first = self.outcomes.first().map(|outcome| outcome.of(&metric)).unwrap_or_default();
             let estimates = self.outcomes.iter().filter_map(|outcome| {
-                let values = outcome.of(index);
+                let values = outcome.of(&metric);
                 Some((Estimate::of(&values)?, Estimate::of_differences(&values, &first)?))
             });
-            (metric, estimates.collect())
+            let estimates = estimates.collect();
+            (metric, estimates)
         });
         all.collect()
     }
@@ -96,12 +112,15 @@ impl Comparison {
     }
 }
 
-/// A number as people read it.
+/// A number as people read it: three digits that say something, and not more than six behind the point.
 fn number(value: f64) -> String {
     let text = match value.abs() {
         size if size >= 1000.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),
-        _ => format!("{value:.3}"),
+        size if size >= 0.1 => format!("{value:.3}"),
+        size if size >= 0.01 => format!("{value:.4}"),
+        size if size >= 0.001 => format!("{value:.5}"),
+        _ => format!("{value:.6}"),
     };
     let trimmed = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     if trimmed == "-0" { "0".to_owned() } else { trimmed.to_owned() }
@@ -203,7 +222,7 @@ pub fn json(comparison: &Comparison) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::simulation::Run, *};
+    use super::*;
 
     fn comparison() -> Comparison {
         let run = |seed, makespan| Run {
@@ -249,7 +268,28 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let shown: Vec<String> = [0.0, -0.0001, 1.5, 12.345, 123_456.7].map(number).into();
+        let shown: Vec<String> = [0.0, -1e-7, 1.5, 12.345, 123_456.7].map(number).into();
         assert_eq!(shown, ["0", "0", "1.5", "12.3", "123457"]);
+        let small: Vec<String> = [0.123_456, 0.012_345_6, 0.001_234_56, -0.000_123_456].map(number).into();
+        assert_eq!(small, ["0.123", "0.0123", "0.00123", "-0.000123"]);
+    }
+
+    #[test]
+    fn what_a_run_has_not_seen_leaves_the_others_in_their_places() {
+        let mut compared = comparison();
+        // A run that came to its end before there was a green node.
+        for (outcome, shares) in [(0, [("grey", 1.0)].as_slice()), (1, [("green", 0.25), ("grey", 0.75)].as_slice())] {
+            for run in &mut compared.outcomes[outcome].runs {
+                run.summary.shares = shares.iter().map(|(value, part)| ((*value).to_owned(), *part)).collect();
+            }
+        }
+        let estimates = compared.estimates();
+        let means = |name: &str| {
+            let (_, found) = estimates.iter().find(|(metric, _)| metric.name == name).unwrap();
+            found.iter().map(|(estimate, _)| estimate.mean).collect::<Vec<_>>()
+        };
+        assert_eq!(means("share.green"), [0.0, 25.0]);
+        assert_eq!(means("share.grey"), [100.0, 75.0]);
+        assert_eq!(means("pods"), [10.0, 10.0]);
     }
 }

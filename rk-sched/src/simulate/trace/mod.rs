@@ -21,7 +21,7 @@
 //! | `num_gpu`, or in percent of one `plan_gpu` | GPUs |
 //! | `gpu_milli` | thousandths of each GPU that it asks for; 1000 by default |
 //! | `gpu_spec`, `gpu_type` | models of GPU that will do, between bars |
-//! | `creation_time`, `submit_time`, `start_time`, `time` | seconds (or what [`Units::seconds`] says) at which it comes |
+//! | `creation_time`, `submit_time`, `start_time`, `time` | seconds (or what [`Units::seconds`] says) at which it comes; one without comes first and runs on |
 //! | `duration`, or until `deletion_time`, `end_time` | how long it runs; without one it runs on |
 //! | `scheduled_time` | where there is a `deletion_time`: from when on it ran |
 //! | `priority` | its priority |
@@ -98,6 +98,9 @@ pub enum TraceError {
         /// What is wrong with it.
         expected: &'static str,
     },
+    /// A unit that is no factor.
+    #[error("a unit is {0}: must be a number above 0")]
+    Unit(f64),
     /// There is nothing in the file.
     #[error("{}: there are no rows", .0.display())]
     Empty(PathBuf),

@@ -74,6 +74,8 @@ const POD_INSTANCES: Names = &[("instances", 1.0), ("inst_num", 1.0)];
 const GIB: f64 = 1024.0;
 /// More instances of a row than this are a mistake.
 const MOST_INSTANCES: f64 = 1_000_000.0;
+/// Seconds beyond which a time is none (317 years): its unit is another one, or it stands for "never".
+const MOST_SECONDS: f64 = 1e10;
 
 /// A CSV file by the names of its columns.
 struct Table {
@@ -151,6 +153,14 @@ impl Column<'_> {
         }
         Ok(Some(number * self.factor))
     }
+
+    /// A whole number of 32 bits.
+    fn integer(&self, row: &StringRecord) -> Result<Option<i32>, TraceError> {
+        let Some(text) = self.text(row) else { return Ok(None) };
+        let number: f64 = text.parse().map_err(|_| self.wrong(row, "no number"))?;
+        let fits = (f64::from(i32::MIN)..=f64::from(i32::MAX)).contains(&number);
+        if fits { Ok(Some(number as i32)) } else { Err(self.wrong(row, "out of range")) }
+    }
 }
 
 fn number(column: Option<Column<'_>>, row: &StringRecord) -> Result<Option<f64>, TraceError> {
@@ -161,11 +171,22 @@ fn text<'r>(column: Option<Column<'_>>, row: &'r StringRecord) -> Option<&'r str
     column.and_then(|column| column.text(row))
 }
 
-/// A name that Kubernetes would take.
-fn clean(name: &str) -> String {
-    let lower = name.to_lowercase();
+/// The name of a row as Kubernetes would take it.
+fn name_in(column: Column<'_>, row: &StringRecord) -> Result<String, TraceError> {
+    let lower = column.text(row).unwrap_or_default().to_lowercase();
     let cleaned: String = lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    cleaned.trim_matches('-').to_owned()
+    let cleaned = cleaned.trim_matches('-');
+    if cleaned.is_empty() { Err(column.wrong(row, "no name")) } else { Ok(cleaned.to_owned()) }
+}
+
+/// A time in seconds.
+fn seconds(column: Option<Column<'_>>, row: &StringRecord, units: Units) -> Result<Option<f64>, TraceError> {
+    let Some(column) = column else { return Ok(None) };
+    let time = column.number(row)?.map(|time| time * units.seconds);
+    if time.is_some_and(|time| time > MOST_SECONDS) {
+        return Err(column.wrong(row, "out of range as a time"));
+    }
+    Ok(time)
 }
 
 /// Reads a trace.
@@ -186,6 +207,10 @@ pub fn parse(name: &str, nodes: &[u8], pods: &[u8], units: Units) -> Result<Work
 }
 
 fn build(name: &str, nodes: &Table, pods: &Table, units: Units) -> Result<Workload, TraceError> {
+    let factors = [units.cores, units.memory, units.seconds];
+    if let Some(wrong) = factors.into_iter().find(|factor| !(factor.is_finite() && *factor > 0.0)) {
+        return Err(TraceError::Unit(wrong));
+    }
     let mut actions: Vec<_> =
         nodes_of(nodes, units)?.into_iter().map(|node| (Duration::ZERO, Action::SetNode(Arc::new(node)))).collect();
     actions.extend(pods_of(pods, units)?.into_iter().map(|(at, job)| (at, Action::CreatePod(Arc::new(job)))));
@@ -198,7 +223,7 @@ fn nodes_of(table: &Table, units: Units) -> Result<Vec<Node>, TraceError> {
     let (most_pods, zone) = (table.column(NODE_PODS), table.column(NODE_ZONE));
     let mut nodes = Vec::new();
     for row in &table.rows {
-        let name = clean(name.text(row).ok_or_else(|| name.wrong(row, "no name"))?);
+        let name = name_in(name, row)?;
         let milli = (cpu.number(row)?.unwrap_or(0.0) * units.cores) as i64;
         let mebibytes = (memory.number(row)?.unwrap_or(0.0) * units.memory) as i64;
         let pods = number(most_pods, row)?.unwrap_or(110.0) as i64;
@@ -238,18 +263,18 @@ fn pods_of(table: &Table, units: Units) -> Result<Vec<(Duration, Job)>, TraceErr
     let (created, duration) = (table.column(POD_CREATED), table.column(POD_DURATION));
     let (ended, scheduled) = (table.column(POD_ENDED), table.column(POD_SCHEDULED));
     let (priority, instances) = (table.column(POD_PRIORITY), table.column(POD_INSTANCES));
-    let seconds = |column, row| Ok::<_, TraceError>(number(column, row)?.map(|time| time * units.seconds));
     let mut names: HashMap<String, u64> = HashMap::new();
     let mut pods = Vec::new();
     let mut earliest = f64::INFINITY;
     for row in &table.rows {
-        let name = clean(name.text(row).ok_or_else(|| name.wrong(row, "no name"))?);
+        let name = name_in(name, row)?;
         let gpu_milli = number(gpus, row)?.unwrap_or(0.0) * number(share, row)?.unwrap_or(1.0);
-        let at = seconds(created, row)?.unwrap_or(0.0);
-        earliest = earliest.min(at);
-        let runs = match (seconds(duration, row)?, seconds(ended, row)?) {
+        let at = if created.is_some() { seconds(created, row, units)? } else { Some(0.0) };
+        earliest = earliest.min(at.unwrap_or(f64::INFINITY));
+        let began = seconds(scheduled, row, units)?.or(at);
+        let runs = match (seconds(duration, row, units)?, seconds(ended, row, units)?.zip(began)) {
             (Some(duration), _) => Some(duration),
-            (None, Some(end)) => Some((end - seconds(scheduled, row)?.unwrap_or(at)).max(0.0)),
+            (None, Some((end, began))) => Some((end - began).max(0.0)),
             (None, None) => None,
         };
         let mut requests = Map::new();
@@ -261,8 +286,8 @@ fn pods_of(table: &Table, units: Units) -> Result<Vec<(Duration, Job)>, TraceErr
             requests.insert(GPU.to_owned(), (gpu_milli as i64).to_string().into());
         }
         let mut spec = json!({"containers": [{"name": "main", "resources": {"requests": requests}}]});
-        if let Some(priority) = number(priority, row)? {
-            spec["priority"] = (priority as i32).into();
+        if let Some(priority) = priority.map_or(Ok(None), |column| column.integer(row))? {
+            spec["priority"] = priority.into();
         }
         let wanted: Vec<Value> =
             text(models, row).into_iter().flat_map(|list| list.split('|')).map(Value::from).collect();
@@ -278,24 +303,29 @@ fn pods_of(table: &Table, units: Units) -> Result<Vec<(Duration, Job)>, TraceErr
         if let Some(column) = instances.filter(|_| count > MOST_INSTANCES) {
             return Err(column.wrong(row, "more than a million"));
         }
-        let duration = runs.map(|runs| Duration::try_from_secs_f64(runs).unwrap_or(Duration::MAX));
+        let duration = runs.map(|runs| Duration::try_from_secs_f64(runs).unwrap_or(Duration::ZERO));
         for _ in 0..count as u64 {
             pods.push((at, Job { pod: Arc::new(named(&pod, &name, &mut names)), duration, restarts: true }));
         }
     }
-    let since = |at: f64| Duration::try_from_secs_f64(at - earliest).unwrap_or(Duration::MAX);
+    let since = |at: Option<f64>| at.map_or(0.0, |at| at - earliest);
+    // No time is negative, nor beyond what is checked above.
+    let since = |at| Duration::try_from_secs_f64(since(at)).unwrap_or(Duration::ZERO);
     Ok(pods.into_iter().map(|(at, job)| (since(at), job)).collect())
 }
 
 /// The pod under its name, with a number where the name comes again.
 fn named(pod: &Pod, name: &str, names: &mut HashMap<String, u64>) -> Pod {
-    let times = names.entry(name.to_owned()).or_default();
-    *times += 1;
     let mut pod = pod.clone();
-    if *times > 1 {
-        let name = format!("{name}-{times}");
-        pod.metadata.uid = Some(super::super::pods::uid("default", &name));
-        pod.metadata.name = Some(name);
-    }
+    let Some(times) = names.get(name).copied() else {
+        names.insert(name.to_owned(), 1);
+        return pod;
+    };
+    let numbered = |number: u64| format!("{name}-{number}");
+    let number = (times + 1..).find(|number| !names.contains_key(&numbered(*number))).unwrap_or(u64::MAX);
+    names.insert(name.to_owned(), number);
+    names.insert(numbered(number), 1);
+    pod.metadata.uid = Some(super::super::pods::full_name("default", &numbered(number)));
+    pod.metadata.name = Some(numbered(number));
     pod
 }

@@ -83,6 +83,12 @@ impl Instance {
         choice.model.is_none_or(|model| model == self.devices[device].model)
     }
 
+    /// The devices that a choice of all means: those that are selected, and large enough.
+    fn all_of(&self, choice: &Choice) -> Vec<usize> {
+        let enough = |at: &usize| self.devices[*at].shared.is_none_or(|all| choice.wish <= all);
+        (0..self.devices.len()).filter(|at| self.selected(choice, *at)).filter(enough).collect()
+    }
+
     /// Whether what was given to all requests (claim, choice, devices) is right as a whole.
     fn holds(&self, given: &[(usize, Choice, Vec<usize>)]) -> bool {
         let (mut exclusive, mut shares, mut counted) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
@@ -144,7 +150,7 @@ impl Instance {
             let mut ways: Vec<Vec<usize>> = vec![Vec::new()];
             match choice.count {
                 None => {
-                    ways = vec![(0..self.devices.len()).filter(|at| self.selected(choice, *at)).collect()];
+                    ways = vec![self.all_of(choice)];
                     ways.retain(|way| !way.is_empty());
                 }
                 Some(count) => {
@@ -253,7 +259,7 @@ fn the_search_finds_a_solution_where_there_is_one() {
                 solved += 1;
                 assert!(instance.holds(&given), "seed {seed}");
                 for (_, choice, devices) in &given {
-                    let all = (0..instance.devices.len()).filter(|at| instance.selected(choice, *at)).count();
+                    let all = instance.all_of(choice).len();
                     assert_eq!(devices.len(), choice.count.unwrap_or(all), "seed {seed}");
                 }
             }

@@ -278,6 +278,30 @@ fn shared_devices_are_given_until_their_capacity_is_used_up() {
     assert_eq!(lab.search(&[unknown], "n"), Ok(Outcome::Refused(NONE.to_owned())));
 }
 
+/// What the API reference says of `capacity` where all devices are asked for.
+#[test]
+fn all_devices_are_those_that_have_enough_of_a_capacity() {
+    let mut lab = Lab::new();
+    let sized = |name: &str, memory: &str| json!({"name": name, "allowMultipleAllocations": true, "capacity": {"memory": {"value": memory}}});
+    lab.slice("n", json!({"devices": [sized("small", "1Gi"), {"name": "none"}, sized("large", "4Gi")]}));
+    let all = |lab: &mut Lab, name: &str, memory: &str| {
+        let capacity = json!({"allocationMode": "All", "capacity": {"requests": {"memory": memory}}});
+        lab.claim(name, json!({"requests": [exactly("r", "any", capacity)]}))
+    };
+    let first = all(&mut lab, "first", "3Gi");
+    let Outcome::Allocated(found) = lab.search(std::slice::from_ref(&first), "n").unwrap() else {
+        panic!("one is large enough")
+    };
+    assert_eq!(shown(&found), ["r=large"]);
+    lab.allocate(&first, found[0].clone());
+    let second = all(&mut lab, "second", "1Gi");
+    assert!(matches!(lab.search(&[second], "n"), Ok(Outcome::Allocated(_))), "both have as much left");
+    let third = all(&mut lab, "third", "2Gi");
+    assert_eq!(lab.search(&[third], "n"), Ok(Outcome::Refused(NONE.to_owned())), "the large one has too little left");
+    let huge = all(&mut lab, "huge", "8Gi");
+    assert_eq!(lab.search(&[huge], "n"), Ok(Outcome::Refused(NONE.to_owned())), "no device is as large");
+}
+
 #[test]
 fn pools_count_with_their_newest_generation_and_when_they_are_whole() {
     let pool =
@@ -286,16 +310,19 @@ fn pools_count_with_their_newest_generation_and_when_they_are_whole() {
     lab.slice("n", json!({"pool": pool(1, 1), "devices": [{"name": "old"}]}));
     lab.slice("n", json!({"pool": pool(2, 2), "devices": [{"name": "new"}]}));
     let one = lab.claim("one", json!({"requests": [exactly("r", "any", json!({}))]}));
-    let Outcome::Allocated(found) = lab.search(std::slice::from_ref(&one), "n").unwrap() else {
-        panic!("there is one")
-    };
-    assert_eq!(shown(&found), ["r=new"]);
+    let search = |lab: &Lab| lab.search(std::slice::from_ref(&one), "n").unwrap();
+    assert_eq!(search(&lab), Outcome::Refused(NONE.to_owned()), "a pool is of use once it is whole");
     let all = lab.claim("all", json!({"requests": [exactly("r", "any", json!({"allocationMode": "All"}))]}));
     let updated = "claim default/all, request r: asks for all devices, but resource pool d.example.com/p is currently being updated";
     assert_eq!(lab.search(std::slice::from_ref(&all), "n"), Ok(Outcome::Refused(updated.to_owned())));
-    lab.slice("n", json!({"pool": pool(2, 2), "devices": [{"name": "new"}]}));
-    let invalid = Ok(Outcome::Refused("invalid resource pools were encountered".to_owned()));
-    assert_eq!(lab.search(&[one], "n"), invalid, "two devices of one name");
+    lab.slice("n", json!({"pool": pool(2, 2), "devices": [{"name": "newer"}]}));
+    let Outcome::Allocated(found) = search(&lab) else { panic!("it is whole now") };
+    assert_eq!(shown(&found), ["r=new"]);
+    for _ in 0..2 {
+        lab.slice("n", json!({"pool": pool(3, 2), "devices": [{"name": "same"}]}));
+    }
+    let invalid = Outcome::Refused("invalid resource pools were encountered".to_owned());
+    assert_eq!(search(&lab), invalid, "two devices of one name");
 }
 
 #[test]
