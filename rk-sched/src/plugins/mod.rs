@@ -24,6 +24,8 @@ pub use balanced_allocation::NodeResourcesBalancedAllocation;
 pub use default_binder::DefaultBinder;
 #[cfg(feature = "simulate")]
 pub(crate) use default_binder::binding_of;
+#[cfg(feature = "simulate")]
+pub(crate) use dynamic_resources::Allocator;
 pub use dynamic_resources::DynamicResources;
 pub(crate) use dynamic_resources::release;
 pub use fit::{NodeResourcesFit, ScoringStrategy};

@@ -28,7 +28,7 @@ fn object(of: &impl Serialize) -> Result<Arc<Object>, Error> {
 }
 
 /// A number of a text, the same each time (FNV-1a).
-fn number_of(text: &str) -> u64 {
+pub(super) fn number_of(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 

@@ -228,6 +228,7 @@ impl Simulation<'_> {
             (changed.metadata.uid, changed.metadata.name) = (Some(identity), Some(name));
         }
         self.make_claims(&mut pod);
+        self.make_volume_claims(&pod);
         let measured = self.measures_all || self.measuring.as_ref().is_some_and(|scope| scope.contains(&pod));
         let now = self.clock.now();
         if measured {
@@ -375,6 +376,7 @@ impl Simulation<'_> {
         let pod = Arc::clone(&life.pod);
         self.engine.remove_pod(&uid, self.clock.instant());
         self.release_claims(&pod);
+        self.release_volume_claims(&pod);
     }
 
     /// A pod gets new labels and a new spec.

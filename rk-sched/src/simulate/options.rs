@@ -104,6 +104,7 @@ pub(super) enum Chance {
     Outage = 4,
     Write = 5,
     Provisioning = 6,
+    Allocation = 7,
 }
 
 /// The source of one decision. It depends on what is decided and not on what was decided before, so that two schedulers meet the
