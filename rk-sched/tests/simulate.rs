@@ -173,6 +173,11 @@ fn workloads_of_scheduler_perf_run_as_they_are() {
     assert_eq!((sets.pods, sets.scheduled, sets.stalled), (6, 6, None));
     let devices = run_of("Devices/only");
     assert_eq!((devices.pods, devices.scheduled, devices.stalled), (5, 5, None));
+    // Three of the four devices are taken before the pods come.
+    let allocated = run_of("Allocated/some");
+    assert_eq!((allocated.pods, allocated.scheduled, allocated.stalled), (2, 1, None));
+    let stalled = run_of("Allocated/tooMany").stalled.unwrap();
+    assert!(stalled.ends_with(": could not allocate claim 4 out of 5"), "{stalled}");
     // As many as can be scheduled within two seconds, of a millisecond each.
     let steady = run_of("Steady/only");
     assert!(steady.scheduled > 20 && steady.pods <= steady.scheduled + 3 && steady.stalled.is_none(), "{steady:?}");

@@ -10,7 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use parking_lot::Mutex;
 use rk_api::Api;
 use rk_sched::{
@@ -287,6 +287,88 @@ fn volumes_are_bound_and_provided() {
     // Providing takes 1 to 3 s, and it is looked for after 0.1, 0.3, 0.7, 1.5, 2.5 and 3.5 s.
     assert!(found.summary.wait.max > 1.0 && found.summary.wait.max < 3.6, "{:?}", found.waits);
     assert_eq!(found, once());
+}
+
+/// A pod with a volume that comes and goes with it.
+fn ephemeral(class: &str) -> Value {
+    let spec = json!({
+        "accessModes": ["ReadWriteOnce"], "storageClassName": class, "resources": {"requests": {"storage": "1Gi"}},
+    });
+    let template = json!({"metadata": {"labels": {"of": "pod"}}, "spec": spec});
+    json!({"volumes": [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": template}}]})
+}
+
+/// Notes the claim and the volume of each pod that is bound.
+#[derive(Clone, Default)]
+struct Noting(Arc<Mutex<Vec<Value>>>);
+
+impl Plugin for Noting {
+    fn name(&self) -> &'static str {
+        "Noting"
+    }
+}
+
+#[async_trait]
+impl PostBind for Noting {
+    async fn post_bind(&self, context: &BindContext<'_>) {
+        let claims = Api::<PersistentVolumeClaim>::namespaced(context.client.clone(), "default");
+        let volumes = Api::<PersistentVolume>::all(context.client.clone());
+        let claim = claims.get(&format!("{}-scratch", context.pod.name)).await.unwrap();
+        let volume = volumes.get(claim.spec.as_ref().unwrap().volume_name.as_deref().unwrap()).await.unwrap();
+        let spec = volume.spec.as_ref().unwrap();
+        self.0.lock().push(json!({
+            "owner": claim.metadata.owner_references.as_ref().unwrap()[0].uid, "labels": claim.metadata.labels,
+            "volume": volume.metadata.name, "policy": spec.persistent_volume_reclaim_policy,
+        }));
+    }
+}
+
+#[test]
+fn claims_of_ephemeral_volumes_come_and_go_with_their_pods() {
+    let once =
+        other(json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "at-once"},
+        "provisioner": "disks.example.com", "volumeBindingMode": "Immediate", "reclaimPolicy": "Retain"}));
+    // There is room for one volume on the only node.
+    let csi = other(json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode", "metadata": {"name": "a"}, "spec": {
+        "drivers": [{"name": "disks.example.com", "nodeID": "a", "topologyKeys": [], "allocatable": {"count": 1}}]}}));
+    let noting = Noting::default();
+    let profile = Profile::kubernetes("default-scheduler").with(Registration::new(noting.clone()).post_bind());
+    let actions = vec![
+        node("a", "4"),
+        csi,
+        class("late", "disks.example.com"),
+        once,
+        pod("p1", &ephemeral("late"), Some(10)),
+        pod("p2", &ephemeral("late"), Some(10)),
+        (Duration::from_secs(100), Action::CreatePod(Arc::new(job("p3", &ephemeral("at-once"), Some(10))))),
+    ];
+    let run = run(actions, &of_profile(profile));
+    let text = run.history.join("\n");
+    assert_eq!((run.summary.finished, run.summary.unscheduled), (3, 0), "{text}");
+    // The second one waits until the first one has gone with its volume.
+    assert!(text.contains("1 node(s) exceed max volume count"), "{text}");
+    let found = noting.0.lock().clone();
+    let expected = |pod: &str, policy: &str| {
+        json!({
+            "owner": format!("default/{pod}"), "labels": {"of": "pod"}, "volume": format!("pvc-default-{pod}-scratch"),
+            "policy": policy,
+        })
+    };
+    assert_eq!(found, [expected("p1", "Delete"), expected("p2", "Delete"), expected("p3", "Retain")], "{text}");
+}
+
+#[test]
+fn a_claim_of_that_name_that_is_not_the_pods_own_stays() {
+    let actions = vec![
+        node("a", "4"),
+        class("late", "disks.example.com"),
+        claim("p1-scratch", "late"),
+        pod("p1", &ephemeral("late"), Some(10)),
+    ];
+    let run = run(actions, &SchedulerConfig::default());
+    let text = run.history.join("\n");
+    assert_eq!((run.summary.scheduled, run.summary.unscheduled), (0, 1), "{text}");
+    assert!(text.contains("p1-scratch"), "{text}");
 }
 
 #[test]

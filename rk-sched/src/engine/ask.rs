@@ -10,11 +10,11 @@ use std::{
 };
 
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::{core::v1::Node, resource::v1::ResourceClaim};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{Cause, Decision, Engine, gang::GangCycle};
+use super::{Cause, Decision, Engine, gang::GangCycle, room::Unfit};
 use crate::{
     cycle::{Cluster, Failure, Found},
     framework::{
@@ -40,6 +40,8 @@ pub struct Question {
     pub(super) layout: u64,
     /// The cycle of the pod's group, if it is placed with one.
     pub(super) gang: Option<Box<GangCycle>>,
+    /// The claim whose allocation PostFilter asked to take back.
+    pub(super) deallocation: Option<Arc<ResourceClaim>>,
 }
 
 /// What is asked.
@@ -224,9 +226,19 @@ impl Engine {
                 let nodes = found.nodes.iter().map(|index| Arc::clone(&self.snapshot.node(*index).node)).collect();
                 let promised = alone.is_some_and(|node| found.nodes == [node]);
                 let (about, profile) = (About::Nodes(nodes), Arc::clone(profile));
-                let (found, layout, gang) = (Box::new(found), self.snapshot.layout(), None);
-                let question = Question { pod, extenders, about, queued, profile, found, promised, layout, gang };
-                Decision::Ask(Box::new(question))
+                let (found, layout) = (Box::new(found), self.snapshot.layout());
+                Decision::Ask(Box::new(Question {
+                    pod,
+                    extenders,
+                    about,
+                    queued,
+                    profile,
+                    found,
+                    promised,
+                    layout,
+                    gang: None,
+                    deallocation: None,
+                }))
             }
             Err(Failure::Unfit(diagnosis, state)) => {
                 self.put_victims_to(extenders, queued, profile, diagnosis, state, now)
@@ -236,7 +248,7 @@ impl Engine {
     }
 
     /// No node would do: finds room, on which extenders may have a say.
-    fn put_victims_to(
+    pub(super) fn put_victims_to(
         &mut self,
         extenders: Vec<Arc<dyn Extender>>,
         queued: QueuedPod,
@@ -248,24 +260,33 @@ impl Engine {
         let pod = Arc::clone(&queued.pod);
         let proposals = Mutex::new(Vec::new());
         let noted = extenders.iter().any(|extender| extender.parts().preempt).then_some(&proposals);
-        let room = self.find_room(&pod, profile, &state, &mut diagnosis, noted, now);
+        let unfit = Unfit { proposals: noted, ..Unfit::new(&pod, profile, &state, &mut diagnosis) };
+        let room = self.find_room(unfit, now);
         let proposals = proposals.into_inner();
         if room.is_none() || proposals.is_empty() {
             let eviction = self.promise(&pod, room, now);
             return Decision::Refused(self.refuse(queued, Cause::Unfit(diagnosis), eviction, now));
         }
-        let (found, layout) = (Box::new(Found { nodes: Vec::new(), state, diagnosis }), self.snapshot.layout());
-        let (about, profile) = (About::Victims(proposals), Arc::clone(profile));
-        let (promised, gang) = (false, None);
-        Decision::Ask(Box::new(Question { pod, extenders, about, queued, profile, found, promised, layout, gang }))
+        Decision::Ask(Box::new(Question {
+            pod,
+            extenders,
+            about: About::Victims(proposals),
+            queued,
+            profile: Arc::clone(profile),
+            found: Box::new(Found { nodes: Vec::new(), state, diagnosis }),
+            promised: false,
+            layout: self.snapshot.layout(),
+            gang: None,
+            deallocation: self.deallocation.take(),
+        }))
     }
 
-    /// The second half of a cycle, with what the extenders answered. A pod that is gone or bound meanwhile is left out.
+    /// The second half of a cycle, with what the extenders answered. A pod that is gone, on its way out or bound meanwhile is left out.
     pub fn answer(&mut self, mut question: Question, answer: Answer, now: Instant) -> Decision {
         if let Some(cycle) = question.gang.take() {
             return self.answer_member(cycle, question, answer, now);
         }
-        if !self.queue.is_in_flight(&question.pod.uid) {
+        if self.has_gone(&question.pod.uid) {
             return Decision::Skip(question.pod);
         }
         if question.layout != self.snapshot.layout() && matches!(question.about, About::Nodes(_)) {
@@ -280,6 +301,7 @@ impl Engine {
             }
             (About::Victims(proposals), answer) => {
                 let (queued, mut diagnosis) = (question.queued, question.found.diagnosis);
+                self.deallocation = question.deallocation;
                 let left = match answer {
                     Kind::Victims(left) => self.proposals(proposals, &left),
                     Kind::Failed(status) => Err(status),
@@ -299,6 +321,18 @@ impl Engine {
                 let status = Status::error("the answer is to another question");
                 Decision::Refused(self.refuse(question.queued, Cause::Failed(status), None, now))
             }
+        }
+    }
+
+    /// Whether a pod that was in flight has gone or got a node, or is on its way out: then its cycle is over.
+    pub(super) fn has_gone(&mut self, uid: &str) -> bool {
+        match self.queue.in_flight(uid) {
+            Some(pod) if !pod.terminating() => false,
+            Some(_) => {
+                self.queue.remove(uid);
+                true
+            }
+            None => true,
         }
     }
 

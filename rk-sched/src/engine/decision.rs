@@ -19,7 +19,7 @@ pub enum Decision {
     Place(Placement),
     /// It has none; it is back in the queue.
     Refused(Refusal),
-    /// It is being deleted, or gone while extenders were asked, and was left out; it is no more in the queue.
+    /// It is being deleted, or went or got a node while extenders were asked, and was left out; it is no more in the queue.
     Skip(Arc<PodInfo>),
     /// Extenders have to be asked first ([`Question::ask`]); the answer leads to another decision ([`Engine::answer`](super::Engine::answer)). Only
     /// with [`SchedulerConfig::extenders`](crate::SchedulerConfig::extenders).

@@ -33,6 +33,7 @@ mod changes;
 mod decision;
 mod explanations;
 mod gang;
+mod room;
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -41,11 +42,11 @@ use std::{
 };
 
 use k8s_openapi::api::resource::v1::ResourceClaim;
-use parking_lot::Mutex;
-use rand::{RngExt, SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::StdRng};
 use tokio::time::Instant;
 
 pub(crate) use self::gang::with_condition;
+use self::room::{Evicting, Unfit};
 pub use self::{
     ask::{Answer, Question},
     decision::{Cause, Decision, Eviction, Placement, Refusal},
@@ -54,28 +55,15 @@ pub use self::{
 };
 pub use crate::cycle::{Explanation, GroupExplanation, NodeExplanation, NodeRefusal, PluginScore};
 use crate::{
-    cycle::{Cluster, Failure, Nominated, Room},
-    framework::{
-        ClusterEvent, CycleState, Diagnosis, Extender, NodeVictims, PermitAnswer, PostFilterContext, Profile, Status,
-        WaitingPods,
-    },
+    cycle::{Cluster, Failure, Nominated},
+    framework::{ClusterEvent, CycleState, Diagnosis, Extender, PermitAnswer, Profile, Status, WaitingPods},
     model::{PodInfo, Snapshot},
-    plugins::LEAVING,
     queue::{Queue, QueuedPod, Waits},
     scheduler::{ConfigError, SchedulerConfig},
 };
 
 /// How often pods that have been unschedulable for too long are looked for (`flushUnschedulablePodsLeftover`).
 const FLUSH: Duration = Duration::from_secs(30);
-
-/// After so long a victim that does not even begin to go is given up.
-const EVICTION: Duration = Duration::from_secs(60);
-
-/// Pods that have to go for another one, and when that was decided.
-struct Evicting {
-    victims: BTreeSet<Arc<str>>,
-    since: Instant,
-}
 
 /// Decides which pod goes to which node.
 pub struct Engine {
@@ -250,119 +238,14 @@ impl Engine {
         mut diagnosis: Box<Diagnosis>,
         now: Instant,
     ) -> Refusal {
-        let room = self.find_room(&queued.pod, profile, state, &mut diagnosis, None, now);
+        let unfit = Unfit::new(&queued.pod, profile, state, &mut diagnosis);
+        let room = self.find_room(unfit, now);
         let eviction = self.promise(&queued.pod, room, now);
         self.refuse(queued, Cause::Unfit(diagnosis), eviction, now)
     }
 
     fn percent(&self, profile: &Profile) -> u8 {
         profile.percentage_of_nodes_to_score.unwrap_or(self.percentage_of_nodes_to_score)
-    }
-
-    /// Runs PostFilter: room on a node for the pod, at the cost of other pods. All proposals of preemption are noted where that is asked for.
-    fn find_room(
-        &mut self,
-        pod: &PodInfo,
-        profile: &Profile,
-        state: &CycleState,
-        diagnosis: &mut Diagnosis,
-        proposals: Option<&Mutex<Vec<NodeVictims>>>,
-        now: Instant,
-    ) -> Option<Room> {
-        if diagnosis.nodes == 0 {
-            return None;
-        }
-        if self.awaits_victims(&pod.uid, now) {
-            diagnosis.post_filter = format!("preemption: {LEAVING}");
-            return None;
-        }
-        self.ask_post_filter(pod, profile, state, diagnosis, proposals, true)
-    }
-
-    /// Runs PostFilter, where pods may go for this one alone only if `preempts`.
-    fn ask_post_filter(
-        &mut self,
-        pod: &PodInfo,
-        profile: &Profile,
-        state: &CycleState,
-        diagnosis: &mut Diagnosis,
-        proposals: Option<&Mutex<Vec<NodeVictims>>>,
-        preempts: bool,
-    ) -> Option<Room> {
-        if diagnosis.nodes == 0 {
-            return None;
-        }
-        let offset = self.random.random_range(0..diagnosis.nodes);
-        let cluster = Cluster { profile, snapshot: &self.snapshot, nominated: &self.nominated };
-        let deallocated = Mutex::default();
-        let context = PostFilterContext { pod, state, diagnosis, offset, cluster, proposals, deallocated, preempts };
-        let (room, said) = cluster.post_filter(&context);
-        self.deallocation = context.deallocated.into_inner();
-        diagnosis.post_filter = said;
-        room
-    }
-
-    /// Promises the room that was found, if any, to the pod.
-    fn promise(&mut self, pod: &Arc<PodInfo>, room: Option<Room>, now: Instant) -> Option<Eviction> {
-        match room {
-            Some((node, mut victims)) => {
-                self.give_promise(Arc::clone(pod), Arc::clone(&node), now);
-                let uids = victims.iter().map(|victim| Arc::clone(&victim.uid)).collect();
-                self.evicting.insert(Arc::clone(&pod.uid), Evicting { victims: uids, since: now });
-                // One that is held back by a Permit plugin never ran: it goes back to the queue.
-                victims.retain(|victim| !self.waiting.reject(&victim.uid, "DefaultPreemption", "preempted"));
-                return Some(Eviction { node, victims, groups: Vec::new() });
-            }
-            // The promise stands for as long as pods that had to go for it are on their way.
-            None if self.awaits_victims(&pod.uid, now) || self.room_is_being_made(pod) => {}
-            None => self.take_promise(&pod.uid, now),
-        }
-        None
-    }
-
-    /// Promises room on a node to a pod; an earlier promise on another one is void.
-    fn give_promise(&mut self, pod: Arc<PodInfo>, node: Arc<str>, now: Instant) {
-        if self.nominated.node_of(&pod.uid).is_some_and(|known| *known != node) {
-            self.take_promise(&pod.uid, now);
-        }
-        self.nominated.insert(pod, node);
-    }
-
-    /// The promise to a pod, if there is one, is void: for those that it matters to it is as if the pod had left the node.
-    fn take_promise(&mut self, uid: &str, now: Instant) {
-        if let Some(pod) = self.nominated.remove(uid) {
-            self.queue.on_event(&ClusterEvent::AssignedPodDelete(pod), &self.snapshot, now);
-        }
-    }
-
-    /// Tells of the room that was promised to pods that have another node now.
-    fn vacate(&mut self, now: Instant) {
-        for pod in std::mem::take(&mut self.vacated) {
-            self.queue.on_event(&ClusterEvent::AssignedPodDelete(pod), &self.snapshot, now);
-        }
-    }
-
-    /// Whether pods are leaving the node that was promised to this one.
-    fn room_is_being_made(&self, pod: &PodInfo) -> bool {
-        let node = self.nominated.node_of(&pod.uid).and_then(|name| self.snapshot.find(name));
-        node.is_some_and(|index| self.snapshot.node(index).pods.iter().any(|entry| entry.pod.leaves_for(pod)))
-    }
-
-    /// Whether pods that were told to go for this one are still there.
-    fn awaits_victims(&self, uid: &str, now: Instant) -> bool {
-        self.evicting.get(uid).is_some_and(|evicting| {
-            let patient = now < evicting.since + EVICTION;
-            let there = |victim: &Arc<str>| self.snapshot.pod(victim).is_some_and(|pod| patient || pod.terminating());
-            evicting.victims.iter().any(there)
-        })
-    }
-
-    /// Tells that a pod that was to go for another could not be evicted: that one is tried again.
-    pub fn not_evicted(&mut self, preemptor: &str, victim: &str, now: Instant) {
-        if let Some(evicting) = self.evicting.get_mut(preemptor) {
-            evicting.victims.remove(victim);
-            self.queue.try_again(preemptor, &self.snapshot, now);
-        }
     }
 
     /// The pod has a node: assumes it there, then Reserve and Permit.
@@ -471,7 +354,19 @@ impl Engine {
     }
 
     /// Puts a pod back into the queue.
-    fn refuse(&mut self, mut queued: QueuedPod, cause: Cause, eviction: Option<Eviction>, now: Instant) -> Refusal {
+    fn refuse(&mut self, queued: QueuedPod, cause: Cause, eviction: Option<Eviction>, now: Instant) -> Refusal {
+        self.refuse_for(queued, cause, &BTreeSet::new(), eviction, now)
+    }
+
+    /// Puts a pod back into the queue; a rejection is for others that these plugins refused, so what changes their mind wakes it as well.
+    fn refuse_for(
+        &mut self,
+        mut queued: QueuedPod,
+        cause: Cause,
+        others: &BTreeSet<&'static str>,
+        eviction: Option<Eviction>,
+        now: Instant,
+    ) -> Refusal {
         self.vacate(now);
         let pod = Arc::clone(&queued.pod);
         let attempts = queued.attempts;
@@ -484,6 +379,7 @@ impl Engine {
             Cause::Rejected(status) => {
                 let mut blamed = Diagnosis::new(0);
                 blamed.blame(status);
+                blamed.plugins.extend(others);
                 (queued.plugins, queued.pending) = (blamed.plugins, blamed.pending);
                 self.queue.refused(queued, &self.snapshot, now);
             }

@@ -55,7 +55,8 @@ pub trait Extender: Send + Sync + 'static {
         1
     }
 
-    /// Which of the proposals, one per node, stand. It may leave nodes out and change who has to go there.
+    /// Which of the proposals, one per node, stand. It may leave nodes out and change who has to go there. It is not asked who goes for a
+    /// group of pods, as in Kubernetes 1.36, but which nodes do for them once those have gone ([`Extender::filter`]).
     ///
     /// # Errors
     /// It could not be asked, or failed. No pod is preempted then, unless the extender is ignorable.

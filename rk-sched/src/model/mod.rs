@@ -26,7 +26,7 @@ pub use class::{ClassId, ClassKey, PodClass};
 pub use columns::{Columns, Mark};
 pub use devices::{
     CLAIM_ANNOTATION, Capacity, Consumption, DeviceInfo, DeviceUse, Devices, InFlight, Pool, PoolId, Pools, Slice,
-    TaintRule, Taken, allocation_of, pod_of_extended, uid_of,
+    Stock, TaintRule, Taken, allocation_of, pod_of_extended, uid_of,
 };
 pub use groups::{GroupKey, PodGroups, group_of};
 pub use node::{NodeInfo, PodEntry};

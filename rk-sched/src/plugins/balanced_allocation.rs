@@ -1,6 +1,6 @@
 //! NodeResourcesBalancedAllocation.
 
-use super::ResourceSpec;
+use super::scored_resources::{ResourceSpec, Stocks};
 use crate::{
     framework::{CycleState, MAX_SCORE, NodeScore, Plugin, PreScore, Score, Status},
     model::{NodeIndex, NodeInfo, PodInfo, Snapshot},
@@ -26,24 +26,29 @@ impl Plugin for NodeResourcesBalancedAllocation {
 }
 
 impl PreScore for NodeResourcesBalancedAllocation {
-    fn pre_score(&self, _state: &mut CycleState, pod: &PodInfo, _snapshot: &Snapshot, _nodes: &[NodeIndex]) -> Status {
+    fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, snapshot: &Snapshot, _nodes: &[NodeIndex]) -> Status {
         // A pod that asks for nothing changes no balance.
-        let asks = self.resources.iter().any(|resource| pod.requests.get(&resource.name) > 0);
-        if asks { Status::success() } else { Status::skip() }
+        if !self.resources.iter().any(|resource| pod.requests.get(&resource.name) > 0) {
+            return Status::skip();
+        }
+        Stocks::note(state, pod, &snapshot.devices, &self.resources);
+        Status::success()
     }
 }
 
 impl NodeResourcesBalancedAllocation {
-    /// How alike the parts are to which resources are used, 50 to 100.
-    fn balance(&self, pod: &PodInfo, node: &NodeInfo, with_pod: bool) -> i64 {
+    /// How alike the parts are to which resources are used, 50 to 100: with the pod, and without it.
+    fn balance(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> (i64, i64) {
         let counted = self.resources.iter().filter(|resource| !resource.beside(pod));
-        let used = |resource: &ResourceSpec| {
-            let (asked, total) = resource.use_of(pod, node, false);
-            (if with_pod { asked } else { asked - pod.requests.get(&resource.name) }, total)
-        };
-        let uses = counted.map(used).filter(|(_, total)| *total > 0);
-        let parts: Vec<f64> = uses.map(|(asked, total)| part(asked, total)).collect();
-        alike(&parts)
+        let (mut with_pod, mut without) = (Vec::new(), Vec::new());
+        for resource in counted {
+            let (asked, total) = resource.use_of(state, pod, node, false);
+            if total > 0 {
+                with_pod.push(part(asked, total));
+                without.push(part(asked - pod.requests.get(&resource.name), total));
+            }
+        }
+        (alike(&with_pod), alike(&without))
     }
 }
 
@@ -70,8 +75,9 @@ fn gain(with_pod: i64, without: i64) -> i64 {
 }
 
 impl Score for NodeResourcesBalancedAllocation {
-    fn score(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<i64, Status> {
-        Ok(gain(self.balance(pod, node, true), self.balance(pod, node, false)))
+    fn score(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<i64, Status> {
+        let (with_pod, without) = self.balance(state, pod, node);
+        Ok(gain(with_pod, without))
     }
 
     fn score_batch(

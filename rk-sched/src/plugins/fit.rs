@@ -1,47 +1,15 @@
 //! NodeResourcesFit.
 
-use std::{borrow::Cow, sync::Arc};
+use std::sync::Arc;
 
+use super::scored_resources::{ResourceSpec, Stocks};
 use crate::{
     framework::{
-        Candidates, ClusterEvent, Code, CycleState, Filter, Hint, MAX_SCORE, NodeScore, Plugin, PreFilter, Score,
-        Status,
+        Candidates, ClusterEvent, Code, CycleState, Filter, Hint, MAX_SCORE, NodeScore, Plugin, PreFilter, PreScore,
+        Score, Status,
     },
     model::{NodeIndex, NodeInfo, PodInfo, Resources, Snapshot},
 };
-
-/// A resource that is scored, with its weight among the scored ones.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResourceSpec {
-    /// Such as `cpu`.
-    pub name: Cow<'static, str>,
-    /// At least 1.
-    pub weight: i64,
-}
-
-impl ResourceSpec {
-    /// Cpu and memory alike: the default.
-    pub fn cpu_and_memory() -> Vec<Self> {
-        ["cpu", "memory"].map(|name| Self { name: Cow::Borrowed(name), weight: 1 }).into()
-    }
-
-    /// What of this resource the node's pods and this one would ask for, and what there is. With `nonzero`, cpu and memory of pods without a
-    /// request count as small.
-    pub(super) fn use_of(&self, pod: &PodInfo, node: &NodeInfo, nonzero: bool) -> (i64, i64) {
-        let total = node.allocatable.get(&self.name);
-        let asked = match self.name.as_ref() {
-            "cpu" if nonzero => node.nonzero_milli_cpu + pod.nonzero_milli_cpu,
-            "memory" if nonzero => node.nonzero_memory + pod.nonzero_memory,
-            name => node.requested.get(name) + pod.requests.get(name),
-        };
-        (asked, total)
-    }
-
-    /// Whether it plays no part for the pod: a special resource that the pod does not ask for.
-    pub(super) fn beside(&self, pod: &PodInfo) -> bool {
-        !matches!(self.name.as_ref(), "cpu" | "memory" | "ephemeral-storage") && pod.requests.get(&self.name) == 0
-    }
-}
 
 /// How nodes on which a pod fits are compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -264,11 +232,18 @@ fn on_curve(points: &[(i64, i64)], utilisation: i64) -> i64 {
     scaled(y0) + (scaled(y1) - scaled(y0)) * (utilisation - x0) / (x1 - x0)
 }
 
+impl PreScore for NodeResourcesFit {
+    fn pre_score(&self, state: &mut CycleState, pod: &PodInfo, snapshot: &Snapshot, _nodes: &[NodeIndex]) -> Status {
+        Stocks::note(state, pod, &snapshot.devices, &self.resources);
+        Status::success()
+    }
+}
+
 impl Score for NodeResourcesFit {
-    fn score(&self, _state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<i64, Status> {
+    fn score(&self, state: &CycleState, pod: &PodInfo, node: &NodeInfo) -> Result<i64, Status> {
         let (mut sum, mut weights) = (0, 0);
         for resource in self.resources.iter().filter(|resource| !resource.beside(pod)) {
-            let (asked, total) = resource.use_of(pod, node, true);
+            let (asked, total) = resource.use_of(state, pod, node, true);
             if total == 0 {
                 continue;
             }

@@ -13,6 +13,7 @@ mod node_simple;
 mod node_volume_limits;
 mod preemption;
 mod queueing;
+mod scored_resources;
 mod taint_toleration;
 mod topology_spread;
 mod volume_binding;
@@ -23,9 +24,11 @@ pub use balanced_allocation::NodeResourcesBalancedAllocation;
 pub use default_binder::DefaultBinder;
 #[cfg(feature = "simulate")]
 pub(crate) use default_binder::binding_of;
+#[cfg(feature = "simulate")]
+pub(crate) use dynamic_resources::Allocator;
 pub use dynamic_resources::DynamicResources;
 pub(crate) use dynamic_resources::release;
-pub use fit::{NodeResourcesFit, ResourceSpec, ScoringStrategy};
+pub use fit::{NodeResourcesFit, ScoringStrategy};
 pub use gang_scheduling::GangScheduling;
 pub use image_locality::ImageLocality;
 pub use inter_pod_affinity::InterPodAffinity;
@@ -35,6 +38,7 @@ pub use node_volume_limits::NodeVolumeLimits;
 pub use preemption::DefaultPreemption;
 pub(crate) use preemption::{LEAVING, best as best_preemption, split_by_budgets, started};
 pub use queueing::{PrioritySort, SchedulingGates};
+pub use scored_resources::ResourceSpec;
 pub use taint_toleration::TaintToleration;
 pub use topology_spread::PodTopologySpread;
 pub use volume_binding::VolumeBinding;
@@ -74,7 +78,7 @@ pub(crate) fn kubernetes(profile: Profile, plugins: DefaultPlugins) -> Profile {
         .with(Registration::new(TaintToleration).filter().pre_score().score(3))
         .with(Registration::new(plugins.node_affinity).pre_filter().filter().pre_score().score(2))
         .with(Registration::new(NodePorts).pre_filter().filter())
-        .with(Registration::new(plugins.fit).pre_filter().filter().score(1))
+        .with(Registration::new(plugins.fit).pre_filter().filter().pre_score().score(1))
         .with(Registration::new(VolumeRestrictions).pre_filter().filter())
         .with(Registration::new(NodeVolumeLimits).pre_filter().filter())
         .with(Registration::new(plugins.volume_binding).pre_filter().filter().reserve().pre_bind())

@@ -234,14 +234,17 @@ impl Queue {
         }
     }
 
-    /// Whether a pod was popped, and neither put back nor placed since.
-    pub(crate) fn is_in_flight(&self, uid: &str) -> bool {
-        matches!(self.places.get(uid), Some(Place::InFlight(..)))
+    /// The newest version of a pod that was popped, and neither put back nor placed since.
+    pub(crate) fn in_flight(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        match self.places.get(uid) {
+            Some(Place::InFlight(_, newest)) => Some(newest),
+            _ => None,
+        }
     }
 
     /// A pod that comes back has the version that it was given while it was in flight.
     fn renew(&self, queued: &mut QueuedPod) {
-        if let Some(Place::InFlight(_, newest)) = self.places.get(&queued.pod.uid) {
+        if let Some(newest) = self.in_flight(&queued.pod.uid) {
             queued.pod = Arc::clone(newest);
         }
     }

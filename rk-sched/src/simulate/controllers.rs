@@ -1,4 +1,5 @@
-//! What controllers of a cluster do that scheduling waits for: volumes are bound and provided, and claims on devices come and go with their pods.
+//! What controllers of a cluster do that scheduling waits for: volumes are bound and provided (`volumes.rs`), and claims come and go with
+//! their pods.
 
 use std::sync::Arc;
 
@@ -9,114 +10,39 @@ use k8s_openapi::api::{
 use rk_api::Object;
 use serde_json::{Value, json};
 
-use super::{clock::Event, objects, options::Chance, simulation::Simulation};
-
-fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
-    value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
-const SELECTED_NODE: &str = "/metadata/annotations/volume.kubernetes.io~1selected-node";
+use super::{objects, simulation::Simulation};
 
 impl Simulation<'_> {
     /// Puts an object in, from whomever.
     pub(super) fn put(&mut self, object: Arc<Object>) {
         let change = self.objects.put(object);
         self.engine.apply(&change, self.clock.instant());
+        match change.object().kind() {
+            "PersistentVolumeClaim" => self.claim_written(change.object()),
+            "StorageClass" => {
+                self.objects.of_kind("PersistentVolumeClaim").iter().for_each(|claim| self.claim_written(claim))
+            }
+            _ => {}
+        }
     }
 
     /// Takes an object away.
     pub(super) fn take_away(&mut self, object: &Object) {
         if let Some(change) = self.objects.remove(object) {
             self.engine.apply(&change, self.clock.instant());
+            if change.object().kind() == "PersistentVolumeClaim" {
+                self.claim_gone(change.object());
+            }
         }
     }
 
     /// Controllers hear of an object that was written.
     pub(super) fn controllers(&mut self, object: &Object) {
-        let Ok(value) = object.value() else { return };
-        let meta = object.meta();
         match object.kind() {
-            "PersistentVolume" if !text(&value, "/spec/claimRef/uid").is_empty() => {
-                let late = self.write_takes(object.kind(), "", &meta.name);
-                self.clock.add(late, Event::BindVolume(meta.name.clone()));
-            }
-            "PersistentVolumeClaim"
-                if text(&value, "/spec/volumeName").is_empty() && !text(&value, SELECTED_NODE).is_empty() =>
-            {
-                let who = meta.resource_version.parse().unwrap_or(0);
-                let late = self.takes(self.options.provisioning, Chance::Provisioning, who, 0);
-                self.clock.add(late, Event::Provide(meta.namespace.clone(), meta.name.clone()));
-            }
+            "PersistentVolume" => self.volume_written(object),
+            "PersistentVolumeClaim" => self.claim_written(object),
             _ => {}
         }
-    }
-
-    /// Binds the claim that a volume was given to (the controller of volumes).
-    pub(super) fn bind_volume(&mut self, name: &str) {
-        let Some(mut volume) = self.objects.value("PersistentVolume", "", name) else { return };
-        let (namespace, claim) = (text(&volume, "/spec/claimRef/namespace"), text(&volume, "/spec/claimRef/name"));
-        let Some(mut claim) = self.objects.value("PersistentVolumeClaim", namespace, claim) else { return };
-        let theirs = text(&volume, "/spec/claimRef/uid") == text(&claim, "/metadata/uid");
-        if !theirs || !text(&claim, "/spec/volumeName").is_empty() {
-            return;
-        }
-        claim["spec"]["volumeName"] = name.into();
-        claim["metadata"]["annotations"]["pv.kubernetes.io/bind-completed"] = "yes".into();
-        claim["status"]["phase"] = "Bound".into();
-        claim["status"]["capacity"] = volume["spec"]["capacity"].clone();
-        volume["status"]["phase"] = "Bound".into();
-        // Neither is of a kind that can't be encoded.
-        for change in [self.objects.write(volume), self.objects.write(claim)].into_iter().flatten() {
-            self.engine.apply(&change, self.clock.instant());
-        }
-    }
-
-    /// Provides a volume for a claim, for the node that was selected (a provisioner of the claim's class), and binds it.
-    pub(super) fn provide(&mut self, namespace: &str, name: &str) {
-        let Some(claim) = self.objects.value("PersistentVolumeClaim", namespace, name) else { return };
-        let node = text(&claim, SELECTED_NODE);
-        let class = text(&claim, "/spec/storageClassName");
-        let Some(class) = self.objects.value("StorageClass", "", class) else { return };
-        if node.is_empty() || !text(&claim, "/spec/volumeName").is_empty() {
-            return;
-        }
-        let volume = format!("pvc-{namespace}-{name}");
-        let driver = text(&class, "/provisioner");
-        let mut spec = json!({
-            "capacity": claim.pointer("/spec/resources/requests").cloned().unwrap_or_default(),
-            "accessModes": claim["spec"]["accessModes"],
-            "storageClassName": claim["spec"]["storageClassName"],
-            "csi": {"driver": driver, "volumeHandle": volume},
-            "claimRef": {
-                "apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": namespace, "name": name,
-                "uid": claim["metadata"]["uid"],
-            },
-        });
-        let terms = self.topology(driver, node);
-        if !terms.is_empty() {
-            spec["nodeAffinity"] = json!({"required": {"nodeSelectorTerms": [{"matchExpressions": terms}]}});
-        }
-        let made = json!({"apiVersion": "v1", "kind": "PersistentVolume", "spec": spec});
-        if let Ok(made) = objects::other(made, &volume, None) {
-            self.put(made);
-            self.bind_volume(&volume);
-        }
-    }
-
-    /// Where a driver's volumes for a node can be used: where the labels that it names in its CSINode are the node's.
-    fn topology(&self, driver: &str, node: &str) -> Vec<Value> {
-        let snapshot = self.engine.snapshot();
-        let (Some(csi), Some(at)) = (self.objects.value("CSINode", "", node), snapshot.find(node)) else {
-            return Vec::new();
-        };
-        let labels = snapshot.node(at).labels();
-        let drivers = csi["spec"]["drivers"].as_array().into_iter().flatten();
-        let keys = drivers.filter(|known| known["name"] == driver).flat_map(|known| known["topologyKeys"].as_array());
-        let term = |key: &Value| {
-            let key = key.as_str()?;
-            Some(json!({"key": key, "operator": "In", "values": [labels.get(key)?]}))
-        };
-        keys.flatten().filter_map(term).collect()
     }
 
     /// Makes the claims on devices that a pod wants made from templates.

@@ -236,6 +236,7 @@ impl Simulation<'_> {
         if made.is_none_or(Vec::is_empty) {
             self.make_claims(&mut pod);
         }
+        self.make_volume_claims(&pod);
         let on_node = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
         let of_scope = self.measures_all || self.measuring.as_ref().is_some_and(|scope| scope.contains(&pod));
         // One that is on its node already has been scheduled by nobody here.
@@ -386,6 +387,7 @@ impl Simulation<'_> {
         let pod = Arc::clone(&life.pod);
         self.engine.remove_pod(&uid, self.clock.instant());
         self.release_claims(&pod);
+        self.release_volume_claims(&pod);
     }
 
     /// A pod gets new labels and a new spec.

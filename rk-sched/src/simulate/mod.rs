@@ -7,6 +7,8 @@
 //! back; plugins bind pods through an API whose answers take their time and may be a no. The same seed gives the same run.
 
 #[cfg(feature = "simulate")]
+mod allocate;
+#[cfg(feature = "simulate")]
 mod api;
 #[cfg(feature = "simulate")]
 mod clock;
@@ -47,6 +49,8 @@ mod template;
 pub mod trace;
 #[cfg(feature = "simulate")]
 mod virtual_time;
+#[cfg(feature = "simulate")]
+mod volumes;
 #[cfg(feature = "simulate")]
 pub mod workload;
 

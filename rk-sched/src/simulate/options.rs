@@ -116,6 +116,7 @@ pub(super) enum Chance {
     Write = 5,
     Provisioning = 6,
     BindingFailure = 7,
+    Allocation = 8,
 }
 
 /// A number of a text, the same each time (FNV-1a): who it is that chance decides about.

@@ -391,6 +391,12 @@ impl Simulation<'_> {
             Step::Churn(churn) => self.clock.add(churn.interval, Event::Churn(number, 0)),
             Step::StartMeasuring(scope) => self.measuring = Some(scope.clone()),
             Step::StopMeasuring => self.measuring = None,
+            Step::AllocateClaims { namespace } => {
+                if let Err(why) = self.allocate_claims(namespace) {
+                    self.summary.stalled = Some(format!("step {}: {why}", self.step));
+                    self.ended = true;
+                }
+            }
         }
         true
     }

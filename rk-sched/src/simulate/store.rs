@@ -39,6 +39,13 @@ impl Objects {
         self.newest.get(&(kind.to_owned(), namespace.to_owned(), name.to_owned())).map_or(0, |(_, writes)| *writes)
     }
 
+    /// All objects of a kind, by namespace and name.
+    pub(super) fn of_kind(&self, kind: &str) -> Vec<Arc<Object>> {
+        let mut all: Vec<_> = self.newest.iter().filter(|((of, ..), _)| of == kind).collect();
+        all.sort_by_key(|(key, _)| *key);
+        all.into_iter().map(|(_, object)| Arc::clone(object)).collect()
+    }
+
     /// A tree of an object.
     pub(super) fn value(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
         self.get(kind, namespace, name)?.value().ok()

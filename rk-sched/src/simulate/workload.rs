@@ -64,6 +64,11 @@ pub enum Step {
     StartMeasuring(Scope),
     /// Ends what [`Step::StartMeasuring`] began.
     StopMeasuring,
+    /// Gives devices to the ResourceClaims that have none yet, before any pod uses them; where a claim can't have any, the run ends.
+    AllocateClaims {
+        /// The claims' namespace; empty for all.
+        namespace: String,
+    },
 }
 
 /// A thing that is done to the cluster.

@@ -2,13 +2,15 @@
 //! not at all (<https://kubernetes.io/docs/concepts/scheduling-eviction/podgroup-scheduling/>, KEP-4671).
 //!
 //! A cycle is a value that goes on where it stopped ([`GangCycle`]): where extenders have a say on a pod, the engine answers with what
-//! is to be asked, and the cycle waits in the question. Without enough room the group is tried with all less important pods gone
-//! (`preempt.rs`); what is said of the group as a whole is in `outcome.rs`.
+//! is to be asked, and the cycle waits in the question (`ask.rs`). Without enough room the group is tried with all less important pods
+//! gone (`trial.rs`), of which as many stay as can (`preempt.rs`); what is said of the group as a whole is in `outcome.rs`.
 
+mod ask;
 mod domains;
 mod outcome;
 mod preempt;
 mod settle;
+mod trial;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -19,13 +21,10 @@ use std::{
 use k8s_openapi::api::scheduling::v1alpha2::PodGroup;
 use tokio::time::Instant;
 
-use self::domains::Domain;
 pub use self::outcome::GroupOutcome;
 pub(crate) use self::outcome::with_condition;
-use super::{
-    Cause, Decision, Engine, Evicting, GroupExplanation, Placement,
-    ask::{About, Answer, Kind, Nodes, Question},
-};
+use self::{ask::Answered, domains::Domain, trial::Trial};
+use super::{Cause, Decision, Engine, Evicting, GroupExplanation, Placement, ask::Nodes};
 use crate::{
     cycle::{Cluster, Explanation, Failure, Found},
     framework::{CycleState, Diagnosis, Extender, Profile, Status},
@@ -61,6 +60,14 @@ enum Tried {
     Failed(QueuedPod, Status),
 }
 
+/// Why one of the group's pods has no node.
+struct Reason {
+    uid: Arc<str>,
+    cause: Cause,
+    /// For PostFilter.
+    state: Option<CycleState>,
+}
+
 /// What a try came to: how the pod fared, or what extenders are to be asked first.
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once")]
 enum Step {
@@ -90,6 +97,10 @@ pub(super) struct GangCycle {
     /// Pods that were on nodes before.
     before: usize,
     attempt: Attempt,
+    /// Once there was no room: the group is tried with less important pods gone.
+    trial: Option<Trial>,
+    /// Whether it is tried again where it fitted without anybody going.
+    again: bool,
     /// The plugins that said no in any domain.
     blamed: BTreeSet<&'static str>,
     skipped: Vec<Decision>,
@@ -147,7 +158,7 @@ impl Engine {
         let before = self.on_nodes(&gang.key);
         let domains = self.domains(&gang);
         let attempt = Attempt { waiting: members.into(), tried: Vec::new(), scheduled: before };
-        let mut cycle = GangCycle {
+        let mut cycle = Box::new(GangCycle {
             gang,
             profile: Arc::clone(profile),
             domains: Vec::new(),
@@ -156,40 +167,49 @@ impl Engine {
             best: None,
             before,
             attempt,
+            trial: None,
+            again: false,
             blamed: BTreeSet::new(),
             skipped,
             explained: Vec::new(),
-        };
+        });
         match domains {
             Ok(domains) => {
                 cycle.domains = domains;
-                self.go_on(Box::new(cycle), now)
+                self.go_on(cycle, None, now)
             }
             Err(status) => self.refuse_gang(cycle, &status, now),
         }
     }
 
     /// Tries one pod after the other, in one domain after the other, until it is known what becomes of the group or extenders are to be
-    /// asked.
-    fn go_on(&mut self, mut cycle: Box<GangCycle>, now: Instant) -> Decision {
+    /// asked. What they `answered` about the pod whose turn it was comes first.
+    fn go_on(&mut self, mut cycle: Box<GangCycle>, mut answered: Option<Answered>, now: Instant) -> Decision {
         loop {
             let verdict = cycle.verdict();
-            if !verdict.is_rejected()
-                && let Some(queued) = cycle.attempt.waiting.pop_front()
-            {
-                if self.explanations.want(&queued.pod) {
-                    cycle.explained.push((Arc::clone(&queued.pod.uid), self.explanation(&queued, &cycle.profile)));
-                }
-                match self.try_member(queued, &cycle, true, true) {
-                    Step::Done(tried) => cycle.note(tried),
-                    Step::Ask(queued, extenders, found, promised) => {
-                        return self.ask_about(cycle, queued, extenders, found, promised);
+            let step = match answered.take() {
+                Some(answered) => Some(self.heed(answered, &cycle)),
+                None if verdict.is_rejected() => None,
+                None => cycle.attempt.waiting.pop_front().map(|queued| {
+                    if self.explanations.want(&queued.pod) {
+                        let explanation = self.explanation(&queued, &cycle.profile);
+                        cycle.explained.push((Arc::clone(&queued.pod.uid), explanation));
                     }
+                    self.try_member(queued, &cycle, true)
+                }),
+            };
+            match step {
+                Some(Step::Done(tried)) => {
+                    cycle.note(tried);
+                    continue;
                 }
-                continue;
+                Some(Step::Ask(queued, extenders, found, promised)) => {
+                    return self.ask_about(cycle, queued, extenders, found, promised);
+                }
+                None => {}
             }
             if verdict.is_success() && self.is_chosen(&mut cycle) {
-                return self.settle_gang(*cycle, now);
+                return self.settle_gang(cycle, now);
             }
             cycle.blame();
             if cycle.at + 1 < cycle.domains.len() && cycle.fitting < DOMAINS_COMPARED && !cycle.is_last() {
@@ -199,7 +219,7 @@ impl Engine {
                 cycle.domains = vec![cycle.domains.swap_remove(best)];
                 cycle.at = 0;
             } else {
-                return self.refuse_gang(*cycle, &verdict, now);
+                return self.refuse_gang(cycle, &verdict, now);
             }
             self.take_back(&mut cycle.attempt);
             cycle.attempt.scheduled = cycle.before;
@@ -220,11 +240,11 @@ impl Engine {
         better && cycle.is_last()
     }
 
-    /// Finds a node for one of the group's pods, and assumes it there. The node that was promised to it is tried alone first if
-    /// `promised`; extenders have a say if `ask`.
-    fn try_member(&mut self, queued: QueuedPod, cycle: &GangCycle, promised: bool, ask: bool) -> Step {
+    /// Finds a node for one of the group's pods, and assumes it there, unless extenders have a say on it. The node that was promised to it
+    /// is tried alone first if `promised`.
+    fn try_member(&mut self, queued: QueuedPod, cycle: &GangCycle, promised: bool) -> Step {
         let (profile, pod) = (&cycle.profile, Arc::clone(&queued.pod));
-        let extenders = if ask { self.interested(&pod) } else { None };
+        let extenders = self.interested(&pod);
         let percent = self.percent(profile);
         let cluster = Cluster { profile, snapshot: &self.snapshot, nominated: &self.nominated };
         let alone = cluster.promised(&pod).filter(|_| promised);
@@ -282,9 +302,9 @@ impl Engine {
     }
 
     /// What nobody has seen is taken back without a word: the nodes are as free as they were, and all pods wait in their order. Answers
-    /// why those wait that could not be placed, by their uids.
-    fn take_back(&mut self, attempt: &mut Attempt) -> Vec<(Arc<str>, Cause, Option<CycleState>)> {
-        let mut causes = Vec::new();
+    /// why those wait that could not be placed.
+    fn take_back(&mut self, attempt: &mut Attempt) -> Vec<Reason> {
+        let mut reasons = Vec::new();
         for tried in mem::take(&mut attempt.tried).into_iter().rev() {
             let (queued, cause, state) = match tried {
                 Tried::Placed(queued, placement, promise) => {
@@ -298,66 +318,11 @@ impl Engine {
                 Tried::Rejected(queued, status) => (queued, Cause::Rejected(status), None),
                 Tried::Failed(queued, status) => (queued, Cause::Failed(status), None),
             };
-            causes.push((Arc::clone(&queued.pod.uid), cause, state));
+            reasons.push(Reason { uid: Arc::clone(&queued.pod.uid), cause, state });
             attempt.waiting.push_front(queued);
         }
-        causes.reverse();
-        causes
-    }
-
-    /// Answers with what extenders are to be asked about a pod of the group; the cycle goes on with their answer.
-    fn ask_about(
-        &self,
-        cycle: Box<GangCycle>,
-        queued: QueuedPod,
-        extenders: Vec<Arc<dyn Extender>>,
-        found: Box<Found>,
-        promised: bool,
-    ) -> Decision {
-        let nodes = found.nodes.iter().map(|index| Arc::clone(&self.snapshot.node(*index).node)).collect();
-        let (pod, profile) = (Arc::clone(&queued.pod), Arc::clone(&cycle.profile));
-        let (about, layout, gang) = (About::Nodes(nodes), self.snapshot.layout(), Some(cycle));
-        Decision::Ask(Box::new(Question { pod, extenders, about, queued, profile, found, promised, layout, gang }))
-    }
-
-    /// The cycle goes on with what extenders answered about one of its pods.
-    pub(super) fn answer_member(
-        &mut self,
-        mut cycle: Box<GangCycle>,
-        question: Question,
-        answer: Answer,
-        now: Instant,
-    ) -> Decision {
-        let Question { queued, mut found, promised, extenders, layout, .. } = question;
-        if layout != self.snapshot.layout() {
-            // What was found is of nodes that may be gone, as may be the domains.
-            let status = Status::error("nodes came or went while extenders were asked");
-            cycle.note(Tried::Failed(queued, status.clone()));
-            return self.refuse_gang(*cycle, &status, now);
-        }
-        let tried = match answer.0 {
-            Kind::Nodes(nodes) => {
-                self.narrow(&mut found, &nodes);
-                if !found.nodes.is_empty() {
-                    self.choose_member(queued, &cycle.profile, *found, Some(&nodes))
-                } else if promised {
-                    // The others have not been tried.
-                    match self.try_member(queued, &cycle, false, true) {
-                        Step::Done(tried) => tried,
-                        Step::Ask(queued, _, found, promised) => {
-                            return self.ask_about(cycle, queued, extenders, found, promised);
-                        }
-                    }
-                } else {
-                    found.diagnosis.blame_tried();
-                    Tried::Unfit(queued, found.diagnosis, found.state)
-                }
-            }
-            Kind::Failed(status) => Tried::Failed(queued, status),
-            Kind::Victims(_) => Tried::Failed(queued, Status::error("the answer is to another question")),
-        };
-        cycle.note(tried);
-        self.go_on(cycle, now)
+        reasons.reverse();
+        reasons
     }
 }
 

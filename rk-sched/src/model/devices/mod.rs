@@ -9,6 +9,7 @@ mod in_flight;
 mod pools;
 mod rules;
 mod slice;
+mod stock;
 mod taken;
 
 use std::{
@@ -27,6 +28,8 @@ pub use in_flight::InFlight;
 pub use pools::{Pool, PoolId, Pools};
 pub use rules::TaintRule;
 pub use slice::{Capacity, Consumption, DeviceInfo, Slice};
+use stock::ClassSelectors;
+pub use stock::Stock;
 pub use taken::{DeviceUse, Taken};
 
 /// A name in a namespace.
@@ -42,6 +45,7 @@ pub struct Devices {
     /// The claims that were made for extended resources, by the pods' uids.
     extended_claims: HashMap<String, Key>,
     classes: HashMap<String, Arc<DeviceClass>>,
+    class_selectors: HashMap<String, Arc<ClassSelectors>>,
     extended_names: ExtendedNames,
     taint_rules: Arc<BTreeMap<String, TaintRule>>,
     pools: Arc<Pools>,
@@ -98,9 +102,11 @@ impl Devices {
         };
         if let Some(old) = old {
             self.extended_names.note(name, &old, false);
+            self.class_selectors.remove(name);
         }
         if let Some(class) = class {
             self.extended_names.note(name, &class, true);
+            self.class_selectors.insert(name.to_owned(), Arc::new(ClassSelectors::new(&class)));
         }
     }
 
@@ -138,6 +144,18 @@ impl Devices {
     /// (`deviceclass.resource.kubernetes.io/CLASS`).
     pub fn class_of_resource(&self, resource: &str) -> Option<&Arc<DeviceClass>> {
         self.extended_names.class(resource, &self.classes)
+    }
+
+    /// By extended resource the devices that stand for it (KEP-5004); resources that no class stands for are left out.
+    pub fn stocks<'r>(&self, resources: impl Iterator<Item = &'r Arc<str>>) -> Vec<(Arc<str>, Stock)> {
+        let mut taken = None;
+        let stock = |resource: &'r Arc<str>| {
+            let class = self.class_of_resource(resource)?;
+            let selectors = self.class_selectors.get(class.metadata.name.as_deref()?)?;
+            let taken = Arc::clone(taken.get_or_insert_with(|| self.unavailable()));
+            Some((Arc::clone(resource), Stock::new(Arc::clone(selectors), Arc::clone(&self.pools), taken)))
+        };
+        resources.filter_map(stock).collect()
     }
 
     /// The claim that was made for a pod's extended resources, if there is one.

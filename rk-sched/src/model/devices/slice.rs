@@ -140,7 +140,7 @@ impl DeviceInfo {
 }
 
 /// The answers of an expression for the devices of a slice, in their order.
-type Answers = Arc<[Result<bool, String>]>;
+pub(super) type Answers = Arc<[Result<bool, String>]>;
 
 /// Expressions whose answers a slice keeps.
 const MOST_KEPT: usize = 64;

@@ -12,6 +12,8 @@
 //! resources that devices back (KEP-5004); and rules that taint devices (`DeviceTaintRule`), whose API is off by default, where
 //! they are served.
 
+#[cfg(feature = "simulate")]
+mod allocate;
 mod binding;
 mod candidates;
 mod capacity;
@@ -38,6 +40,8 @@ use parking_lot::Mutex;
 use rk_api::Client;
 use tokio::time::Instant;
 
+#[cfg(feature = "simulate")]
+pub(crate) use self::allocate::Allocator;
 pub(crate) use self::release::release;
 use self::{
     candidates::Supply,

@@ -117,6 +117,9 @@ impl<'a> Builder<'a> {
                 }
                 Op::CreateResourceClaims(op) => self.create_resource_claims(number, op)?,
                 Op::CreateResourceDriver(op) => self.create_resource_driver(op)?,
+                Op::AllocResourceClaims(op) => {
+                    self.steps.push(Step::AllocateClaims { namespace: op.namespace.clone() });
+                }
                 Op::StopCollectingMetrics(_) => self.steps.push(Step::StopMeasuring),
             }
         }

@@ -68,6 +68,7 @@ pub(super) enum Op {
     StopCollectingMetrics(Unknown),
     CreateResourceClaims(CreateResourceClaims),
     CreateResourceDriver(CreateResourceDriver),
+    AllocResourceClaims(AllocResourceClaims),
 }
 
 /// Fields that nothing is known of: a workload that has any is refused by their names.
@@ -303,6 +304,16 @@ pub(super) struct CreateResourceDriver {
     pub(super) rest: Rest,
 }
 
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AllocResourceClaims {
+    /// Empty for all.
+    #[serde(default)]
+    pub(super) namespace: String,
+    #[serde(flatten)]
+    pub(super) rest: Rest,
+}
+
 impl Op {
     /// Its name, and the fields that nothing is known of.
     pub(super) fn unknown(&self) -> (&'static str, Vec<&Rest>) {
@@ -321,6 +332,7 @@ impl Op {
             Self::StopCollectingMetrics(op) => ("stopCollectingMetrics", vec![&op.rest]),
             Self::CreateResourceClaims(op) => ("createResourceClaims", vec![&op.rest]),
             Self::CreateResourceDriver(op) => ("createResourceDriver", vec![&op.rest]),
+            Self::AllocResourceClaims(op) => ("allocResourceClaims", vec![&op.rest]),
         }
     }
 }
