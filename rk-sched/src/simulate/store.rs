@@ -43,7 +43,7 @@ impl Objects {
     pub(super) fn of_kind(&self, kind: &str) -> Vec<Arc<Object>> {
         let mut all: Vec<_> = self.newest.iter().filter(|((of, ..), _)| of == kind).collect();
         all.sort_by_key(|(key, _)| *key);
-        all.into_iter().map(|(_, object)| Arc::clone(object)).collect()
+        all.into_iter().map(|(_, (object, _))| Arc::clone(object)).collect()
     }
 
     /// A tree of an object.
