@@ -7,7 +7,7 @@ use futures::StreamExt;
 use http_body_util::{BodyExt, Full};
 use k8s_openapi::api::core::v1::ConfigMap;
 use rk_api::{
-    Api, Client, ListOptions, Patch, Request, Resource, Verb, WatchEvent, WatchOptions, WriteOptions,
+    Api, Client, ListOptions, Patch, RemoteClient, Request, Resource, Verb, WatchEvent, WatchOptions, WriteOptions,
     server::{HttpService, Server, UserInfo, serve},
 };
 use rk_store::{MemoryStore, Store};
@@ -172,6 +172,70 @@ async fn broken_connections_leave_the_server_alone() {
     let mut rest = Vec::new();
     tokio::time::timeout(Duration::from_secs(10), watcher.read_to_end(&mut rest)).await.unwrap().unwrap();
     serving.await.unwrap().unwrap();
+}
+
+/// Reads an answer without a body that is longer than a piece.
+async fn answered(stream: &mut TcpStream) -> String {
+    let mut answer = [0; 4096];
+    let length = stream.read(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer[..length]).into_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_that_are_not_used_stay_as_long_as_clients_keep_them() {
+    let (_store, server, _client) = server().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    tokio::spawn(serve(listener, server.service_as(UserInfo::loopback()), None, stop.clone()));
+    let silent = TcpStream::connect(address).await.unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    for _ in 0..3 {
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let answer = answered(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        tokio::time::sleep(Duration::from_secs(90)).await;
+    }
+    // Whoever asks for nothing is not kept for ever.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    for mut unused in [stream, silent] {
+        assert_eq!(unused.read(&mut [0; 1]).await.unwrap(), 0);
+    }
+    stop.cancel();
+}
+
+/// A connection that is closed once it has answered a request and has received another one, as by a server that just then gave it up.
+#[tokio::test]
+async fn what_only_reads_is_asked_again_when_a_connection_that_was_kept_is_closed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let body = r#"{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"7"},"items":[]}"#;
+    let answer =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(answered(&mut stream).await.starts_with("GET"));
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            answered(&mut stream).await;
+        }
+    });
+    let config = kube::Config::new(url.parse().unwrap());
+    let client = RemoteClient::new(kube::Client::try_from(config).unwrap());
+    let list = async || client.list(&Resource::of::<ConfigMap>(), "default", ListOptions::default()).await;
+    for _ in 0..3 {
+        assert_eq!(list().await.unwrap().resource_version, "7");
+    }
+    let create = Request {
+        resource: Resource::of::<ConfigMap>(),
+        namespace: "default".to_owned(),
+        name: String::new(),
+        subresource: String::new(),
+        verb: Verb::Create(json!({"metadata": {"name": "a"}}), WriteOptions::default()),
+    };
+    list().await.unwrap();
+    let lost = client.request(create).await.unwrap_err().to_string();
+    assert!(lost.contains("client error (SendRequest): "), "{lost}");
 }
 
 #[tokio::test]

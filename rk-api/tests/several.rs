@@ -111,7 +111,8 @@ async fn servers(count: u64, bits: u8, node_ports: std::ops::RangeInclusive<u16>
     let store = Arc::new(MemoryStore::new());
     let mut servers = Vec::new();
     for seed in 0..count {
-        let ranges = Ranges { cluster_ips: ([10, 0, 0, 0].into(), bits), node_ports: node_ports.clone(), seed };
+        let ranges =
+            Ranges { cluster_ips: format!("10.0.0.0/{bits}").parse().unwrap(), node_ports: node_ports.clone(), seed };
         let builder = Server::builder(Arc::new(Late(Arc::clone(&store)))).strategy("", "Service", strategy(ranges));
         let builder = plugins::default_chain().into_iter().fold(builder, |builder, plugin| builder.admission(plugin));
         servers.push(builder.build().await.unwrap());

@@ -24,7 +24,7 @@ const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
 
 /// A cluster with two cluster IPs beside that of the API.
 async fn cluster() -> Cluster {
-    let ranges = Ranges { cluster_ips: ([10, 0, 0, 0].into(), 29), node_ports: 30_000..=30_010, seed: 1 };
+    let ranges = Ranges { cluster_ips: "10.0.0.0/29".parse().unwrap(), node_ports: 30_000..=30_010, seed: 1 };
     let cluster = Cluster::built(Server::builder(std::sync::Arc::new(MemoryStore::new())).strategy(
         "",
         "Service",

@@ -5,11 +5,14 @@ use std::{
     sync::Arc,
 };
 
-use rk_api::server::{
-    Aggregation, FlowControl, KubeletClient, RuntimeConfig, Security, Server, ServiceAccountIssuer, Tls, UserInfo,
-    bootstrap, kinds,
-    pki::{Pki, Wanted},
-    serve, tls_config,
+use rk_api::{
+    Network,
+    server::{
+        Aggregation, FlowControl, KubeletClient, RuntimeConfig, Security, Server, ServiceAccountIssuer, Tls, UserInfo,
+        bootstrap, kinds,
+        pki::{Pki, Wanted},
+        serve, tls_config,
+    },
 };
 use rk_store::Store;
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -60,15 +63,17 @@ impl ControlPlane {
             cluster_ip: IpAddr::V4(addresses.kubernetes_service()),
         };
         let known = if one_of_several { Vec::new() } else { own.addresses.clone() };
+        let cluster_ips = cluster_ips(addresses);
         let config = bootstrap::Config {
             api_server: Some(bootstrap::ApiServer { addresses: known, ..own.clone() }),
             root_ca: Some(pki.ca().to_owned()),
-            service_cidr: Some(addresses.services.to_string()),
+            service_cidr: Some(cluster_ips.clone()),
             flow_control: true,
             front_proxy: Some((proxies.ca().to_owned(), vec!["front-proxy-client".to_owned()])),
         };
         let loopback = server.client(UserInfo::loopback());
         bootstrap::ensure(&*loopback, &config).await.map_err(|e| ClusterError::part("bootstrap", &e))?;
+        bootstrap::keep_service_cidr(&server, cluster_ips);
 
         let shutdown = CancellationToken::new();
         let listener = tokio::spawn(serve(socket, server.service(), Some(tls), shutdown.clone()));
@@ -88,7 +93,7 @@ impl ControlPlane {
         versions: RuntimeConfig,
     ) -> Result<Server, ClusterError> {
         let services = kinds::service::Ranges {
-            cluster_ips: (IpAddr::V4(addresses.services.base), addresses.services.prefix),
+            cluster_ips: cluster_ips(addresses),
             ..kinds::service::Ranges::default()
         };
         let caller = pki.identity("apiserver-kubelet-client", &Wanted::api_server_kubelet_client())?;
@@ -132,6 +137,11 @@ impl ControlPlane {
             Err(error) => tracing::error!(%error, "the API server's listener ended badly"),
         }
     }
+}
+
+/// Where Services get their addresses.
+fn cluster_ips(addresses: &Addresses) -> kinds::service::ClusterIpRange {
+    Network { address: IpAddr::V4(addresses.services.base), bits: addresses.services.prefix }.into()
 }
 
 /// The port of the `kubernetes` Service: Kubernetes' own, or else, for who may not open that one here, one that pods reach.

@@ -1,6 +1,6 @@
 //! A [`Client`] of any Kubernetes API server, over kube's client.
 
-use std::sync::Arc;
+use std::{error::Error as Cause, io, iter::successors, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -46,13 +46,20 @@ impl RemoteClient {
         content_type: &str,
         body: Vec<u8>,
     ) -> Result<http::Response<kube::client::Body>, Error> {
-        let transport = |error: &dyn std::fmt::Display| Error::Transport(error.to_string());
-        let mut request = http::Request::builder().method(method).uri(url).header(header::ACCEPT, "application/json");
-        if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, content_type);
-        }
-        let request = request.body(kube::client::Body::from(body)).map_err(|error| transport(&error))?;
-        let response = self.client.send(request).await.map_err(|error| transport(&error))?;
+        let request = |body: Vec<u8>| {
+            let mut head = http::Request::builder().method(&method).uri(url).header(header::ACCEPT, "application/json");
+            if !body.is_empty() {
+                head = head.header(header::CONTENT_TYPE, content_type);
+            }
+            head.body(kube::client::Body::from(body)).map_err(|error| Error::Transport(error.to_string()))
+        };
+        let response = match self.client.send(request(body)?).await {
+            // A server closes a connection that nobody uses, and can't know that a request is on its way. One that changes nothing is
+            // sent again, as Go's client does it.
+            Err(error) if method == Method::GET && broke_off(&error) => self.client.send(request(Vec::new())?).await,
+            sent => sent,
+        };
+        let response = response.map_err(|error| Error::Transport(told(&error)))?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -73,7 +80,28 @@ impl RemoteClient {
 
 async fn read(response: http::Response<kube::client::Body>) -> Result<Bytes, Error> {
     let body = response.into_body().collect().await;
-    body.map(|body| body.to_bytes()).map_err(|error| Error::Transport(error.to_string()))
+    body.map(|body| body.to_bytes()).map_err(|error| Error::Transport(told(&error)))
+}
+
+/// An error and what it comes from.
+fn causes<'a>(error: &'a (dyn Cause + 'static)) -> impl Iterator<Item = &'a (dyn Cause + 'static)> {
+    successors(Some(error), |&error| error.source())
+}
+
+/// Whether a connection ended before it brought an answer. One that could not be made, or was too slow, is another matter.
+fn broke_off(error: &kube::Error) -> bool {
+    let is_slow = |cause: &(dyn Cause + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    };
+    causes(error).any(|cause| cause.is::<hyper::Error>()) && !causes(error).any(is_slow)
+}
+
+/// An error with its causes, as far as it does not tell of them itself.
+fn told(error: &(dyn Cause + 'static)) -> String {
+    causes(error)
+        .skip(1)
+        .map(ToString::to_string)
+        .fold(error.to_string(), |text, cause| if text.ends_with(&cause) { text } else { format!("{text}: {cause}") })
 }
 
 /// A URL of a path and those parameters that are not empty.
@@ -243,7 +271,7 @@ impl Lines {
                 }
                 Some(Err(error)) => {
                     self.ended = true;
-                    return Some(Err(Error::Transport(error.to_string())));
+                    return Some(Err(Error::Transport(told(&error))));
                 }
                 None => self.ended = true,
             }

@@ -111,7 +111,8 @@ impl ServerBuilder {
         self
     }
 
-    /// Sees at the start that the objects are there that every cluster has; of groups that are not served there are none.
+    /// Sees at the start that the objects are there that every cluster has; of groups that are not served there are none. The ServiceCIDR
+    /// `kubernetes` is kept from then on.
     pub fn bootstrap(mut self, config: bootstrap::Config) -> Self {
         self.options.first = First::All(config);
         self
@@ -156,7 +157,11 @@ impl ServerBuilder {
         match first {
             First::None => Ok(()),
             First::Namespaces => bootstrap::ensure_namespaces(&*client).await,
-            First::All(config) => bootstrap::ensure(&*client, &config).await,
+            First::All(config) => {
+                let ensured = bootstrap::ensure(&*client, &config).await;
+                config.service_cidr.into_iter().for_each(|range| bootstrap::keep_service_cidr(&server, range));
+                ensured
+            }
         }
         .map_err(|error| {
             tracing::error!(%error, "the control plane lacks its first objects");

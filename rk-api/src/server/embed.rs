@@ -224,7 +224,8 @@ impl ServerBuilder {
             limits: self.limits,
             stopping: CancellationToken::new(),
             catalog_changed: watch::channel(0).0,
-            _tasks: tasks.clone().drop_guard(),
+            tasks: tasks.clone(),
+            _end: tasks.clone().drop_guard(),
         });
         #[cfg(feature = "serve")]
         if let Some(aggregator) = aggregator {

@@ -49,6 +49,7 @@ mod runtime_config;
 pub mod schema;
 mod security;
 mod storage;
+mod weak_client;
 
 pub(crate) use crate::{addresses, cel};
 pub use admission::{AdmissionRequest, Admit, Notes, OldObject, Operation};

@@ -136,7 +136,10 @@ async fn wrong_credentials_are_401_and_missing_rights_403() {
     let impersonating = [("authorization", "Bearer limited-token"), ("impersonate-user", "admin")];
     let (code, answer) = api.call("GET", pods, &impersonating, "").await;
     assert_eq!(code, 403, "{answer}");
-    assert!(answer["message"].as_str().unwrap().contains("cannot impersonate resource \"users\""), "{answer}");
+    assert!(
+        answer["message"].as_str().unwrap().contains("cannot impersonate-on:user-info:list resource \"pods\""),
+        "{answer}"
+    );
 }
 
 #[tokio::test]

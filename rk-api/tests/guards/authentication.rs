@@ -22,7 +22,7 @@ use rk_api::server::{
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::common::{Api, Caller, ISSUER, OLD_KEY, bearer, https, issuer, with};
+use super::common::{Api, Caller, ISSUER, OLD_KEY, bearer, https, issuer};
 
 fn now() -> i64 {
     i64::try_from(std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs()).unwrap()
@@ -308,82 +308,6 @@ async fn what_a_front_proxy_says_is_told_to_nobody_else() {
     let answer = api.get(&jane, &format!("{pods}/p:{port}/proxy/")).await;
     let came: Vec<&str> = answer.body.as_str().unwrap().split(' ').filter(|name| name.starts_with("x-")).collect();
     assert_eq!((answer.code, came), (200, vec!["x-forwarded-user-agent"]));
-}
-
-#[tokio::test]
-async fn impersonation_is_a_permission() {
-    let api = Api::start(|_, security| security).await;
-    let (rbac, meta) = ("/apis/rbac.authorization.k8s.io/v1", |name: &str| json!({"name": name}));
-    let rules = json!([
-        {"apiGroups": [""], "resources": ["users", "groups"], "verbs": ["impersonate"], "resourceNames": ["joe", "ops"]},
-        {"apiGroups": ["authentication.k8s.io"], "resources": ["uids", "userextras/team"], "verbs": ["impersonate"],
-            "resourceNames": ["7", "a"]},
-    ]);
-    api.create(&format!("{rbac}/clusterroles"), json!({"metadata": meta("acts"), "rules": rules})).await;
-    let binding = json!({"metadata": meta("acts"), "subjects": [{"kind": "User", "name": "jane",
-        "apiGroup": "rbac.authorization.k8s.io"}],
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "acts"}});
-    api.create(&format!("{rbac}/clusterrolebindings"), binding).await;
-    let (user, group, uid) = (("Impersonate-User", "joe"), ("Impersonate-Group", "ops"), ("Impersonate-Uid", "7"));
-    let extra = ("Impersonate-Extra-Team", "a");
-    let joe = api.whoami(&with("jane", &[user, group, uid, extra])).await.unwrap();
-    let groups = json!(["ops", "system:authenticated"]);
-    assert_eq!(joe, json!({"username": "joe", "uid": "7", "groups": groups, "extra": {"team": ["a"]}}));
-    assert_eq!(api.whoami(&with("jane", &[("Impersonate-User", "root")])).await, Err(403));
-    assert_eq!(api.whoami(&with("jane", &[user, ("Impersonate-Group", "system:masters")])).await, Err(403));
-    assert_eq!(api.whoami(&with("jane", &[user, ("Impersonate-Uid", "8")])).await, Err(403));
-    assert_eq!(api.whoami(&with("jane", &[user, ("Impersonate-Extra-Team", "b")])).await, Err(403));
-    assert_eq!(api.whoami(&with("jane", &[group])).await, Err(500), "groups of nobody");
-    let account = [("Impersonate-User", "system:serviceaccount:default:bot")];
-    let groups = json!(["system:serviceaccounts", "system:serviceaccounts:default", "system:authenticated"]);
-    assert_eq!(api.whoami(&with("admin", &account)).await.unwrap()["groups"], groups);
-    let nobody = [("Impersonate-User", "system:anonymous")];
-    assert_eq!(api.whoami(&with("admin", &nobody)).await, Err(403), "nobody may not even ask who they are");
-}
-
-#[tokio::test]
-async fn constrained_impersonation_is_a_permission_for_single_actions() {
-    let api = Api::start(|_, security| security).await;
-    let (rbac, meta) = ("/apis/rbac.authorization.k8s.io/v1", |name: &str| json!({"name": name}));
-    let identity = |resource: &str, name: &str, mode: &str| {
-        json!({"apiGroups": ["authentication.k8s.io"], "resources": [resource], "resourceNames": [name],
-            "verbs": [format!("impersonate:{mode}")]})
-    };
-    let action = |resource: &str, verb: &str| json!({"apiGroups": [""], "resources": [resource], "verbs": [verb]});
-    let of_jane = json!([
-        identity("users", "joe", "user-info"),
-        identity("groups", "ops", "user-info"),
-        action("configmaps", "impersonate-on:user-info:list"),
-        identity("nodes", "n1", "arbitrary-node"),
-        action("nodes", "impersonate-on:arbitrary-node:get"),
-    ]);
-    for (who, rules) in [("jane", of_jane), ("joe", json!([action("configmaps", "list"), action("configmaps", "get")]))]
-    {
-        api.create(&format!("{rbac}/clusterroles"), json!({"metadata": meta(who), "rules": rules})).await;
-        let subject = json!({"kind": "User", "name": who, "apiGroup": "rbac.authorization.k8s.io"});
-        let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": who});
-        let binding = json!({"metadata": meta(who), "subjects": [subject], "roleRef": role});
-        api.create(&format!("{rbac}/clusterrolebindings"), binding).await;
-    }
-    let all = "/api/v1/namespaces/default/configmaps";
-    let one = format!("{all}/none");
-    let one = one.as_str();
-    let (joe, ops) = (("Impersonate-User", "joe"), ("Impersonate-Group", "ops"));
-    for (headers, path, code) in [
-        (&[joe][..], all, 200),
-        (&[joe, ops], all, 200),
-        (&[joe], one, 403),
-        (&[joe, ("Impersonate-Group", "other")], all, 403),
-        (&[joe, ("Impersonate-Uid", "1")], all, 403),
-        (&[("Impersonate-User", "root")], all, 403),
-        // The node may see itself, and there is none.
-        (&[("Impersonate-User", "system:node:n1")], "/api/v1/nodes/n1", 404),
-        (&[("Impersonate-User", "system:node:n2")], "/api/v1/nodes/n2", 403),
-        (&[("Impersonate-User", "system:node:n1"), ops], "/api/v1/nodes/n1", 403),
-        (&[], all, 403),
-    ] {
-        assert_eq!(api.get(&with("jane", headers), path).await.code, code, "{headers:?} {path}");
-    }
 }
 
 #[tokio::test]

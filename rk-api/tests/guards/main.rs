@@ -8,5 +8,6 @@ mod authorizers;
 mod common;
 mod encryption;
 mod flow;
+mod impersonation;
 mod nodes;
 mod reinvocation;

@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -29,9 +28,6 @@ use super::log::NAMESPACES;
 pub const OBEYED: &str = "/obeyed";
 /// The path of the mutating webhook, whose failures are ignored.
 pub const IGNORED: &str = "/ignored";
-/// How long the API server waits for an answer, in seconds: enough for one that does not stall on a busy machine.
-const TIMEOUT: u64 = 10;
-
 /// What becomes of a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
@@ -42,20 +38,22 @@ pub enum Fate {
     HangsUp,
     /// Answers with what is no review.
     Babbles,
-    /// Answers when it is too late.
+    /// Does not answer.
     Stalls,
 }
 
 #[derive(Clone)]
 pub struct Hook {
     seed: u64,
+    /// How long the API server waits for an answer, in seconds: enough for one that does not stall on a busy machine.
+    timeout: u64,
     /// How often the two webhooks have failed.
     failed: Arc<[AtomicU64; 2]>,
 }
 
 impl Hook {
-    pub fn new(seed: u64) -> Self {
-        Self { seed, failed: Arc::default() }
+    pub fn new(seed: u64, timeout: u64) -> Self {
+        Self { seed, timeout, failed: Arc::default() }
     }
 
     /// What becomes of the question about a write: the same however often it is asked.
@@ -100,13 +98,14 @@ impl Hook {
                 });
             }
         });
+        let timeout = self.timeout;
         let configuration = |kind: &'static str, path: &str, policy: &str| {
             let rule = json!({"operations": ["CREATE", "UPDATE"], "apiGroups": ["", "soak.example.com"],
                 "apiVersions": ["v1"], "resources": ["configmaps", "samples"]});
             let webhook = json!({"name": format!("{}.example.com", &path[1..]), "rules": [rule], "failurePolicy": policy,
                 "clientConfig": {"url": format!("https://{address}{path}"), "caBundle": STANDARD.encode(pki.ca())},
                 "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": NAMESPACES[0]}},
-                "sideEffects": "None", "timeoutSeconds": TIMEOUT, "admissionReviewVersions": ["v1"]});
+                "sideEffects": "None", "timeoutSeconds": timeout, "admissionReviewVersions": ["v1"]});
             (kind, json!({"metadata": {"name": &path[1..]}, "webhooks": [webhook]}))
         };
         [
@@ -139,7 +138,8 @@ impl Hook {
             Fate::Fails => code = 500,
             Fate::HangsUp => return Err(io::ErrorKind::ConnectionReset.into()),
             Fate::Babbles => answer.truncate(answer.len() / 2),
-            Fate::Stalls => tokio::time::sleep(Duration::from_secs(TIMEOUT + 1)).await,
+            // Until the API server hangs up: an answer that is a little late may be in time where everybody is.
+            Fate::Stalls => std::future::pending().await,
         }
         Ok(Response::builder().status(code).body(Full::new(answer.into())).expect("a response"))
     }

@@ -80,9 +80,11 @@ async fn nothing_is_missed_and_nothing_is_left() {
     println!("RK_SOAK_SEED={seed}");
     let long = seconds >= LONG;
     let folder = tempfile::tempdir().unwrap();
-    let hook = Hook::new(seed);
+    // A write may wait for both webhooks, and has a minute.
+    let hook = Hook::new(seed, if long { 25 } else { 10 });
     let webhooks = hook.serve().await;
-    let (longest, restarts, settle) = if long { (30, 25.0, 90) } else { (4, 3.0, 0) };
+    // Connections that nobody uses any more go after 100 s.
+    let (longest, restarts, settle) = if long { (30, 25.0, 120) } else { (4, 3.0, 0) };
     let (longest, settle) = (Duration::from_secs(longest), Duration::from_secs(settle));
     let warm = Load { seconds: seconds / 6, watchers, longest, restarts, settle, seed: !seed };
     let before = run(folder.path(), &hook, &warm, 0, Some(webhooks)).await;

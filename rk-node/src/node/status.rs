@@ -21,6 +21,9 @@ const LEASES: &str = "kube-node-lease";
 /// How long a lease holds without renewal, in seconds.
 const LEASE_SECONDS: u32 = 40;
 
+/// What a pod on this node may count on (KEP-5328): no container has CPUs of its own, so the shares of each can be changed.
+const DECLARED: [&str; 1] = ["GuaranteedQoSPodCPUResize"];
+
 /// Memory below which the node is under pressure, in bytes: the kubelet's `memory.available<100Mi`.
 const MEMORY: u64 = 100 << 20;
 
@@ -184,6 +187,7 @@ impl Reporter {
             "allocatable": self.shared.allocatable,
             "daemonEndpoints": {"kubeletEndpoint": {"Port": self.port}},
             "nodeInfo": machine::info(&config.name, &self.runtime_version),
+            "declaredFeatures": DECLARED,
         });
         let fixed: NodeStatus = serde_json::from_value(parts).map_err(|error| Error::decode("NodeStatus", &error))?;
         wanted.addresses = fixed.addresses;
@@ -191,6 +195,7 @@ impl Reporter {
         wanted.allocatable = fixed.allocatable;
         wanted.daemon_endpoints = fixed.daemon_endpoints;
         wanted.node_info = fixed.node_info;
+        wanted.declared_features = fixed.declared_features;
         let due = age.is_none_or(|age| age >= config.status_interval);
         if wanted == old && !due {
             return Ok(Arc::new(node.clone()));

@@ -25,7 +25,7 @@ use tokio::{
 
 /// A server with the namespace `default`, whose services get addresses of loopback.
 pub async fn api() -> Arc<dyn Client> {
-    let ranges = Ranges { cluster_ips: (IpAddr::from([127, 0, 0, 0]), 8), ..Ranges::default() };
+    let ranges = Ranges { cluster_ips: "127.0.0.0/8".parse().unwrap(), ..Ranges::default() };
     let services = kinds::service::strategy(ranges);
     let builder = Server::builder(Arc::new(MemoryStore::new())).strategy("", "Service", services);
     let server = builder.build().await.unwrap();

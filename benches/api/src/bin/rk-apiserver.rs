@@ -6,6 +6,7 @@ use std::{net::Ipv4Addr, path::PathBuf, process::ExitCode, sync::Arc, time::Dura
 use clap::Parser;
 use rk_api::server::{
     ControlPlane, Security, Server, ServiceAccountIssuer, UserInfo, authn, bootstrap,
+    kinds::service::{ClusterIpRange, Ranges, strategy},
     pki::{Pki, Wanted, kubeconfig, write_private},
     plugins, serve, tls_config,
 };
@@ -32,6 +33,10 @@ struct Options {
     /// The port on 127.0.0.1; 0 for any.
     #[arg(long, default_value_t = 0)]
     port: u16,
+    /// The networks of cluster IPs, as kube-apiserver's flag of this name: one, or one of each family. [default: 10.96.0.0/12, with no ServiceCIDR
+    /// that says so]
+    #[arg(long, value_name = "CIDR[,CIDR]")]
+    service_cluster_ip_range: Option<ClusterIpRange>,
     /// Admission plugins that see every write and do nothing.
     #[arg(long, default_value_t = 0)]
     no_op_plugins: usize,
@@ -75,7 +80,11 @@ async fn run(options: Options) -> Result<(), AnyError> {
     for number in 0..options.no_op_plugins {
         builder = builder.admission(plugins::from_fn(&format!("NoOp{number}"), |_, _, _| true, |_| Ok(())));
     }
-    let server = builder.bootstrap(bootstrap::Config::default()).build().await?;
+    if let Some(cluster_ips) = options.service_cluster_ip_range.clone() {
+        builder = builder.strategy("", "Service", strategy(Ranges { cluster_ips, ..Ranges::default() }));
+    }
+    let config = bootstrap::Config { service_cidr: options.service_cluster_ip_range, ..bootstrap::Config::default() };
+    let server = builder.bootstrap(config).build().await?;
     may_everything(&server).await?;
 
     let serving = pki.identity("apiserver", &Wanted::api_server([Ipv4Addr::LOCALHOST.to_string()]))?;

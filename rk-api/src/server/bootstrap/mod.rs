@@ -12,6 +12,7 @@ mod flow;
 mod objects;
 mod reconcile;
 mod roles;
+mod service_cidr;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,10 +24,12 @@ use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use serde_json::Value;
 
+use super::kinds::service::ClusterIpRange;
 use crate::{Client, DeleteOptions, ListOptions, Object, Request, Resource, Verb, WriteOptions};
 
 pub use endpoints::keep_endpoints;
 pub use objects::SYSTEM_NAMESPACES;
+pub use service_cidr::keep_service_cidr;
 
 /// The rules of the ClusterRole `system:node`, by which the Node authorizer judges what it has no closer rule for.
 pub(crate) fn node_rules() -> Vec<PolicyRule> {
@@ -53,8 +56,9 @@ pub struct Config {
     /// The certificate authority in PEM that clients of the API trust: goes into `kube-root-ca.crt` of the system's
     /// namespaces and into `extension-apiserver-authentication`.
     pub root_ca: Option<String>,
-    /// The service addresses (CIDR), shown as the ServiceCIDR `kubernetes`.
-    pub service_cidr: Option<String>,
+    /// The service addresses, shown as the ServiceCIDR `kubernetes`, which [`keep_service_cidr`] keeps so. Services get theirs from the
+    /// [`Ranges`](super::kinds::service::Ranges) of their strategy.
+    pub service_cidr: Option<ClusterIpRange>,
     /// Whether Kubernetes' priority levels and FlowSchemas are wanted: for a server with
     /// [`FlowControl::Fair`](super::FlowControl::Fair).
     pub flow_control: bool,

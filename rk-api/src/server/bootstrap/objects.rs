@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use super::{
     ApiServer, Config, Wanted, controller_roles, flow,
     roles::{self, Rule},
+    service_cidr,
 };
-use crate::Resource;
+use crate::{Resource, server::kinds::service::addresses};
 
 /// The namespaces that every cluster has.
 pub const SYSTEM_NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -44,10 +45,9 @@ pub(super) fn others(config: &Config) -> Vec<Wanted> {
         all.extend(flow::levels().map(of("prioritylevelconfigurations")));
         all.extend(flow::schemas().map(of("flowschemas")));
     }
-    all.extend(config.service_cidr.iter().map(|cidr| {
-        let value = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
-            "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [cidr]}});
-        wanted("networking.k8s.io", "v1", "servicecidrs", false, value)
+    all.extend(config.service_cidr.iter().map(|range| Wanted {
+        resource: addresses::service_cidrs(),
+        value: json!(service_cidr::default_range(range)),
     }));
     all
 }
@@ -247,7 +247,7 @@ mod tests {
                 cluster_ip: "10.96.0.1".parse().unwrap(),
             }),
             root_ca: Some("PEM".into()),
-            service_cidr: Some("10.96.0.0/16".into()),
+            service_cidr: Some("10.96.0.0/16".parse().unwrap()),
             flow_control: true,
             front_proxy: Some(("PEM".into(), vec!["front-proxy-client".into()])),
         };

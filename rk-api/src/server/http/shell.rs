@@ -1,6 +1,15 @@
 //! Listening: hyper and rustls around the service.
 
-use std::{convert::Infallible, io, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use hyper::body::Incoming;
@@ -29,8 +38,12 @@ use super::{
 };
 use crate::status;
 
-/// How long a client may take to shake hands, and to send the head of a request.
+/// How long a client may take to shake hands.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a connection stays open for its first request, and with HTTP/1.1 from one request to the head of the next. Clients give up a
+/// connection after 90 s in which they did not use it (Go's and hyper's, and so does kube-apiserver): it is they who have to be first, for a request
+/// that is on its way when the server closes is lost.
+const IDLE: Duration = Duration::from_secs(100);
 /// How long requests in progress may take to end when the server stops.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Pause after a connection could not be accepted (most often: no file descriptors left).
@@ -141,6 +154,8 @@ struct Handler {
     service: HttpService,
     shown: Option<Shown>,
     peer: Option<Peer>,
+    /// Whether there was a request.
+    begun: Arc<AtomicBool>,
 }
 
 impl hyper::service::Service<http::Request<Incoming>> for Handler {
@@ -149,6 +164,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Handler {
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
 
     fn call(&self, mut request: http::Request<Incoming>) -> Self::Future {
+        self.begun.store(true, Ordering::Relaxed);
         if let Some(shown) = &self.shown {
             request.extensions_mut().insert(shown.certificate());
         }
@@ -176,10 +192,11 @@ async fn connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let handler = Handler { service, shown, peer };
+    let begun = Arc::new(AtomicBool::new(false));
+    let handler = Handler { service, shown, peer, begun: Arc::clone(&begun) };
     let mut driver = Driver::new();
     let mut builder = Builder::new(driver.requests());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -189,14 +206,23 @@ async fn connection<S>(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(SEND_BUFFER)
         .max_concurrent_streams(250);
-    let mut served = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream.clone()), handler));
-    let result = tokio::select! {
-        result = driver.drive(&stream, served.as_mut()) => result,
-        () = closing.cancelled() => {
-            served.as_mut().graceful_shutdown();
-            match tokio::time::timeout(DRAIN, driver.drive(&stream, served)).await {
-                Ok(result) => result,
-                Err(_) => return,
+    let mut served = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream.clone()), handler));
+    let mut idle = pin!(tokio::time::sleep(IDLE));
+    let result = loop {
+        tokio::select! {
+            result = driver.drive(&stream, served.as_mut()) => break result,
+            // Before the first bytes it is not known which protocol's limits there are.
+            () = &mut idle, if !idle.is_elapsed() => {
+                if !begun.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+            () = closing.cancelled() => {
+                served.as_mut().graceful_shutdown();
+                match tokio::time::timeout(DRAIN, driver.drive(&stream, served)).await {
+                    Ok(result) => break result,
+                    Err(_) => return,
+                }
             }
         }
     };

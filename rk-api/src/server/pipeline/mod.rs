@@ -67,8 +67,10 @@ pub(crate) struct Core {
     pub(crate) stopping: CancellationToken,
     /// Counts changes of the catalog.
     pub(crate) catalog_changed: watch::Sender<u64>,
-    /// Ends the server's own tasks with the server.
-    pub(crate) _tasks: DropGuard,
+    /// Ends the server's own tasks.
+    pub(crate) tasks: CancellationToken,
+    /// Does it with the server.
+    pub(crate) _end: DropGuard,
     /// The servers behind this one; `None` if there can be none.
     #[cfg(feature = "serve")]
     pub(crate) aggregator: Option<Arc<super::aggregation::Aggregator>>,

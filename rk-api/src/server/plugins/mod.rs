@@ -20,6 +20,7 @@
 
 mod certificates;
 mod claim_resize;
+mod declared_features;
 mod default_classes;
 mod default_tolerations;
 mod describe;
@@ -55,6 +56,7 @@ use crate::{
 
 pub use certificates::{CertificateApproval, CertificateSigning, CertificateSubjectRestriction};
 pub use claim_resize::PersistentVolumeClaimResize;
+pub use declared_features::NodeDeclaredFeatureValidator;
 pub use default_classes::{DefaultIngressClass, DefaultStorageClass};
 pub use default_tolerations::{DefaultTolerationSeconds, ExtendedResourceToleration};
 pub use in_use::StorageObjectInUseProtection;
@@ -95,6 +97,7 @@ pub fn default_chain() -> Vec<Arc<dyn Admit>> {
         Arc::new(CertificateSubjectRestriction),
         Arc::new(DefaultIngressClass),
         Arc::new(PodTopologyLabels),
+        Arc::new(NodeDeclaredFeatureValidator),
         Arc::new(MutatingPolicies::default()),
         #[cfg(feature = "serve")]
         Arc::new(MutatingWebhooks::default()),

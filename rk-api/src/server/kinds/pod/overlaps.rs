@@ -54,7 +54,14 @@ fn projected(source: &Value) -> Vec<File<'_>> {
         let name = if bundle.has("name") { bundle.text("name") } else { bundle.text("signerName") };
         vec![(single("clusterTrustBundle"), format!("ClusterTrustBundle {name:?}"))]
     } else {
-        Vec::new()
+        let certificate = source.at("podCertificate");
+        [
+            ("certificateChainPath", "PodCertificate chain"),
+            ("keyPath", "PodCertificate key"),
+            ("credentialBundlePath", "PodCertificate credential bundle"),
+        ]
+        .map(|(field, label)| (certificate.text(field).trim_end_matches('/'), label.to_owned()))
+        .into()
     }
 }
 

@@ -4,7 +4,10 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use super::defaults::has_cluster_ip;
+use super::{
+    defaults::has_cluster_ip,
+    range::{ClusterIpRange, family},
+};
 use crate::{
     LabelSelector, Network, Object, Resource, Status,
     server::{Reader, kinds::value::Peek},
@@ -14,34 +17,42 @@ use crate::{
 /// The group of both.
 const GROUP: &str = "networking.k8s.io";
 /// The ServiceCIDR of the range that the server was started with.
-const DEFAULT: &str = "kubernetes";
+pub(crate) const DEFAULT_RANGE: &str = "kubernetes";
 /// The label of who made an IPAddress, and its value where a Service was given its address.
 pub(crate) const MANAGED_BY: (&str, &str) = ("ipaddress.kubernetes.io/managed-by", "ipallocator");
 /// The label of its family.
 const FAMILY: &str = "ipaddress.kubernetes.io/ip-family";
+
+/// The resource of ServiceCIDRs.
+pub(crate) fn service_cidrs() -> Resource {
+    Resource::new(GROUP, "v1", "ServiceCIDR", "servicecidrs", false)
+}
 
 /// The resource of IPAddresses.
 pub(crate) fn ip_addresses() -> Resource {
     Resource::new(GROUP, "v1", "IPAddress", "ipaddresses", false)
 }
 
-/// The networks that Services get addresses from: those of the ready ServiceCIDRs of the family of the server's own range, its own first.
-/// That is one of them as long as no ServiceCIDR says what became of it.
-pub(super) async fn networks(reader: &dyn Reader, own: Network) -> Result<Vec<Network>, Status> {
+/// The networks that Services get addresses from: those of the ready ServiceCIDRs, the server's own first. Its own are among them as long as
+/// no ServiceCIDR says what became of them.
+pub(super) async fn networks(reader: &dyn Reader, own: &ClusterIpRange) -> Result<Vec<Network>, Status> {
     let everything = LabelSelector::everything();
     let ranges = reader.list(GROUP, "servicecidrs", "", &everything).await.map_err(status::internal)?;
-    let mut networks = if ranges.iter().any(|range| range.meta().name == DEFAULT) { Vec::new() } else { vec![own] };
+    let is_told = ranges.iter().any(|range| range.meta().name == DEFAULT_RANGE);
+    let mut networks: Vec<_> = own.networks().filter(|_| !is_told).collect();
     for range in ranges {
         let value = range.value().map_err(status::internal)?;
-        if range.meta().deletion_timestamp.is_some() || !is_ready(&value) {
-            continue;
+        if range.meta().deletion_timestamp.is_none() && is_ready(&value) {
+            networks.extend(networks_of(&value));
         }
-        let cidrs = value.list("spec.cidrs").iter().filter_map(Value::as_str);
-        networks.extend(cidrs.filter_map(|cidr| cidr.parse::<Network>().ok()));
     }
-    networks.retain(|network| network.address.is_ipv4() == own.address.is_ipv4());
-    networks.sort_by_key(|network| *network != own);
+    networks.sort_by_key(|network| own.networks().all(|own| own != *network));
     Ok(networks)
+}
+
+/// The networks of a ServiceCIDR.
+pub(crate) fn networks_of(range: &Value) -> impl Iterator<Item = Network> {
+    range.list("spec.cidrs").iter().filter_map(|cidr| cidr.as_str()?.parse().ok())
 }
 
 /// Whether nothing says that a ServiceCIDR is not ready: whoever says so need not run.
@@ -71,7 +82,7 @@ pub(crate) fn ip_address(ip: IpAddr, service: &Value) -> Value {
         "apiVersion": ip_addresses().api_version(), "kind": "IPAddress",
         "metadata": {
             "name": ip.to_string(),
-            "labels": {FAMILY: if ip.is_ipv4() { "IPv4" } else { "IPv6" }, MANAGED_BY.0: MANAGED_BY.1},
+            "labels": {FAMILY: family(ip), MANAGED_BY.0: MANAGED_BY.1},
         },
         "spec": {"parentRef": parent},
     })

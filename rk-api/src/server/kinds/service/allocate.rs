@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 use super::{
     Ranges, addresses,
     defaults::{has_cluster_ip, has_node_ports},
+    families::texts,
     pool,
+    range::family,
 };
 use crate::{
     LabelSelector, Network, Status,
@@ -26,7 +28,7 @@ use crate::{
         WriteContext,
         kinds::{
             field::{self, Errors, Path},
-            value::{Peek, at_mut, fill, object_mut, set},
+            value::{Peek, at_mut, object_mut, set},
         },
     },
     status,
@@ -84,7 +86,7 @@ impl Allocator {
         if wants(new, old) {
             let all = context.reader.list("", "services", "", &LabelSelector::everything()).await;
             objects = all.map_err(status::internal)?;
-            networks = addresses::networks(context.reader, self.ranges.network()).await?;
+            networks = addresses::networks(context.reader, &self.ranges.cluster_ips).await?;
             reserved = addresses::reserved(context.reader).await?;
         }
         let key = key(new);
@@ -145,46 +147,45 @@ impl Allocator {
         if !has_cluster_ip(spec.text("type")) {
             return Ok(());
         }
-        let family = if self.ranges.cluster_ips.0.is_ipv4() { "IPv4" } else { "IPv6" };
-        match spec.text("clusterIP") {
-            "None" => set(spec, "clusterIPs", json!(["None"])),
-            "" => {
-                let own = self.ranges.network();
+        if spec.text("clusterIP") == "None" {
+            return Ok(());
+        }
+        let before = old.map_or(&[][..], |old| old.list("spec.clusterIPs"));
+        let families: Vec<_> = texts(spec, "ipFamilies").into_iter().map(str::to_owned).collect();
+        let mut ips: Vec<_> = texts(spec, "clusterIPs").into_iter().map(str::to_owned).collect();
+        // What is to be given out is empty until then.
+        ips.resize(ips.len().max(families.len()), String::new());
+        let (asked, path) = (json!(ips), Path::Root.child("spec.clusterIPs"));
+        let own = self.ranges.cluster_ips.primary();
+        for (place, (text, of)) in ips.iter_mut().zip(&families).enumerate() {
+            let mut networks = networks.iter().filter(|network| family(network.address) == *of);
+            if text.is_empty() {
                 // The first of the cluster's own range is kept for the API.
                 let free = |network: &Network| {
                     let first = if *network == own { 2 } else { 1 };
                     pool::free(network, first, &taken.ips, &mut state.random)
                 };
-                let ip = if is_kubernetes { own.nth(1) } else { networks.iter().find_map(free) };
+                let ip = if is_kubernetes && place == 0 { own.nth(1) } else { networks.find_map(free) };
                 let ip = ip.ok_or_else(|| status::internal("failed to allocate a serviceIP: range is full"))?;
                 given.ips.insert(ip);
-                set(spec, "clusterIP", ip.to_string());
-                set(spec, "clusterIPs", json!([ip.to_string()]));
-            }
-            text => {
-                let text = text.to_owned();
-                let before = old.is_some_and(|old| old.text("spec.clusterIP") == text);
-                let path = Path::Root.child("spec.clusterIPs");
-                if let Ok(ip) = text.parse::<IpAddr>().map(|ip| ip.to_canonical())
-                    && !before
-                {
-                    let failed = |why: &str| format!("failed to allocate IP {text}: {why}");
-                    if !networks.iter().any(|network| network.is_assignable(ip)) {
-                        let why = "the provided network does not match the current range";
-                        errors.invalid(&path, &json!([text]), &failed(why));
-                    } else if taken.ips.contains(&ip) {
-                        errors.invalid(&path, &json!([text]), &failed("provided IP is already allocated"));
-                    } else {
-                        given.ips.insert(ip);
-                    }
+                *text = ip.to_string();
+            } else if let Ok(ip) = text.parse::<IpAddr>().map(|ip| ip.to_canonical())
+                && before.iter().all(|before| before != text)
+            {
+                let failed = |why: &str| format!("failed to allocate IP {text}: {why}");
+                if !networks.any(|network| network.is_assignable(ip)) {
+                    errors.invalid(&path, &asked, &failed("the provided network does not match the current range"));
+                } else if taken.ips.contains(&ip) {
+                    errors.invalid(&path, &asked, &failed("provided IP is already allocated"));
+                } else {
+                    given.ips.insert(ip);
                 }
-                fill(spec, "clusterIPs", json!([text]));
             }
         }
-        if spec.list("ipFamilies").is_empty() {
-            set(spec, "ipFamilies", json!([family]));
+        if let Some(first) = ips.first() {
+            set(spec, "clusterIP", first.as_str());
+            set(spec, "clusterIPs", ips);
         }
-        fill(spec, "ipFamilyPolicy", "SingleStack");
         Ok(())
     }
 
@@ -271,15 +272,17 @@ fn key(service: &Value) -> String {
 
 /// Whether a Service asks for something, or names other things than before.
 fn wants(new: &Value, old: Option<&Value>) -> bool {
-    fn named(service: &Value) -> (&str, &str, impl Iterator<Item = i64>) {
+    fn named(service: &Value) -> (&str, &[Value], impl Iterator<Item = i64>) {
         let ports = service.list("spec.ports").iter().map(|port| port.int("nodePort").unwrap_or(0));
-        (service.text("spec.type"), service.text("spec.clusterIP"), ports)
+        (service.text("spec.type"), service.list("spec.clusterIPs"), ports)
     }
-    let (kind, ip, mut ports) = named(new);
-    let unset = has_cluster_ip(kind) && ip.is_empty() || has_node_ports(new.at("spec")) && ports.any(|port| port == 0);
+    let (kind, ips, mut ports) = named(new);
+    let headless = new.text("spec.clusterIP") == "None";
+    let unset = has_cluster_ip(kind) && !headless && ips.len() < new.list("spec.ipFamilies").len()
+        || has_node_ports(new.at("spec")) && ports.any(|port| port == 0);
     unset
         || old.is_none_or(|old| {
-            let ((kind, ip, ports), (old_kind, old_ip, old_ports)) = (named(new), named(old));
-            kind != old_kind || ip != old_ip || ports.ne(old_ports)
+            let ((kind, ips, ports), (old_kind, old_ips, old_ports)) = (named(new), named(old));
+            kind != old_kind || ips != old_ips || ports.ne(old_ports)
         })
 }

@@ -57,27 +57,23 @@ pub fn has_node_ports(spec: &Value) -> bool {
 
 /// Makes `clusterIP` and `clusterIPs` say the same where a client wrote only one of them.
 pub fn normalize(service: &mut Value, old: Option<&Value>) {
-    let before = old.map_or("", |old| old.text("spec.clusterIP")).to_owned();
     let Some(spec) = at_mut(service, "spec") else { return };
-    let (one, many) = (spec.text("clusterIP").to_owned(), spec.list("clusterIPs").len());
-    if many == 0 && !one.is_empty() {
-        set(spec, "clusterIPs", json!([one]));
-    } else if one.is_empty() && many > 0 && old.is_some() && !before.is_empty() {
-        // A client that knows only `clusterIP` took it away.
-        remove(spec, "clusterIPs");
-    } else if old.is_some()
-        && !before.is_empty()
-        && one != before
-        && spec.list("clusterIPs").first() == Some(&json!(before))
-    {
-        set(spec, "clusterIPs", json!([one]));
+    let one = spec.text("clusterIP").to_owned();
+    let untouched = match old {
+        None => spec.list("clusterIPs").is_empty(),
+        Some(old) => one != old.text("spec.clusterIP") && spec.list("clusterIPs") == old.list("spec.clusterIPs"),
+    };
+    match &one[..] {
+        _ if !untouched => {}
+        "" => _ = remove(spec, "clusterIPs"),
+        one => set(spec, "clusterIPs", json!([one])),
     }
 }
 
 /// A client that left out what was allocated keeps it.
 pub fn keep_allocated(new: &mut Value, old: &Value) {
     let (Some(spec), old) = (at_mut(new, "spec"), old.at("spec")) else { return };
-    if has_cluster_ip(old.text("type")) && has_cluster_ip(spec.text("type")) && spec.text("clusterIP").is_empty() {
+    if has_cluster_ip(old.text("type")) && has_cluster_ip(spec.text("type")) {
         for field in ["clusterIP", "clusterIPs"] {
             if is_empty(spec.at(field)) && old.has(field) {
                 set(spec, field, old.at(field).clone());
@@ -96,11 +92,6 @@ pub fn keep_allocated(new: &mut Value, old: &Value) {
                 set(port, "nodePort", number);
             }
         });
-    }
-    for field in ["ipFamilies", "ipFamilyPolicy"] {
-        if has_cluster_ip(spec.text("type")) && is_empty(spec.at(field)) && old.has(field) {
-            set(spec, field, old.at(field).clone());
-        }
     }
 }
 

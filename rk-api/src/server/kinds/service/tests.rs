@@ -1,5 +1,7 @@
 //! Cluster IPs and node ports, as Services come and go.
 
+mod dual_stack;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -7,7 +9,7 @@ use serde_json::{Value, json};
 use super::{Ranges, strategy};
 use crate::{
     Status,
-    server::{Strategy, UserInfo, WriteContext, fixture::Objects},
+    server::{FieldErrors, Strategy, UserInfo, WriteContext, fixture::Objects, kinds::field},
 };
 
 struct Cluster {
@@ -17,7 +19,11 @@ struct Cluster {
 
 impl Cluster {
     fn new(bits: u8, node_ports: std::ops::RangeInclusive<u16>) -> Self {
-        let ranges = Ranges { cluster_ips: ([10, 0, 0, 0].into(), bits), node_ports, seed: 7 };
+        Self::with(&format!("10.0.0.0/{bits}"), node_ports)
+    }
+
+    fn with(cluster_ips: &str, node_ports: std::ops::RangeInclusive<u16>) -> Self {
+        let ranges = Ranges { cluster_ips: cluster_ips.parse().unwrap(), node_ports, seed: 7 };
         Self { objects: Objects::new([]), services: strategy(ranges) }
     }
 
@@ -27,7 +33,9 @@ impl Cluster {
         let context = WriteContext { user: &user, subresource: "", dry_run: false, reader: &*self.objects };
         let mut new = old.clone();
         json_patch::merge(&mut new, &json!({"spec": change}));
+        self.services.default(&mut new);
         self.services.prepare_update(&mut new, old, &context);
+        valid(self.services.validate_update(&new, old, ""))?;
         self.services.allocate(&mut new, Some(old), &context).await?;
         Ok(new)
     }
@@ -39,6 +47,7 @@ impl Cluster {
         let mut service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"}, "spec": spec});
         self.services.default(&mut service);
         self.services.prepare_create(&mut service, &context);
+        valid(self.services.validate_create(&service))?;
         self.services.allocate(&mut service, None, &context).await?;
         Ok(service)
     }
@@ -53,6 +62,10 @@ impl Cluster {
         self.objects.remove("services", "default", service["metadata"]["name"].as_str().unwrap());
         self.services.release(service);
     }
+}
+
+fn valid(errors: FieldErrors) -> Result<(), Status> {
+    if errors.is_empty() { Ok(()) } else { Err(field::invalid("", "Service", "a", &errors)) }
 }
 
 fn plain() -> Value {
@@ -204,9 +217,14 @@ async fn addresses_are_of_every_range_that_is_ready() {
     ips.sort_by_key(Value::to_string);
     assert_eq!(ips, ["10.0.1.5", "10.0.1.6"]);
     assert!(cluster.create("d", plain()).await.unwrap_err().message.unwrap().contains("range is full"));
-    for ip in ["10.0.2.9", "10.0.1.4", "10.0.1.7", "fd00::9"] {
+    for (ip, why) in [
+        ("10.0.2.9", "the provided network does not match the current range"),
+        ("10.0.1.4", "the provided network does not match the current range"),
+        ("10.0.1.7", "the provided network does not match the current range"),
+        ("fd00::9", "IPv6 is not configured on this cluster"),
+    ] {
         let refused = cluster.create("d", json!({"clusterIP": ip, "ports": [{"port": 80}]})).await.unwrap_err();
-        assert!(cause(&refused).ends_with("the provided network does not match the current range"), "{refused:?}");
+        assert!(cause(&refused).ends_with(why), "{refused:?}");
     }
     // One that is being deleted gives nothing.
     let mut leaving = range("no", json!(["10.0.2.0/24"]), condition("True"));

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::defaults::has_cluster_ip;
+use super::{defaults::has_cluster_ip, family_rules};
 use crate::server::kinds::{
     field::{Errors, Path},
     meta, names,
@@ -13,8 +13,6 @@ use crate::server::kinds::{
 };
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-const FAMILIES: &[&str] = &["IPv4", "IPv6"];
-const FAMILY_POLICIES: &[&str] = &["PreferDualStack", "RequireDualStack", "SingleStack"];
 
 /// The rules of a Service.
 pub fn service(service: &Value, errors: &mut Errors) {
@@ -38,8 +36,9 @@ pub fn service(service: &Value, errors: &mut Errors) {
         meta::label_map(spec.at("selector"), &path.child("selector"), errors);
     }
     affinity(spec, &path, errors);
-    cluster_ips(spec, &path, errors);
-    families(spec, &path, errors);
+    if kind != "ExternalName" {
+        family_rules::related(spec, &path, errors);
+    }
     let list = path.child("externalIPs");
     for (i, ip) in spec.list("externalIPs").iter().filter_map(Value::as_str).enumerate() {
         if let Some(detail) = names::ip(ip) {
@@ -138,48 +137,6 @@ fn affinity(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-fn cluster_ips(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let ips: Vec<&str> = spec.list("clusterIPs").iter().filter_map(Value::as_str).collect();
-    let list = path.child("clusterIPs");
-    let first = spec.text("clusterIP");
-    if !ips.is_empty() && first.is_empty() {
-        errors.required(&path.child("clusterIP"), "must be set when clusterIPs are set");
-    } else if ips.first().is_some_and(|ip| *ip != first) {
-        errors.invalid(&list, spec.at("clusterIPs"), "first value must match `clusterIP`");
-    }
-    for (i, ip) in ips.iter().enumerate() {
-        if *ip == "None" {
-            if ips.len() > 1 {
-                errors.invalid(&list, spec.at("clusterIPs"), "'None' must be the first and only value");
-            }
-        } else if let Some(detail) = names::ip(ip) {
-            errors.invalid(&list.index(i), *ip, detail);
-        }
-    }
-    if ips.len() > 2 {
-        errors.invalid(&list, spec.at("clusterIPs"), "may only hold up to 2 values");
-    }
-}
-
-fn families(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let list = path.child("ipFamilies");
-    let families: Vec<&str> = spec.list("ipFamilies").iter().filter_map(Value::as_str).collect();
-    for (i, family) in families.iter().enumerate() {
-        errors.one_of(&list.index(i), family, FAMILIES);
-        if families[..i].contains(family) {
-            errors.duplicate(&list.index(i), *family);
-        }
-    }
-    errors.one_of(&path.child("ipFamilyPolicy"), spec.text("ipFamilyPolicy"), FAMILY_POLICIES);
-    let list = path.child("clusterIPs");
-    for (i, (ip, family)) in spec.list("clusterIPs").iter().filter_map(Value::as_str).zip(&families).enumerate() {
-        if ip != "None" && ip.contains(':') != (*family == "IPv6") {
-            let detail = format!("expected an {family} value as indicated by `ipFamilies[{i}]`");
-            errors.invalid(&list.index(i), ip, &detail);
-        }
-    }
-}
-
 fn traffic(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
     let external = path.child("externalTrafficPolicy");
     let policy = spec.text("externalTrafficPolicy");
@@ -232,21 +189,13 @@ fn balancer(spec: &Value, kind: &str, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-/// The rules of a change: a cluster IP stays while the type has one.
+/// The rules of a change.
 pub fn change(new: &Value, old: &Value, errors: &mut Errors) {
     let (new, old, path) = (new.at("spec"), old.at("spec"), Path::Root.child("spec"));
     if !has_cluster_ip(new.text("type")) || !has_cluster_ip(old.text("type")) {
         return;
     }
-    let (before, after) = (old.list("clusterIPs"), new.list("clusterIPs"));
-    let list = path.child("clusterIPs");
-    if let Some(first) = before.first().and_then(Value::as_str) {
-        if first != "None" && after.is_empty() {
-            errors.invalid(&list.index(0), new.at("clusterIPs"), "primary clusterIP can not be unset");
-        } else if after.first().and_then(Value::as_str) != Some(first) {
-            errors.invalid(&list.index(0), new.at("clusterIPs"), "may not change once set");
-        }
-    }
+    family_rules::change(new, old, &path, errors);
     if old.text("type") == "LoadBalancer"
         && new.text("type") == "LoadBalancer"
         && old.at("loadBalancerClass") != new.at("loadBalancerClass")

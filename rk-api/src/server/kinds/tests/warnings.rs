@@ -189,6 +189,15 @@ fn volumes_with_files_in_each_others_way() {
                 r#"volume "v" (Projected) has no sources provided"#,
             ],
         ),
+        (
+            projected(json!([
+                {"podCertificate": {"signerName": "example.com/s", "keyType": "ED25519", "keyPath": "k", "certificateChainPath": "c/"}},
+                {"podCertificate": {"signerName": "example.com/s", "keyType": "ED25519", "credentialBundlePath": "c/b"}},
+            ])),
+            vec![
+                r#"volume "v" (Projected): overlapping paths: "c/b" (PodCertificate credential bundle) with "c" (PodCertificate chain)"#,
+            ],
+        ),
     ] {
         assert_eq!(said("Pod", "/spec/volumes", volumes.clone()), wanted, "{volumes}");
     }

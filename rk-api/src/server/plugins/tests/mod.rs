@@ -1,5 +1,6 @@
 //! Each plugin against a few objects.
 
+mod declared_features;
 mod furnish;
 mod identity;
 mod limits;
