@@ -139,8 +139,8 @@ impl Engine {
     /// The group's pods are promised the nodes on which there will be room once the victims have gone, if there are any.
     fn promise_gang(&mut self, cycle: &GangCycle, plan: Plan, now: Instant) -> Option<Eviction> {
         let Plan { places, mut victims, groups } = plan;
-        self.promise_places(cycle, places);
         let node = Arc::clone(&victims.first()?.1);
+        self.promise_places(cycle, places);
         if let Some(first) = cycle.attempt.waiting.front() {
             let uids = victims.iter().map(|(victim, _)| Arc::clone(&victim.uid)).collect();
             self.evicting.insert(Arc::clone(&first.pod.uid), Evicting { victims: uids, since: now });

@@ -74,9 +74,12 @@ impl Engine {
         if members().any(|pod| self.awaits_victims(&pod.uid, now) || self.room_is_being_made(pod)) {
             return said(LEAVING);
         }
-        // Earlier promises are void: there is no room by them.
+        // Earlier promises are void: there is no room by them. Those that they kept away may fit now; nobody has seen one of this cycle.
         for pod in members() {
-            self.nominated.remove(&pod.uid);
+            match cycle.again {
+                true => drop(self.nominated.remove(&pod.uid)),
+                false => self.take_promise(&pod.uid, now),
+            }
             self.evicting.remove(&pod.uid);
         }
         let possible = cycle.before + members().count() >= cycle.gang.min_count;
