@@ -142,7 +142,7 @@ async fn admission_plugins_stand_in_kubernetes_order_and_ones_own_where_they_are
     let all = "RBACEscalation NamespaceLifecycle LimitRanger ServiceAccount NodeRestriction TaintNodesByCondition \
         PodSecurity Priority DefaultTolerationSeconds DefaultStorageClass StorageObjectInUseProtection PersistentVolumeClaimResize RuntimeClass \
         CertificateApproval CertificateSigning CertificateSubjectRestriction DefaultIngressClass PodTopologyLabels \
-        MutatingAdmissionPolicy MutatingAdmissionWebhook ValidatingAdmissionPolicy ValidatingAdmissionWebhook \
+        NodeDeclaredFeatureValidator MutatingAdmissionPolicy MutatingAdmissionWebhook ValidatingAdmissionPolicy ValidatingAdmissionWebhook \
         ResourceQuota";
     let mut wanted: Vec<_> =
         all.split_whitespace().filter(|name| cfg!(feature = "serve") || !name.ends_with("Webhook")).collect();
