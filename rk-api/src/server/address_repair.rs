@@ -290,7 +290,7 @@ fn is_within(networks: &[Network], ip: IpAddr) -> bool {
 async fn follow(core: Weak<Core>) {
     let spec =
         WatchSpec { resource_version: "0".to_owned(), timeout_seconds: u64::from(u32::MAX), ..WatchSpec::default() };
-    let recorder = EventRecorder::new(WeakClient::new(&core), COMPONENT, "");
+    let recorder = EventRecorder::new(WeakClient::of(&core), COMPONENT, "");
     loop {
         let Some(alive) = core.upgrade() else { return };
         let mut watched = Vec::new();

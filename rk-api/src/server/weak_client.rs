@@ -13,8 +13,8 @@ use crate::{
 pub(crate) struct WeakClient(Weak<Core>);
 
 impl WeakClient {
-    /// A client of this server.
-    pub(crate) fn new(core: &Weak<Core>) -> Arc<dyn Client> {
+    /// A client of the server whose core this is.
+    pub(crate) fn of(core: &Weak<Core>) -> Arc<dyn Client> {
         Arc::new(Self(Weak::clone(core)))
     }
 

@@ -56,7 +56,7 @@ pub fn keep_service_cidr(server: &Server, range: ClusterIpRange) {
 }
 
 async fn keep(core: Weak<Core>, range: ClusterIpRange) {
-    let (resource, client) = (service_cidrs(), WeakClient::new(&core));
+    let (resource, client) = (service_cidrs(), WeakClient::of(&core));
     let Some(alive) = core.upgrade() else { return };
     let mut changes = alive.cache.collection_of(&resource.group, &resource.plural).waiter();
     let clock = alive.clock.clone();
