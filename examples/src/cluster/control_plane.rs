@@ -92,10 +92,8 @@ impl ControlPlane {
         address: SocketAddr,
         versions: RuntimeConfig,
     ) -> Result<Server, ClusterError> {
-        let services = kinds::service::Ranges {
-            cluster_ips: cluster_ips(addresses),
-            ..kinds::service::Ranges::default()
-        };
+        let services =
+            kinds::service::Ranges { cluster_ips: cluster_ips(addresses), ..kinds::service::Ranges::default() };
         let caller = pki.identity("apiserver-kubelet-client", &Wanted::api_server_kubelet_client())?;
         let kubelets = KubeletClient::new(&caller.certificate, &caller.key, pki.ca())
             .map_err(|error| ClusterError::part("certificate for kubelets", &error))?;

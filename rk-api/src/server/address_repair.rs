@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     kinds::{
+        Peek,
         service::{
             addresses::{
                 DEFAULT_RANGE, cluster_ips, ip_address, ip_addresses, is_managed, networks_of, says, service_cidrs,
@@ -22,7 +23,6 @@ use super::{
             },
             family,
         },
-        Peek,
     },
     pipeline::Core,
     storage::{Beside, Claims, Collection, WatchSpec, Write, key, watch},
