@@ -125,8 +125,8 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// The experiment.
 #[derive(Debug, Args)]
 pub struct Lab {
-    /// A scheduler; repeated, they are compared with the first. Without any, `default`, or what a workload of scheduler_perf is meant for. `default` is Kubernetes' default profile, `packing` fills nodes up
-    /// (MostAllocated). Plugins are left out or get another weight behind commas: `default,-ImageLocality,NodeAffinity=5`. A name for
+    /// A scheduler; repeated, they are compared with the first. Without any, `default`, or what a workload of scheduler_perf is meant
+    /// for. `default` is Kubernetes' default profile, `packing` fills nodes up (MostAllocated). Plugins are left out or get another weight behind commas: `default,-ImageLocality,NodeAffinity=5`. A name for
     /// the report may stand before a colon: `mine:packing,-PodTopologySpread`.
     #[arg(short, long, value_name = "SCHEDULER", help_heading = "Experiment")]
     pub scheduler: Vec<String>,

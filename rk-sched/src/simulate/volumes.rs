@@ -35,6 +35,11 @@ fn ephemeral(pod: &Pod) -> impl Iterator<Item = (String, &PersistentVolumeClaimT
     })
 }
 
+/// Which claim it is that chance decides about, whenever it is written.
+fn who(namespace: &str, claim: &str) -> u64 {
+    number_of(&format!("{CLAIM}/{namespace}/{claim}"))
+}
+
 /// Whether an object is a pod's own.
 fn is_owned(object: &Value, pod: &Pod) -> bool {
     let mut owners = object["metadata"]["ownerReferences"].as_array().into_iter().flatten();
@@ -49,10 +54,9 @@ impl Simulation<'_> {
         if waits || !text(&value, "/spec/volumeName").is_empty() {
             return;
         }
-        let meta = claim.meta();
-        let who = meta.resource_version.parse().unwrap_or(0);
-        let late = self.takes(self.options.provisioning, Chance::Provisioning, who, 0);
-        self.clock.add(late, Event::Provide(meta.namespace.clone(), meta.name.clone()));
+        let (namespace, name) = (claim.meta().namespace.clone(), claim.meta().name.clone());
+        let late = self.takes(self.options.provisioning, Chance::Provisioning, who(&namespace, &name), 0);
+        self.clock.add(late, Event::Provide(namespace, name));
     }
 
     /// Whether volumes of a claim's class are provided before any pod has a node (`volumeBindingMode: Immediate`, the default).
@@ -141,8 +145,8 @@ impl Simulation<'_> {
         let mut nodes: Vec<&str> =
             self.engine.snapshot().nodes().map(|(_, node)| node.name.as_ref()).filter(has_driver).collect();
         nodes.sort_unstable();
-        let who = number_of(&format!("{CLAIM}/{namespace}/{claim}"));
-        let at = chance(self.seed, Chance::Provisioning, who, 1).random_range(0..nodes.len().max(1));
+        let mut random = chance(self.seed, Chance::Provisioning, who(namespace, claim), 1);
+        let at = random.random_range(0..nodes.len().max(1));
         nodes.get(at).map(ToString::to_string)
     }
 
