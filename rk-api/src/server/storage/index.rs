@@ -69,12 +69,12 @@ struct Index {
 }
 
 impl Index {
-    fn put(&mut self, item: &Arc<Item>, value: &str) {
+    fn put(&mut self, item: &Arc<Item>, value: &str, old: Option<&Arc<Item>>) {
         match self.values.get_mut(value) {
-            Some(items) => items.insert(Arc::clone(item)),
+            Some(items) => items.insert(Arc::clone(item), old),
             None => {
                 let mut items = Sorted::default();
-                items.insert(Arc::clone(item));
+                items.insert(Arc::clone(item), None);
                 self.values.insert(value.into(), items);
             }
         }
@@ -88,13 +88,13 @@ impl Index {
             && new.as_ref().is_none_or(|(_, new)| new != value)
             && let Some(items) = self.values.get_mut(&**value)
         {
-            items.remove(&item.name);
+            items.remove(item);
             if items.is_empty() {
                 self.values.remove(&**value);
             }
         }
         if let Some((item, value)) = new {
-            self.put(item, &value);
+            self.put(item, &value, before);
         }
     }
 }
@@ -147,7 +147,7 @@ impl Indexes {
         let mut index = Index { key: key.clone(), values: HashMap::new(), used: AtomicU64::new(self.now()) };
         for item in items {
             if let Some(value) = key.of(item) {
-                index.put(item, &value);
+                index.put(item, &value, None);
             }
         }
         self.all.push(index);

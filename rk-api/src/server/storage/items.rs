@@ -55,14 +55,14 @@ impl Items {
     /// Puts an item in its place; the one of the same name that was there.
     pub(super) fn insert(&mut self, item: Arc<Item>) -> Option<Arc<Item>> {
         let replaced = self.by_name.replace(Named(Arc::clone(&item))).map(|named| named.0);
-        self.sorted.insert(item);
+        self.sorted.insert(item, replaced.as_ref());
         replaced
     }
 
     /// Takes an item out.
     pub(super) fn remove(&mut self, name: &str) -> Option<Arc<Item>> {
         let removed = self.by_name.take(name)?.0;
-        self.sorted.remove(name);
+        self.sorted.remove(&removed);
         Some(removed)
     }
 

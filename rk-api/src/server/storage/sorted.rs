@@ -11,65 +11,99 @@ const CHUNK: (usize, usize) = (256, 64);
 
 type Chunk = Vec<Arc<Item>>;
 
+struct Part {
+    /// The first item's name: a search for a chunk looks at these and at no item, most of which lie apart.
+    first: Box<str>,
+    /// Never empty.
+    items: Arc<Chunk>,
+}
+
+impl Part {
+    fn new(items: Chunk) -> Option<Self> {
+        Some(Self { first: items.first()?.name.clone(), items: Arc::new(items) })
+    }
+}
+
 /// See the module's description.
 #[derive(Default)]
 pub(super) struct Sorted {
-    /// None is empty.
-    chunks: Vec<Arc<Chunk>>,
+    parts: Vec<Part>,
+}
+
+/// Where a name is, or should be; `item`, if it is there, is found without a look at any other.
+fn place(chunk: &Chunk, name: &str, item: Option<&Arc<Item>>) -> Result<usize, usize> {
+    if let Some(place) = item.and_then(|item| chunk.iter().position(|other| Arc::ptr_eq(other, item))) {
+        return Ok(place);
+    }
+    // Names that grow come last.
+    match chunk.last() {
+        Some(last) if *last.name < *name => Err(chunk.len()),
+        _ => chunk.binary_search_by(|other| (*other.name).cmp(name)),
+    }
 }
 
 impl Sorted {
-    /// Puts an item in its place, which may be that of an older version.
-    pub(super) fn insert(&mut self, item: Arc<Item>) {
-        let at = self.chunk_of(&item.name);
-        let Some(chunk) = self.chunks.get_mut(at) else {
-            return self.chunks.push(Arc::new(vec![item]));
+    /// Puts an item in its place, which may be that of an older version: of `old`, where that is known.
+    pub(super) fn insert(&mut self, item: Arc<Item>, old: Option<&Arc<Item>>) {
+        let at = self.part_of(&item.name);
+        let Some(part) = self.parts.get_mut(at) else {
+            return self.parts.extend(Part::new(vec![item]));
         };
-        let chunk = Arc::make_mut(chunk);
-        match chunk.binary_search_by(|other| other.name.cmp(&item.name)) {
+        let chunk = Arc::make_mut(&mut part.items);
+        match place(chunk, &item.name, old) {
             Ok(place) => chunk[place] = item,
-            Err(place) => chunk.insert(place, item),
+            Err(place) => {
+                if place == 0 {
+                    part.first = item.name.clone();
+                }
+                chunk.insert(place, item);
+            }
         }
         if chunk.len() > CHUNK.0 {
-            // Names that grow fill their chunks.
-            let last = at + 1 == self.chunks.len();
+            let last = at + 1 == self.parts.len();
             let keep = if last { CHUNK.0 } else { CHUNK.0 / 2 };
-            let rest = Arc::make_mut(&mut self.chunks[at]).split_off(keep);
-            self.chunks.insert(at + 1, Arc::new(rest));
+            let rest = Arc::make_mut(&mut self.parts[at].items).split_off(keep);
+            self.parts.splice(at + 1..at + 1, Part::new(rest));
         }
     }
 
-    /// Takes the item of this name out, if it is there.
-    pub(super) fn remove(&mut self, name: &str) {
-        let at = self.chunk_of(name);
-        let Some(chunk) = self.chunks.get_mut(at) else { return };
-        let Ok(place) = chunk.binary_search_by(|other| (*other.name).cmp(name)) else { return };
-        let chunk = Arc::make_mut(chunk);
+    /// Takes an item out, if it is there.
+    pub(super) fn remove(&mut self, item: &Arc<Item>) {
+        let at = self.part_of(&item.name);
+        let Some(part) = self.parts.get_mut(at) else { return };
+        let Ok(place) = place(&part.items, &item.name, Some(item)) else { return };
+        let chunk = Arc::make_mut(&mut part.items);
         chunk.remove(place);
-        if chunk.is_empty() {
-            self.chunks.remove(at);
-        } else if chunk.len() < CHUNK.1 && at + 1 < self.chunks.len() && self.chunks[at + 1].len() < CHUNK.0 / 2 {
-            let next = self.chunks.remove(at + 1);
-            Arc::make_mut(&mut self.chunks[at]).extend(next.iter().cloned());
+        let Some(first) = chunk.first() else {
+            self.parts.remove(at);
+            return;
+        };
+        if place == 0 {
+            part.first = first.name.clone();
+        }
+        let few = chunk.len() < CHUNK.1;
+        if few && self.parts.get(at + 1).is_some_and(|next| next.items.len() < CHUNK.0 / 2) {
+            let next = self.parts.remove(at + 1);
+            Arc::make_mut(&mut self.parts[at].items).extend(next.items.iter().cloned());
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
+        self.parts.is_empty()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.len()).sum()
+        self.parts.iter().map(|part| part.items.len()).sum()
     }
 
-    /// The chunk that has a name, or should have it: 0 if there are none.
-    fn chunk_of(&self, name: &str) -> usize {
-        self.chunks.partition_point(|chunk| *chunk[0].name <= *name).saturating_sub(1)
+    /// The part that has a name, or should have it: 0 if there are none.
+    fn part_of(&self, name: &str) -> usize {
+        self.parts.partition_point(|part| *part.first <= *name).saturating_sub(1)
     }
 
     /// All items, in order.
     pub(super) fn values(&self) -> impl Iterator<Item = &Arc<Item>> {
-        self.chunks.iter().flat_map(|chunk| chunk.iter())
+        self.parts.iter().flat_map(|part| part.items.iter())
     }
 
     /// The items whose names begin with `prefix` and are greater than `behind`, as they are now.
@@ -81,9 +115,9 @@ impl Sorted {
             None => *item.name < *prefix,
         };
         let is_within = |item: &Arc<Item>| is_before(item) || item.name.starts_with(prefix);
-        let from = self.chunks.partition_point(|chunk| chunk.last().is_some_and(is_before));
-        let to = from + self.chunks[from..].partition_point(|chunk| is_within(&chunk[0]));
-        let chunks = self.chunks[from..to].to_vec();
+        let from = self.parts.partition_point(|part| part.items.last().is_some_and(is_before));
+        let to = from + self.parts[from..].partition_point(|part| is_within(&part.items[0]));
+        let chunks: Vec<_> = self.parts[from..to].iter().map(|part| Arc::clone(&part.items)).collect();
         let next = chunks.first().map_or(0, |chunk| chunk.partition_point(is_before));
         // The names that begin with the prefix lie together.
         let end = chunks.last().map_or(0, |chunk| chunk.partition_point(is_within));
@@ -149,9 +183,9 @@ mod tests {
     fn many_stay_in_few_chunks() {
         let item = |name: &str| Item::new(name, Object::from_json("{\"metadata\":{\"name\":\"x\"}}").unwrap());
         let mut items = Sorted::default();
-        (0..10_000).for_each(|number| items.insert(item(&format!("{number:05}"))));
-        assert!(items.chunks.len() <= 10_000 / CHUNK.0 + 1, "{}", items.chunks.len());
-        (0..9_990).for_each(|number| items.remove(&format!("{number:05}")));
-        assert_eq!((items.chunks.len(), items.values().count()), (1, 10));
+        (0..10_000).for_each(|number| items.insert(item(&format!("{number:05}")), None));
+        assert!(items.parts.len() <= 10_000 / CHUNK.0 + 1, "{}", items.parts.len());
+        (0..9_990).for_each(|number| items.remove(&item(&format!("{number:05}"))));
+        assert_eq!((items.parts.len(), items.values().count()), (1, 10));
     }
 }
