@@ -10,20 +10,67 @@ use serde_json::{Map, Value};
 pub(super) struct FieldSet {
     /// Whether the path that leads here is itself in the set.
     pub(super) member: bool,
-    pub(super) children: BTreeMap<Box<str>, FieldSet>,
+    pub(super) children: Children,
+}
+
+/// The elements below a path, in order, and the set below each. Most have few, and get them in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Children(Vec<(Box<str>, FieldSet)>);
+
+impl Children {
+    fn place(&self, element: &str) -> Result<usize, usize> {
+        match self.0.last() {
+            Some((last, _)) if **last < *element => Err(self.0.len()),
+            _ => self.0.binary_search_by(|(other, _)| (**other).cmp(element)),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn get(&self, element: &str) -> Option<&FieldSet> {
+        self.place(element).ok().map(|at| &self.0[at].1)
+    }
+
+    pub(super) fn get_mut(&mut self, element: &str) -> Option<&mut FieldSet> {
+        self.place(element).ok().map(|at| &mut self.0[at].1)
+    }
+
+    /// The set below an element, an empty one if there was none.
+    pub(super) fn below(&mut self, element: impl AsRef<str> + Into<Box<str>>) -> &mut FieldSet {
+        let at = self.place(element.as_ref()).unwrap_or_else(|at| {
+            self.0.insert(at, (element.into(), FieldSet::default()));
+            at
+        });
+        &mut self.0[at].1
+    }
+
+    pub(super) fn remove(&mut self, element: &str) {
+        if let Ok(at) = self.place(element) {
+            self.0.remove(at);
+        }
+    }
+
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&str, &mut FieldSet) -> bool) {
+        self.0.retain_mut(|(element, inner)| keep(element, inner));
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&str, &FieldSet)> {
+        self.0.iter().map(|(element, inner)| (&**element, inner))
+    }
 }
 
 impl FieldSet {
     /// Reads `FieldsV1`; what is not of its form is left out.
     pub(super) fn decode(fields: &Value) -> Self {
         let Some(map) = fields.as_object() else { return Self::default() };
-        let mut set = Self { member: map.is_empty() || map.contains_key("."), children: BTreeMap::new() };
-        for (element, inner) in map {
-            if element != "." {
-                set.children.insert(element.as_str().into(), Self::decode(inner));
-            }
-        }
-        set
+        let elements = map.iter().filter(|(element, _)| *element != ".");
+        let mut children: Vec<_> =
+            elements.map(|(element, inner)| (element.as_str().into(), Self::decode(inner))).collect();
+        // Nothing to do, unless a program chooses the feature `preserve_order` of serde_json.
+        children.sort_unstable_by(|(a, _): &(Box<str>, Self), (b, _)| a.cmp(b));
+        Self { member: map.is_empty() || map.contains_key("."), children: Children(children) }
     }
 
     /// The root's set: `{}` is the empty set there.
@@ -32,14 +79,12 @@ impl FieldSet {
     }
 
     /// Writes `FieldsV1`.
-    pub(super) fn encode(&self) -> Value {
+    pub(super) fn encode(self) -> Value {
         let mut map = Map::new();
         if self.member && !self.children.is_empty() {
             map.insert(".".to_owned(), Value::Object(Map::new()));
         }
-        for (element, inner) in &self.children {
-            map.insert(element.to_string(), inner.encode());
-        }
+        map.extend(self.children.0.into_iter().map(|(element, inner)| (element.into_string(), inner.encode())));
         Value::Object(map)
     }
 
@@ -60,10 +105,7 @@ impl FieldSet {
     fn at(&mut self, path: &[Box<str>]) -> &mut Self {
         let mut node = self;
         for element in path {
-            if !node.children.contains_key(element) {
-                node.children.insert(element.clone(), Self::default());
-            }
-            node = node.children.get_mut(element).expect("it was put there if it was not");
+            node = node.children.below(&**element);
         }
         node
     }
@@ -81,8 +123,8 @@ impl FieldSet {
     /// Adds all paths of another set.
     pub(super) fn union(&mut self, other: &Self) {
         self.member |= other.member;
-        for (element, inner) in &other.children {
-            self.children.entry(element.clone()).or_default().union(inner);
+        for (element, inner) in other.children.iter() {
+            self.children.below(element).union(inner);
         }
     }
 
@@ -124,7 +166,7 @@ impl FieldSet {
             if a.member && b.member {
                 found.push(path.to_owned());
             }
-            for (element, inner) in &a.children {
+            for (element, inner) in a.children.iter() {
                 if let Some(other) = b.children.get(element) {
                     walk(inner, other, &format!("{path}{}", element_text(element)), found);
                 }

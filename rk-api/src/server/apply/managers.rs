@@ -86,11 +86,11 @@ pub(super) fn encode(mut entries: Vec<Entry>) -> Option<Value> {
     entries.retain(|entry| !entry.fields.is_empty());
     cap_updaters(&mut entries);
     entries.sort_by(|a, b| a.place().cmp(&b.place()));
-    let encoded: Vec<_> = entries.iter().map(encode_entry).collect();
+    let encoded: Vec<_> = entries.into_iter().map(encode_entry).collect();
     (!encoded.is_empty()).then_some(Value::Array(encoded))
 }
 
-fn encode_entry(entry: &Entry) -> Value {
+fn encode_entry(entry: Entry) -> Value {
     let mut value = json!({
         "manager": entry.name,
         "operation": if entry.applies { "Apply" } else { "Update" },
@@ -98,9 +98,9 @@ fn encode_entry(entry: &Entry) -> Value {
         "fieldsType": "FieldsV1",
     });
     value["fieldsV1"] = entry.fields.encode();
-    for (key, text) in [("time", &entry.time), ("subresource", &entry.subresource)] {
+    for (key, text) in [("time", entry.time), ("subresource", entry.subresource)] {
         if !text.is_empty() {
-            value[key] = text.as_str().into();
+            value[key] = text.into();
         }
     }
     value

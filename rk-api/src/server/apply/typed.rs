@@ -64,7 +64,7 @@ fn add(schema: Option<&Schema>, value: &Value, set: &mut FieldSet) {
     match (parts(schema, value), value) {
         (Parts::Map, Value::Object(map)) => {
             for (name, value) in map {
-                let child = set.children.entry(field_element(name)).or_default();
+                let child = set.children.below(field_element(name));
                 add(schema.and_then(|schema| schema.field(name)), value, child);
                 let named = schema.is_some_and(|schema| schema.is_named_field(name));
                 let empty = value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty);
@@ -74,7 +74,7 @@ fn add(schema: Option<&Schema>, value: &Value, set: &mut FieldSet) {
         (Parts::Items(kind), Value::Array(list)) => {
             let items = schema.and_then(Schema::items);
             for item in list {
-                let child = set.children.entry(item_element(kind, items, item)).or_default();
+                let child = set.children.below(item_element(kind, items, item));
                 add(items, item, child);
                 child.member = true;
             }
@@ -177,7 +177,7 @@ impl Compare {
 /// Every part of a value, not only leaves.
 fn add_parts(schema: Option<&Schema>, value: &Value, set: &mut FieldSet) {
     let mut add = |element: Box<str>, schema: Option<&Schema>, value: &Value| {
-        let part = set.children.entry(element).or_default();
+        let part = set.children.below(element);
         part.member = true;
         add_parts(schema, value, part);
     };
