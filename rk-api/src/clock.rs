@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "server")]
+use futures::future::BoxFuture;
 use jiff::{SignedDuration, Timestamp};
 
 /// Tells the time of day.
@@ -37,6 +39,15 @@ pub(crate) async fn within<F: Future>(clock: &Option<Clock>, future: F) -> F::Ou
     match clock {
         Some(clock) => CLOCK.scope(Arc::clone(clock), future).await,
         None => future.await,
+    }
+}
+
+/// The same on the heap, where no more than the future itself is moved to.
+#[cfg(feature = "server")]
+pub(crate) fn boxed_within<'a, F: Future + Send + 'a>(clock: &Option<Clock>, future: F) -> BoxFuture<'a, F::Output> {
+    match clock {
+        Some(clock) => Box::pin(CLOCK.scope(Arc::clone(clock), future)),
+        None => Box::pin(future),
     }
 }
 

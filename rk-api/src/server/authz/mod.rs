@@ -85,11 +85,19 @@ pub struct SuperUsers;
 #[async_trait]
 impl Authorizer for SuperUsers {
     async fn authorize(&self, attributes: &Attributes) -> Decision {
-        if attributes.user.in_group(SUPERUSERS) {
-            Decision::Allow(String::new())
-        } else {
-            Decision::NoOpinion(String::new())
-        }
+        decide_superuser(attributes)
+    }
+
+    fn authorize_at_once(&self, attributes: &Attributes) -> Option<Decision> {
+        Some(decide_superuser(attributes))
+    }
+}
+
+fn decide_superuser(attributes: &Attributes) -> Decision {
+    if attributes.user.in_group(SUPERUSERS) {
+        Decision::Allow(String::new())
+    } else {
+        Decision::NoOpinion(String::new())
     }
 }
 
@@ -142,24 +150,64 @@ impl Authorizer for Union {
     async fn authorize(&self, attributes: &Attributes) -> Decision {
         decide(&self.0, attributes).await
     }
+
+    fn authorize_at_once(&self, attributes: &Attributes) -> Option<Decision> {
+        decide_at_once(&self.0, attributes)
+    }
+}
+
+/// What authorizers said that did not decide.
+#[derive(Default)]
+struct Undecided {
+    reasons: Vec<String>,
+    failed: bool,
+}
+
+impl Undecided {
+    /// The decision, if this one is.
+    fn hear(&mut self, decision: Decision) -> Option<Decision> {
+        match decision {
+            Decision::NoOpinion(reason) if reason.is_empty() => {}
+            Decision::NoOpinion(reason) => self.reasons.push(reason),
+            Decision::Failed(reason) => {
+                self.failed = true;
+                self.reasons.push(reason);
+            }
+            decided => return Some(decided),
+        }
+        None
+    }
+
+    fn end(self) -> Decision {
+        let reasons = self.reasons.join("\n");
+        if self.failed { Decision::Failed(reasons) } else { Decision::NoOpinion(reasons) }
+    }
 }
 
 /// What several authorizers say together.
 pub(crate) async fn decide(authorizers: &[Arc<dyn Authorizer>], attributes: &Attributes) -> Decision {
-    let (mut reasons, mut failed) = (Vec::new(), false);
+    let mut undecided = Undecided::default();
     for authorizer in authorizers {
-        match authorizer.authorize(attributes).await {
-            Decision::NoOpinion(reason) if reason.is_empty() => {}
-            Decision::NoOpinion(reason) => reasons.push(reason),
-            Decision::Failed(reason) => {
-                failed = true;
-                reasons.push(reason);
-            }
-            decided => return decided,
+        let decision = match authorizer.authorize_at_once(attributes) {
+            Some(decision) => decision,
+            None => authorizer.authorize(attributes).await,
+        };
+        if let Some(decided) = undecided.hear(decision) {
+            return decided;
         }
     }
-    let reasons = reasons.join("\n");
-    if failed { Decision::Failed(reasons) } else { Decision::NoOpinion(reasons) }
+    undecided.end()
+}
+
+/// The same, if it takes no wait.
+fn decide_at_once(authorizers: &[Arc<dyn Authorizer>], attributes: &Attributes) -> Option<Decision> {
+    let mut undecided = Undecided::default();
+    for authorizer in authorizers {
+        if let Some(decided) = undecided.hear(authorizer.authorize_at_once(attributes)?) {
+            return Some(decided);
+        }
+    }
+    Some(undecided.end())
 }
 
 /// The 403 for a refused request, in Kubernetes' words

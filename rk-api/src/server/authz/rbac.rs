@@ -41,6 +41,19 @@ impl Rbac {
         Ok(RwLockWriteGuard::downgrade(compiled))
     }
 
+    fn decide(&self, attributes: &Attributes) -> Decision {
+        let compiled = match self.compiled() {
+            Ok(compiled) => compiled,
+            Err(error) => return Decision::Failed(format!("RBAC: {error}")),
+        };
+        match compiled.allow(attributes).map_err(|errors| errors.join(", ")) {
+            Ok(reason) => Decision::Allow(reason.to_owned()),
+            Err(errors) if errors.is_empty() => Decision::NoOpinion(errors),
+            Err(errors) if errors.contains(", ") => Decision::NoOpinion(format!("RBAC: [{errors}]")),
+            Err(error) => Decision::NoOpinion(format!("RBAC: {error}")),
+        }
+    }
+
     /// The rules of the role that a binding in `namespace` refers to; `None` if there is no such role.
     ///
     /// # Errors
@@ -58,16 +71,11 @@ impl Rbac {
 #[async_trait]
 impl Authorizer for Rbac {
     async fn authorize(&self, attributes: &Attributes) -> Decision {
-        let compiled = match self.compiled() {
-            Ok(compiled) => compiled,
-            Err(error) => return Decision::Failed(format!("RBAC: {error}")),
-        };
-        match compiled.allow(attributes).map_err(|errors| errors.join(", ")) {
-            Ok(reason) => Decision::Allow(reason.to_owned()),
-            Err(errors) if errors.is_empty() => Decision::NoOpinion(errors),
-            Err(errors) if errors.contains(", ") => Decision::NoOpinion(format!("RBAC: [{errors}]")),
-            Err(error) => Decision::NoOpinion(format!("RBAC: {error}")),
-        }
+        self.decide(attributes)
+    }
+
+    fn authorize_at_once(&self, attributes: &Attributes) -> Option<Decision> {
+        Some(self.decide(attributes))
     }
 }
 

@@ -187,7 +187,7 @@ where
                     if verb == "create" { Verb::Create(object, options) } else { Verb::Update(object, options) }
                 }
             };
-            let outcome = Box::pin(core.answer(&call, asked)).await?;
+            let outcome = core.answer(&call, asked).await?;
             answer::object(outcome.code, &outcome.object, &served, &style)
         }
     };

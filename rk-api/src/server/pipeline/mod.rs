@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use futures::future::{BoxFuture, ready};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -45,7 +46,7 @@ use super::{
     schema::{self, Schema},
     storage::{Cache, key},
 };
-use crate::{Error, FieldSelector, LabelSelector, Object, Request, Resource, Verb, status};
+use crate::{Error, FieldSelector, LabelSelector, Object, Request, Resource, Verb, WriteOptions, clock, status};
 
 /// The server's parts, shared by every way into it.
 pub(crate) struct Core {
@@ -220,7 +221,8 @@ impl Core {
     ) -> Result<Call, Error> {
         let call = self.open(user, resource, (namespace, name), subresource)?;
         self.authorize(&call, verb).await?;
-        check(call, verb)
+        check(&call, verb)?;
+        Ok(call)
     }
 
     /// The same for a collection (or, with a name, a watch of one object), of which selectors choose some objects.
@@ -237,7 +239,8 @@ impl Core {
     ) -> Result<Call, Error> {
         let call = self.open(user, resource, (namespace.to_owned(), name.to_owned()), String::new())?;
         self.authorize_selected(&call, verb, labels, fields).await?;
-        check(call, verb)
+        check(&call, verb)?;
+        Ok(call)
     }
 
     fn open(
@@ -263,39 +266,61 @@ impl Core {
     }
 
     /// Answers a request about one object from a client in this process.
-    pub(crate) async fn request(&self, user: &Arc<UserInfo>, request: Request) -> Result<Arc<Object>, Error> {
-        let verb = match &request.verb {
+    pub(crate) fn request(&self, user: &Arc<UserInfo>, request: Request) -> BoxFuture<'_, Result<Arc<Object>, Error>> {
+        let Request { resource, namespace, name, subresource, verb: asked } = request;
+        let verb = match &asked {
             Verb::Get => "get",
             Verb::Create(..) => "create",
             Verb::Update(..) => "update",
             Verb::Patch(..) => "patch",
             Verb::Delete(_) => "delete",
         };
-        let Request { resource, namespace, name, subresource, verb: asked } = request;
-        let named = name.is_empty() && verb == "create" && subresource.is_empty();
-        if name.is_empty() && !named {
-            return Err(status::bad_request("the name of the object is required").into());
-        }
-        let call = self.call(user, &resource, (namespace, name), subresource, verb).await?;
-        let asked = match asked {
-            Verb::Create(body, options) => Verb::Create(call.decode_value(body, &options.field_validation)?, options),
-            Verb::Update(body, options) => Verb::Update(call.decode_value(body, &options.field_validation)?, options),
-            Verb::Get => return self.get(&call, "").await,
-            other => other,
+        let opened = match name.is_empty() && !(verb == "create" && subresource.is_empty()) {
+            true => Err(status::bad_request("the name of the object is required").into()),
+            false => self.open(user, &resource, (namespace, name), subresource),
         };
-        // Boxed, so that a get stays small.
-        Ok(Box::pin(self.answer(&call, asked)).await?.object)
+        let call = match opened {
+            Ok(call) => call,
+            Err(error) => return Box::pin(ready(Err(error))),
+        };
+        // A get by itself, so that it stays small.
+        if matches!(asked, Verb::Get) {
+            let got = async move {
+                self.authorize(&call, verb).await?;
+                check(&call, verb)?;
+                self.get(&call, "").await
+            };
+            return clock::boxed_within(&self.clock, got);
+        }
+        let answered = async move {
+            self.authorize(&call, verb).await?;
+            check(&call, verb)?;
+            let decoded = |body, options: &WriteOptions| call.decode_value(body, &options.field_validation);
+            let asked = match asked {
+                Verb::Create(body, options) => Verb::Create(decoded(body, &options)?, options),
+                Verb::Update(body, options) => Verb::Update(decoded(body, &options)?, options),
+                other => other,
+            };
+            Ok(self.answer(&call, asked).await?.object)
+        };
+        clock::boxed_within(&self.clock, answered)
     }
 
-    /// Does what an authorized call asks.
-    pub(crate) async fn answer(&self, call: &Call, verb: Verb) -> Result<Outcome, Error> {
+    /// Does what an authorized call asks: on the heap, where each verb takes what it needs.
+    pub(crate) fn answer<'a>(&'a self, call: &'a Call, verb: Verb) -> BoxFuture<'a, Result<Outcome, Error>> {
         match verb {
-            Verb::Get => self.get(call, "").await.map(Outcome::ok),
-            Verb::Create(body, options) if call.subresource.is_empty() => self.create(call, body, &options).await,
-            Verb::Create(body, options) => self.create_subresource(call, body, &options).await,
-            Verb::Update(body, options) => self.update(call, Change::Replace(body), &options).await,
-            Verb::Patch(patch, options) => self.update(call, Change::Patch(patch), &options).await,
-            Verb::Delete(options) => self.delete(call, &options).await,
+            Verb::Get => Box::pin(async { self.get(call, "").await.map(Outcome::ok) }),
+            Verb::Create(body, options) if call.subresource.is_empty() => {
+                Box::pin(async move { self.create(call, body, &options).await })
+            }
+            Verb::Create(body, options) => Box::pin(async move { self.create_subresource(call, body, &options).await }),
+            Verb::Update(body, options) => {
+                Box::pin(async move { self.update(call, Change::Replace(body), &options).await })
+            }
+            Verb::Patch(patch, options) => {
+                Box::pin(async move { self.update(call, Change::Patch(patch), &options).await })
+            }
+            Verb::Delete(options) => Box::pin(async move { self.delete(call, &options).await }),
         }
     }
 
@@ -322,7 +347,7 @@ impl Core {
 }
 
 /// What is wrong with an authorized call, if anything is.
-fn check(call: Call, verb: &str) -> Result<Call, Error> {
+fn check(call: &Call, verb: &str) -> Result<(), Error> {
     if !call.served.allows(&call.subresource, verb) {
         return Err(status::method_not_allowed().into());
     }
@@ -334,7 +359,7 @@ fn check(call: Call, verb: &str) -> Result<Call, Error> {
         // There is no such path, and what rights in a namespace allow must not reach an object of the cluster.
         return Err(status::no_such_path().into());
     }
-    Ok(call)
+    Ok(())
 }
 
 /// 422 with every broken rule.

@@ -254,6 +254,10 @@ impl Authorizer for NodeAuthorizer {
             Err(error) => Decision::Failed(format!("node authorizer: {error}")),
         }
     }
+
+    fn authorize_at_once(&self, asked: &Attributes) -> Option<Decision> {
+        node_name(&asked.user).is_none().then(|| Decision::NoOpinion(String::new()))
+    }
 }
 
 #[async_trait]
