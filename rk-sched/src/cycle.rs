@@ -14,6 +14,7 @@ use crate::{
         Candidates, Code, CycleState, Diagnosis, Filter, NodeScore, PostFilterContext, Profile, Refusals, Status,
     },
     model::{NodeIndex, NodeInfo, PodInfo, Snapshot},
+    plugins::GangScheduling,
 };
 
 pub use self::explain::{Explanation, GroupExplanation, NodeExplanation, NodeRefusal, PluginScore};
@@ -119,6 +120,11 @@ impl Nominated {
     /// The node promised to a pod.
     pub(crate) fn node_of(&self, uid: &str) -> Option<&Arc<str>> {
         self.nodes.get(uid)
+    }
+
+    /// The pod of this uid, if it is promised a node.
+    pub(crate) fn pod(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        self.on(self.nodes.get(uid)?).iter().find(|pod| *pod.uid == *uid)
     }
 
     /// Whether room is promised, anywhere, to other pods that matter as much as this one.
@@ -381,7 +387,10 @@ impl Cluster<'_> {
         node: &NodeInfo,
     ) -> Status {
         let promised = self.nominated.on(&node.name);
-        let mut matter = promised.iter().filter(|other| matters(other, pod)).peekable();
+        // Nobody knows when a pod is tried that its group holds back: until then the room is anybody's.
+        let held = |other: &PodInfo| self.snapshot.groups.hold_back(other) && self.profile.has(GangScheduling::NAME);
+        let counts = |other: &&Arc<PodInfo>| matters(other, pod) && !held(other);
+        let mut matter = promised.iter().filter(counts).peekable();
         if matter.peek().is_some() {
             let (mut state, mut node) = (state.clone(), node.clone());
             for other in matter {

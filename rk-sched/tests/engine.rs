@@ -157,6 +157,33 @@ fn a_preemptor_waits_for_its_victims_and_looks_for_others_where_they_can_not_go(
 }
 
 #[test]
+fn a_promise_ends_where_the_node_refuses_the_pod_whoever_goes() {
+    let mut now = Instant::now();
+    let mut engine = engine(Profile::kubernetes("default-scheduler"), now);
+    engine.set_node(node("n", "4"), now);
+    engine.set_pod(on(&pod("low", "4", 0), "n"), now);
+    engine.set_pod(pod("high", "4", 9), now);
+    let Some(Decision::Refused(refusal)) = engine.next(now) else { panic!("all is full") };
+    assert_eq!(refusal.nominated.as_deref(), Some("n"));
+
+    let mut tainted = Node::clone(&node("n", "4"));
+    tainted.spec = serde_json::from_value(json!({"taints": [{"key": "t", "effect": "NoSchedule"}]})).unwrap();
+    engine.set_node(Arc::new(tainted), now);
+    engine.set_pod(on(&pod("gone", "0", 0), "n"), now);
+    engine.remove_pod("gone", now);
+    now += Duration::from_secs(2);
+    let Some(Decision::Refused(refusal)) = engine.next(now) else { panic!("it does not tolerate the taint") };
+    assert_eq!(refusal.nominated, None);
+
+    engine.remove_pod("low", now);
+    let mut tolerant = Pod::clone(&pod("tolerant", "4", 5));
+    tolerant.spec.as_mut().unwrap().tolerations = serde_json::from_value(json!([{"operator": "Exists"}])).unwrap();
+    engine.set_pod(Arc::new(tolerant), now);
+    let Some(Decision::Place(placement)) = engine.next(now) else { panic!("the room is nobody's") };
+    assert_eq!(&*placement.pod.uid, "tolerant");
+}
+
+#[test]
 fn a_promise_goes_with_the_word_of_the_api() {
     let now = Instant::now();
     let mut engine = engine(Profile::kubernetes("default-scheduler"), now);

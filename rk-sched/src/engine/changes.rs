@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::Engine;
 use crate::{
     framework::ClusterEvent,
-    model::{Budget, NodeInfo, PodInfo},
+    model::{Budget, GroupKey, NodeInfo, PodInfo},
 };
 
 /// The object as its type. One that does not fit is said aloud and left out: it can't be scheduled or scheduled on.
@@ -195,6 +195,18 @@ impl Engine {
     pub fn set_group(&mut self, namespace: &str, name: &str, group: Option<Arc<PodGroup>>, now: Instant) {
         let old = self.snapshot.groups.set_group(namespace, name, group.clone());
         self.queue.on_event(&ClusterEvent::PodGroupUpdate { old, new: group }, &self.snapshot, now);
+        self.tell_of_idle_promises(&(Arc::from(namespace), Arc::from(name)), now);
+    }
+
+    /// What is promised to a group's pods keeps nobody away while the group holds them back: for others it is then as if they had left
+    /// their nodes.
+    fn tell_of_idle_promises(&mut self, key: &GroupKey, now: Instant) {
+        let groups = &self.snapshot.groups;
+        let promised = groups.members(key).filter_map(|uid| self.nominated.pod(uid));
+        let idle: Vec<_> = promised.filter(|pod| groups.hold_back(pod)).map(Arc::clone).collect();
+        for pod in idle {
+            self.queue.on_event(&ClusterEvent::AssignedPodDelete(pod), &self.snapshot, now);
+        }
     }
 
     fn on_pod(&mut self, change: &Change, now: Instant) {
@@ -238,7 +250,9 @@ impl Engine {
         if let Some(queued) = self.assumed.remove(uid) {
             self.leaving.insert(Arc::clone(&queued.pod.uid), queued.pod);
         }
-        self.snapshot.groups.remove_pod(uid);
+        if let Some(group) = self.snapshot.groups.remove_pod(uid) {
+            self.tell_of_idle_promises(&group, now);
+        }
         self.waiting.reject(uid, "", "the pod was deleted");
         if let Some(pod) = self.snapshot.remove_pod(uid) {
             self.queue.on_event(&ClusterEvent::AssignedPodDelete(pod), &self.snapshot, now);

@@ -11,7 +11,7 @@ use crate::{
     cycle::{Cluster, Room},
     framework::{ClusterEvent, CycleState, Diagnosis, NodeVictims, PostFilterContext, Profile},
     model::PodInfo,
-    plugins::LEAVING,
+    plugins::{LEAVING, is_hopeless},
 };
 
 /// After so long a victim that does not even begin to go is given up.
@@ -50,6 +50,12 @@ impl<'a> Unfit<'a> {
 impl Engine {
     /// Runs PostFilter: room on a node for the pod, at the cost of other pods.
     pub(super) fn find_room(&mut self, unfit: Unfit<'_>, now: Instant) -> Option<Room> {
+        let cluster = Cluster { profile: unfit.profile, snapshot: &self.snapshot, nominated: &self.nominated };
+        if cluster.promised(unfit.pod).is_some_and(|node| is_hopeless(node, unfit.diagnosis)) {
+            // What was promised is of no use, whoever goes.
+            self.evicting.remove(&unfit.pod.uid);
+            self.take_promise(&unfit.pod.uid, now);
+        }
         if unfit.diagnosis.nodes > 0 && self.awaits_victims(&unfit.pod.uid, now) {
             unfit.diagnosis.post_filter = format!("preemption: {LEAVING}");
             return None;

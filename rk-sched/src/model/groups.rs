@@ -45,14 +45,15 @@ impl PodGroups {
         self.members.entry(key).or_default().insert(Arc::clone(&pod.uid))
     }
 
-    /// A pod is gone or has ended.
-    pub fn remove_pod(&mut self, uid: &str) {
-        let Some(key) = self.of_pod.remove(uid) else { return };
-        let Some(members) = self.members.get_mut(&key) else { return };
+    /// A pod is gone or has ended. Answers its group, if it was in one.
+    pub fn remove_pod(&mut self, uid: &str) -> Option<GroupKey> {
+        let key = self.of_pod.remove(uid)?;
+        let members = self.members.get_mut(&key)?;
         members.shift_remove(uid);
         if members.is_empty() {
             self.members.remove(&key);
         }
+        Some(key)
     }
 
     /// A group.
@@ -65,6 +66,16 @@ impl PodGroups {
     pub fn min_count(&self, key: &GroupKey) -> Option<usize> {
         let gang = self.groups.get(key)?.spec.scheduling_policy.gang.as_ref()?;
         Some(usize::try_from(gang.min_count).unwrap_or(0))
+    }
+
+    /// Whether too few pods refer to the group, by its policy, for any of them to be tried.
+    pub fn is_short(&self, key: &GroupKey) -> bool {
+        self.min_count(key).is_some_and(|min_count| self.members(key).len() < min_count)
+    }
+
+    /// Whether a pod's group is not there, or too few pods of it are, so that the pod is not tried before that changes.
+    pub fn hold_back(&self, pod: &PodInfo) -> bool {
+        group_of(pod).is_some_and(|key| self.group(&key).is_none() || self.is_short(&key))
     }
 
     /// The uids of the pods that refer to the group, in the order in which they came.

@@ -67,11 +67,9 @@ impl PreEnqueue for GangScheduling {
             let name = &key.1;
             return Status::unresolvable(format!("waiting for pod's pod group {name:?} to appear in scheduling queue"));
         }
-        match groups.min_count(&key) {
-            Some(min_count) if groups.members(&key).len() < min_count => {
-                Status::unresolvable("waiting for minCount pods from a gang to appear in scheduling queue")
-            }
-            _ => Status::success(),
+        if groups.is_short(&key) {
+            return Status::unresolvable("waiting for minCount pods from a gang to appear in scheduling queue");
         }
+        Status::success()
     }
 }

@@ -36,7 +36,7 @@ pub use node_affinity::NodeAffinity;
 pub use node_simple::{NodeName, NodePorts, NodeUnschedulable};
 pub use node_volume_limits::NodeVolumeLimits;
 pub use preemption::DefaultPreemption;
-pub(crate) use preemption::{LEAVING, best as best_preemption, split_by_budgets, started};
+pub(crate) use preemption::{LEAVING, best as best_preemption, is_hopeless, split_by_budgets, started};
 pub use queueing::{PrioritySort, SchedulingGates};
 pub use scored_resources::ResourceSpec;
 pub use taint_toleration::TaintToleration;

@@ -68,18 +68,20 @@ impl PostFilter for DefaultPreemption {
 /// Why a pod makes no others go while some do already.
 pub(crate) const LEAVING: &str = "not eligible due to a terminating pod on the nominated node.";
 
+/// Whether a node is none for the pod whoever goes.
+pub(crate) fn is_hopeless(index: NodeIndex, diagnosis: &Diagnosis) -> bool {
+    diagnosis.tried.get(index).unwrap_or(&diagnosis.others).code() == Code::UnschedulableAndUnresolvable
+}
+
 /// Whether the pod may make others go (`PodEligibleToPreemptOthers`).
 fn eligible(context: &PostFilterContext<'_>) -> Result<(), Status> {
     let pod = context.pod;
     if pod.spec().preemption_policy.as_deref() == Some("Never") {
         return Err(Status::unschedulable("not eligible due to preemptionPolicy=Never."));
     }
-    let promised = context.cluster.nominated.node_of(&pod.uid).map(AsRef::as_ref).or(pod.nominated_node_name());
-    let Some(index) = promised.and_then(|name| context.snapshot().find(name)) else { return Ok(()) };
-    let refused = context.diagnosis.tried.get(index).unwrap_or(&context.diagnosis.others);
-    let hopeless = refused.code() == Code::UnschedulableAndUnresolvable;
+    let Some(index) = context.cluster.promised(pod) else { return Ok(()) };
     let node = context.snapshot().node(index);
-    if !hopeless && node.pods.iter().any(|entry| entry.pod.leaves_for(pod)) {
+    if !is_hopeless(index, context.diagnosis) && node.pods.iter().any(|entry| entry.pod.leaves_for(pod)) {
         return Err(Status::unschedulable(LEAVING));
     }
     Ok(())

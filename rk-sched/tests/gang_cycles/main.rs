@@ -94,6 +94,30 @@ async fn the_pods_of_a_gang_are_explained() {
     assert!(of("b").decision.starts_with("0/1 nodes are available: 1 Insufficient cpu."), "{}", of("b").decision);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_promised_to_a_gang_that_lacks_pods_keeps_nobody_away() {
+    let mut now = Instant::now();
+    let mut engine = engine(SchedulerConfig::default(), now);
+    engine.set_node(node_of("n", "4"), now);
+    engine.set_pod(filler("victim", "n", "4"), now);
+    engine.set_group("default", "gang", Some(gang_of("gang", 2)), now);
+    for name in ["a", "b"] {
+        engine.set_pod(pod_of(name, Some("gang"), "2", 5), now);
+    }
+    let evicts = |decision: &Decision| matches!(decision, Decision::Refused(refusal) if refusal.eviction.is_some());
+    assert!(decided(&mut engine, now).await.iter().any(evicts), "the gang makes room for itself");
+
+    engine.remove_pod("victim", now);
+    engine.set_pod(pod_of("other", None, "4", 5), now);
+    let Some(Decision::Refused(refusal)) = engine.next(now) else { panic!("the room is promised") };
+    assert_eq!(&*refusal.pod.uid, "other");
+    engine.remove_pod("b", now);
+    now += Duration::from_secs(10);
+    let placed = decided(&mut engine, now).await;
+    let [Decision::Place(placement)] = placed.as_slice() else { panic!("the gang can't be tried: {placed:?}") };
+    assert_eq!(&*placement.pod.uid, "other");
+}
+
 /// Random gangs on an engine of its own: after every decision each gang has none of its pods on nodes, or as many as it
 /// needs; nobody is on a node twice; and once room is made for all, all are placed.
 #[test]
