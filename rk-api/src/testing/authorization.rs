@@ -6,7 +6,8 @@ use crate::server::{Attributes, Authorizer, Decision, UserInfo};
 
 /// Checks what is promised of every [`Authorizer`], with requests that it allows and others that it does not.
 ///
-/// 1. The decision on the same request is the same each time, to many at once too.
+/// 1. The decision on the same request is the same each time, to many at once too, and where it takes no wait
+///    ([`Authorizer::authorize_at_once`]).
 /// 2. What is allowed to somebody is not allowed to a stranger of no group.
 /// 3. What it does not allow it does not allow for any text in the request either (names of any length and characters), which is
 ///    no reason to panic; and a path that is no resource's gives no right to a resource, nor the other way round.
@@ -40,6 +41,8 @@ async fn steady(authorizer: &dyn Authorizer, attributes: &Attributes) -> Decisio
     for again in futures::future::join_all((0..16).map(|_| authorizer.authorize(attributes))).await {
         assert_eq!(again, first, "{attributes:?}");
     }
+    let at_once = authorizer.authorize_at_once(attributes);
+    assert!(at_once.as_ref().is_none_or(|at_once| *at_once == first), "{attributes:?}: {at_once:?} and {first:?}");
     first
 }
 
