@@ -147,13 +147,13 @@ impl FieldSet {
         match path {
             [] => *self = Self::default(),
             [element] => {
-                self.children.remove(*element);
+                self.children.remove(element);
             }
             [element, rest @ ..] => {
-                if let Some(inner) = self.children.get_mut(*element) {
+                if let Some(inner) = self.children.get_mut(element) {
                     inner.remove_below(rest);
                     if inner.is_empty() {
-                        self.children.remove(*element);
+                        self.children.remove(element);
                     }
                 }
             }
